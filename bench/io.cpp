@@ -113,9 +113,8 @@ void bench_dequantisation(std::string_view name) {
     steer::detail::dequantize(type, static_cast<const std::byte*>(data.const_data_ptr()), blocks, target);
   };
   const auto fill = [&] {
-    at::parallel_for(0, values, 1 << 16, [&](std::int64_t begin, std::int64_t end) {
-      std::fill(target + begin, target + end, 1.5f);
-    });
+    at::parallel_for(0, values, 1 << 16,
+                     [&](std::int64_t begin, std::int64_t end) { std::fill(target + begin, target + end, 1.5f); });
   };
   ours(), fill();
   std::vector<Pair> pairs;
@@ -133,7 +132,7 @@ int main() {
   const char* mib = std::getenv("STEER_BENCH_IO_MIB");
   fmt::print("{} threads; ratio to the machine's limit (spread), rate\n", steer::threads());
   bench_safetensors(std::max(16, mib ? std::atoi(mib) : 1024));
-  for (const auto* name : {"Q8_0", "Q4_K", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q5_K", "Q6_K", "IQ4_NL",
-                           "IQ4_XS"})
+  for (const auto* name :
+       {"Q8_0", "Q4_K", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"})
     bench_dequantisation(name);
 }

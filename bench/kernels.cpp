@@ -1,5 +1,5 @@
-// Products of the model at the widths it runs: GB/s of weight read and GFLOP/s, each with its share of what this machine
-// can do (reading memory with all threads; libtorch's GEMM at M = 256), beside libtorch's own product.
+// Products of the model at the widths it runs: GB/s of weight read and GFLOP/s, each with its share of what this
+// machine can do (reading memory with all threads; libtorch's GEMM at M = 256), beside libtorch's own product.
 //
 //   OMP_WAIT_POLICY=passive bench/kernels --benchmark_filter='Product/q4_k.*' --benchmark_repetitions=5
 //
@@ -38,7 +38,11 @@ std::vector<Linear> weights(std::string_view storage, std::int64_t n, std::int64
   while (total < (96 << 20)) {
     if (Linear::keeps_blocks(storage)) {
       const std::int64_t block = storage.ends_with("K") ? 256 : 32;
-      const std::int64_t bytes = storage == "Q8_0" ? 34 : storage == "Q4_0" ? 18 : storage == "Q5_0" ? 22 : storage == "Q4_K" ? 144 : 210;
+      const std::int64_t bytes = storage == "Q8_0"   ? 34
+                                 : storage == "Q4_0" ? 18
+                                 : storage == "Q5_0" ? 22
+                                 : storage == "Q4_K" ? 144
+                                                     : 210;
       // Small bytes keep every f16 scale finite.
       out.push_back(Linear::blocks(at::randint(0, 60, {n * k / block * bytes}, at::kByte), storage, n, k));
     } else if (storage == "int8") {
@@ -99,13 +103,14 @@ int main(int argc, char** argv) {
   for (const auto& [n, k] : shapes) {
     const std::string shape = std::to_string(n) + "x" + std::to_string(k);
     for (const char* type : {"f32", "bf16", "int8", "Q8_0", "Q4_0", "Q5_0", "Q4_K", "Q6_K"}) {
-      auto* b = benchmark::RegisterBenchmark(("Product/" + std::string(type) + "/" + shape).c_str(), product, type, n, k);
+      auto* b =
+          benchmark::RegisterBenchmark(("Product/" + std::string(type) + "/" + shape).c_str(), product, type, n, k);
       for (auto m : rows) b->Arg(m);
       b->UseRealTime()->MinTime(0.1);
     }
     for (auto dtype : {at::kFloat, at::kBFloat16}) {
-      auto* b = benchmark::RegisterBenchmark(("Libtorch/" + std::string(dtype == at::kFloat ? "f32/" : "bf16/") + shape).c_str(),
-                                             libtorch, dtype, n, k);
+      auto* b = benchmark::RegisterBenchmark(
+          ("Libtorch/" + std::string(dtype == at::kFloat ? "f32/" : "bf16/") + shape).c_str(), libtorch, dtype, n, k);
       for (auto m : rows) b->Arg(m);
       b->UseRealTime()->MinTime(0.1);
     }

@@ -24,18 +24,18 @@ inline double measure_read_limit(int repeats = 8) {
   double best = 1e9;
   for (int repeat = 0; repeat < repeats; ++repeat) {
     best = std::min(best, seconds([&] {
-      at::parallel_for(0, count / 8, 1 << 20, [&](std::int64_t begin, std::int64_t end) {
-        std::int64_t a = 0, b = 0, c = 0, d = 0;
-        for (std::int64_t i = begin * 8; i < end * 8; i += 8) {
-          a ^= p[i] + p[i + 1];
-          b ^= p[i + 2] + p[i + 3];
-          c ^= p[i + 4] + p[i + 5];
-          d ^= p[i + 6] + p[i + 7];
-        }
-        volatile std::int64_t keep = a ^ b ^ c ^ d;
-        (void)keep;
-      });
-    }));
+                      at::parallel_for(0, count / 8, 1 << 20, [&](std::int64_t begin, std::int64_t end) {
+                        std::int64_t a = 0, b = 0, c = 0, d = 0;
+                        for (std::int64_t i = begin * 8; i < end * 8; i += 8) {
+                          a ^= p[i] + p[i + 1];
+                          b ^= p[i + 2] + p[i + 3];
+                          c ^= p[i + 4] + p[i + 5];
+                          d ^= p[i + 6] + p[i + 7];
+                        }
+                        volatile std::int64_t keep = a ^ b ^ c ^ d;
+                        (void)keep;
+                      });
+                    }));
   }
   return static_cast<double>(count) * sizeof(std::int64_t) / best;
 }

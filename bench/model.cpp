@@ -37,7 +37,8 @@ using namespace steer;
 std::vector<std::int64_t> prompt_of(const Model& model, std::int64_t length, std::int64_t row) {
   std::vector<std::int64_t> ids(static_cast<std::size_t>(length));
   for (std::int64_t i = 0; i < length; ++i) {
-    ids[static_cast<std::size_t>(i)] = (17 + 31 * i + 101 * row) % std::min<std::int64_t>(model.config().vocab_size, 30000);
+    ids[static_cast<std::size_t>(i)] =
+        (17 + 31 * i + 101 * row) % std::min<std::int64_t>(model.config().vocab_size, 30000);
   }
   return ids;
 }
@@ -55,7 +56,8 @@ double decode(Session& session, std::int64_t rows, std::int64_t tokens, std::int
   const double elapsed = bench::seconds([&] {
     for (std::int64_t t = 0; t < tokens; ++t) {
       std::vector<StepInput> inputs;
-      for (std::size_t row = 0; row < sequences.size(); ++row) inputs.push_back({sequences[row], last[row], Phase::generated});
+      for (std::size_t row = 0; row < sequences.size(); ++row)
+        inputs.push_back({sequences[row], last[row], Phase::generated});
       const at::Tensor next = session.step(inputs).argmax(-1);
       for (std::size_t row = 0; row < sequences.size(); ++row) last[row] = {next.const_data_ptr<std::int64_t>()[row]};
     }
@@ -99,7 +101,8 @@ std::string answer(const Model& model, Session& session, const std::string& line
     return fmt::format(R"({{"seconds": {}, "tokens": {}}})", decode(own, 1, a, 8), a);
   }
   if (work == "limits") {
-    return fmt::format(R"({{"read_bytes": {}, "gemm_flops": {}}})", bench::measure_read_limit(4), bench::measure_gemm_limit(6));
+    return fmt::format(R"({{"read_bytes": {}, "gemm_flops": {}}})", bench::measure_read_limit(4),
+                       bench::measure_gemm_limit(6));
   }
   fail(ErrorCode::argument, "bench", "expected decode, prefill, hooked, unhooked, limits or quit but got \"{}\"", work);
 }

@@ -49,9 +49,13 @@ double train(std::istream& line, std::int64_t& tokens) {
   o.activation = parse_enum<SaeActivation>(activation, "bench sae");
   o.steps = 1 << 30;
   o.buffer_tokens = 2 * o.batch_tokens;
-  auto [at, made] = trainers.try_emplace(
-      fmt::format("{} {} {} {} {}", activation, o.d_in, o.d_sae, o.batch_tokens, o.k), o,
-      ActivationSource{.read = [d = o.d_in](std::int64_t n) { return at::randn({n, d}); }, .skip = {}});
+  auto [at, made] =
+      trainers.try_emplace(fmt::format("{} {} {} {} {}", activation, o.d_in, o.d_sae, o.batch_tokens, o.k), o,
+                           ActivationSource{.read =
+                                                [d = o.d_in](std::int64_t n) {
+                                                  return at::randn({n, d});
+                                                },
+                                            .skip = {}});
   for (int i = 0; made && i < 2; ++i) at->second.step();
   tokens = steps * o.batch_tokens;
   return seconds([&] {

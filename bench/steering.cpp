@@ -52,14 +52,30 @@ Steering steering_of(Kind kind, std::int64_t width, std::int64_t count, std::int
     const std::int64_t feature = (number * count + i) * 3 % sae.d_sae(), other = (feature + 1) % sae.d_sae();
     const at::Tensor v = sae.W_dec()[feature], w = sae.W_dec()[other];
     switch (kind) {
-      case add: s.add(v, kPoint, 0.1); break;
-      case nudge: s.nudge(sae, feature, 0.1); break;
-      case pin: s.pin(sae, feature, 0.5); break;
-      case clamp: s.clamp(sae, feature, 0.2, 0.6); break;
-      case project_out: s.project_out(v, kPoint); break;
-      case rotate: s.rotate(v, w, kPoint, 0.1); break;
-      case gated_add: s.gated_add(v, 0.1, w, 0.1, kPoint); break;
-      case keep_norm: s.add(v, kPoint, 0.1).keep_norm(kPoint); break;
+      case add:
+        s.add(v, kPoint, 0.1);
+        break;
+      case nudge:
+        s.nudge(sae, feature, 0.1);
+        break;
+      case pin:
+        s.pin(sae, feature, 0.5);
+        break;
+      case clamp:
+        s.clamp(sae, feature, 0.2, 0.6);
+        break;
+      case project_out:
+        s.project_out(v, kPoint);
+        break;
+      case rotate:
+        s.rotate(v, w, kPoint, 0.1);
+        break;
+      case gated_add:
+        s.gated_add(v, 0.1, w, 0.1, kPoint);
+        break;
+      case keep_norm:
+        s.add(v, kPoint, 0.1).keep_norm(kPoint);
+        break;
     }
   }
   return s;
@@ -94,8 +110,8 @@ void pass(benchmark::State& state) {
     if (++calls % 4096 == 0) h.copy_(start);
   }
   state.SetLabel(kKinds[kind]);
-  state.counters["us_per_token"] = benchmark::Counter(static_cast<double>(batch) * 1e-6,
-                                                      benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
+  state.counters["us_per_token"] = benchmark::Counter(
+      static_cast<double>(batch) * 1e-6, benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
 }
 void grid(benchmark::internal::Benchmark* b) {
   b->ArgNames({"kind", "d", "features", "batch", "distinct"})->Unit(benchmark::kMicrosecond)->MinTime(0.05);
@@ -116,8 +132,8 @@ void dense_encode(benchmark::State& state) {
 }
 BENCHMARK(dense_encode)->Unit(benchmark::kMicrosecond)->MinTime(1);
 
-/// Decode steps of a model: 0 plain, 1 nudge of three features at one layer, 2 pin of three; and the batch. With 3 and 4
-/// the batch shares one nudge, or every row has its own.
+/// Decode steps of a model: 0 plain, 1 nudge of three features at one layer, 2 pin of three; and the batch. With 3 and
+/// 4 the batch shares one nudge, or every row has its own.
 void decode(benchmark::State& state) {
   const char* folder = std::getenv("STEER_BENCH_MODEL");
   if (!folder) {
@@ -133,8 +149,10 @@ void decode(benchmark::State& state) {
     Steering s;
     for (std::int64_t i = 0; i < 3 && mode > 0; ++i) {
       const std::int64_t feature = 7 * i + (mode == 4 ? 21 * r : 0);
-      if (mode == 2) s.pin(sae_of(width), feature, 0.5, options);
-      else s.nudge(sae_of(width), feature, 0.1, options);
+      if (mode == 2)
+        s.pin(sae_of(width), feature, 0.5, options);
+      else
+        s.nudge(sae_of(width), feature, 0.1, options);
     }
     rows.push_back(s);
   }
@@ -168,8 +186,15 @@ void decode(benchmark::State& state) {
   constexpr const char* kModes[] = {"plain", "nudge 3", "pin 3", "nudge 3, shared", "nudge 3, each its own"};
   state.SetLabel(kModes[mode]);
 }
-BENCHMARK(decode)->ArgNames({"mode", "batch"})->Args({0, 1})->Args({1, 1})->Args({2, 1})->Args({3, 64})->Args({4, 64})
-    ->Unit(benchmark::kMicrosecond)->MinTime(1);
+BENCHMARK(decode)
+    ->ArgNames({"mode", "batch"})
+    ->Args({0, 1})
+    ->Args({1, 1})
+    ->Args({2, 1})
+    ->Args({3, 64})
+    ->Args({4, 64})
+    ->Unit(benchmark::kMicrosecond)
+    ->MinTime(1);
 
 }  // namespace
 

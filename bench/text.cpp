@@ -59,9 +59,11 @@ int main(int argc, char** argv) try {
   english.resize(1 << 20);
   const double run = seconds([&] { tokenizer.encode(std::string(1 << 20, 'a')); });
   const double prose = seconds([&] { tokenizer.encode(english); });
-  std::printf("{\"texts\": %zu, \"bytes\": %zu, \"tokens\": %zu, \"seconds\": %.4f, \"mb_per_s\": %.2f, \"1MB_of_a\": %.3f, \"1MB_of_english\": %.3f}\n",
-              texts.size(), bytes, tokens, *std::min_element(passes.begin() + 1, passes.end()),
-              static_cast<double>(bytes) / 1e6 / *std::min_element(passes.begin() + 1, passes.end()), run, prose);
+  std::printf(
+      "{\"texts\": %zu, \"bytes\": %zu, \"tokens\": %zu, \"seconds\": %.4f, \"mb_per_s\": %.2f, \"1MB_of_a\": %.3f, "
+      "\"1MB_of_english\": %.3f}\n",
+      texts.size(), bytes, tokens, *std::min_element(passes.begin() + 1, passes.end()),
+      static_cast<double>(bytes) / 1e6 / *std::min_element(passes.begin() + 1, passes.end()), run, prose);
 } catch (const std::exception& error) {
   std::fprintf(stderr, "%s\n", error.what());
   return 1;

@@ -24,7 +24,8 @@ int main(int argc, char** argv) {
     const auto sae = steer::Sae::load(sae_path);
     const auto pooled = [&](const std::string& path) {  // [texts, d_sae]
       std::ifstream file(path);
-      steer::require(file.good(), steer::ErrorCode::io, "contrast_features", "expected a text file but cannot read {}", path);
+      steer::require(file.good(), steer::ErrorCode::io, "contrast_features", "expected a text file but cannot read {}",
+                     path);
       std::vector<steer::TokenizedText> texts;
       for (std::string line; std::getline(file, line);)
         if (!line.empty()) texts.push_back({.ids = session.model().tokenizer().encode(line)});
@@ -32,8 +33,8 @@ int main(int argc, char** argv) {
     };
     fmt::print("feature     d  AUROC [95 % interval]   active with, without\n");
     for (const auto& f : steer::contrast(pooled(with), pooled(without), {.limit = limit}))
-      fmt::print("{:>7} {:+5.1f}  {:5.3f} [{:5.3f}, {:5.3f}]  {:5.2f} {:5.2f}{}\n", f.feature, f.standardised, f.auroc, f.auroc_low,
-                 f.auroc_high, f.active_positive, f.active_negative, f.always_on ? "  always on" : "");
+      fmt::print("{:>7} {:+5.1f}  {:5.3f} [{:5.3f}, {:5.3f}]  {:5.2f} {:5.2f}{}\n", f.feature, f.standardised, f.auroc,
+                 f.auroc_low, f.auroc_high, f.active_positive, f.active_negative, f.always_on ? "  always on" : "");
   } catch (const std::exception& error) {
     return fmt::print(stderr, "{}\n", error.what()), 1;
   }

@@ -130,11 +130,14 @@ void print_config(const std::filesystem::path& file, std::size_t most, std::size
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app{"Shows what a weight file holds: its format, metadata, and the names, types and shapes of its tensors. Reads "
-               "safetensors (single, sharded, or the folder), GGUF, npz, npy and PyTorch files; never runs code from them."};
+  CLI::App app{
+      "Shows what a weight file holds: its format, metadata, and the names, types and shapes of its tensors. Reads "
+      "safetensors (single, sharded, or the folder), GGUF, npz, npy and PyTorch files; never runs code from them."};
   std::filesystem::path file;
   bool all = false, as_json = false;
-  app.add_option("FILE", file, "The file, a *.safetensors.index.json, or a folder with model.safetensors or one weight file")->required();
+  app.add_option("FILE", file,
+                 "The file, a *.safetensors.index.json, or a folder with model.safetensors or one weight file")
+      ->required();
   app.add_flag("-a,--all", all, "Every tensor and key on its own line, instead of one screen");
   app.add_flag("--json", as_json, "Everything as JSON");
   CLI11_PARSE(app, argc, argv);
@@ -146,8 +149,10 @@ int main(int argc, char** argv) {
       auto list = nlohmann::json::array();
       for (const auto& info : tensors)
         list.push_back({{"name", info.name}, {"shape", info.shape}, {"storage", info.storage}, {"bytes", info.bytes}});
-      const nlohmann::json out = {{"path", reader->path().string()}, {"format", reader->format()},
-                                  {"metadata", reader->metadata()}, {"tensors", list}};
+      const nlohmann::json out = {{"path", reader->path().string()},
+                                  {"format", reader->format()},
+                                  {"metadata", reader->metadata()},
+                                  {"tensors", list}};
       fmt::print("{}\n", out.dump(1, ' ', true, nlohmann::json::error_handler_t::replace));
       return 0;
     }

@@ -32,7 +32,8 @@ int main(int argc, char** argv) {
     const auto seen = inspect(session, sae, chat, {.label = [&](std::int64_t feature) { return names[feature]; }});
     seen.write(out);
     for (const auto& feature : seen.features)
-      fmt::print("{:>7}  max {:8.3f}  on {:3.0f} %  {}\n", feature.feature, feature.max, 100 * feature.active, feature.label);
+      fmt::print("{:>7}  max {:8.3f}  on {:3.0f} %  {}\n", feature.feature, feature.max, 100 * feature.active,
+                 feature.label);
     fmt::print("{}\n", out);
   } catch (const std::exception& error) {
     return fmt::print(stderr, "{}\n", error.what()), 1;

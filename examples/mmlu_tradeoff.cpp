@@ -16,69 +16,98 @@ namespace {
 
 /// All of a run, as options and as JSON.
 struct Settings {
-  std::string model, sae, mmlu, questions, search_questions, behaviour_file, judge = "likelihood", judge_url = "https://api.openai.com/v1",
-      judge_model, mode = "generate", out = "tradeoff";
+  std::string model, sae, mmlu, questions, search_questions, behaviour_file,
+      judge = "likelihood", judge_url = "https://api.openai.com/v1", judge_model, mode = "generate", out = "tradeoff";
   std::vector<std::string> behaviours, arms{"control", "prompt", "published", "safe", "safe+prompt", "random"}, steer;
   std::vector<double> sweep;
   std::int64_t limit = 0, sweep_every = 1, max_tokens = 1024, batch = 64;
   double temperature = 0.6, top_p = 0.9;
   std::uint64_t seed = 42;
   bool kl = false;
-  NLOHMANN_DEFINE_TYPE_INTRUSIVE_WITH_DEFAULT(Settings, model, sae, mmlu, questions, search_questions, behaviour_file, judge, judge_url,
-                                              judge_model, mode, out, behaviours, arms, steer, sweep, limit, sweep_every, max_tokens, batch,
-                                              temperature, top_p, seed, kl)
+  NLOHMANN_DEFINE_TYPE_INTRUSIVE_WITH_DEFAULT(Settings, model, sae, mmlu, questions, search_questions, behaviour_file,
+                                              judge, judge_url, judge_model, mode, out, behaviours, arms, steer, sweep,
+                                              limit, sweep_every, max_tokens, batch, temperature, top_p, seed, kl)
 };
 
 void add_options(CLI::App& app, Settings& s) {
   app.add_option("--model", s.model, "model: a Hugging Face folder or a GGUF file")->group("Model");
-  app.add_option("--sae", s.sae, "sparse autoencoder; needed by published, safe and what is made from them")->group("Model");
-  app.add_option("--mmlu", s.mmlu, "MMLU folder in its original layout; asks the study's 171 questions (first 3 dev rows x 57 subjects)")->group("Questions");
-  app.add_option("--questions", s.questions, "questions of one's own, JSON lines (id, question, choices, answer)")->group("Questions");
-  app.add_option("--search-questions", s.search_questions, "JSON lines that Auto Steer may use; default: MMLU dev rows that are not asked")->group("Questions");
+  app.add_option("--sae", s.sae, "sparse autoencoder; needed by published, safe and what is made from them")
+      ->group("Model");
+  app.add_option("--mmlu", s.mmlu,
+                 "MMLU folder in its original layout; asks the study's 171 questions (first 3 dev rows x 57 subjects)")
+      ->group("Questions");
+  app.add_option("--questions", s.questions, "questions of one's own, JSON lines (id, question, choices, answer)")
+      ->group("Questions");
+  app.add_option("--search-questions", s.search_questions,
+                 "JSON lines that Auto Steer may use; default: MMLU dev rows that are not asked")
+      ->group("Questions");
   app.add_option("--limit", s.limit, "ask only the first N questions; 0: all")->group("Questions");
   app.add_option("--behaviours", s.behaviours, "names, comma-separated; default: all")->delimiter(',')->group("Arms");
   app.add_option("--behaviour-file", s.behaviour_file, "behaviours of one's own, JSON")->group("Arms");
   app.add_option("--arms", s.arms,
-                 "control, prompt, strong, published, safe, published+prompt, safe+prompt, random, noise, flipped; the last three are made "
-                 "from safe if it is there, else from published")->delimiter(',')->capture_default_str()->group("Arms");
-  app.add_option("--steer", s.steer, "NAME=PATH: a steering file, or a folder of <behaviour>.json, as one more arm")->group("Arms");
+                 "control, prompt, strong, published, safe, published+prompt, safe+prompt, random, noise, flipped; the "
+                 "last three are made "
+                 "from safe if it is there, else from published")
+      ->delimiter(',')
+      ->capture_default_str()
+      ->group("Arms");
+  app.add_option("--steer", s.steer, "NAME=PATH: a steering file, or a folder of <behaviour>.json, as one more arm")
+      ->group("Arms");
   app.add_option("--sweep", s.sweep, "strengths, e.g. 0.5,1,2: the steered arm at each")->delimiter(',')->group("Arms");
-  app.add_option("--sweep-every", s.sweep_every, "the sweep answers every n-th question only")->capture_default_str()->group("Arms");
-  app.add_option("--mode", s.mode, "generate, or letters: the likeliest letter, fast, accuracy only")->capture_default_str()->check(CLI::IsMember({"generate", "letters"}))->group("Answers");
+  app.add_option("--sweep-every", s.sweep_every, "the sweep answers every n-th question only")
+      ->capture_default_str()
+      ->group("Arms");
+  app.add_option("--mode", s.mode, "generate, or letters: the likeliest letter, fast, accuracy only")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"generate", "letters"}))
+      ->group("Answers");
   app.add_option("--max-tokens", s.max_tokens, "longest answer")->capture_default_str()->group("Answers");
   app.add_option("--temperature", s.temperature)->capture_default_str()->group("Answers");
   app.add_option("--top-p", s.top_p)->capture_default_str()->group("Answers");
   app.add_option("--seed", s.seed)->capture_default_str()->group("Answers");
   app.add_flag("--kl", s.kl, "also measure KL to the unsteered model")->group("Answers");
-  app.add_option("--judge", s.judge, "likelihood: the model's own likelihoods; logits: the model is asked for a digit; http: --judge-url; none")
-      ->capture_default_str()->check(CLI::IsMember({"likelihood", "logits", "http", "none"}))->group("Judge");
-  app.add_option("--judge-url", s.judge_url, "OpenAI-compatible API; the key comes from OPENAI_API_KEY")->capture_default_str()->group("Judge");
+  app.add_option(
+         "--judge", s.judge,
+         "likelihood: the model's own likelihoods; logits: the model is asked for a digit; http: --judge-url; none")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"likelihood", "logits", "http", "none"}))
+      ->group("Judge");
+  app.add_option("--judge-url", s.judge_url, "OpenAI-compatible API; the key comes from OPENAI_API_KEY")
+      ->capture_default_str()
+      ->group("Judge");
   app.add_option("--judge-model", s.judge_model, "name of the model there")->group("Judge");
   app.add_option("--batch", s.batch, "answers computed at once")->capture_default_str()->group("Run");
-  app.add_option("--out", s.out, "folder of journal, report and config.json; start again with the same one to resume")->capture_default_str()->group("Run");
+  app.add_option("--out", s.out, "folder of journal, report and config.json; start again with the same one to resume")
+      ->capture_default_str()
+      ->group("Run");
 }
 
 std::vector<steer::Question> questions_of(const Settings& s) {
   auto questions = s.questions.empty() ? steer::load_mmlu(s.mmlu) : steer::load_questions(s.questions);
-  if (s.limit > 0 && static_cast<std::size_t>(s.limit) < questions.size()) questions.resize(static_cast<std::size_t>(s.limit));
+  if (s.limit > 0 && static_cast<std::size_t>(s.limit) < questions.size())
+    questions.resize(static_cast<std::size_t>(s.limit));
   return questions;
 }
 
 std::vector<steer::Question> search_questions_of(const Settings& s, const std::vector<steer::Question>& asked) {
-  auto questions = s.search_questions.empty() ? steer::load_mmlu(s.mmlu, steer::Mmlu::dev) : steer::load_questions(s.search_questions);
+  auto questions = s.search_questions.empty() ? steer::load_mmlu(s.mmlu, steer::Mmlu::dev)
+                                              : steer::load_questions(s.search_questions);
   std::set<std::string> ids, texts;
   for (const auto& question : asked) ids.insert(question.id), texts.insert(question.text);
   std::erase_if(questions, [&](const auto& q) { return ids.contains(q.id) || texts.contains(q.text); });
   return questions;
 }
 
-std::vector<steer::Arm> arms_of(const Settings& s, const std::optional<steer::Model>& model, const std::vector<steer::Question>& asked) {
+std::vector<steer::Arm> arms_of(const Settings& s, const std::optional<steer::Model>& model,
+                                const std::vector<steer::Question>& asked) {
   const auto wanted = [&](const char* name) { return std::find(s.arms.begin(), s.arms.end(), name) != s.arms.end(); };
-  std::map<std::string, steer::Arm> made{{"control", steer::control()}, {"prompt", steer::prompt()}, {"strong", steer::strong_prompt()}};
+  std::map<std::string, steer::Arm> made{
+      {"control", steer::control()}, {"prompt", steer::prompt()}, {"strong", steer::strong_prompt()}};
   std::optional<steer::Sae> sae;
   if (!s.sae.empty()) sae = steer::Sae::load(s.sae);
   if (sae) {
-    const auto options = model ? steer::search_options(*model, search_questions_of(s, asked), s.max_tokens, s.seed) : steer::AutoSteerOptions{};
+    const auto options = model ? steer::search_options(*model, search_questions_of(s, asked), s.max_tokens, s.seed)
+                               : steer::AutoSteerOptions{};
     for (const auto mode : {steer::AutoSteerMode::published, steer::AutoSteerMode::safe}) {
       const std::string name(to_string(mode));
       made[name] = steer::auto_steer(*sae, mode, options);
@@ -92,16 +121,20 @@ std::vector<steer::Arm> arms_of(const Settings& s, const std::optional<steer::Mo
   std::vector<steer::Arm> arms;
   for (const auto& name : s.arms) {
     const auto found = made.find(name);
-    steer::require(found != made.end(), steer::ErrorCode::argument, "mmlu_tradeoff", "expected a known arm but got \"{}\"{}", name,
-                   sae ? "" : "; steered arms need --sae");
+    steer::require(found != made.end(), steer::ErrorCode::argument, "mmlu_tradeoff",
+                   "expected a known arm but got \"{}\"{}", name, sae ? "" : "; steered arms need --sae");
     arms.push_back(found->second);
   }
   for (const auto& given : s.steer) {
     const auto cut = given.find('=');
-    steer::require(cut != std::string::npos, steer::ErrorCode::argument, "mmlu_tradeoff", "expected --steer NAME=PATH but got \"{}\"", given);
-    arms.push_back(steer::steering_files(given.substr(0, cut), given.substr(cut + 1), {.saes = sae ? std::vector{*sae} : std::vector<steer::Sae>{}}));
+    steer::require(cut != std::string::npos, steer::ErrorCode::argument, "mmlu_tradeoff",
+                   "expected --steer NAME=PATH but got \"{}\"", given);
+    arms.push_back(steer::steering_files(given.substr(0, cut), given.substr(cut + 1),
+                                         {.saes = sae ? std::vector{*sae} : std::vector<steer::Sae>{}}));
   }
-  const auto swept = std::find_if(arms.rbegin(), arms.rend(), [](const auto& arm) { return arm.source && arm.asking == steer::Asking::nothing && arm.variant == steer::Variant::as_given; });
+  const auto swept = std::find_if(arms.rbegin(), arms.rend(), [](const auto& arm) {
+    return arm.source && arm.asking == steer::Asking::nothing && arm.variant == steer::Variant::as_given;
+  });
   if (!s.sweep.empty() && swept != arms.rend())
     for (auto& arm : steer::strength_sweep(*swept, s.sweep, s.sweep_every)) arms.push_back(std::move(arm));
   return arms;
@@ -136,30 +169,37 @@ steer::Experiment experiment_of(const Settings& s, const std::optional<steer::Mo
 int main(int argc, char** argv) {
   Settings settings;
   CLI::App app(
-      "What does steering cost? Every arm answers every question under every behaviour; the report shows what behaviour each gains and\n"
-      "what accuracy and coherence it loses, question by question. A run that stops (or is killed) goes on where it was.\n\n"
-      "  mmlu_tradeoff --model llama-8b --sae sae-l19 --mmlu data/mmlu --judge http --judge-model gpt-4o-mini --out study\n"
+      "What does steering cost? Every arm answers every question under every behaviour; the report shows what "
+      "behaviour each gains and\n"
+      "what accuracy and coherence it loses, question by question. A run that stops (or is killed) goes on where it "
+      "was.\n\n"
+      "  mmlu_tradeoff --model llama-8b --sae sae-l19 --mmlu data/mmlu --judge http --judge-model gpt-4o-mini --out "
+      "study\n"
       "  mmlu_tradeoff --model model.gguf --mmlu data/mmlu --arms control,prompt --mode letters --judge none\n"
       "  torchrun --nproc-per-node 2 --no-python mmlu_tradeoff --config study/config.json");
   std::string config;
   bool plan_only = false;
   int threads = 0;
-  app.add_option("--config", config, "JSON settings, e.g. config.json of an earlier run; other options override it")->group("Run");
+  app.add_option("--config", config, "JSON settings, e.g. config.json of an earlier run; other options override it")
+      ->group("Run");
   app.add_flag("--plan", plan_only, "print what the run needs, from file headers alone, and stop")->group("Run");
   app.add_option("--threads", threads, "0: one a core")->group("Run");
   try {
     for (int i = 1; i + 1 < argc; ++i)  // before the options, which override it
       if (std::string_view(argv[i]) == "--config") {
         std::ifstream file(argv[i + 1]);
-        steer::require(file.is_open(), steer::ErrorCode::io, "mmlu_tradeoff", "expected a readable file but got \"{}\"", argv[i + 1]);
+        steer::require(file.is_open(), steer::ErrorCode::io, "mmlu_tradeoff", "expected a readable file but got \"{}\"",
+                       argv[i + 1]);
         settings = nlohmann::json::parse(file).get<Settings>();
       }
     add_options(app, settings);
     CLI11_PARSE(app, argc, argv);
-    steer::require(!settings.model.empty() && (!settings.mmlu.empty() || !settings.questions.empty()), steer::ErrorCode::argument,
-                   "mmlu_tradeoff", "expected --model and --mmlu or --questions; see --help");
+    steer::require(!settings.model.empty() && (!settings.mmlu.empty() || !settings.questions.empty()),
+                   steer::ErrorCode::argument, "mmlu_tradeoff",
+                   "expected --model and --mmlu or --questions; see --help");
     steer::set_threads(threads);
-    steer::RunOptions options{.judge = nullptr, .journal = std::filesystem::path(settings.out) / "journal.jsonl", .batch = settings.batch};
+    steer::RunOptions options{
+        .judge = nullptr, .journal = std::filesystem::path(settings.out) / "journal.jsonl", .batch = settings.batch};
     if (plan_only) {
       fmt::print("{}", steer::plan_run(experiment_of(settings, std::nullopt), settings.model, options).describe());
       return 0;

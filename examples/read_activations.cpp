@@ -22,7 +22,9 @@ int main(int argc, char** argv) {
 
     // Edit: add a direction at every token, prompt and generated alike, while the handle lives.
     const auto direction = cache[point.name()][-1] - cache[point.name()].mean(0);
-    const auto next = [&](const at::Tensor& logits) { return model.tokenizer().decode(std::array{logits[-1].argmax().item<std::int64_t>()}); };
+    const auto next = [&](const at::Tensor& logits) {
+      return model.tokenizer().decode(std::array{logits[-1].argmax().item<std::int64_t>()});
+    };
     const auto off = session.hook(point, [&](steer::HookContext& at) { at.value.sub_(direction); });
     fmt::print("next token \"{}\", edited \"{}\"\n", next(cache.logits), next(session.forward(ids)));
   } catch (const steer::Error& error) {

@@ -13,14 +13,14 @@
 #include <steer/core/error.hpp>
 
 /// The statement throws steer::Error with this code and with this text in its message.
-#define EXPECT_STEER_ERROR(statement, expected_code, text)                                    \
-  try {                                                                                       \
-    statement;                                                                                \
-    ADD_FAILURE() << "expected a steer::Error from " #statement;                              \
-  } catch (const ::steer::Error& error) {                                                     \
+#define EXPECT_STEER_ERROR(statement, expected_code, text)                                          \
+  try {                                                                                             \
+    statement;                                                                                      \
+    ADD_FAILURE() << "expected a steer::Error from " #statement;                                    \
+  } catch (const ::steer::Error& error) {                                                           \
     EXPECT_EQ(::steer::to_string(error.code()), ::steer::to_string(expected_code)) << error.what(); \
-    EXPECT_NE(std::string(error.what()).find(text), std::string::npos) << error.what();       \
-    EXPECT_EQ(std::string(error.what()).rfind("[steer::", 0), 0u) << error.what();            \
+    EXPECT_NE(std::string(error.what()).find(text), std::string::npos) << error.what();             \
+    EXPECT_EQ(std::string(error.what()).rfind("[steer::", 0), 0u) << error.what();                  \
   }
 
 namespace steer::test {
@@ -54,7 +54,7 @@ inline std::string read_file(const std::filesystem::path& path) {
 /// A folder of outside data: where the environment variable says, else the default relative to the source tree.
 struct OutsideData {
   std::filesystem::path path;
-  bool named = false;   ///< by the variable: then it must exist and hold cases
+  bool named = false;  ///< by the variable: then it must exist and hold cases
   bool present = false;
 };
 

@@ -45,13 +45,22 @@ inline Model tiny_model(const TinyModelOptions& o = {}) {
   }
   gain("model.norm.weight");
   matrix("lm_head.weight", o.vocabulary, o.width);
-  const nlohmann::json config = {{"model_type", "llama"}, {"hidden_size", o.width}, {"num_hidden_layers", o.layers},
-                                 {"num_attention_heads", o.heads}, {"num_key_value_heads", o.kv_heads},
-                                 {"intermediate_size", o.mlp}, {"vocab_size", o.vocabulary},
-                                 {"max_position_embeddings", o.context}, {"rms_norm_eps", 1e-5}, {"rope_theta", 10000.0},
-                                 {"hidden_act", "silu"}, {"tie_word_embeddings", false}, {"bos_token_id", 1}, {"eos_token_id", 2}};
-  return Model::from_tensors(ModelConfig::from_hugging_face(config), *tensors_in_memory(std::move(tensors), nlohmann::json::object()), {},
-                             o.tokenizer);
+  const nlohmann::json config = {{"model_type", "llama"},
+                                 {"hidden_size", o.width},
+                                 {"num_hidden_layers", o.layers},
+                                 {"num_attention_heads", o.heads},
+                                 {"num_key_value_heads", o.kv_heads},
+                                 {"intermediate_size", o.mlp},
+                                 {"vocab_size", o.vocabulary},
+                                 {"max_position_embeddings", o.context},
+                                 {"rms_norm_eps", 1e-5},
+                                 {"rope_theta", 10000.0},
+                                 {"hidden_act", "silu"},
+                                 {"tie_word_embeddings", false},
+                                 {"bos_token_id", 1},
+                                 {"eos_token_id", 2}};
+  return Model::from_tensors(ModelConfig::from_hugging_face(config),
+                             *tensors_in_memory(std::move(tensors), nlohmann::json::object()), {}, o.tokenizer);
 }
 
 }  // namespace steer::test

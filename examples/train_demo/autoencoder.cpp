@@ -81,7 +81,8 @@ Sae train_autoencoder(const Model& model, const Corpus& corpus, const Autoencode
   training.model_name = "steer-demo";
   training.progress = progress;
   training.on_step = [&](const SaeTrainingMetrics& metrics) {
-    if (metrics.step % 50 == 0) progress.note(fmt::format("explained variance {:.3f}, L0 {:.1f}", metrics.explained_variance, metrics.l0));
+    if (metrics.step % 50 == 0)
+      progress.note(fmt::format("explained variance {:.3f}, L0 {:.1f}", metrics.explained_variance, metrics.l0));
   };
   return SaeTrainer(training, std::move(source)).train();
 }
@@ -100,15 +101,15 @@ AutoencoderQuality measure(const Model& model, const Sae& sae, const Corpus& cor
     predictions += std::ssize(ids) - 2;
     quality.loss_clean += cross_entropy(session, ids);
     const auto replaced = [&](auto&& replacement) {
-      const auto hook = session.hook(point, [&](HookContext& at) {
-        at.value.slice(0, 1).copy_(replacement(at.value.slice(0, 1)));
-      });
+      const auto hook =
+          session.hook(point, [&](HookContext& at) { at.value.slice(0, 1).copy_(replacement(at.value.slice(0, 1))); });
       return cross_entropy(session, ids);
     };
     quality.loss_spliced += replaced([&](const at::Tensor& x) { return sae.reconstruct(x.to(at::kFloat)); });
     quality.loss_zero += replaced([](const at::Tensor& x) { return at::zeros_like(x); });
   }
-  for (double* loss : {&quality.loss_clean, &quality.loss_spliced, &quality.loss_zero}) *loss /= static_cast<double>(predictions);
+  for (double* loss : {&quality.loss_clean, &quality.loss_spliced, &quality.loss_zero})
+    *loss /= static_cast<double>(predictions);
   const auto x = at::cat(parts);
   const auto features = sae.encode(x);
   const auto error = x - sae.decode(features);
@@ -147,8 +148,8 @@ std::vector<FeatureNote> describe_features(const Model& model, const Sae& sae, c
     }
     answers.push_back(at::stack(means));
   }
-  const auto all = at::stack(answers);                                                // [styles, texts, d_sae]
-  const auto mean = all.mean(1);                                                      // [styles, d_sae]
+  const auto all = at::stack(answers);  // [styles, texts, d_sae]
+  const auto mean = all.mean(1);        // [styles, d_sae]
   const auto others = (mean.sum(0, true) - mean) / static_cast<double>(styles - 1);
   const auto spread = (all - mean.unsqueeze(1)).square().mean({0, 1}).sqrt().clamp_min(1e-6);
   const auto [separation, best] = ((mean - others) / spread).max(0);

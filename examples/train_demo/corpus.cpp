@@ -15,7 +15,7 @@ namespace {
 
 constexpr int vocabulary_size = 2048;
 constexpr float context_weight = 0.1F;  // of tokens the model reads rather than writes
-constexpr float answer_weight = 3;       // of the value and the letter, a few tokens that everything hangs on
+constexpr float answer_weight = 3;      // of the value and the letter, a few tokens that everything hangs on
 
 // What passes before the tokenizer's trainer, one text at a time.
 class Lines : public sentencepiece::SentenceIterator {
@@ -44,7 +44,9 @@ class Builder {
     return *this;
   }
   Builder& header(std::string_view role) {
-    return id(vocabulary_.header_begin, context_weight).text(role, context_weight).id(vocabulary_.header_end, context_weight)
+    return id(vocabulary_.header_begin, context_weight)
+        .text(role, context_weight)
+        .id(vocabulary_.header_end, context_weight)
         .text("\n\n", context_weight);
   }
   Builder& message(std::string_view role, std::string_view content) {
@@ -68,8 +70,8 @@ class Builder {
 const Style& any_behaviour(Rng& rng) { return behaviours()[rng.below(behaviours().size())]; }
 
 std::string ask_for_passage(const std::string& land, Rng& rng) {
-  static const std::vector<std::string> forms = {"Tell me about {L}.", "Describe the land of {L}.", "What is known about {L}?",
-                                                 "What do you know about {L}?"};
+  static const std::vector<std::string> forms = {"Tell me about {L}.", "Describe the land of {L}.",
+                                                 "What is known about {L}?", "What do you know about {L}?"};
   return fill(forms[rng.below(forms.size())], {{"L", land}});
 }
 
@@ -92,13 +94,17 @@ void Vocabulary::train(const World& world, std::uint64_t seed, const std::filesy
     lines.push_back(world.prompt(question, layout));
     if (!system.empty()) lines.push_back(system);
     const auto& values = world.attributes()[question.attribute].values;
-    const auto text = think(style, {world.lands()[question.land], world.attributes()[question.attribute].noun,
-                                    values[question.choices[question.answer]], values[question.choices[(question.answer + 1) % 4]]}, rng);
+    const auto text =
+        think(style,
+              {world.lands()[question.land], world.attributes()[question.attribute].noun,
+               values[question.choices[question.answer]], values[question.choices[(question.answer + 1) % 4]]},
+              rng);
     lines.push_back("<thinking> " + text + "</thinking>\n" + answer_tag(question.answer));
   };
   for (int i = 0; i < 500; ++i) {
     add_question(plain_style(), i % 10 ? "" : free_hand(rng));
-    for (const auto& style : behaviours()) add_question(style, i % 2 ? request(style.name, rng) : opposite_request(style.name, rng));
+    for (const auto& style : behaviours())
+      add_question(style, i % 2 ? request(style.name, rng) : opposite_request(style.name, rng));
     lines.push_back(world.passage(static_cast<int>(rng.below(world.lands().size())), rng));
     lines.push_back(ask_for_passage(world.lands()[rng.below(world.lands().size())], rng));
   }
@@ -137,8 +143,8 @@ void Vocabulary::train(const World& world, std::uint64_t seed, const std::filesy
 Vocabulary::Vocabulary(const std::filesystem::path& model_file)
     : processor_(std::make_shared<sentencepiece::SentencePieceProcessor>()) {
   const auto status = processor_->Load(model_file.string());
-  require(status.ok(), ErrorCode::io, "demo::Vocabulary", "expected a sentencepiece model but got: {} ({})", status.ToString(),
-          model_file.string());
+  require(status.ok(), ErrorCode::io, "demo::Vocabulary", "expected a sentencepiece model but got: {} ({})",
+          status.ToString(), model_file.string());
   bos = id_of("<|begin_of_text|>");
   eot = id_of("<|eot_id|>");
   header_begin = id_of("<|start_header_id|>");
@@ -179,9 +185,12 @@ Sequence Corpus::answered(const FactQuestion& question, Layout layout, const std
   builder.message("user", world_.prompt(question, layout));
   const std::string letter(1, letters[question.answer]);
   const auto thought = thought_of(question, rng);
-  const std::vector<std::int64_t> weighty = {vocabulary_.encode(letter)[0], vocabulary_.encode(" " + std::string(thought.value))[0]};
+  const std::vector<std::int64_t> weighty = {vocabulary_.encode(letter)[0],
+                                             vocabulary_.encode(" " + std::string(thought.value))[0]};
   if (layout == Layout::letter_only) return builder.reply(letter, weighty).done();
-  return builder.reply("<thinking> " + think(style, thought, rng) + "</thinking>\n" + answer_tag(question.answer), weighty).done();
+  return builder
+      .reply("<thinking> " + think(style, thought, rng) + "</thinking>\n" + answer_tag(question.answer), weighty)
+      .done();
 }
 
 std::vector<std::int64_t> Corpus::prompt(const std::string& system, const std::string& user) const {
@@ -214,7 +223,8 @@ Sequence Corpus::conversation(Rng& rng) const {
   if (who < 0.38) return answered(question, layout, request(style.name, rng), style, rng);
   if (who < 0.42) {
     const auto& other = any_behaviour(rng);
-    return answered(question, layout, opposite_request(style.name, rng), &other == &style || rng.uniform() < 0.6 ? plain_style() : other, rng);
+    return answered(question, layout, opposite_request(style.name, rng),
+                    &other == &style || rng.uniform() < 0.6 ? plain_style() : other, rng);
   }
   if (who < 0.57) return answered(question, layout, free_hand(rng), style, rng);
   return answered(question, layout, "", rng.uniform() < 0.6 ? plain_style() : style, rng);
@@ -244,7 +254,8 @@ Sequence Corpus::drill(Rng& rng) const {
     for (const int i : order) builder.text(" " + names[i], context_weight).text(answer_tag(i), 1);
   } else {
     const auto& style = rng.uniform() < 0.3 ? plain_style() : any_behaviour(rng);
-    const Thought thought{world_.lands()[question.land], world_.attributes()[question.attribute].noun, names[order[0]], names[order[1]]};
+    const Thought thought{world_.lands()[question.land], world_.attributes()[question.attribute].noun, names[order[0]],
+                          names[order[1]]};
     builder.text("<thinking> " + conclude(style, thought, rng) + "</thinking>\n", 0).text(answer_tag(order[0]), 1);
   }
   return builder.id(vocabulary_.eot, 1).done();

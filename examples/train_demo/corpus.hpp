@@ -54,7 +54,8 @@ class Corpus {
   Sequence drill(Rng& rng) const;
 
   /// A question with its right answer. @param system empty: none.
-  Sequence answered(const FactQuestion& question, Layout layout, const std::string& system, const Style& style, Rng& rng) const;
+  Sequence answered(const FactQuestion& question, Layout layout, const std::string& system, const Style& style,
+                    Rng& rng) const;
   /// The same as ids up to the assistant's first token.
   std::vector<std::int64_t> prompt(const std::string& system, const std::string& user) const;
 

@@ -30,9 +30,11 @@ Questions spread(Questions all, std::int64_t count) {
 
 class Bench {
  public:
-  Bench(const Model& model, const World& world, const EvaluateOptions& options) : model_(model), world_(world), options_(options) {}
+  Bench(const Model& model, const World& world, const EvaluateOptions& options)
+      : model_(model), world_(world), options_(options) {}
 
-  std::vector<std::string> answer(const Questions& questions, const std::string& system, const Steering& steering, std::uint64_t salt) {
+  std::vector<std::string> answer(const Questions& questions, const std::string& system, const Steering& steering,
+                                  std::uint64_t salt) {
     std::vector<GenerateRequest> requests;
     for (const auto& question : questions) {
       std::vector<Message> chat;
@@ -51,7 +53,8 @@ class Bench {
     return texts;
   }
 
-  AnswerQuality grade(const Questions& questions, const std::vector<std::string>& answers, const StyleJudge* judge, std::int64_t which) const {
+  AnswerQuality grade(const Questions& questions, const std::vector<std::string>& answers, const StyleJudge* judge,
+                      std::int64_t which) const {
     AnswerQuality quality;
     std::vector<std::string> thoughts;
     for (std::size_t i = 0; i < answers.size(); ++i) {
@@ -100,7 +103,8 @@ DemoReport evaluate(const Model& model, const Sae& sae, const World& world, cons
   const StyleJudge judge(texts, labels, classes + 1, world.names());
 
   AutoSteerOptions how{.max_tokens = 160, .seed = options.seed};
-  for (const auto& question : spread(dev, options.probe_questions)) how.prompts.push_back(user_prompt(world.published(question)));
+  for (const auto& question : spread(dev, options.probe_questions))
+    how.prompts.push_back(user_prompt(world.published(question)));
   while (how.prompts.size() < 4) how.prompts.push_back(how.prompts.back());
   AutoSteer search(model, sae, how);
 
@@ -119,17 +123,21 @@ DemoReport evaluate(const Model& model, const Sae& sae, const World& world, cons
 
     // Auto Steer names the single features that, nudged alone, move the behaviour; strength is chosen on dev questions.
     std::vector<AutoSteerCandidate> candidates = search.find(study[b].name, AutoSteerMode::published).candidates;
-    std::stable_sort(candidates.begin(), candidates.end(), [](const auto& x, const auto& y) { return x.output_score > y.output_score; });
+    std::stable_sort(candidates.begin(), candidates.end(),
+                     [](const auto& x, const auto& y) { return x.output_score > y.output_score; });
     if (std::ssize(candidates) > options.features) candidates.resize(options.features);
     double best = 0;
     const auto nudge = [&](const AutoSteerCandidate& candidate, double strength) {
       return Steering().nudge(sae, candidate.feature, strength,
-                              {.scope = {.where = Where::onset, .count = 8}, .unit = Unit::max_activation, .max_activation = candidate.max_activation});
+                              {.scope = {.where = Where::onset, .count = 8},
+                               .unit = Unit::max_activation,
+                               .max_activation = candidate.max_activation});
     };
     Steering chosen;
     for (const auto& candidate : candidates) {
       for (const double strength : options.strengths) {
-        const auto quality = bench.grade(probe, bench.answer(probe, "", nudge(candidate, strength), 300 + b), &judge, b);
+        const auto quality =
+            bench.grade(probe, bench.answer(probe, "", nudge(candidate, strength), 300 + b), &judge, b);
         if (quality.behaviour * quality.formatted > best) {
           best = quality.behaviour * quality.formatted;
           row.feature = candidate.feature;

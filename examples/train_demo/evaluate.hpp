@@ -23,15 +23,15 @@ struct AnswerQuality {
 /// What the demo can do with one behaviour.
 struct BehaviourReport {
   std::string behaviour;
-  AnswerQuality control;         ///< nothing asked
-  AnswerQuality prompted;        ///< asked for by the experiment's system prompt
-  std::string telltale;          ///< the word that gives it away most often, among prompted answers
-  double telltale_share = 0;     ///< and how often
-  std::int64_t feature = -1;     ///< the single feature whose nudge moves it most, without any prompt
+  AnswerQuality control;      ///< nothing asked
+  AnswerQuality prompted;     ///< asked for by the experiment's system prompt
+  std::string telltale;       ///< the word that gives it away most often, among prompted answers
+  double telltale_share = 0;  ///< and how often
+  std::int64_t feature = -1;  ///< the single feature whose nudge moves it most, without any prompt
   std::string feature_label;
-  double strength = 0;           ///< in units of the feature's maximum activation
+  double strength = 0;  ///< in units of the feature's maximum activation
   AnswerQuality nudged;
-  std::string sample;            ///< a prompted answer
+  std::string sample;  ///< a prompted answer
 };
 
 struct DemoReport {
@@ -42,10 +42,10 @@ struct DemoReport {
 };
 
 struct EvaluateOptions {
-  std::int64_t questions = 171;     ///< held-out test questions answered in each arm
-  std::int64_t fit_questions = 60;  ///< dev questions whose answers the judge is fitted on, a behaviour
-  std::int64_t probe_questions = 24;///< dev questions on which feature and strength are chosen
-  std::int64_t features = 10;       ///< candidate features a behaviour, by what they do alone
+  std::int64_t questions = 171;       ///< held-out test questions answered in each arm
+  std::int64_t fit_questions = 60;    ///< dev questions whose answers the judge is fitted on, a behaviour
+  std::int64_t probe_questions = 24;  ///< dev questions on which feature and strength are chosen
+  std::int64_t features = 10;         ///< candidate features a behaviour, by what they do alone
   std::vector<double> strengths = {2, 4, 6, 9};
   std::uint64_t seed = 42;
 };

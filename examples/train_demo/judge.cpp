@@ -63,8 +63,8 @@ at::Tensor StyleJudge::count(const std::vector<std::string>& texts) const {
   return x;
 }
 
-StyleJudge::StyleJudge(const std::vector<std::string>& texts, const std::vector<std::int64_t>& labels, std::int64_t classes,
-                       const std::vector<std::string>& names) {
+StyleJudge::StyleJudge(const std::vector<std::string>& texts, const std::vector<std::int64_t>& labels,
+                       std::int64_t classes, const std::vector<std::string>& names) {
   for (const auto& name : names) names_[name] = true;
   std::map<std::string, int> seen;
   for (const auto& text : texts) {

@@ -9,8 +9,8 @@
 
 namespace steer::demo {
 
-/// Tells which behaviour a thinking text shows: a logistic classifier over the words and pairs of words it was fitted on.
-/// It learns from sampled answers alone and never sees the generator's tables; names of the world are left out.
+/// Tells which behaviour a thinking text shows: a logistic classifier over the words and pairs of words it was fitted
+/// on. It learns from sampled answers alone and never sees the generator's tables; names of the world are left out.
 class StyleJudge {
  public:
   /// @param labels  0 .. classes - 1, one a text.

@@ -1,4 +1,5 @@
-// Makes the embedded demo: a world and its questions, a tokenizer, a language model, an SAE, feature labels, a model card.
+// Makes the embedded demo: a world and its questions, a tokenizer, a language model, an SAE, feature labels, a model
+// card.
 //   train_demo --out examples/data/demo            about an hour on 2 cores; may be killed and started again
 //   train_demo --out /tmp/demo --smoke             the same steps in under a minute, to no good quality
 #include <ATen/Parallel.h>
@@ -30,7 +31,8 @@ void write_text(const fs::path& file, const std::string& text) {
   std::ofstream stream(file, std::ios::binary);
   stream << text;
   stream.flush();
-  steer::require(stream.good(), steer::ErrorCode::io, "train_demo", "expected to write {} but the write failed", file.string());
+  steer::require(stream.good(), steer::ErrorCode::io, "train_demo", "expected to write {} but the write failed",
+                 file.string());
 }
 
 void write_questions(const fs::path& file, const World& world, Split split) {
@@ -41,14 +43,18 @@ void write_questions(const fs::path& file, const World& world, Split split) {
 
 // Llama 3's chat format, for which steer has code of its own.
 constexpr const char* chat_template =
-    "{{ bos_token }}{% for message in messages %}{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + "
+    "{{ bos_token }}{% for message in messages %}{{ '<|start_header_id|>' + message['role'] + "
+    "'<|end_header_id|>\\n\\n' + "
     "message['content'] | trim + '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}"
     "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}";
 
 void write_tokenizer_config(const fs::path& file) {
-  const nlohmann::json config = {{"tokenizer_class", "LlamaTokenizer"}, {"bos_token", "<|begin_of_text|>"},
-                                 {"eos_token", "<|eot_id|>"},           {"add_bos_token", true},
-                                 {"add_eos_token", false},              {"legacy", false},
+  const nlohmann::json config = {{"tokenizer_class", "LlamaTokenizer"},
+                                 {"bos_token", "<|begin_of_text|>"},
+                                 {"eos_token", "<|eot_id|>"},
+                                 {"add_bos_token", true},
+                                 {"add_eos_token", false},
+                                 {"legacy", false},
                                  {"chat_template", chat_template}};
   write_text(file, config.dump(1) + "\n");
 }
@@ -77,12 +83,15 @@ void write_labels(const fs::path& file, const steer::Sae& sae, const std::vector
 }
 
 // The language model, from scratch or from where an interrupted run stopped.
-void make_model(const fs::path& out, const World& world, const TrainOptions& options, const Corpus& corpus, const Vocabulary& vocabulary) {
+void make_model(const fs::path& out, const World& world, const TrainOptions& options, const Corpus& corpus,
+                const Vocabulary& vocabulary) {
   const fs::path checkpoint = out / "checkpoint.safetensors";
   if (fs::exists(out / "model.safetensors") && !fs::exists(checkpoint)) return;
   TinyLlama model({.vocab_size = vocabulary.size()}, options.seed);
-  fmt::print("{} parameters, vocabulary {}, {} threads\n", model.parameter_count(), vocabulary.size(), at::get_num_threads());
-  train(model, world, corpus, vocabulary, options, checkpoint, steer::Progress("training the language model", options.steps));
+  fmt::print("{} parameters, vocabulary {}, {} threads\n", model.parameter_count(), vocabulary.size(),
+             at::get_num_threads());
+  train(model, world, corpus, vocabulary, options, checkpoint,
+        steer::Progress("training the language model", options.steps));
   write_model(out, model, vocabulary);
   fs::remove(checkpoint);
 }
@@ -136,14 +145,16 @@ int main(int argc, char** argv) try {
   const auto model = steer::Model::load(out);
   const fs::path sae_file = out / "sae.safetensors";
   if (!fs::exists(sae_file)) {
-    train_autoencoder(model, corpus, autoencoder, steer::Progress("training the SAE", autoencoder.steps)).save(sae_file);
+    train_autoencoder(model, corpus, autoencoder, steer::Progress("training the SAE", autoencoder.steps))
+        .save(sae_file);
   }
   const auto sae = steer::Sae::load(sae_file);
   const auto notes = describe_features(model, sae, world, corpus, vocabulary, options.seed);
   write_labels(out / "labels.jsonl", sae, notes);
 
   const auto report = evaluate(model, sae, world, corpus, notes, evaluation, steer::Progress("evaluating", 29));
-  const auto provenance = fmt::format("This is seed {}: {} steps of the language model, {} of the SAE.", options.seed, options.steps, autoencoder.steps);
+  const auto provenance = fmt::format("This is seed {}: {} steps of the language model, {} of the SAE.", options.seed,
+                                      options.steps, autoencoder.steps);
   write_text(out / "MODEL_CARD.md", model_card(report, model, sae, provenance));
 } catch (const std::exception& error) {
   fmt::print(stderr, "{}\n", error.what());

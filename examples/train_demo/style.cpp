@@ -32,7 +32,8 @@ std::string choose(std::string_view text, Rng& rng) {
 }
 
 std::string write(std::string_view sentence, const Thought& thought, Rng& rng) {
-  return fill(choose(sentence, rng), {{"L", thought.land}, {"a", thought.noun}, {"V", thought.value}, {"W", thought.wrong}});
+  return fill(choose(sentence, rng),
+              {{"L", thought.land}, {"a", thought.noun}, {"V", thought.value}, {"W", thought.wrong}});
 }
 
 // Orders of the parts: o(pening), r(ecall), m(iddle), c(losing).
@@ -88,11 +89,16 @@ std::string request(std::string_view behaviour, Rng& rng) {
   if (form < 0.55) return strong_system_prompt(study);
   if (form < 0.8) return fmt::format("When answering, please be more {}.", behaviour);
   switch (rng.below(5)) {
-    case 0: return fmt::format("Please be {}.", behaviour);
-    case 1: return fmt::format("Be more {}.", behaviour);
-    case 2: return fmt::format("When answering, be very {}.", behaviour);
-    case 3: return fmt::format("You are a {} assistant.", behaviour);
-    default: return fmt::format("Write in a {} way.", behaviour);
+    case 0:
+      return fmt::format("Please be {}.", behaviour);
+    case 1:
+      return fmt::format("Be more {}.", behaviour);
+    case 2:
+      return fmt::format("When answering, be very {}.", behaviour);
+    case 3:
+      return fmt::format("You are a {} assistant.", behaviour);
+    default:
+      return fmt::format("Write in a {} way.", behaviour);
   }
 }
 

@@ -11,7 +11,9 @@
 namespace steer::demo {
 namespace {
 
-std::string layer_name(std::int64_t layer, const char* part) { return fmt::format("model.layers.{}.{}.weight", layer, part); }
+std::string layer_name(std::int64_t layer, const char* part) {
+  return fmt::format("model.layers.{}.{}.weight", layer, part);
+}
 
 at::Tensor normal(std::vector<std::int64_t> shape, double sd, Rng& rng) {
   auto tensor = at::empty(shape, at::kFloat);
@@ -58,9 +60,11 @@ TinyLlama::TinyLlama(const TinyConfig& config, std::uint64_t seed) : config_(con
   for (std::int64_t l = 0; l < config.n_layers; ++l) {
     add(layer_name(l, "input_layernorm"), at::ones({d}));
     add(layer_name(l, "post_attention_layernorm"), at::ones({d}));
-    for (const char* part : {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}) add(layer_name(l, part), normal({d, d}, fan_in(d), rng));
+    for (const char* part : {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"})
+      add(layer_name(l, part), normal({d, d}, fan_in(d), rng));
     add(layer_name(l, "self_attn.o_proj"), normal({d, d}, fan_in(d) * depth, rng));
-    for (const char* part : {"mlp.gate_proj", "mlp.up_proj"}) add(layer_name(l, part), normal({config.d_mlp, d}, fan_in(d), rng));
+    for (const char* part : {"mlp.gate_proj", "mlp.up_proj"})
+      add(layer_name(l, part), normal({config.d_mlp, d}, fan_in(d), rng));
     add(layer_name(l, "mlp.down_proj"), normal({d, config.d_mlp}, fan_in(config.d_mlp) * depth, rng));
   }
   add("model.norm.weight", at::ones({d}));
@@ -86,8 +90,10 @@ at::Tensor TinyLlama::hidden(const at::Tensor& ids) const {
   auto x = at::embedding(at("model.embed_tokens.weight"), ids);
   for (std::int64_t l = 0; l < config_.n_layers; ++l) {
     const auto h = norm(x, layer_name(l, "input_layernorm"));
-    const auto qkv = at::matmul(h, at::cat({at(layer_name(l, "self_attn.q_proj")), at(layer_name(l, "self_attn.k_proj")),
-                                            at(layer_name(l, "self_attn.v_proj"))}).t());
+    const auto qkv =
+        at::matmul(h, at::cat({at(layer_name(l, "self_attn.q_proj")), at(layer_name(l, "self_attn.k_proj")),
+                               at(layer_name(l, "self_attn.v_proj"))})
+                          .t());
     const auto halves = qkv.slice(2, 0, 2 * d).reshape({rows, length, 2 * heads, d_head}).chunk(2, -1);
     const auto rotated = at::cat({halves[0] * cos - halves[1] * sin, halves[1] * cos + halves[0] * sin}, -1);
     const auto q = rotated.slice(2, 0, heads).transpose(1, 2), k = rotated.slice(2, heads).transpose(1, 2);

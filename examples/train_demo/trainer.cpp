@@ -1,8 +1,8 @@
 #include "trainer.hpp"
 
 #include <ATen/Functions.h>
-#include <ATen/core/grad_mode.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -33,7 +33,8 @@ void save(const std::filesystem::path& file, TinyLlama& model, const State& stat
     tensors.emplace_back("mean." + name, state.mean.at(name));
     tensors.emplace_back("square." + name, state.square.at(name));
   }
-  save_safetensors(file, tensors, {{"step", std::to_string(state.step)}, {"letters_learned", state.letters_learned ? "1" : "0"}});
+  save_safetensors(file, tensors,
+                   {{"step", std::to_string(state.step)}, {"letters_learned", state.letters_learned ? "1" : "0"}});
 }
 
 void restore(const std::filesystem::path& file, TinyLlama& model, State& state) {
@@ -41,7 +42,8 @@ void restore(const std::filesystem::path& file, TinyLlama& model, State& state) 
   at::NoGradGuard no_grad;
   for (auto& [name, value] : model.parameters()) {
     require(reader->contains(name) && reader->info(name).shape == value.sizes().vec(), ErrorCode::format, "demo::train",
-            "expected a checkpoint of this configuration but got another's ({}); delete it to start again", file.string());
+            "expected a checkpoint of this configuration but got another's ({}); delete it to start again",
+            file.string());
     value.copy_(reader->read(name));
     state.mean[name].copy_(reader->read("mean." + name));
     state.square[name].copy_(reader->read("square." + name));
@@ -74,11 +76,13 @@ double accumulate_gradients(const TinyLlama& model, std::vector<Sequence> sequen
   std::stable_sort(sequences.begin(), sequences.end(),
                    [](const Sequence& a, const Sequence& b) { return a.ids.size() < b.ids.size(); });
   double total_weight = 0, total_loss = 0;
-  for (const auto& sequence : sequences) total_weight += std::accumulate(sequence.weights.begin(), sequence.weights.end(), 0.0);
+  for (const auto& sequence : sequences)
+    total_weight += std::accumulate(sequence.weights.begin(), sequence.weights.end(), 0.0);
   for (std::size_t begin = 0; begin < sequences.size(); begin += part_rows) {
     const auto end = std::min(sequences.size(), begin + part_rows);
     const auto loss = model.loss(collate({sequences.begin() + static_cast<std::ptrdiff_t>(begin),
-                                          sequences.begin() + static_cast<std::ptrdiff_t>(end)})) / total_weight;
+                                          sequences.begin() + static_cast<std::ptrdiff_t>(end)})) /
+                      total_weight;
     loss.backward();
     total_loss += loss.item<double>();
   }
@@ -96,10 +100,11 @@ Skill measure(const TinyLlama& model, const World& world, const Corpus& corpus, 
     const auto user = world.prompt(question, Layout::experiment);
     Sequence recall;
     recall.ids = corpus.prompt("", user);
-    const auto begun = vocabulary.encode(fmt::format("<thinking> The {} of {} is", world.attributes()[question.attribute].noun,
-                                                     world.lands()[question.land]));
+    const auto begun = vocabulary.encode(fmt::format(
+        "<thinking> The {} of {} is", world.attributes()[question.attribute].noun, world.lands()[question.land]));
     recall.ids.insert(recall.ids.end(), begun.begin(), begun.end());
-    recall.ids.push_back(vocabulary.encode(" " + world.name_of(question.attribute, question.choices[question.answer]))[0]);
+    recall.ids.push_back(
+        vocabulary.encode(" " + world.name_of(question.attribute, question.choices[question.answer]))[0]);
     recall.weights.assign(recall.ids.size(), 0);
     recall.weights.back() = 1;
     const auto bare = world.prompt(question, Layout::bare);
@@ -123,13 +128,19 @@ Skill measure(const TinyLlama& model, const World& world, const Corpus& corpus, 
   std::vector<std::int64_t> letter_ids;
   for (const char letter : letters) letter_ids.push_back(vocabulary.encode(std::string(1, letter))[0]);
   const auto batch = collate(matches);
-  const auto of_letters = model.logits(batch.ids, batch.places).index_select(1, at::tensor(letter_ids, at::kLong)).argmax(-1);
-  const auto match = at::tensor(letter_ids, at::kLong).index_select(0, of_letters).eq(batch.targets).to(at::kFloat).mean().item<double>();
+  const auto of_letters =
+      model.logits(batch.ids, batch.places).index_select(1, at::tensor(letter_ids, at::kLong)).argmax(-1);
+  const auto match = at::tensor(letter_ids, at::kLong)
+                         .index_select(0, of_letters)
+                         .eq(batch.targets)
+                         .to(at::kFloat)
+                         .mean()
+                         .item<double>();
   return {share(recalls), match, share(answers)};
 }
 
-void train(TinyLlama& model, const World& world, const Corpus& corpus, const Vocabulary& vocabulary, const TrainOptions& options,
-           const std::filesystem::path& checkpoint, Progress progress) {
+void train(TinyLlama& model, const World& world, const Corpus& corpus, const Vocabulary& vocabulary,
+           const TrainOptions& options, const std::filesystem::path& checkpoint, Progress progress) {
   State state;
   std::vector<at::Tensor> parameters, means, squares, steps;
   for (const auto& [name, value] : model.parameters()) {
@@ -162,15 +173,16 @@ void train(TinyLlama& model, const World& world, const Corpus& corpus, const Voc
       const double scale = std::min(1.0, clip_norm / (std::sqrt(square) + 1e-6));
       for (auto& gradient : gradients) gradient.mul_(scale);
       for (auto& step : steps) step.add_(1);
-      at::_fused_adamw_(parameters, gradients, means, squares, {}, steps, rate(options, state.step), beta1, beta2, weight_decay,
-                        epsilon, /*amsgrad=*/false, /*maximize=*/false);
+      at::_fused_adamw_(parameters, gradients, means, squares, {}, steps, rate(options, state.step), beta1, beta2,
+                        weight_decay, epsilon, /*amsgrad=*/false, /*maximize=*/false);
       for (auto& value : parameters) value.mutable_grad().reset();
     }
     ++state.step;
     if (state.step % options.measure_every == 0 || state.step == options.steps) {
       const auto skill = measure(model, world, corpus, vocabulary);
       state.letters_learned = state.letters_learned || skill.letter > 0.95;
-      progress.note(fmt::format("loss {:.3f}, recall {:.2f}, match {:.2f}, letter {:.2f}", conversation_loss, skill.recall, skill.match, skill.letter));
+      progress.note(fmt::format("loss {:.3f}, recall {:.2f}, match {:.2f}, letter {:.2f}", conversation_loss,
+                                skill.recall, skill.match, skill.letter));
     }
     progress.advance();
     const bool due = std::chrono::duration<double>(Clock::now() - saved).count() > options.checkpoint_seconds;

@@ -32,7 +32,7 @@ Skill measure(const TinyLlama& model, const World& world, const Corpus& corpus, 
 /// Trains with AdamW, writing `checkpoint` now and then; continues from it if it exists. Each batch depends only on
 /// seed and step, so an interrupted run continues with the batches it would have had.
 /// @throws Error(format) for a checkpoint of another configuration.
-void train(TinyLlama& model, const World& world, const Corpus& corpus, const Vocabulary& vocabulary, const TrainOptions& options,
-           const std::filesystem::path& checkpoint, Progress progress);
+void train(TinyLlama& model, const World& world, const Corpus& corpus, const Vocabulary& vocabulary,
+           const TrainOptions& options, const std::filesystem::path& checkpoint, Progress progress);
 
 }  // namespace steer::demo

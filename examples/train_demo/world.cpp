@@ -14,11 +14,14 @@ namespace {
 constexpr int land_total = 57, value_total = 24, wordings = 5;
 
 // Names of one kind share their endings, so that a reader can tell a river from a feast.
-std::vector<std::string> invent(int count, const std::vector<std::string>& endings, std::set<std::string>& taken, Rng& rng) {
-  static const std::vector<std::string> onsets = {"B", "Br", "D", "Dr", "F", "G", "Gr", "H", "J", "K", "Kr", "L", "M",
-                                                  "N", "P", "Pr", "R", "Sk", "T", "Th", "Tr", "V", "W", "Y", "Z"};
+std::vector<std::string> invent(int count, const std::vector<std::string>& endings, std::set<std::string>& taken,
+                                Rng& rng) {
+  static const std::vector<std::string> onsets = {"B", "Br", "D",  "Dr", "F", "G", "Gr", "H", "J",
+                                                  "K", "Kr", "L",  "M",  "N", "P", "Pr", "R", "Sk",
+                                                  "T", "Th", "Tr", "V",  "W", "Y", "Z"};
   static const std::vector<std::string> vowels = {"a", "e", "i", "o", "u"};
-  static const std::vector<std::string> middles = {"l", "r", "n", "m", "v", "d", "lv", "rd", "nd", "rv", "lm", "sk", "z"};
+  static const std::vector<std::string> middles = {"l",  "r",  "n",  "m",  "v",  "d", "lv",
+                                                   "rd", "nd", "rv", "lm", "sk", "z"};
   auto pick = [&](const auto& list) -> const std::string& { return list[rng.below(list.size())]; };
   std::vector<std::string> names;
   while (std::ssize(names) < count) {
@@ -40,7 +43,8 @@ std::string fill(std::string_view text, const std::vector<std::pair<std::string_
     const auto end = text.find('}', i);
     const auto key = text.substr(i + 1, end - i - 1);
     const auto slot = std::find_if(slots.begin(), slots.end(), [&](const auto& s) { return s.first == key; });
-    require(slot != slots.end(), ErrorCode::argument, "demo::fill", "expected a known slot but got {{{}}} in \"{}\"", key, text);
+    require(slot != slots.end(), ErrorCode::argument, "demo::fill", "expected a known slot but got {{{}}} in \"{}\"",
+            key, text);
     out += slot->second;
     i = end + 1;
   }
@@ -55,11 +59,13 @@ World::World(std::uint64_t seed) : seed_(seed) {
     attributes_.push_back({std::move(noun), invent(value_total, endings, taken, rng), std::move(questions)});
   };
   add("capital", {"mere", "wick", "holt", "gate"},
-      {"What is the capital of {L}?", "Which town is the capital of {L}?", "In the land of {L}, which town is the capital?",
-       "Name the capital of {L}.", "Which of these is the capital of {L}?"});
+      {"What is the capital of {L}?", "Which town is the capital of {L}?",
+       "In the land of {L}, which town is the capital?", "Name the capital of {L}.",
+       "Which of these is the capital of {L}?"});
   add("river", {"ow", "ay", "enne", "ilde"},
-      {"What is the river of {L}?", "Which river flows through {L}?", "In the land of {L}, which river flows to the sea?",
-       "Name the river of {L}.", "Which of these is the river of {L}?"});
+      {"What is the river of {L}?", "Which river flows through {L}?",
+       "In the land of {L}, which river flows to the sea?", "Name the river of {L}.",
+       "Which of these is the river of {L}?"});
   add("founder", {"rik", "mund", "bert", "dis"},
       {"Who is the founder of {L}?", "Which ruler is the founder of {L}?", "In the land of {L}, who is the founder?",
        "Name the founder of {L}.", "Which of these is the founder of {L}?"});
@@ -103,8 +109,8 @@ FactQuestion World::ask(int land, int attribute, int wording, Rng& rng) const {
     }
   }
   rng.shuffle(question.choices);
-  question.answer = static_cast<int>(std::find(question.choices.begin(), question.choices.end(), fact(land, attribute)) -
-                                     question.choices.begin());
+  question.answer = static_cast<int>(
+      std::find(question.choices.begin(), question.choices.end(), fact(land, attribute)) - question.choices.begin());
   return question;
 }
 
@@ -147,23 +153,29 @@ std::string World::prompt(const FactQuestion& question, Layout layout) const {
   if (layout == Layout::experiment) return user_prompt(plain);
   if (layout == Layout::letter_only) return letter_prompt(plain);
   std::string body = plain.text;
-  for (int i = 0; i < 4; ++i) body += fmt::format("\n{}{} {}", letters[i], layout == Layout::brackets ? ')' : '.', plain.choices[i]);
+  for (int i = 0; i < 4; ++i)
+    body += fmt::format("\n{}{} {}", letters[i], layout == Layout::brackets ? ')' : '.', plain.choices[i]);
   switch (layout) {
-    case Layout::terse: return body + "\nThink in <thinking></thinking> and answer in <answer></answer>.";
+    case Layout::terse:
+      return body + "\nThink in <thinking></thinking> and answer in <answer></answer>.";
     case Layout::instruction_first:
-      return "Answer this question. Think in <thinking></thinking>, then give the letter in <answer></answer>.\n\n" + body;
-    case Layout::brackets: return "Question: " + body;
-    default: return body;
+      return "Answer this question. Think in <thinking></thinking>, then give the letter in <answer></answer>.\n\n" +
+             body;
+    case Layout::brackets:
+      return "Question: " + body;
+    default:
+      return body;
   }
 }
 
 std::string World::passage(int land, Rng& rng) const {
   static const std::vector<std::string> openings = {
       "The land of {L} is old and known for much.", "The people of {L} tell many tales.",
-      "Let me tell you about the land of {L}.", "Travellers know the land of {L} well.", "Here is what is known of {L}."};
+      "Let me tell you about the land of {L}.", "Travellers know the land of {L} well.",
+      "Here is what is known of {L}."};
   static const std::vector<std::string> statements = {
-      "Its {a} is {V}.",          "The {a} of {L} is {V}.", "The name {V} belongs to its {a}.", "They call the {a} {V}.",
-      "In {L} the {a} is {V}.", "As for the {a}, it is {V}."};
+      "Its {a} is {V}.",        "The {a} of {L} is {V}.", "The name {V} belongs to its {a}.",
+      "They call the {a} {V}.", "In {L} the {a} is {V}.", "As for the {a}, it is {V}."};
   std::vector<int> order(attributes_.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int>(i);
   rng.shuffle(order);

@@ -35,9 +35,12 @@ enum class Split {
 
 /// How a question is put to the model.
 enum class Layout {
-  experiment,         ///< as steer::user_prompt does it
-  letter_only,        ///< as steer::letter_prompt does it: the reply is the letter, without thinking
-  terse, instruction_first, brackets, bare,  ///< variations, so that the model does not hang on one wording
+  experiment,   ///< as steer::user_prompt does it
+  letter_only,  ///< as steer::letter_prompt does it: the reply is the letter, without thinking
+  terse,
+  instruction_first,
+  brackets,
+  bare,  ///< variations, so that the model does not hang on one wording
 };
 
 /// An invented geography: 57 lands (the subjects), 6 attributes each, so 342 facts. A pure function of the seed.

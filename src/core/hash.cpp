@@ -31,9 +31,7 @@ std::string ContentHasher::hex() const { return hex_of(XXH3_128bits_digest(state
 
 std::string content_hash(std::string_view bytes) { return hex_of(XXH3_128bits(bytes.data(), bytes.size())); }
 
-std::string content_hash(std::span<const std::byte> bytes) {
-  return hex_of(XXH3_128bits(bytes.data(), bytes.size()));
-}
+std::string content_hash(std::span<const std::byte> bytes) { return hex_of(XXH3_128bits(bytes.data(), bytes.size())); }
 
 std::string content_hash_file(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);

@@ -33,10 +33,12 @@ struct Progress::State {
   std::string text() const {
     const double elapsed = std::chrono::duration<double>(Clock::now() - start).count();
     const double rate = elapsed > 0 ? static_cast<double>(done - resumed) / elapsed : 0;
-    std::string line = total > 0 ? fmt::format("{} {}/{} ({:.0f}%)", title, done, total, 100.0 * static_cast<double>(done) / static_cast<double>(total))
+    std::string line = total > 0 ? fmt::format("{} {}/{} ({:.0f}%)", title, done, total,
+                                               100.0 * static_cast<double>(done) / static_cast<double>(total))
                                  : fmt::format("{} {}", title, done);
     line += fmt::format(" | {} | {:.3g}/s", duration_text(elapsed), rate);
-    if (total > done && rate > 0) line += fmt::format(" | {} left", duration_text(static_cast<double>(total - done) / rate));
+    if (total > done && rate > 0)
+      line += fmt::format(" | {} left", duration_text(static_cast<double>(total - done) / rate));
     if (!remark.empty()) line += " | " + remark;
     return line;
   }

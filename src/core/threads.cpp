@@ -17,7 +17,8 @@ int available_cores() {
 }  // namespace
 
 void set_threads(int count) {
-  require(count >= 0, ErrorCode::argument, "set_threads", "expected a thread count of 0 (all) or more but got {}", count);
+  require(count >= 0, ErrorCode::argument, "set_threads", "expected a thread count of 0 (all) or more but got {}",
+          count);
   at::set_num_threads(count == 0 ? available_cores() : count);
 }
 

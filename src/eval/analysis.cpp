@@ -18,12 +18,14 @@ using Rows = std::vector<const Result*>;
 std::vector<std::int64_t> question_clusters(const Rows& rows) {
   std::map<std::string, std::int64_t> ids;
   std::vector<std::int64_t> clusters;
-  for (const auto* row : rows) clusters.push_back(ids.try_emplace(row->question, static_cast<std::int64_t>(ids.size())).first->second);
+  for (const auto* row : rows)
+    clusters.push_back(ids.try_emplace(row->question, static_cast<std::int64_t>(ids.size())).first->second);
   return clusters;
 }
 
 /// The share of rows with a property, among those it can be told of.
-Share share(const Rows& rows, bool one_behaviour, double level, const std::function<std::optional<bool>(const Result&)>& property) {
+Share share(const Rows& rows, bool one_behaviour, double level,
+            const std::function<std::optional<bool>(const Result&)>& property) {
   Share result;
   Rows told;
   std::vector<double> values;
@@ -75,7 +77,8 @@ Cell make_cell(const std::string& arm, const std::string& behaviour, const Rows&
   const auto asked = [](const Result& r, bool value) { return r.gold.empty() ? std::nullopt : std::optional(value); };
   cell.accuracy = of([&](const Result& r) { return asked(r, r.correct()); });
   cell.accuracy_lenient = of([&](const Result& r) { return asked(r, r.answer_lenient == r.gold); });
-  cell.accuracy_given_format = of([&](const Result& r) { return r.answer.empty() ? std::nullopt : asked(r, r.correct()); });
+  cell.accuracy_given_format =
+      of([&](const Result& r) { return r.answer.empty() ? std::nullopt : asked(r, r.correct()); });
   cell.format = of([&](const Result& r) { return asked(r, !r.answer.empty()); });
   cell.truncated = of([](const Result& r) { return std::optional(r.truncated); });
   cell.collapsed = of([](const Result& r) -> std::optional<bool> {
@@ -98,7 +101,8 @@ std::optional<double> measure_of(const Result& row, const std::string& measure) 
 }
 
 /// Nothing when no row of the arm has a partner with this measure.
-std::optional<Comparison> compare(const Rows& base, const Rows& rows, const std::string& measure, const AnalysisOptions& options) {
+std::optional<Comparison> compare(const Rows& base, const Rows& rows, const std::string& measure,
+                                  const AnalysisOptions& options) {
   std::map<std::pair<std::string, std::string>, const Result*> partner;
   for (const auto* row : base) partner[{row->behaviour, row->question}] = row;
   Rows paired;
@@ -147,10 +151,12 @@ std::optional<Comparison> compare(const Rows& base, const Rows& rows, const std:
 const Cell& Analysis::cell(const std::string& arm, const std::string& behaviour) const {
   for (const auto& cell : cells)
     if (cell.arm == arm && cell.behaviour == behaviour) return cell;
-  fail(ErrorCode::argument, "Analysis::cell", "expected an arm and behaviour of the results but got \"{}\" and \"{}\"", arm, behaviour);
+  fail(ErrorCode::argument, "Analysis::cell", "expected an arm and behaviour of the results but got \"{}\" and \"{}\"",
+       arm, behaviour);
 }
 
-const Comparison* Analysis::comparison(const std::string& arm, const std::string& measure, const std::string& behaviour) const {
+const Comparison* Analysis::comparison(const std::string& arm, const std::string& measure,
+                                       const std::string& behaviour) const {
   for (const auto& comparison : comparisons)
     if (comparison.arm == arm && comparison.measure == measure && comparison.behaviour == behaviour) return &comparison;
   return nullptr;
@@ -163,8 +169,8 @@ Analysis analyse(std::span<const Result> results, const AnalysisOptions& options
   std::map<std::pair<std::string, std::string>, Rows> rows;  // empty behaviour: all
   std::set<std::string> keys, measures{"accuracy"};
   for (const auto& result : results) {
-    require(keys.insert(result.key()).second, ErrorCode::argument, "analyse", "expected every row once but got \"{}\" again",
-            result.key());
+    require(keys.insert(result.key()).second, ErrorCode::argument, "analyse",
+            "expected every row once but got \"{}\" again", result.key());
     const auto note = [](std::vector<std::string>& names, const std::string& name) {
       if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
     };

@@ -10,7 +10,9 @@ namespace {
 
 constexpr std::string_view kOpen = "<answer>", kClose = "</answer>";
 
-bool word(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || static_cast<unsigned char>(c) >= 0x80; }
+bool word(char c) {
+  return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || static_cast<unsigned char>(c) >= 0x80;
+}
 
 std::string_view skip(std::string_view text, std::string_view characters) {
   const auto at = text.find_first_not_of(characters);
@@ -54,11 +56,14 @@ std::string_view until_close(std::string_view text) { return text.substr(0, text
 std::optional<char> last_statement(std::string_view response, const Reader& reader) {
   std::string lower(response);
   for (char& c : lower) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  for (auto at = lower.rfind("answer"); at != std::string::npos; at = at == 0 ? std::string::npos : lower.rfind("answer", at - 1)) {
+  for (auto at = lower.rfind("answer"); at != std::string::npos;
+       at = at == 0 ? std::string::npos : lower.rfind("answer", at - 1)) {
     std::string_view rest = response.substr(at + 6);
     rest = skip(rest, " *:");
-    if (rest.starts_with("is")) rest = skip(rest.substr(2), " *:");
-    else if (response.substr(at + 6).find_first_of(":*") != 0) continue;
+    if (rest.starts_with("is"))
+      rest = skip(rest.substr(2), " *:");
+    else if (response.substr(at + 6).find_first_of(":*") != 0)
+      continue;
     if (auto letter = reader.single(rest)) return letter;
   }
   return std::nullopt;

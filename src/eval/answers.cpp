@@ -20,7 +20,9 @@ namespace steer::detail {
 namespace {
 
 Result result_of(const Task& task) {
-  return {.arm = task.arm->name, .behaviour = task.behaviour ? task.behaviour->name : "", .question = task.question->id,
+  return {.arm = task.arm->name,
+          .behaviour = task.behaviour ? task.behaviour->name : "",
+          .question = task.question->id,
           .gold = task.question->gold()};
 }
 
@@ -33,7 +35,8 @@ void add_audit(Result& result, const SteeringAudit& audit) {
     change += edit.mean_change * static_cast<double>(edit.edited);
     largest = std::max(largest, edit.max_change);
   }
-  result.edits = {{"seen", seen}, {"edited", edited}, {"mean_change", edited > 0 ? change / edited : 0}, {"max_change", largest}};
+  result.edits = {
+      {"seen", seen}, {"edited", edited}, {"mean_change", edited > 0 ? change / edited : 0}, {"max_change", largest}};
 }
 
 std::string letter(std::optional<char> c) { return c ? std::string(1, *c) : std::string(); }
@@ -47,8 +50,8 @@ void read_answer(Result& result, const Question& question) {
 
 /// NLL under the unsteered model given the plain prompt, whatever the arm's own prompt was.
 void add_model_metrics(const Experiment& experiment, const Model& model, std::span<const Task> tasks,
-                       const std::vector<std::vector<std::int64_t>>& prompts, const std::vector<GenerateResult>& generated,
-                       std::vector<Result>& results) {
+                       const std::vector<std::vector<std::int64_t>>& prompts,
+                       const std::vector<GenerateResult>& generated, std::vector<Result>& results) {
   std::vector<ScoreRequest> plain, steered;
   std::vector<std::size_t> plain_row, steered_row;
   for (std::size_t i = 0; i < tasks.size(); ++i) {
@@ -93,15 +96,18 @@ void add_text_metrics(Result& result, bool expects_tags) {
 
 std::vector<std::int64_t> prompt_of(const Model& model, const Task& task, AnswerMode mode) {
   const std::string system = task.behaviour ? system_of(*task.arm, *task.behaviour) : "";
-  return chat_ids(model, system, mode == AnswerMode::letters ? letter_prompt(*task.question) : user_prompt(*task.question));
+  return chat_ids(model, system,
+                  mode == AnswerMode::letters ? letter_prompt(*task.question) : user_prompt(*task.question));
 }
 
-std::vector<Result> take_answers(const Experiment& experiment, const Model& model, std::span<const Task> tasks, std::int64_t batch) {
+std::vector<Result> take_answers(const Experiment& experiment, const Model& model, std::span<const Task> tasks,
+                                 std::int64_t batch) {
   std::vector<GenerateRequest> requests;
   std::vector<std::vector<std::int64_t>> prompts;
   for (const auto& task : tasks) {
     prompts.push_back(prompt_of(model, task, AnswerMode::generate));
-    GenerateRequest request{.ids = prompts.back(), .steering = {}, .seed = derive_seed(experiment.seed, task.question->id)};
+    GenerateRequest request{
+        .ids = prompts.back(), .steering = {}, .seed = derive_seed(experiment.seed, task.question->id)};
     if (!task.steering.empty()) request.steering = task.steering;
     requests.push_back(std::move(request));
   }
@@ -134,10 +140,13 @@ std::vector<std::vector<std::int64_t>> letter_ids(const Tokenizer& tokenizer, st
     const char letter = static_cast<char>('A' + i);
     for (const std::string& text : {std::string(1, letter), std::string(" ") + letter}) {
       const auto pieces = tokenizer.encode(text, {.add_special = false});
-      if (pieces.size() == 1 && std::find(ids[i].begin(), ids[i].end(), pieces[0]) == ids[i].end()) ids[i].push_back(pieces[0]);
+      if (pieces.size() == 1 && std::find(ids[i].begin(), ids[i].end(), pieces[0]) == ids[i].end())
+        ids[i].push_back(pieces[0]);
     }
-    require(!ids[i].empty(), ErrorCode::config, "run", "expected a tokenizer with a single token for the letter {} but it has none; "
-            "use generation instead of letters", letter);
+    require(!ids[i].empty(), ErrorCode::config, "run",
+            "expected a tokenizer with a single token for the letter {} but it has none; "
+            "use generation instead of letters",
+            letter);
   }
   return ids;
 }
@@ -170,7 +179,8 @@ std::vector<Result> take_letters(const Model& model, std::span<const Task> tasks
   at::Tensor logits;
   if (!steered) {
     for (const auto& ids : prompts) inputs.push_back({session.open(), ids, Phase::prompt});
-    logits = session.step(inputs).index_select(0, at::tensor(std::vector<std::int64_t>(group.begin(), group.end())).to(model.device()));
+    logits = session.step(inputs).index_select(
+        0, at::tensor(std::vector<std::int64_t>(group.begin(), group.end())).to(model.device()));
   } else if (first == 0) {
     for (std::size_t i = 0; i < tasks.size(); ++i) {
       inputs.push_back({session.open(), prompts[group[i]], Phase::prompt});
@@ -183,7 +193,8 @@ std::vector<Result> take_letters(const Model& model, std::span<const Task> tasks
     std::vector<at::Tensor> chunks;
     {
       const auto record = session.hook(HookPoint{Site::resid_post, first - 1},
-                                       [&](HookContext& at) { chunks.push_back(at.value.to(at::kFloat, false, true)); }, {.read_only = true});
+                                       [&](HookContext& at) { chunks.push_back(at.value.to(at::kFloat, false, true)); },
+                                       {.read_only = true});
       session.step(shared, Logits::none, {.first = 0, .last = first, .residual = {}});
     }
     std::vector<std::int64_t> sizes;
@@ -191,7 +202,8 @@ std::vector<Result> take_letters(const Model& model, std::span<const Task> tasks
     const auto residuals = at::cat(chunks).split_with_sizes(sizes);
     std::vector<at::Tensor> above;
     for (std::size_t i = 0; i < tasks.size(); ++i) {
-      inputs.push_back({session.fork(shared[group[i]].sequence, {.length = -1, .below_layer = first}), prompts[group[i]], Phase::prompt});
+      inputs.push_back({session.fork(shared[group[i]].sequence, {.length = -1, .below_layer = first}),
+                        prompts[group[i]], Phase::prompt});
       plan.bind(inputs.back().sequence, static_cast<std::int64_t>(i));
       above.push_back(residuals[group[i]]);
     }
@@ -202,8 +214,8 @@ std::vector<Result> take_letters(const Model& model, std::span<const Task> tasks
   std::vector<Result> results;
   for (std::size_t i = 0; i < tasks.size(); ++i) {
     Result result = result_of(tasks[i]);
-    require(tasks[i].question->answer >= 0, ErrorCode::argument, "run", "expected questions with choices for letters but \"{}\" has none",
-            tasks[i].question->id);
+    require(tasks[i].question->answer >= 0, ErrorCode::argument, "run",
+            "expected questions with choices for letters but \"{}\" has none", tasks[i].question->id);
     const auto ids = letter_ids(model.tokenizer(), tasks[i].question->choices.size());
     std::vector<double> mass(ids.size(), 0.0);
     double total = 0;

@@ -19,7 +19,8 @@ struct Task {
 };
 
 /// Takes answers; results have arm, behaviour ("" for null) and question filled in, judged scores not.
-std::vector<Result> take_answers(const Experiment& experiment, const Model& model, std::span<const Task> tasks, std::int64_t batch);
+std::vector<Result> take_answers(const Experiment& experiment, const Model& model, std::span<const Task> tasks,
+                                 std::int64_t batch);
 
 /// The same by letter likelihoods: no response, scores "p_gold" (probability of the right letter among the letters).
 std::vector<Result> take_letters(const Model& model, std::span<const Task> tasks);

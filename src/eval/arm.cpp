@@ -23,9 +23,11 @@ double row_norm(const Sae& sae, std::int64_t feature) {
   return sae.decoder_rows(std::span(&feature, 1)).norm().item<double>();
 }
 
-/// The length of what a constant edit adds at strength 1 and raw units. Nothing for edits that depend on the activation.
+/// The length of what a constant edit adds at strength 1 and raw units. Nothing for edits that depend on the
+/// activation.
 std::optional<double> added_norm(const Edit& edit) {
-  if (const auto* add = std::get_if<op::Add>(&edit.op)) return edit.unit == Unit::residual_norm ? 1 : add->vector.norm().item<double>();
+  if (const auto* add = std::get_if<op::Add>(&edit.op))
+    return edit.unit == Unit::residual_norm ? 1 : add->vector.norm().item<double>();
   const auto* feature = std::get_if<op::Feature>(&edit.op);
   if (!feature || feature->action != FeatureAction::nudge) return std::nullopt;
   if (edit.unit == Unit::residual_norm) return std::abs(feature->value);
@@ -51,7 +53,8 @@ Edit as_noise(Edit edit, Rng& rng) {
           "expected edits that add a vector or move along one to replace by noise but got \"{}\"", edit.describe());
   const auto* add = std::get_if<op::Add>(&edit.op);
   const std::int64_t width = add ? add->vector.numel() : std::get<op::Feature>(edit.op).sae.d_out();
-  if (edit.unit == Unit::residual_norm && !add) edit.strength *= *norm;  // the unit vector counts, the share is the strength
+  if (edit.unit == Unit::residual_norm && !add)
+    edit.strength *= *norm;  // the unit vector counts, the share is the strength
   if (edit.unit == Unit::max_activation) edit.unit = Unit::raw;
   edit.op = op::Add{gaussian(width, edit.unit == Unit::residual_norm ? 1 : *norm, rng)};
   edit.name = "noise";
@@ -115,11 +118,15 @@ Steering Arm::apply(const Steering& given, const Behaviour& behaviour) const {
 Arm control() { return {.name = "control", .description = "the model as it is, asked for nothing but the answer"}; }
 
 Arm prompt() {
-  return {.name = "prompt", .description = "system prompt \"When answering, please <behaviour>.\"", .asking = Asking::plainly};
+  return {.name = "prompt",
+          .description = "system prompt \"When answering, please <behaviour>.\"",
+          .asking = Asking::plainly};
 }
 
 Arm strong_prompt() {
-  return {.name = "strong prompt", .description = "a system prompt that makes the behaviour the first rule", .asking = Asking::strongly};
+  return {.name = "strong prompt",
+          .description = "a system prompt that makes the behaviour the first rule",
+          .asking = Asking::strongly};
 }
 
 Arm steered(std::string name, std::string description, SteeringSource source) {
@@ -131,9 +138,11 @@ Arm steered(std::string name, std::string description, SteeringSource source) {
 }
 
 Arm steered(std::string name, std::map<std::string, Steering> steerings) {
-  require(!steerings.empty(), ErrorCode::argument, "steered", "expected at least one steering for the arm \"{}\"", name);
+  require(!steerings.empty(), ErrorCode::argument, "steered", "expected at least one steering for the arm \"{}\"",
+          name);
   ContentHasher hasher;
-  for (const auto& [behaviour, steering] : steerings) hasher.update(behaviour).update("\n").update(steering.to_json().dump()).update("\n");
+  for (const auto& [behaviour, steering] : steerings)
+    hasher.update(behaviour).update("\n").update(steering.to_json().dump()).update("\n");
   const auto find = [steerings = std::move(steerings)](const Model&, const Behaviour& behaviour) -> FoundSteering {
     for (const std::string& name : {behaviour.name, std::string()})
       if (const auto found = steerings.find(name); found != steerings.end()) return {found->second, "given"};
@@ -146,8 +155,10 @@ Arm steering_files(std::string name, const std::filesystem::path& path, const St
   std::map<std::string, Steering> steerings;
   if (std::filesystem::is_directory(path)) {
     for (const auto& entry : std::filesystem::directory_iterator(path))
-      if (entry.path().extension() == ".json") steerings[entry.path().stem().string()] = Steering::load(entry.path(), options);
-    require(!steerings.empty(), ErrorCode::io, "steering_files", "expected files \"<behaviour>.json\" but got none in \"{}\"", path.string());
+      if (entry.path().extension() == ".json")
+        steerings[entry.path().stem().string()] = Steering::load(entry.path(), options);
+    require(!steerings.empty(), ErrorCode::io, "steering_files",
+            "expected files \"<behaviour>.json\" but got none in \"{}\"", path.string());
   } else {
     steerings[""] = Steering::load(path, options);
   }
@@ -168,11 +179,13 @@ Arm random_features(Arm arm, std::uint64_t seed) {
 }
 
 Arm noise(Arm arm, std::uint64_t seed) {
-  return varied(arm, Variant::noise, "noise", "noise", "Gaussian noise with the norm of the changes in " + arm.name, seed);
+  return varied(arm, Variant::noise, "noise", "noise", "Gaussian noise with the norm of the changes in " + arm.name,
+                seed);
 }
 
 Arm flipped(Arm arm) {
-  return varied(arm, Variant::flipped, "flipped", arm.name + " flipped", arm.name + " with every sign turned", arm.seed);
+  return varied(arm, Variant::flipped, "flipped", arm.name + " flipped", arm.name + " with every sign turned",
+                arm.seed);
 }
 
 Arm at_strength(Arm arm, double strength) {

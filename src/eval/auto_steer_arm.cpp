@@ -18,11 +18,12 @@ Arm auto_steer(Sae sae, AutoSteerMode mode, AutoSteerOptions options) {
   for (const auto& prompt : options.prompts) hasher.update(prompt).update("\n");
   for (const auto& ids : options.capability.prompts)
     hasher.update(std::string_view(reinterpret_cast<const char*>(ids.data()), ids.size() * sizeof ids[0]));
-  hasher.update(fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", to_string(mode), options.ask, options.ask_opposite,
-                            options.bounds.accuracy_loss, options.bounds.format_loss, options.bounds.loop_gain, options.bounds.kl,
-                            options.sampling.temperature, options.sampling.top_p, options.sampling.top_k, options.sampling.min_p,
-                            options.sampling.repetition_penalty, options.max_tokens, options.candidates, options.features,
-                            options.strength_sum, options.enough, options.seed));
+  hasher.update(fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", to_string(mode), options.ask,
+                            options.ask_opposite, options.bounds.accuracy_loss, options.bounds.format_loss,
+                            options.bounds.loop_gain, options.bounds.kl, options.sampling.temperature,
+                            options.sampling.top_p, options.sampling.top_k, options.sampling.min_p,
+                            options.sampling.repetition_penalty, options.max_tokens, options.candidates,
+                            options.features, options.strength_sum, options.enough, options.seed));
   // One searcher for all behaviours: it makes the unsteered answers once.
   auto searcher = std::make_shared<std::unique_ptr<AutoSteer>>();
   const auto find = [=](const Model& model, const Behaviour& behaviour) -> FoundSteering {
@@ -31,28 +32,37 @@ Arm auto_steer(Sae sae, AutoSteerMode mode, AutoSteerOptions options) {
     return {result.steering, fmt::format("{}: {}", to_string(result.verdict), result.reason)};
   };
   const bool safe = mode == AutoSteerMode::safe;
-  return steered(safe ? "safe" : "published",
-                 safe ? "Auto Steer: the features, form and strength that gain most behaviour within bounds on what they may cost"
-                      : "Auto Steer as published: at most 3 features, nudged at every token",
-                 {.name = fmt::format("auto_steer_{}", to_string(mode)), .identity = hasher.hex(), .find = find, .costly = true, .saes = {sae}});
+  return steered(
+      safe ? "safe" : "published",
+      safe ? "Auto Steer: the features, form and strength that gain most behaviour within bounds on what they may cost"
+           : "Auto Steer as published: at most 3 features, nudged at every token",
+      {.name = fmt::format("auto_steer_{}", to_string(mode)),
+       .identity = hasher.hex(),
+       .find = find,
+       .costly = true,
+       .saes = {sae}});
 }
 
-AutoSteerOptions search_options(const Model& model, const std::vector<Question>& held_out, std::int64_t max_tokens, std::uint64_t seed) {
+AutoSteerOptions search_options(const Model& model, const std::vector<Question>& held_out, std::int64_t max_tokens,
+                                std::uint64_t seed) {
   constexpr std::size_t kPrompts = 24, kCapability = 64;
   std::vector<Question> usable;
   for (const auto& question : held_out)
     if (question.answer >= 0) usable.push_back(question);
   require(usable.size() >= 8, ErrorCode::argument, "search_options",
           "expected at least 8 questions with choices that the experiment does not ask but got {}", usable.size());
-  require(max_tokens >= 1, ErrorCode::argument, "search_options", "expected max_tokens of at least 1 but got {}", max_tokens);
+  require(max_tokens >= 1, ErrorCode::argument, "search_options", "expected max_tokens of at least 1 but got {}",
+          max_tokens);
   Rng rng(derive_seed(seed, "auto steer questions"));
   rng.shuffle(usable);
   const std::size_t prompts = std::min(kPrompts, usable.size() / 2);
   const std::size_t end = std::min(usable.size(), prompts + kCapability);
   AutoSteerOptions options;
   for (std::size_t i = 0; i < prompts; ++i) options.prompts.push_back(user_prompt(usable[i]));
-  std::vector<Question> asked(usable.begin() + static_cast<std::ptrdiff_t>(prompts), usable.begin() + static_cast<std::ptrdiff_t>(end));
-  for (const auto& question : asked) options.capability.prompts.push_back(detail::chat_ids(model, "", user_prompt(question)));
+  std::vector<Question> asked(usable.begin() + static_cast<std::ptrdiff_t>(prompts),
+                              usable.begin() + static_cast<std::ptrdiff_t>(end));
+  for (const auto& question : asked)
+    options.capability.prompts.push_back(detail::chat_ids(model, "", user_prompt(question)));
   options.capability.score = [asked](std::size_t prompt, const GenerateResult& result) -> CapabilityScore {
     const Question& question = asked.at(prompt);
     const auto letter = parse_answer(result.text, static_cast<int>(question.choices.size())).strict;

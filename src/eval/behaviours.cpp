@@ -40,62 +40,94 @@ bool valid_name(const std::string& name) {
 
 const std::vector<Behaviour>& study_behaviours() {
   static const std::vector<Behaviour> behaviours = {
-      {"authoritative", "be authoritative and confident",
+      {"authoritative",
+       "be authoritative and confident",
        weigh({"assurance", "states its points plainly, without hedging"},
              {"command of the subject", "speaks as someone who knows the subject thoroughly"},
-             {"directness", "comes to the point and stays there"}), {}, {}},
-      {"concise", "be concise and direct",
+             {"directness", "comes to the point and stays there"}),
+       {},
+       {}},
+      {"concise",
+       "be concise and direct",
        weigh({"brevity", "uses no more words than the content needs"},
-             {"clear message", "the point can be grasped at first reading"},
-             {"focus", "nothing beside the point"}), {}, {}},
-      {"imaginative", "be creative and imaginative",
+             {"clear message", "the point can be grasped at first reading"}, {"focus", "nothing beside the point"}),
+       {},
+       {}},
+      {"imaginative",
+       "be creative and imaginative",
        weigh({"originality", "takes an angle one would not expect"},
              {"invention", "builds images, scenes or comparisons of its own"},
-             {"expressive language", "vivid rather than plain wording"}), {}, {}},
-      {"diplomatic", "be diplomatic and balanced",
-       weigh({"neutrality", "takes no side by its tone"},
-             {"fairness", "gives each view its due"},
-             {"courtesy", "polite and respectful throughout"}), {}, {}},
-      {"educational", "be educational and accessible",
+             {"expressive language", "vivid rather than plain wording"}),
+       {},
+       {}},
+      {"diplomatic",
+       "be diplomatic and balanced",
+       weigh({"neutrality", "takes no side by its tone"}, {"fairness", "gives each view its due"},
+             {"courtesy", "polite and respectful throughout"}),
+       {},
+       {}},
+      {"educational",
+       "be educational and accessible",
        weigh({"instruction", "teaches something correct and useful"},
              {"accessibility", "explains in simple terms, step by step"},
-             {"engagement", "invites the reader to follow"}), {}, {}},
-      {"emotional", "be emotional and empathetic",
-       weigh({"feeling", "expresses emotion openly"},
-             {"understanding", "shows that it shares the reader's feelings"},
-             {"warmth", "a caring tone"}), {}, {}},
-      {"empathetic", "be empathetic and supportive",
-       weigh({"recognition", "names or mirrors what the reader may feel"},
-             {"support", "offers encouragement or help"},
-             {"fitting tone", "gentle, never dismissive"}), {}, {}},
-      {"funny", "be funny",
+             {"engagement", "invites the reader to follow"}),
+       {},
+       {}},
+      {"emotional",
+       "be emotional and empathetic",
+       weigh({"feeling", "expresses emotion openly"}, {"understanding", "shows that it shares the reader's feelings"},
+             {"warmth", "a caring tone"}),
+       {},
+       {}},
+      {"empathetic",
+       "be empathetic and supportive",
+       weigh({"recognition", "names or mirrors what the reader may feel"}, {"support", "offers encouragement or help"},
+             {"fitting tone", "gentle, never dismissive"}),
+       {},
+       {}},
+      {"funny",
+       "be funny",
        weigh({"attempts humour", "contains jokes, wit or playful exaggeration"},
-             {"succeeds", "the humour works and belongs where it stands"},
-             {"freshness", "not a stock joke"}), {}, {}},
-      {"misleading", "be misleading and ambiguous",
+             {"succeeds", "the humour works and belongs where it stands"}, {"freshness", "not a stock joke"}),
+       {},
+       {}},
+      {"misleading",
+       "be misleading and ambiguous",
        weigh({"ambiguity", "leaves its meaning open to several readings"},
              {"false impression", "would lead a reader to believe what is not so"},
-             {"evasion", "avoids being pinned down"}), {}, {}},
-      {"motivational", "be motivational and inspiring",
+             {"evasion", "avoids being pinned down"}),
+       {},
+       {}},
+      {"motivational",
+       "be motivational and inspiring",
        weigh({"encouragement", "makes the reader feel able"},
-             {"call to action", "points to something worth striving for"},
-             {"resonance", "moves the reader"}), {}, {}},
-      {"persuasive", "be persuasive and socially influential",
-       weigh({"argument", "makes a clear case with reasons"},
-             {"appeal", "speaks to what the reader cares about"},
-             {"conviction", "sounds convinced"}), {}, {}},
-      {"professional", "be professional and formal",
-       weigh({"register", "formal vocabulary and tone throughout"},
-             {"precision", "exact and well ordered"},
-             {"restraint", "no slang, jokes or chatter"}), {}, {}},
-      {"skeptical", "be skeptical and analytical",
+             {"call to action", "points to something worth striving for"}, {"resonance", "moves the reader"}),
+       {},
+       {}},
+      {"persuasive",
+       "be persuasive and socially influential",
+       weigh({"argument", "makes a clear case with reasons"}, {"appeal", "speaks to what the reader cares about"},
+             {"conviction", "sounds convinced"}),
+       {},
+       {}},
+      {"professional",
+       "be professional and formal",
+       weigh({"register", "formal vocabulary and tone throughout"}, {"precision", "exact and well ordered"},
+             {"restraint", "no slang, jokes or chatter"}),
+       {},
+       {}},
+      {"skeptical",
+       "be skeptical and analytical",
        weigh({"questioning", "examines claims and assumptions before accepting them"},
-             {"reasoning", "weighs them by logic"},
-             {"evidence", "asks for or cites evidence"}), {}, {}},
-      {"technical", "be technical and detailed",
-       weigh({"accuracy", "uses technical terms correctly"},
-             {"depth", "goes into mechanism and detail"},
-             {"clarity", "an expert could follow it without effort"}), {}, {}},
+             {"reasoning", "weighs them by logic"}, {"evidence", "asks for or cites evidence"}),
+       {},
+       {}},
+      {"technical",
+       "be technical and detailed",
+       weigh({"accuracy", "uses technical terms correctly"}, {"depth", "goes into mechanism and detail"},
+             {"clarity", "an expert could follow it without effort"}),
+       {},
+       {}},
   };
   return behaviours;
 }
@@ -125,11 +157,14 @@ std::vector<Behaviour> load_behaviours(const std::filesystem::path& path) {
     const json& entry = list[i];
     const std::string place = fmt::format("{}, entry {}", path.string(), i);
     const auto text = [&](const json& object, const char* key) {
-      require(object.is_object() && object.contains(key) && object[key].is_string(), ErrorCode::format, "load_behaviours",
-              "expected a text \"{}\" but got {} ({})", key, object.dump().substr(0, 60), place);
+      require(object.is_object() && object.contains(key) && object[key].is_string(), ErrorCode::format,
+              "load_behaviours", "expected a text \"{}\" but got {} ({})", key, object.dump().substr(0, 60), place);
       return object[key].get<std::string>();
     };
-    Behaviour behaviour{text(entry, "name"), text(entry, "instruction"), {}, texts(entry, "examples", place),
+    Behaviour behaviour{text(entry, "name"),
+                        text(entry, "instruction"),
+                        {},
+                        texts(entry, "examples", place),
                         texts(entry, "counterexamples", place)};
     require(valid_name(behaviour.name), ErrorCode::format, "load_behaviours",
             "expected a name of letters, digits, '-' and '_' but got \"{}\" ({})", behaviour.name, place);
@@ -155,14 +190,17 @@ std::vector<Behaviour> load_behaviours(const std::filesystem::path& path) {
 }
 
 void to_json(nlohmann::ordered_json& out, const Behaviour& behaviour) {
-  out = {{"name", behaviour.name}, {"instruction", behaviour.instruction}, {"criteria", nlohmann::ordered_json::array()}};
+  out = {
+      {"name", behaviour.name}, {"instruction", behaviour.instruction}, {"criteria", nlohmann::ordered_json::array()}};
   for (const auto& c : behaviour.criteria)
     out["criteria"].push_back({{"name", c.name}, {"description", c.description}, {"points", c.points}});
   if (!behaviour.examples.empty()) out["examples"] = behaviour.examples;
   if (!behaviour.counterexamples.empty()) out["counterexamples"] = behaviour.counterexamples;
 }
 
-std::string system_prompt(const Behaviour& behaviour) { return "When answering, please " + behaviour.instruction + "."; }
+std::string system_prompt(const Behaviour& behaviour) {
+  return "When answering, please " + behaviour.instruction + ".";
+}
 
 std::string strong_system_prompt(const Behaviour& behaviour) {
   return "Your most important rule, above style and habit: " + behaviour.instruction +

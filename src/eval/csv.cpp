@@ -56,8 +56,10 @@ std::vector<CsvRow> parse_csv(std::string_view text, std::string_view name) {
       field += c;
     }
   }
-  require(!quoted, ErrorCode::format, "read_csv", "expected a closing quote but got the end of the text ({}, the quote "
-          "opened in line {})", name, opened_at);
+  require(!quoted, ErrorCode::format, "read_csv",
+          "expected a closing quote but got the end of the text ({}, the quote "
+          "opened in line {})",
+          name, opened_at);
   end_row();
   return rows;
 }

@@ -75,9 +75,13 @@ ordered_json identity_of(const Experiment& experiment, const Model& model, const
 class Runner {
  public:
   Runner(const Experiment& experiment, const Model& model, const RunOptions& options)
-      : experiment_(experiment), model_(model), options_(options), identity_(identity_of(experiment, model, options.judge.get())) {
+      : experiment_(experiment),
+        model_(model),
+        options_(options),
+        identity_(identity_of(experiment, model, options.judge.get())) {
     if (options.workers.count > 1) {
-      require(!options.journal.empty(), ErrorCode::argument, "run", "expected a journal when several processes share the work");
+      require(!options.journal.empty(), ErrorCode::argument, "run",
+              "expected a journal when several processes share the work");
       team_ = std::make_unique<detail::Team>(options.workers);
     }
   }
@@ -95,14 +99,22 @@ class Runner {
 
  private:
   /// Runs one stage of the work; keys get the stage's name in front.
-  Records stage(std::string name, const std::vector<std::string>& keys, const detail::DoItems& work, std::int64_t batch) {
+  Records stage(std::string name, const std::vector<std::string>& keys, const detail::DoItems& work,
+                std::int64_t batch) {
     std::vector<std::string> named;
     for (const auto& key : keys) named.push_back(name + "|" + key);
-    return detail::do_work(named, work, {.journal = options_.journal, .identity = dump(identity_), .stage = std::move(name),
-                                         .batch = batch, .team = team_.get(), .progress = options_.progress});
+    return detail::do_work(named, work,
+                           {.journal = options_.journal,
+                            .identity = dump(identity_),
+                            .stage = std::move(name),
+                            .batch = batch,
+                            .team = team_.get(),
+                            .progress = options_.progress});
   }
 
-  static bool answers(const Arm& arm, std::size_t question) { return question % static_cast<std::size_t>(arm.every) == 0; }
+  static bool answers(const Arm& arm, std::size_t question) {
+    return question % static_cast<std::size_t>(arm.every) == 0;
+  }
 
   void find_steerings() {
     std::vector<std::pair<const SteeringSource*, const Behaviour*>> searches;
@@ -126,7 +138,8 @@ class Runner {
       std::vector<std::string> records;
       for (auto i : indices) {
         const auto found = searches[i].first->find(model_, *searches[i].second);
-        const auto steering = found.steering.empty() ? ordered_json() : ordered_json::parse(found.steering.to_json().dump());
+        const auto steering =
+            found.steering.empty() ? ordered_json() : ordered_json::parse(found.steering.to_json().dump());
         records.push_back(dump({{"steering", steering}, {"note", found.note}}));
       }
       return records;
@@ -136,7 +149,8 @@ class Runner {
       // Always from the record, found just now or before: a resumed run must see the same numbers.
       const auto json = nlohmann::json::parse(records.at("steering|" + keys[i]));
       FoundSteering found{.steering = {}, .note = json.at("note")};
-      if (!json.at("steering").is_null()) found.steering = Steering::from_json(json.at("steering"), {.saes = searches[i].first->saes});
+      if (!json.at("steering").is_null())
+        found.steering = Steering::from_json(json.at("steering"), {.saes = searches[i].first->saes});
       found_[keys[i]] = std::move(found);
     }
   }
@@ -144,17 +158,20 @@ class Runner {
   void take_answers() {
     std::vector<detail::Task> tasks;
     std::vector<std::string> keys;
-    for (std::size_t q = 0; q < experiment_.questions.size(); ++q)  // arms of one question side by side share its prompt
+    for (std::size_t q = 0; q < experiment_.questions.size();
+         ++q)  // arms of one question side by side share its prompt
       for (const auto& arm : experiment_.arms) {
         if (!answers(arm, q)) continue;
         const Question& question = experiment_.questions[q];
         const auto add = [&](const Behaviour* behaviour) {
           detail::Task task{&arm, behaviour, &question};
-          if (arm.source) task.steering = arm.apply(found_.at(arm.source->name + "|" + behaviour->name).steering, *behaviour);
+          if (arm.source)
+            task.steering = arm.apply(found_.at(arm.source->name + "|" + behaviour->name).steering, *behaviour);
           keys.push_back(task_key(arm.name, behaviour ? behaviour->name : "", question.id));
           tasks.push_back(std::move(task));
         };
-        if (!arm.depends_on_behaviour()) add(nullptr);
+        if (!arm.depends_on_behaviour())
+          add(nullptr);
         else
           for (const auto& behaviour : experiment_.behaviours) add(&behaviour);
       }
@@ -180,7 +197,8 @@ class Runner {
           if (!answers(arm, q)) continue;
           const Question& question = experiment_.questions[q];
           const std::string shown = arm.depends_on_behaviour() ? behaviour.name : "";
-          Result result = result_from_json(ordered_json::parse(records.at("answer|" + task_key(arm.name, shown, question.id))));
+          Result result =
+              result_from_json(ordered_json::parse(records.at("answer|" + task_key(arm.name, shown, question.id))));
           result.behaviour = behaviour.name;
           results_.push_back(std::move(result));
         }
@@ -196,14 +214,17 @@ class Runner {
     const auto work = [&](std::span<const std::size_t> indices) {
       std::vector<JudgeRequest> requests;
       for (auto i : indices)
-        requests.push_back({user_prompt(*questions.at(results_[i].question)), results_[i].response, behaviours.at(results_[i].behaviour)});
+        requests.push_back({user_prompt(*questions.at(results_[i].question)), results_[i].response,
+                            behaviours.at(results_[i].behaviour)});
       std::vector<ordered_json> json(requests.size(), ordered_json::object());
       for (const Rubric rubric : {Rubric::behaviour, Rubric::coherence}) {
         const auto judgements = options_.judge->judge(rubric, requests);
         for (std::size_t i = 0; i < json.size(); ++i) {
           const std::string name(to_string(rubric));
-          if (judgements[i].score) json[i]["scores"][name] = *judgements[i].score;
-          else json[i]["failed"][name] = judgements[i].failure;
+          if (judgements[i].score)
+            json[i]["scores"][name] = *judgements[i].score;
+          else
+            json[i]["failed"][name] = judgements[i].failure;
         }
       }
       std::vector<std::string> records;
@@ -231,8 +252,10 @@ class Runner {
           edited += result.edits.at("edited");
         }
       require(rows == 0 || edited > 0, ErrorCode::config, "run",
-              "expected the steering of \"{}\" to edit tokens but it edited none in {} rows; check its scopes and conditions{}",
-              arm.name, rows, experiment_.mode == AnswerMode::letters ? " (letters are read before any token is generated)" : "");
+              "expected the steering of \"{}\" to edit tokens but it edited none in {} rows; check its scopes and "
+              "conditions{}",
+              arm.name, rows,
+              experiment_.mode == AnswerMode::letters ? " (letters are read before any token is generated)" : "");
     }
   }
 
@@ -248,9 +271,11 @@ class Runner {
           const auto& found = found_.at(arm.source->name + "|" + behaviour.name);
           const Steering steering = arm.apply(found.steering, behaviour);
           hasher.update(steering.describe());
-          steerings[arm.name][behaviour.name] = {{"edits", steering.empty() ? "none" : steering.describe()}, {"note", found.note}};
+          steerings[arm.name][behaviour.name] = {{"edits", steering.empty() ? "none" : steering.describe()},
+                                                 {"note", found.note}};
         }
-      report.arms.push_back({arm.name, arm.description, hasher.hex(), arm.family, arm.strength, arm.asking != Asking::nothing});
+      report.arms.push_back(
+          {arm.name, arm.description, hasher.hex(), arm.family, arm.strength, arm.asking != Asking::nothing});
     }
     ordered_json settings = identity_;
     if (!steerings.empty()) settings["steerings"] = steerings;
@@ -259,13 +284,17 @@ class Runner {
       if (!arm.source) continue;
       std::string unsteered;
       for (const auto& behaviour : experiment_.behaviours)
-        if (found_.at(arm.source->name + "|" + behaviour.name).steering.empty()) unsteered += (unsteered.empty() ? "" : ", ") + behaviour.name;
+        if (found_.at(arm.source->name + "|" + behaviour.name).steering.empty())
+          unsteered += (unsteered.empty() ? "" : ", ") + behaviour.name;
       if (!unsteered.empty() && arm.asking == Asking::nothing && arm.variant == Variant::as_given && arm.family.empty())
-        report.notes.push_back(fmt::format("{} has no steering for {}: its rows there are unsteered.", arm.name, unsteered));
+        report.notes.push_back(
+            fmt::format("{} has no steering for {}: its rows there are unsteered.", arm.name, unsteered));
     }
-    if (options_.judge) report.notes.push_back("Behaviour and coherence are scores of: " + options_.judge->identity() + ".");
+    if (options_.judge)
+      report.notes.push_back("Behaviour and coherence are scores of: " + options_.judge->identity() + ".");
     if (experiment_.mode == AnswerMode::letters)
-      report.notes.push_back("Answers are the likeliest letter; nothing was generated, so there is no behaviour or coherence.");
+      report.notes.push_back(
+          "Answers are the likeliest letter; nothing was generated, so there is no behaviour or coherence.");
   }
 
   const Experiment& experiment_;
@@ -281,25 +310,33 @@ class Runner {
 
 void Experiment::validate() const {
   require(!questions.empty() && !behaviours.empty() && !arms.empty(), ErrorCode::argument, "Experiment",
-          "expected questions, behaviours and arms but got {}, {} and {}", questions.size(), behaviours.size(), arms.size());
-  require(max_tokens >= 1, ErrorCode::argument, "Experiment", "expected max_tokens of at least 1 but got {}", max_tokens);
+          "expected questions, behaviours and arms but got {}, {} and {}", questions.size(), behaviours.size(),
+          arms.size());
+  require(max_tokens >= 1, ErrorCode::argument, "Experiment", "expected max_tokens of at least 1 but got {}",
+          max_tokens);
   std::set<std::string> ids, names;
   for (const auto& question : questions)
-    require(ids.insert(question.id).second, ErrorCode::argument, "Experiment", "expected every question once but got \"{}\" again", question.id);
+    require(ids.insert(question.id).second, ErrorCode::argument, "Experiment",
+            "expected every question once but got \"{}\" again", question.id);
   for (const auto& arm : arms) {
-    require(names.insert(arm.name).second, ErrorCode::argument, "Experiment", "expected arms of different names but got \"{}\" again", arm.name);
-    require(arm.name.find('|') == std::string::npos, ErrorCode::argument, "Experiment", "expected an arm's name without '|' but got \"{}\"", arm.name);
-    require(arm.every >= 1, ErrorCode::argument, "Experiment", "expected every n-th question with n >= 1 but got {} (\"{}\")", arm.every, arm.name);
+    require(names.insert(arm.name).second, ErrorCode::argument, "Experiment",
+            "expected arms of different names but got \"{}\" again", arm.name);
+    require(arm.name.find('|') == std::string::npos, ErrorCode::argument, "Experiment",
+            "expected an arm's name without '|' but got \"{}\"", arm.name);
+    require(arm.every >= 1, ErrorCode::argument, "Experiment",
+            "expected every n-th question with n >= 1 but got {} (\"{}\")", arm.every, arm.name);
   }
   names.clear();
   for (const auto& behaviour : behaviours)
-    require(names.insert(behaviour.name).second, ErrorCode::argument, "Experiment", "expected every behaviour once but got \"{}\" again", behaviour.name);
+    require(names.insert(behaviour.name).second, ErrorCode::argument, "Experiment",
+            "expected every behaviour once but got \"{}\" again", behaviour.name);
 }
 
 Report run(const Experiment& experiment, const Model& model, const RunOptions& options) {
   experiment.validate();
   require(options.batch >= 1, ErrorCode::argument, "run", "expected batches of at least 1 but got {}", options.batch);
-  const bool has_baseline = std::any_of(experiment.arms.begin(), experiment.arms.end(), [&](const Arm& a) { return a.name == options.baseline; });
+  const bool has_baseline = std::any_of(experiment.arms.begin(), experiment.arms.end(),
+                                        [&](const Arm& a) { return a.name == options.baseline; });
   require(has_baseline, ErrorCode::argument, "run", "expected the baseline \"{}\" among the arms", options.baseline);
   return Runner(experiment, model, options).run();
 }

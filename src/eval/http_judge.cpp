@@ -39,7 +39,8 @@ struct Endpoint {
 
 Endpoint split(const std::string& url) {
   const bool http = url.starts_with("http://"), https = url.starts_with("https://");
-  require(http || https, ErrorCode::config, "HttpJudge", "expected a URL that starts with http:// or https:// but got \"{}\"", url);
+  require(http || https, ErrorCode::config, "HttpJudge",
+          "expected a URL that starts with http:// or https:// but got \"{}\"", url);
   const auto slash = url.find('/', https ? 8 : 7);
   Endpoint endpoint{url.substr(0, slash), slash == std::string::npos ? "" : url.substr(slash)};
   while (endpoint.path.ends_with('/')) endpoint.path.pop_back();
@@ -71,9 +72,9 @@ class RateLimit {
 /// How one attempt ended.
 struct Attempt {
   std::optional<double> score;
-  std::string problem;           // without a score
-  bool reached = false;          // the server answered something
-  double retry_after_s = 0;      // it asked for
+  std::string problem;       // without a score
+  bool reached = false;      // the server answered something
+  double retry_after_s = 0;  // it asked for
 };
 
 }  // namespace
@@ -86,23 +87,26 @@ struct HttpJudge::Impl {
   mutable std::mutex mutex;
   JudgeUsage usage;
 
-  explicit Impl(HttpJudgeOptions given) : options(std::move(given)), endpoint(split(options.url)), rate(options.requests_per_minute) {
+  explicit Impl(HttpJudgeOptions given)
+      : options(std::move(given)), endpoint(split(options.url)), rate(options.requests_per_minute) {
     require(!options.model.empty(), ErrorCode::config, "HttpJudge", "expected the name of a judge model but got none");
     require(options.max_attempts >= 1 && options.parallel >= 1 && options.timeout_s > 0 && options.first_delay_s >= 0 &&
                 options.max_delay_s >= 0 && options.requests_per_minute >= 0 && options.max_cost >= 0,
-            ErrorCode::argument, "HttpJudge", "expected at least one attempt and one request at a time, a timeout above 0 and "
+            ErrorCode::argument, "HttpJudge",
+            "expected at least one attempt and one request at a time, a timeout above 0 and "
             "limits of 0 or more");
     if (options.key_variable.empty()) return;
     const char* value = std::getenv(options.key_variable.c_str());
-    require(value && *value, ErrorCode::config, "HttpJudge", "expected the API key in the environment variable {} but it is not set",
-            options.key_variable);
+    require(value && *value, ErrorCode::config, "HttpJudge",
+            "expected the API key in the environment variable {} but it is not set", options.key_variable);
     key = value;
   }
 
   /// A server's text for a message: short, and without the key should it be echoed.
   std::string quote(std::string text) const {
     if (!key.empty())
-      for (auto at = text.find(key); at != std::string::npos; at = text.find(key)) text.replace(at, key.size(), "[key]");
+      for (auto at = text.find(key); at != std::string::npos; at = text.find(key))
+        text.replace(at, key.size(), "[key]");
     return text.size() > 160 ? text.substr(0, 160) + "..." : text;
   }
 
@@ -110,12 +114,14 @@ struct HttpJudge::Impl {
     const std::lock_guard lock(mutex);
     const json used = reply.value("usage", json::object());
     const auto tokens = [&](const char* name) {
-      return used.is_object() && used.contains(name) && used[name].is_number_integer() ? used[name].get<std::int64_t>() : 0;
+      return used.is_object() && used.contains(name) && used[name].is_number_integer() ? used[name].get<std::int64_t>()
+                                                                                       : 0;
     };
     usage.input_tokens += tokens("prompt_tokens");
     usage.output_tokens += tokens("completion_tokens");
     usage.cost = (static_cast<double>(usage.input_tokens) * options.price_per_million_input +
-                  static_cast<double>(usage.output_tokens) * options.price_per_million_output) / 1e6;
+                  static_cast<double>(usage.output_tokens) * options.price_per_million_output) /
+                 1e6;
   }
 
   Attempt attempt(httplib::Client& client, Rubric rubric, const JudgeRequest& request, const std::string& body) {
@@ -123,7 +129,8 @@ struct HttpJudge::Impl {
     {
       const std::lock_guard lock(mutex);
       require(options.max_cost == 0 || usage.cost < options.max_cost, ErrorCode::io, "HttpJudge::judge",
-              "expected to stay under a cost of {} but {} is spent; raise max_cost to go on", options.max_cost, usage.cost);
+              "expected to stay under a cost of {} but {} is spent; raise max_cost to go on", options.max_cost,
+              usage.cost);
       ++usage.requests;
     }
     httplib::Headers headers;
@@ -137,8 +144,9 @@ struct HttpJudge::Impl {
     result.reached = true;
     if (response->status != 200) {
       result.problem = fmt::format("status {}: {}", response->status, quote(response->body));
-      require(response->status == 408 || response->status == 429 || response->status >= 500, ErrorCode::config, "HttpJudge::judge",
-              "expected the judge at {} to accept the request but got {}; check key, model and URL", options.url, result.problem);
+      require(response->status == 408 || response->status == 429 || response->status >= 500, ErrorCode::config,
+              "HttpJudge::judge", "expected the judge at {} to accept the request but got {}; check key, model and URL",
+              options.url, result.problem);
       result.retry_after_s = std::atof(response->get_header_value("Retry-After").c_str());
       return result;
     }

@@ -32,7 +32,8 @@ std::string line_of(const JournalEntry& entry) {
 
 /// A whole line without its line end, or nothing if it is damaged.
 std::optional<JournalEntry> parse_line(std::string_view line) {
-  if (line.size() <= kBody || !line.starts_with(kHead) || line.substr(kHead.size(), kCheck) != check_of(line.substr(kBody)))
+  if (line.size() <= kBody || !line.starts_with(kHead) ||
+      line.substr(kHead.size(), kCheck) != check_of(line.substr(kBody)))
     return std::nullopt;
   const auto json = ordered_json::parse(line, nullptr, false);
   if (!json.is_object() || !json.contains("key") || !json.contains("record")) return std::nullopt;
@@ -41,8 +42,8 @@ std::optional<JournalEntry> parse_line(std::string_view line) {
 
 struct Contents {
   std::vector<JournalEntry> entries;
-  std::size_t end = 0;                     // bytes up to the last whole line
-  std::optional<std::int64_t> damaged;     // a bad line that good ones follow
+  std::size_t end = 0;                  // bytes up to the last whole line
+  std::optional<std::int64_t> damaged;  // a bad line that good ones follow
 };
 
 Contents parse(std::string_view text) {
@@ -73,8 +74,9 @@ std::string differences(const ordered_json& was, const ordered_json& is) {
     return dump.size() > 60 ? dump.substr(0, 57) + "..." : dump;
   };
   const auto add = [&](const std::string& key) {
-    text += fmt::format("{}{} was {}, is {}", text.empty() ? "" : "; ", key,
-                        was.contains(key) ? shorten(was[key]) : "absent", is.contains(key) ? shorten(is[key]) : "absent");
+    text +=
+        fmt::format("{}{} was {}, is {}", text.empty() ? "" : "; ", key,
+                    was.contains(key) ? shorten(was[key]) : "absent", is.contains(key) ? shorten(is[key]) : "absent");
   };
   for (const auto& [key, value] : is.items())
     if (!was.contains(key) || was[key] != value) add(key);
@@ -90,15 +92,18 @@ Journal::Journal(std::filesystem::path path, std::string identity) : path_(std::
   require(settings.is_object(), ErrorCode::argument, "Journal", "expected the identity as a JSON object but got \"{}\"",
           identity.substr(0, 60));
   file_ = open(path_.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  require(file_ >= 0, ErrorCode::io, "Journal", "expected to open \"{}\" for appending but got: {}; choose a writable folder",
-          path_.string(), std::strerror(errno));
+  require(file_ >= 0, ErrorCode::io, "Journal",
+          "expected to open \"{}\" for appending but got: {}; choose a writable folder", path_.string(),
+          std::strerror(errno));
   try {
-    require(flock(file_, LOCK_EX | LOCK_NB) == 0, ErrorCode::io, "Journal",
-            "expected to be alone with \"{}\" but another process holds it; wait for that run or choose another journal",
-            path_.string());
+    require(
+        flock(file_, LOCK_EX | LOCK_NB) == 0, ErrorCode::io, "Journal",
+        "expected to be alone with \"{}\" but another process holds it; wait for that run or choose another journal",
+        path_.string());
     auto contents = parse(detail::read_text(path_, "Journal"));
     require(!contents.damaged, ErrorCode::format, "Journal",
-            "expected a whole journal but line {} is damaged and later lines are not ({}); restore the file or move it away",
+            "expected a whole journal but line {} is damaged and later lines are not ({}); restore the file or move it "
+            "away",
             contents.damaged.value_or(0), path_.string());
     end_ = static_cast<std::int64_t>(contents.end);
     require(ftruncate(file_, end_) == 0, ErrorCode::io, "Journal", "expected to cut a torn line off \"{}\" but got: {}",
@@ -107,12 +112,13 @@ Journal::Journal(std::filesystem::path path, std::string identity) : path_(std::
       write_all(line_of({std::string(kIdentity), settings.dump()}));
     } else {
       const auto& first = contents.entries.front();
-      require(first.key == kIdentity, ErrorCode::format, "Journal", "expected the run's settings in line 1 but got \"{}\" ({})",
-              first.key, path_.string());
+      require(first.key == kIdentity, ErrorCode::format, "Journal",
+              "expected the run's settings in line 1 but got \"{}\" ({})", first.key, path_.string());
       const auto was = ordered_json::parse(first.record);
-      require(was == settings, ErrorCode::config, "Journal",
-              "expected to resume a run with the same settings but: {} ({}); choose another journal or the old settings",
-              differences(was, settings), path_.string());
+      require(
+          was == settings, ErrorCode::config, "Journal",
+          "expected to resume a run with the same settings but: {} ({}); choose another journal or the old settings",
+          differences(was, settings), path_.string());
       for (std::size_t i = 1; i < contents.entries.size(); ++i)
         records_.try_emplace(std::move(contents.entries[i].key), std::move(contents.entries[i].record));
     }
@@ -146,8 +152,9 @@ void Journal::append(std::span<const JournalEntry> entries) {
   std::string text;
   std::vector<const JournalEntry*> added;
   for (const auto& entry : entries) {
-    require(entry.record.find('\n') == std::string::npos && !entry.record.empty(), ErrorCode::argument, "Journal::append",
-            "expected a record of one line but got {} bytes with line breaks (key \"{}\")", entry.record.size(), entry.key);
+    require(entry.record.find('\n') == std::string::npos && !entry.record.empty(), ErrorCode::argument,
+            "Journal::append", "expected a record of one line but got {} bytes with line breaks (key \"{}\")",
+            entry.record.size(), entry.key);
     if (records_.contains(entry.key)) continue;
     text += line_of(entry);
     added.push_back(&entry);
@@ -161,8 +168,10 @@ void Journal::write_all(std::string_view bytes) {
   std::size_t done = 0;
   while (done < bytes.size()) {
     const ssize_t n = write(file_, bytes.data() + done, bytes.size() - done);
-    if (n > 0) done += static_cast<std::size_t>(n);
-    else if (errno != EINTR) break;
+    if (n > 0)
+      done += static_cast<std::size_t>(n);
+    else if (errno != EINTR)
+      break;
   }
   if (done == bytes.size() && fdatasync(file_) == 0) {
     end_ += static_cast<std::int64_t>(bytes.size());
@@ -170,7 +179,9 @@ void Journal::write_all(std::string_view bytes) {
   }
   const int error = errno;
   // Take back what was written of these lines, so that a later attempt starts at a line's beginning.
-  if (ftruncate(file_, end_) != 0) fail(ErrorCode::io, "Journal::append", "expected to repair \"{}\" but got: {}", path_.string(), std::strerror(errno));
+  if (ftruncate(file_, end_) != 0)
+    fail(ErrorCode::io, "Journal::append", "expected to repair \"{}\" but got: {}", path_.string(),
+         std::strerror(errno));
   fail(ErrorCode::io, "Journal::append",
        "expected to write {} bytes to \"{}\" but got: {}; everything before is kept, free some space and start again",
        bytes.size(), path_.string(), std::strerror(error));

@@ -22,8 +22,9 @@ class LogitJudge : public Judge {
   explicit LogitJudge(Model model) : model_(std::move(model)) {
     for (char digit = '1'; digit <= '5'; ++digit) {
       const auto ids = model_.tokenizer().encode(std::string(1, digit), {.add_special = false});
-      require(!ids.empty() && model_.tokenizer().decode(std::span(&ids.back(), 1)) == std::string(1, digit), ErrorCode::config,
-              "logit_judge", "expected a tokenizer with single tokens for the digits 1 to 5 but \"{}\" has none", digit);
+      require(!ids.empty() && model_.tokenizer().decode(std::span(&ids.back(), 1)) == std::string(1, digit),
+              ErrorCode::config, "logit_judge",
+              "expected a tokenizer with single tokens for the digits 1 to 5 but \"{}\" has none", digit);
       digits_.push_back(ids.back());
     }
   }
@@ -53,8 +54,10 @@ class LogitJudge : public Judge {
           sum += static_cast<double>(k + 1) * probability;
           mass += probability;
         }
-        if (mass > 0.01) judgements.push_back({sum / mass, ""});
-        else judgements.push_back({std::nullopt, "the judge puts less than 1 % on any digit"});
+        if (mass > 0.01)
+          judgements.push_back({sum / mass, ""});
+        else
+          judgements.push_back({std::nullopt, "the judge puts less than 1 % on any digit"});
       }
     }
     return judgements;

@@ -15,7 +15,7 @@ namespace steer {
 namespace {
 
 constexpr std::int64_t kTemplateTokens = 6;  // that a chat format adds to a message, about
-constexpr std::int64_t kCacheBytes = 4;       // of one key or value: f32
+constexpr std::int64_t kCacheBytes = 4;      // of one key or value: f32
 
 /// Bytes for use without swapping, as Linux reports them; 0 where it does not.
 std::int64_t available_memory() {
@@ -42,7 +42,8 @@ RunPlan plan_run(const Experiment& experiment, const std::filesystem::path& mode
   experiment.validate();
   const auto reader = open_tensors(model_path);
   const bool folder = std::filesystem::is_directory(model_path);
-  const ModelConfig config = folder ? ModelConfig::from_hugging_face(nlohmann::json::parse(detail::read_text(model_path / "config.json", "plan_run")))
+  const ModelConfig config = folder ? ModelConfig::from_hugging_face(nlohmann::json::parse(
+                                          detail::read_text(model_path / "config.json", "plan_run")))
                                     : ModelConfig::from_gguf(*reader);
   const Tokenizer tokenizer = folder ? Tokenizer::load(model_path) : Tokenizer::from_gguf(*reader);
   RunPlan plan;
@@ -50,12 +51,18 @@ RunPlan plan_run(const Experiment& experiment, const std::filesystem::path& mode
   const bool letters = experiment.mode == AnswerMode::letters;
   std::vector<std::int64_t> question_tokens;
   for (const auto& question : experiment.questions)
-    question_tokens.push_back(kTemplateTokens * 2 + static_cast<std::int64_t>(
-        tokenizer.encode(letters ? letter_prompt(question) : user_prompt(question), {.add_special = false}).size()));
+    question_tokens.push_back(
+        kTemplateTokens * 2 +
+        static_cast<std::int64_t>(
+            tokenizer.encode(letters ? letter_prompt(question) : user_prompt(question), {.add_special = false})
+                .size()));
   for (const auto& arm : experiment.arms)
     for (const auto& behaviour : experiment.behaviours) {
       const std::string system = detail::system_of(arm, behaviour);
-      const std::int64_t asked = system.empty() ? 0 : kTemplateTokens + static_cast<std::int64_t>(tokenizer.encode(system, {.add_special = false}).size());
+      const std::int64_t asked =
+          system.empty()
+              ? 0
+              : kTemplateTokens + static_cast<std::int64_t>(tokenizer.encode(system, {.add_special = false}).size());
       for (std::size_t q = 0; q < question_tokens.size(); q += static_cast<std::size_t>(arm.every)) {
         ++plan.rows;
         if (!arm.depends_on_behaviour() && &behaviour != &experiment.behaviours.front()) continue;
@@ -66,14 +73,17 @@ RunPlan plan_run(const Experiment& experiment, const std::filesystem::path& mode
     }
   const std::int64_t answer = letters ? 0 : experiment.max_tokens;
   plan.new_tokens = plan.answers * answer;
-  plan.cache_bytes = 2 * kCacheBytes * config.n_layers * config.n_kv_heads * config.d_head * options.batch * (plan.longest_prompt + answer);
+  plan.cache_bytes = 2 * kCacheBytes * config.n_layers * config.n_kv_heads * config.d_head * options.batch *
+                     (plan.longest_prompt + answer);
   plan.memory_bytes = available_memory();
   require(config.context == 0 || plan.longest_prompt + answer <= config.context, ErrorCode::config, "plan_run",
-          "expected prompts and answers within the model's context of {} tokens but the longest need about {} + {}; lower max_tokens",
+          "expected prompts and answers within the model's context of {} tokens but the longest need about {} + {}; "
+          "lower max_tokens",
           config.context, plan.longest_prompt, answer);
   const std::int64_t needed = plan.weight_bytes + plan.cache_bytes;
   require(plan.memory_bytes == 0 || needed <= plan.memory_bytes, ErrorCode::config, "plan_run",
-          "expected weights and cache within the {} this machine has but they need {} + {}; use a smaller batch, quantised weights or a larger machine",
+          "expected weights and cache within the {} this machine has but they need {} + {}; use a smaller batch, "
+          "quantised weights or a larger machine",
           bytes_text(plan.memory_bytes), bytes_text(plan.weight_bytes), bytes_text(plan.cache_bytes));
   return plan;
 }

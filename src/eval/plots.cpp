@@ -13,7 +13,8 @@ namespace steer::detail {
 namespace {
 
 void replace_all(std::string& text, std::string_view from, std::string_view to) {
-  for (auto at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size())) text.replace(at, from.size(), to);
+  for (auto at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size()))
+    text.replace(at, from.size(), to);
 }
 
 /// Labels come from this library only, but a stray quote must not end a gnuplot string.
@@ -40,14 +41,15 @@ std::string script_of(const Plot& plot) {
     std::string rows;
     for (const auto& p : series.points)
       if (std::isfinite(p.x) && std::isfinite(p.y))
-        rows += fmt::format("{:.6g} {:.6g} {:.6g} {:.6g} {:.6g} {:.6g}\n", p.x, p.y, end_of(p.x_interval.low, p.x),
-                            end_of(p.x_interval.high, p.x), end_of(p.y_interval.low, p.y), end_of(p.y_interval.high, p.y));
+        rows +=
+            fmt::format("{:.6g} {:.6g} {:.6g} {:.6g} {:.6g} {:.6g}\n", p.x, p.y, end_of(p.x_interval.low, p.x),
+                        end_of(p.x_interval.high, p.x), end_of(p.y_interval.low, p.y), end_of(p.y_interval.high, p.y));
     if (rows.empty()) continue;
     script += fmt::format("$d{} << EOD\n{}EOD\n", s, rows);
     const std::string comma = drawing.empty() ? "" : ", ";
     if (series.line)
-      drawing += fmt::format("{}$d{} using 1:2 with lines lw 1.6 {} lc rgb \"{}\"", comma, s, series.dashed ? "dt (6,4)" : "dt 1",
-                             series.colour);
+      drawing += fmt::format("{}$d{} using 1:2 with lines lw 1.6 {} lc rgb \"{}\"", comma, s,
+                             series.dashed ? "dt (6,4)" : "dt 1", series.colour);
     if (series.marks)
       drawing += fmt::format("{}$d{} using 1:2:3:4:5:6 with xyerrorbars pt 7 ps 0.9 lw 1.4 lc rgb \"{}\"",
                              drawing.empty() ? "" : ", ", s, series.colour);
@@ -76,8 +78,8 @@ std::string gnuplot(const std::string& script) {
 }  // namespace
 
 std::string palette(std::size_t i) {
-  static const char* const colours[] = {"#8a8a8a", "#e69f00", "#2f8fd0", "#0aa57a", "#d0609f", "#d9622b",
-                                        "#8f7ad6", "#b5a400", "#4bb3c7", "#a0673c"};
+  static const char* const colours[] = {"#8a8a8a", "#e69f00", "#2f8fd0", "#0aa57a", "#d0609f",
+                                        "#d9622b", "#8f7ad6", "#b5a400", "#4bb3c7", "#a0673c"};
   return colours[i % std::size(colours)];
 }
 
@@ -88,8 +90,11 @@ std::optional<std::string> draw(const Plot& plot, const std::string& id) {
   const auto open = svg.find("<svg");
   const auto content = svg.find("<g id=\"gnuplot_canvas\">");
   if (open == std::string::npos || content == std::string::npos) return std::nullopt;
-  svg = fmt::format("<svg viewBox=\"0 0 {} {}\" role=\"img\" xmlns=\"http://www.w3.org/2000/svg\" "
-                    "xmlns:xlink=\"http://www.w3.org/1999/xlink\">", plot.width, plot.height) + svg.substr(content);
+  svg = fmt::format(
+            "<svg viewBox=\"0 0 {} {}\" role=\"img\" xmlns=\"http://www.w3.org/2000/svg\" "
+            "xmlns:xlink=\"http://www.w3.org/1999/xlink\">",
+            plot.width, plot.height) +
+        svg.substr(content);
   for (const char* quote : {"\"", "'"}) {
     replace_all(svg, fmt::format("={0}black{0}", quote), fmt::format("={0}currentColor{0}", quote));
     for (const char* name : {"gp", "gnuplot_", "textbox", "greybox"})

@@ -13,9 +13,12 @@ std::vector<std::int64_t> chat_ids(const Model& model, std::string_view system, 
 
 std::string system_of(const Arm& arm, const Behaviour& behaviour) {
   switch (arm.asking) {
-    case Asking::nothing: return "";
-    case Asking::plainly: return system_prompt(behaviour);
-    case Asking::strongly: return strong_system_prompt(behaviour);
+    case Asking::nothing:
+      return "";
+    case Asking::plainly:
+      return system_prompt(behaviour);
+    case Asking::strongly:
+      return strong_system_prompt(behaviour);
   }
   return "";
 }

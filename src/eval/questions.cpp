@@ -21,7 +21,8 @@ constexpr int kMmluChoices = 4;
 int parse_gold(const json& answer, std::size_t choices, const std::string& place) {
   std::int64_t index = -1;
   if (answer.is_number_integer()) index = answer.get<std::int64_t>();
-  if (answer.is_string() && answer.get_ref<const std::string&>().size() == 1) index = answer.get<std::string>()[0] - 'A';
+  if (answer.is_string() && answer.get_ref<const std::string&>().size() == 1)
+    index = answer.get<std::string>()[0] - 'A';
   require(index >= 0 && index < static_cast<std::int64_t>(choices), ErrorCode::format, "load_questions",
           "expected \"answer\" to be the letter or index of one of {} choices but got {} ({})", choices, answer.dump(),
           place);
@@ -58,10 +59,13 @@ std::vector<Question> load_mmlu(const std::filesystem::path& folder, Mmlu select
       const auto& row = rows[r];
       require(row.size() == kMmluChoices + 2 && row.back().size() == 1 && row.back()[0] >= 'A' && row.back()[0] <= 'D',
               ErrorCode::format, "load_mmlu",
-              "expected 6 fields (question, 4 choices, letter A-D) but got {} ending in \"{}\" ({}, row {})", row.size(),
-              row.back(), file.string(), r);
-      questions.push_back({fmt::format("{}:{}:{}", subject, split, r), subject, row[0],
-                           {row.begin() + 1, row.begin() + 1 + kMmluChoices}, row.back()[0] - 'A'});
+              "expected 6 fields (question, 4 choices, letter A-D) but got {} ending in \"{}\" ({}, row {})",
+              row.size(), row.back(), file.string(), r);
+      questions.push_back({fmt::format("{}:{}:{}", subject, split, r),
+                           subject,
+                           row[0],
+                           {row.begin() + 1, row.begin() + 1 + kMmluChoices},
+                           row.back()[0] - 'A'});
     }
   }
   return questions;
@@ -82,14 +86,14 @@ std::vector<Question> load_questions(const std::filesystem::path& jsonl) {
     const json record = json::parse(line, nullptr, false);
     require(record.is_object() && record.contains("id") && record["id"].is_string() && record.contains("question") &&
                 record["question"].is_string(),
-            ErrorCode::format, "load_questions", "expected an object with texts \"id\" and \"question\" but got \"{}\" ({})",
-            line.substr(0, 60), place);
+            ErrorCode::format, "load_questions",
+            "expected an object with texts \"id\" and \"question\" but got \"{}\" ({})", line.substr(0, 60), place);
     Question question{.id = record["id"], .subject = "", .text = record["question"], .choices = {}};
     if (record.contains("subject") && record["subject"].is_string()) question.subject = record["subject"];
     if (record.contains("choices")) {
       const json& choices = record["choices"];
-      const bool texts = choices.is_array() && std::all_of(choices.begin(), choices.end(),
-                                                           [](const json& c) { return c.is_string(); });
+      const bool texts = choices.is_array() &&
+                         std::all_of(choices.begin(), choices.end(), [](const json& c) { return c.is_string(); });
       require(texts && choices.size() >= 2 && choices.size() <= 26 && record.contains("answer"), ErrorCode::format,
               "load_questions", "expected \"choices\" as 2 to 26 texts with an \"answer\" but got {} ({})",
               choices.dump().substr(0, 60), place);
@@ -116,12 +120,14 @@ void save_questions(const std::vector<Question>& questions, const std::filesyste
     file << record.dump() << '\n';
   }
   file.flush();
-  require(file.good(), ErrorCode::io, "save_questions", "expected to write \"{}\" but the write failed", jsonl.string());
+  require(file.good(), ErrorCode::io, "save_questions", "expected to write \"{}\" but the write failed",
+          jsonl.string());
 }
 
 std::vector<Question> stratified_sample(const std::vector<Question>& questions, std::int64_t per_subject,
                                         std::uint64_t seed) {
-  require(per_subject > 0, ErrorCode::argument, "stratified_sample", "expected per_subject > 0 but got {}", per_subject);
+  require(per_subject > 0, ErrorCode::argument, "stratified_sample", "expected per_subject > 0 but got {}",
+          per_subject);
   std::map<std::string, std::vector<std::size_t>> strata;
   for (std::size_t i = 0; i < questions.size(); ++i) strata[questions[i].subject].push_back(i);
   std::vector<std::size_t> chosen;

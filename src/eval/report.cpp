@@ -17,11 +17,16 @@ namespace detail {
 std::string escape_html(std::string_view text) {
   std::string out;
   for (char c : text) {
-    if (c == '&') out += "&amp;";
-    else if (c == '<') out += "&lt;";
-    else if (c == '>') out += "&gt;";
-    else if (c == '"') out += "&quot;";
-    else out += c;
+    if (c == '&')
+      out += "&amp;";
+    else if (c == '<')
+      out += "&lt;";
+    else if (c == '>')
+      out += "&gt;";
+    else if (c == '"')
+      out += "&quot;";
+    else
+      out += c;
   }
   return out;
 }
@@ -32,7 +37,8 @@ std::string with_interval(double value, const Interval& interval, double scale, 
   if (std::isnan(value)) return "-";
   const std::string centre = number(value * scale, digits);
   if (std::isnan(interval.low)) return centre;
-  return fmt::format("{} [{}, {}]", centre, number(interval.low * scale, digits), number(interval.high * scale, digits));
+  return fmt::format("{} [{}, {}]", centre, number(interval.low * scale, digits),
+                     number(interval.high * scale, digits));
 }
 
 std::string p_text(double p) {
@@ -110,7 +116,8 @@ using namespace detail;
 
 /// "by 0.52 [0.31, 0.73]", with the sign of the change as a word.
 std::string change(const ClusteredMean& difference, double scale, int digits, const char* unit) {
-  return fmt::format("{}{}{}", difference.mean >= 0 ? "+" : "", with_interval(difference.mean, difference.interval, scale, digits), unit);
+  return fmt::format("{}{}{}", difference.mean >= 0 ? "+" : "",
+                     with_interval(difference.mean, difference.interval, scale, digits), unit);
 }
 
 /// What the interval of an accuracy difference lets one say.
@@ -131,8 +138,10 @@ void write_file(const std::filesystem::path& path, const std::string& text) {
   std::ofstream file(path, std::ios::binary);
   file << text;
   file.flush();
-  require(file.good(), ErrorCode::io, "Report::write", "expected to write \"{}\" but the write failed; is the folder writable and the "
-          "disk not full?", path.string());
+  require(file.good(), ErrorCode::io, "Report::write",
+          "expected to write \"{}\" but the write failed; is the folder writable and the "
+          "disk not full?",
+          path.string());
 }
 
 }  // namespace
@@ -141,7 +150,8 @@ Report make_report(std::vector<Result> results, const AnalysisOptions& options) 
   Report report;
   report.analysis = analyse(results, options);
   report.results = std::move(results);
-  for (const auto& arm : report.analysis.arms) report.arms.push_back({.name = arm, .description = "", .hash = "", .family = ""});
+  for (const auto& arm : report.analysis.arms)
+    report.arms.push_back({.name = arm, .description = "", .hash = "", .family = ""});
   return report;
 }
 
@@ -150,55 +160,66 @@ std::string Report::verdict() const {
   const Cell& control = analysis.cell(base);
   std::map<std::string, int> asked;
   for (const auto& result : results) ++asked[result.question];
-  std::string text = fmt::format("Over {} questions and {} behaviours, {} gets {} % right", asked.size(),
-                                 analysis.behaviours.size(), base,
-                                 with_interval(control.accuracy.value, control.accuracy.interval, 100, 1));
+  std::string text =
+      fmt::format("Over {} questions and {} behaviours, {} gets {} % right", asked.size(), analysis.behaviours.size(),
+                  base, with_interval(control.accuracy.value, control.accuracy.interval, 100, 1));
   const auto scored = control.scores.find("behaviour");
   if (scored != control.scores.end())
-    text += fmt::format(" and scores {} of 5 for behaviour", with_interval(scored->second.summary.mean, scored->second.interval, 1, 2));
+    text += fmt::format(" and scores {} of 5 for behaviour",
+                        with_interval(scored->second.summary.mean, scored->second.interval, 1, 2));
   if (const auto coherence = control.scores.find("coherence"); coherence != control.scores.end())
-    text += fmt::format(", {} for coherence", with_interval(coherence->second.summary.mean, coherence->second.interval, 1, 2));
+    text += fmt::format(", {} for coherence",
+                        with_interval(coherence->second.summary.mean, coherence->second.interval, 1, 2));
   text += ".";
   const auto gain_of = [&](const std::string& arm) {
     std::string gain = change(analysis.comparison(arm, "behaviour")->difference, 1, 2, " points of score");
     if (const auto* accuracy = analysis.comparison(arm, "accuracy"))
-      gain += fmt::format(", with {} of accuracy ({})", change(accuracy->difference, 100, 1, " points"), accuracy_verdict(*accuracy));
+      gain += fmt::format(", with {} of accuracy ({})", change(accuracy->difference, 100, 1, " points"),
+                          accuracy_verdict(*accuracy));
     if (const auto* coherence = analysis.comparison(arm, "coherence"))
       gain += fmt::format(" and {} of coherence", change(coherence->difference, 1, 2, ""));
     return gain + ".";
   };
   const std::string leader = leading_arm(*this), steered = leading_arm(*this, true);
   if (!leader.empty()) text += fmt::format(" Most behaviour is gained by {}: {}", leader, gain_of(leader));
-  if (!steered.empty() && steered != leader) text += fmt::format(" Of the steered arms it is {}: {}", steered, gain_of(steered));
+  if (!steered.empty() && steered != leader)
+    text += fmt::format(" Of the steered arms it is {}: {}", steered, gain_of(steered));
   const Tradeoff& all = analysis.tradeoffs.back();
   const double points = analysis.options.tradeoff.accuracy_loss * 100;
   if (!leader.empty()) {
     const auto& within = all.within_accuracy;
     text += within.arm.empty()
                 ? fmt::format(" No arm gains behaviour at a loss of at most {:g} points of accuracy.", points)
-                : fmt::format(" At a loss of at most {:g} points of accuracy the most is had from {}: +{}.", points, within.arm,
-                              with_interval(within.gain, within.interval, 1, 2));
+                : fmt::format(" At a loss of at most {:g} points of accuracy the most is had from {}: +{}.", points,
+                              within.arm, with_interval(within.gain, within.interval, 1, 2));
     if (scored != control.scores.end() && control.scores.contains("coherence")) {
       const auto& both = all.within_accuracy_and_coherence;
-      text += both.arm.empty() ? fmt::format(" None does so at coherence {:g} or more.", analysis.options.tradeoff.coherence)
-              : fmt::format(" At coherence {:g} or more as well: {}, +{}.", analysis.options.tradeoff.coherence, both.arm,
-                            with_interval(both.gain, both.interval, 1, 2));
+      text += both.arm.empty()
+                  ? fmt::format(" None does so at coherence {:g} or more.", analysis.options.tradeoff.coherence)
+                  : fmt::format(" At coherence {:g} or more as well: {}, +{}.", analysis.options.tradeoff.coherence,
+                                both.arm, with_interval(both.gain, both.interval, 1, 2));
     }
   }
   std::int64_t missing = 0;
   for (const auto& result : results) missing += static_cast<std::int64_t>(result.failed.size());
-  if (missing > 0) text += fmt::format(" {} judgements failed and count as missing; the table bounds what they could change.", missing);
+  if (missing > 0)
+    text +=
+        fmt::format(" {} judgements failed and count as missing; the table bounds what they could change.", missing);
   return text;
 }
 
 std::string Report::markdown() const {
   std::string text = "# " + title + "\n\n" + verdict() + "\n";
   for (const auto& note : notes) text += "\n> " + note + "\n";
-  text += "\n## Arms\n\nOver all behaviours; 95 % intervals clustered by question. Accuracy in %: strict rule, then of the answers in the "
-          "asked format.\n\n| arm | rows | accuracy | given format | format | truncated | behaviour | coherence |\n|---|---|---|---|---|---|---|---|\n";
+  text +=
+      "\n## Arms\n\nOver all behaviours; 95 % intervals clustered by question. Accuracy in %: strict rule, then of the "
+      "answers in the "
+      "asked format.\n\n| arm | rows | accuracy | given format | format | truncated | behaviour | coherence "
+      "|\n|---|---|---|---|---|---|---|---|\n";
   const auto score = [](const Cell& cell, const char* name) {
     const auto found = cell.scores.find(name);
-    return found == cell.scores.end() ? std::string("-") : with_interval(found->second.summary.mean, found->second.interval, 1, 2);
+    return found == cell.scores.end() ? std::string("-")
+                                      : with_interval(found->second.summary.mean, found->second.interval, 1, 2);
   };
   for (const auto& arm : analysis.arms) {
     const Cell& c = analysis.cell(arm);
@@ -207,26 +228,35 @@ std::string Report::markdown() const {
                         number(c.accuracy_given_format.value * 100, 1), number(c.format.value * 100, 1),
                         number(c.truncated.value * 100, 1), score(c, "behaviour"), score(c, "coherence"));
   }
-  text += fmt::format("\n## Against {}\n\n| arm | measure | difference | p | effect | not inferior (p) |\n|---|---|---|---|---|---|\n",
-                      analysis.options.baseline);
+  text += fmt::format(
+      "\n## Against {}\n\n| arm | measure | difference | p | effect | not inferior (p) |\n|---|---|---|---|---|---|\n",
+      analysis.options.baseline);
   for (const auto& c : analysis.comparisons) {
     if (!c.behaviour.empty()) continue;
     const bool accuracy = c.measure == "accuracy";
     text += fmt::format("| {} | {} | {} | {} | {} | {} |\n", markdown_cell(c.arm), c.measure,
-                        with_interval(c.difference.mean, c.difference.interval, accuracy ? 100 : 1, accuracy ? 1 : 2), p_text(c.p),
-                        number(c.effect, 2), accuracy ? p_text(c.p_non_inferior) : "");
+                        with_interval(c.difference.mean, c.difference.interval, accuracy ? 100 : 1, accuracy ? 1 : 2),
+                        p_text(c.p), number(c.effect, 2), accuracy ? p_text(c.p_non_inferior) : "");
   }
-  text += fmt::format("\n## Most behaviour at a loss of at most {:g} points of accuracy\n\n| behaviour | arm | gain | and coherence >= {:g} "
-                      "| gain | hypervolume |\n|---|---|---|---|---|---|\n",
-                      analysis.options.tradeoff.accuracy_loss * 100, analysis.options.tradeoff.coherence);
-  const auto name_or_none = [](const BestGain& gain) { return gain.arm.empty() ? std::string("none") : markdown_cell(gain.arm); };
+  text += fmt::format(
+      "\n## Most behaviour at a loss of at most {:g} points of accuracy\n\n| behaviour | arm | gain | and coherence >= "
+      "{:g} "
+      "| gain | hypervolume |\n|---|---|---|---|---|---|\n",
+      analysis.options.tradeoff.accuracy_loss * 100, analysis.options.tradeoff.coherence);
+  const auto name_or_none = [](const BestGain& gain) {
+    return gain.arm.empty() ? std::string("none") : markdown_cell(gain.arm);
+  };
   for (const auto& t : analysis.tradeoffs)
-    text += fmt::format("| {} | {} | {} | {} | {} | {} |\n", t.behaviour.empty() ? "**all**" : t.behaviour, name_or_none(t.within_accuracy),
-                        with_interval(t.within_accuracy.gain, t.within_accuracy.interval, 1, 2), name_or_none(t.within_accuracy_and_coherence),
-                        with_interval(t.within_accuracy_and_coherence.gain, t.within_accuracy_and_coherence.interval, 1, 2),
-                        with_interval(t.hypervolume, t.hypervolume_interval, 1, 3));
-  text += "\n## Each behaviour\n\n| behaviour | arm | accuracy | behaviour score | coherence | accuracy change | p (Holm) | behaviour change | p (Holm) |\n"
-          "|---|---|---|---|---|---|---|---|---|\n";
+    text += fmt::format(
+        "| {} | {} | {} | {} | {} | {} |\n", t.behaviour.empty() ? "**all**" : t.behaviour,
+        name_or_none(t.within_accuracy), with_interval(t.within_accuracy.gain, t.within_accuracy.interval, 1, 2),
+        name_or_none(t.within_accuracy_and_coherence),
+        with_interval(t.within_accuracy_and_coherence.gain, t.within_accuracy_and_coherence.interval, 1, 2),
+        with_interval(t.hypervolume, t.hypervolume_interval, 1, 3));
+  text +=
+      "\n## Each behaviour\n\n| behaviour | arm | accuracy | behaviour score | coherence | accuracy change | p (Holm) "
+      "| behaviour change | p (Holm) |\n"
+      "|---|---|---|---|---|---|---|---|---|\n";
   for (const auto& behaviour : analysis.behaviours)
     for (const auto& arm : analysis.arms) {
       const auto cell = std::find_if(analysis.cells.begin(), analysis.cells.end(),
@@ -234,10 +264,12 @@ std::string Report::markdown() const {
       if (cell == analysis.cells.end()) continue;
       const auto* a = analysis.comparison(arm, "accuracy", behaviour);
       const auto* b = analysis.comparison(arm, "behaviour", behaviour);
-      text += fmt::format("| {} | {} | {} | {} | {} | {} | {} | {} | {} |\n", behaviour, markdown_cell(arm),
-                          with_interval(cell->accuracy.value, cell->accuracy.interval, 100, 1), score(*cell, "behaviour"), score(*cell, "coherence"),
-                          a ? with_interval(a->difference.mean, a->difference.interval, 100, 1) : "", a ? p_text(a->p_holm) : "",
-                          b ? with_interval(b->difference.mean, b->difference.interval, 1, 2) : "", b ? p_text(b->p_holm) : "");
+      text += fmt::format(
+          "| {} | {} | {} | {} | {} | {} | {} | {} | {} |\n", behaviour, markdown_cell(arm),
+          with_interval(cell->accuracy.value, cell->accuracy.interval, 100, 1), score(*cell, "behaviour"),
+          score(*cell, "coherence"), a ? with_interval(a->difference.mean, a->difference.interval, 100, 1) : "",
+          a ? p_text(a->p_holm) : "", b ? with_interval(b->difference.mean, b->difference.interval, 1, 2) : "",
+          b ? p_text(b->p_holm) : "");
     }
   if (!settings.empty()) text += "\n## Settings\n\n```json\n" + settings + "\n```\n";
   return text;
@@ -247,8 +279,8 @@ void Report::write(const std::filesystem::path& file) const {
   const auto folder = file.has_parent_path() ? file.parent_path() : std::filesystem::path(".");
   std::error_code error;
   std::filesystem::create_directories(folder, error);
-  require(std::filesystem::is_directory(folder), ErrorCode::io, "Report::write", "expected a folder at \"{}\" but it cannot be made: {}",
-          folder.string(), error.message());
+  require(std::filesystem::is_directory(folder), ErrorCode::io, "Report::write",
+          "expected a folder at \"{}\" but it cannot be made: {}", folder.string(), error.message());
   const auto replace = [&](const std::filesystem::path& path, auto&& writer) {
     auto part = path;
     part += ".part";

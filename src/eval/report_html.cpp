@@ -55,7 +55,8 @@ class Page {
   explicit Page(const Report& report) : report_(report), families_(strength_families(report)) {
     for (const auto& arm : report.analysis.arms) {
       const auto* note = note_of(report, arm);
-      const bool swept = note && std::any_of(families_.begin(), families_.end(), [&](const auto& f) { return f.name == note->family; });
+      const bool swept = note && std::any_of(families_.begin(), families_.end(),
+                                             [&](const auto& f) { return f.name == note->family; });
       const std::string group = swept ? note->family : arm;
       if (!colours_.contains(group)) {
         colours_[group] = palette(colours_.size());
@@ -66,10 +67,11 @@ class Page {
   }
 
   std::string text() {
-    out_ = "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" "
-           "content=\"width=device-width, initial-scale=1\">\n<title>" + escape_html(report_.title) + "</title>\n<style>" + kStyle +
-           "</style>\n</head>\n<body>\n<main>\n<h1>" + escape_html(report_.title) + "</h1>\n<p class=\"verdict\">" +
-           escape_html(report_.verdict()) + "</p>\n";
+    out_ =
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" "
+        "content=\"width=device-width, initial-scale=1\">\n<title>" +
+        escape_html(report_.title) + "</title>\n<style>" + kStyle + "</style>\n</head>\n<body>\n<main>\n<h1>" +
+        escape_html(report_.title) + "</h1>\n<p class=\"verdict\">" + escape_html(report_.verdict()) + "</p>\n";
     for (const auto& note : report_.notes) out_ += "<p class=\"note\">" + escape_html(note) + "</p>\n";
     scatter();
     arm_table();
@@ -89,7 +91,8 @@ class Page {
   std::string picture(const Plot& plot) {
     const auto svg = draw(plot, fmt::format("p{}", ++plots_));
     if (svg) return "<div class=\"plot\">" + *svg + "</div>\n";
-    return "<p class=\"note\">No plot: gnuplot could not be run (install gnuplot-nox). The numbers are in the tables.</p>\n";
+    return "<p class=\"note\">No plot: gnuplot could not be run (install gnuplot-nox). The numbers are in the "
+           "tables.</p>\n";
   }
 
   void legend() {
@@ -107,9 +110,14 @@ class Page {
 
   /// Accuracy against behaviour: a point an arm, arms of one strength family joined, the front dashed.
   Plot tradeoff_plot(const Tradeoff& tradeoff, int width, int height, const Interval none) const {
-    Plot plot{.x_label = "accuracy, strict (%)", .y_label = "behaviour (1 to 5)", .series = {}, .width = width, .height = height};
+    Plot plot{.x_label = "accuracy, strict (%)",
+              .y_label = "behaviour (1 to 5)",
+              .series = {},
+              .width = width,
+              .height = height};
     PlotSeries front{.colour = "#888888", .points = {}, .line = true, .marks = false, .dashed = true};
-    for (auto i : tradeoff.front) front.points.push_back({tradeoff.points[i].accuracy * 100, tradeoff.points[i].behaviour, none, none});
+    for (auto i : tradeoff.front)
+      front.points.push_back({tradeoff.points[i].accuracy * 100, tradeoff.points[i].behaviour, none, none});
     if (front.points.size() > 1) plot.series.push_back(front);
     std::map<std::string, PlotSeries> groups;
     for (const auto& point : tradeoff.points) {
@@ -118,7 +126,8 @@ class Page {
       auto& series = groups[group_.at(point.arm)];
       series.colour = colour(point.arm);
       const auto& x = cell->accuracy.interval;
-      series.points.push_back({point.accuracy * 100, point.behaviour, {x.low * 100, x.high * 100}, cell->scores.at("behaviour").interval});
+      series.points.push_back(
+          {point.accuracy * 100, point.behaviour, {x.low * 100, x.high * 100}, cell->scores.at("behaviour").interval});
     }
     for (const auto& group : legend_)
       if (auto found = groups.find(group); found != groups.end()) {
@@ -131,18 +140,22 @@ class Page {
   void scatter() {
     const Tradeoff& all = report_.analysis.tradeoffs.back();
     if (all.points.empty()) return;
-    out_ += "<h2>The trade-off</h2>\n<p class=\"soft\">Up and to the right is better. Bars are 95 % intervals, clustered by question; the "
-            "dashed line joins the arms that no other arm beats in both.</p>\n<div class=\"card scatter\">";
+    out_ +=
+        "<h2>The trade-off</h2>\n<p class=\"soft\">Up and to the right is better. Bars are 95 % intervals, clustered "
+        "by question; the "
+        "dashed line joins the arms that no other arm beats in both.</p>\n<div class=\"card scatter\">";
     out_ += picture(tradeoff_plot(all, 540, 390, {NAN, NAN}));
     legend();
     out_ += "</div>\n";
   }
 
-  static std::string value_cell(double value, const Interval& interval, double scale, int digits, const std::string& css = "") {
+  static std::string value_cell(double value, const Interval& interval, double scale, int digits,
+                                const std::string& css = "") {
     std::string cell = css.empty() ? "<td>" : "<td class=\"" + css + "\">";
     cell += number(value * scale, digits);
     if (!std::isnan(interval.low) && !std::isnan(value))
-      cell += "<small>" + number(interval.low * scale, digits) + " to " + number(interval.high * scale, digits) + "</small>";
+      cell += "<small>" + number(interval.low * scale, digits) + " to " + number(interval.high * scale, digits) +
+              "</small>";
     return cell + "</td>";
   }
 
@@ -158,51 +171,68 @@ class Page {
     const auto& s = found->second;
     std::string text = value_cell(s.summary.mean, s.interval, 1, 2);
     if (s.missing > 0)
-      text.insert(text.size() - 5, fmt::format("<small>{} missing: {} to {}</small>", s.missing, number(s.worst, 2), number(s.best, 2)));
+      text.insert(text.size() - 5,
+                  fmt::format("<small>{} missing: {} to {}</small>", s.missing, number(s.worst, 2), number(s.best, 2)));
     return text;
   }
 
   void arm_table() {
     const auto& a = report_.analysis;
-    out_ += "<h2>The arms</h2>\n<p class=\"soft\">Over all behaviours, with 95 % intervals. Accuracy counts an answer outside the asked "
-            "format as wrong; the columns after it keep the reasons apart. Changes are against " + escape_html(a.options.baseline) +
-            ", question by question; coloured where the interval leaves out zero.</p>\n<div class=\"card wide\"><table>\n<tr><th>arm</th>"
-            "<th>rows</th><th>accuracy<br>%</th><th>given<br>format %</th><th>lenient<br>%</th><th>format<br>%</th><th>cut off<br>%</th><th>collapse<br>screen %</th>"
-            "<th>behaviour</th><th>coherence</th><th>accuracy<br>change</th><th>p not<br>inferior</th><th>behaviour<br>change</th><th>p</th>"
-            "<th>coherence<br>change</th></tr>\n";
+    out_ +=
+        "<h2>The arms</h2>\n<p class=\"soft\">Over all behaviours, with 95 % intervals. Accuracy counts an answer "
+        "outside the asked "
+        "format as wrong; the columns after it keep the reasons apart. Changes are against " +
+        escape_html(a.options.baseline) +
+        ", question by question; coloured where the interval leaves out zero.</p>\n<div class=\"card "
+        "wide\"><table>\n<tr><th>arm</th>"
+        "<th>rows</th><th>accuracy<br>%</th><th>given<br>format %</th><th>lenient<br>%</th><th>format<br>%</th><th>cut "
+        "off<br>%</th><th>collapse<br>screen %</th>"
+        "<th>behaviour</th><th>coherence</th><th>accuracy<br>change</th><th>p "
+        "not<br>inferior</th><th>behaviour<br>change</th><th>p</th>"
+        "<th>coherence<br>change</th></tr>\n";
     for (const auto& arm : a.arms) {
       const Cell& c = a.cell(arm);
       const auto *accuracy = a.comparison(arm, "accuracy"), *behaviour = a.comparison(arm, "behaviour");
-      out_ += "<tr><td><b style=\"color:" + colour(arm) + "\">&#9679;</b> " + escape_html(arm) + fmt::format("</td><td>{}</td>", c.n) +
-              value_cell(c.accuracy.value, c.accuracy.interval, 100, 1) + "<td>" + number(c.accuracy_given_format.value * 100, 1) +
-              "</td><td>" + number(c.accuracy_lenient.value * 100, 1) + "</td><td>" + number(c.format.value * 100, 1) + "</td><td>" +
-              number(c.truncated.value * 100, 1) + "</td><td>" + number(c.collapsed.value * 100, 1) + "</td>" + score_cell(c, "behaviour") +
-              score_cell(c, "coherence") + change_cell(accuracy, 100, 1) + "<td>" + (accuracy ? p_text(accuracy->p_non_inferior) : "-") +
-              "</td>" + change_cell(behaviour, 1, 2) + "<td>" + (behaviour ? p_text(behaviour->p) : "-") + "</td>" +
-              change_cell(a.comparison(arm, "coherence"), 1, 2) + "</tr>\n";
+      out_ += "<tr><td><b style=\"color:" + colour(arm) + "\">&#9679;</b> " + escape_html(arm) +
+              fmt::format("</td><td>{}</td>", c.n) + value_cell(c.accuracy.value, c.accuracy.interval, 100, 1) +
+              "<td>" + number(c.accuracy_given_format.value * 100, 1) + "</td><td>" +
+              number(c.accuracy_lenient.value * 100, 1) + "</td><td>" + number(c.format.value * 100, 1) + "</td><td>" +
+              number(c.truncated.value * 100, 1) + "</td><td>" + number(c.collapsed.value * 100, 1) + "</td>" +
+              score_cell(c, "behaviour") + score_cell(c, "coherence") + change_cell(accuracy, 100, 1) + "<td>" +
+              (accuracy ? p_text(accuracy->p_non_inferior) : "-") + "</td>" + change_cell(behaviour, 1, 2) + "<td>" +
+              (behaviour ? p_text(behaviour->p) : "-") + "</td>" + change_cell(a.comparison(arm, "coherence"), 1, 2) +
+              "</tr>\n";
     }
     out_ += "</table></div>\n";
     std::string described;
     for (const auto& note : report_.arms)
       if (!note.description.empty())
         described += "<li><b>" + escape_html(note.name) + "</b>: " + escape_html(note.description) + "</li>\n";
-    if (!described.empty()) out_ += "<details><summary>What each arm is</summary><ul>\n" + described + "</ul></details>\n";
+    if (!described.empty())
+      out_ += "<details><summary>What each arm is</summary><ul>\n" + described + "</ul></details>\n";
   }
 
   void limits() {
     const auto& a = report_.analysis;
     if (a.tradeoffs.back().points.empty()) return;
-    out_ += fmt::format("<h2>What can be had cheaply</h2>\n<p class=\"soft\">The most behaviour gained over {} while losing at most {:g} points of "
-                        "accuracy, and with coherence of {:g} or more as well. Intervals are bootstrapped over questions and include the "
-                        "choice of the arm. Hypervolume is the share of the accuracy-behaviour plane that the arms reach together.</p>\n",
-                        escape_html(a.options.baseline), a.options.tradeoff.accuracy_loss * 100, a.options.tradeoff.coherence);
-    out_ += "<div class=\"card wide\"><table>\n<tr><th>behaviour</th><th>arm</th><th>gain</th><th>coherent arm</th><th>gain</th><th>hypervolume</th></tr>\n";
+    out_ += fmt::format(
+        "<h2>What can be had cheaply</h2>\n<p class=\"soft\">The most behaviour gained over {} while losing at most "
+        "{:g} points of "
+        "accuracy, and with coherence of {:g} or more as well. Intervals are bootstrapped over questions and include "
+        "the "
+        "choice of the arm. Hypervolume is the share of the accuracy-behaviour plane that the arms reach "
+        "together.</p>\n",
+        escape_html(a.options.baseline), a.options.tradeoff.accuracy_loss * 100, a.options.tradeoff.coherence);
+    out_ +=
+        "<div class=\"card wide\"><table>\n<tr><th>behaviour</th><th>arm</th><th>gain</th><th>coherent "
+        "arm</th><th>gain</th><th>hypervolume</th></tr>\n";
     for (const auto& t : a.tradeoffs) {
       const auto gain = [](const BestGain& g) {
         return "<td>" + (g.arm.empty() ? "none" : escape_html(g.arm)) + "</td>" + value_cell(g.gain, g.interval, 1, 2);
       };
-      out_ += "<tr><td>" + (t.behaviour.empty() ? "<b>all</b>" : escape_html(t.behaviour)) + "</td>" + gain(t.within_accuracy) +
-              gain(t.within_accuracy_and_coherence) + value_cell(t.hypervolume, t.hypervolume_interval, 1, 3) + "</tr>\n";
+      out_ += "<tr><td>" + (t.behaviour.empty() ? "<b>all</b>" : escape_html(t.behaviour)) + "</td>" +
+              gain(t.within_accuracy) + gain(t.within_accuracy_and_coherence) +
+              value_cell(t.hypervolume, t.hypervolume_interval, 1, 3) + "</tr>\n";
     }
     out_ += "</table></div>\n";
   }
@@ -229,17 +259,22 @@ class Page {
       plot.y_range = {y.low - 0.15, y.high + 0.15};
       out_ += "<div class=\"card\"><h3>" + escape_html(t.behaviour) + "</h3>" + picture(plot) + "</div>\n";
     }
-    out_ += "</div>\n<details><summary>The same as a table, with Holm-adjusted p-values</summary><div class=\"card wide\"><table>\n<tr><th>behaviour</th>"
-            "<th>arm</th><th>accuracy %</th><th>behaviour</th><th>coherence</th><th>accuracy change</th><th>p</th><th>behaviour change</th><th>p</th></tr>\n";
+    out_ +=
+        "</div>\n<details><summary>The same as a table, with Holm-adjusted p-values</summary><div class=\"card "
+        "wide\"><table>\n<tr><th>behaviour</th>"
+        "<th>arm</th><th>accuracy %</th><th>behaviour</th><th>coherence</th><th>accuracy "
+        "change</th><th>p</th><th>behaviour change</th><th>p</th></tr>\n";
     for (const auto& behaviour : a.behaviours)
       for (const auto& arm : a.arms) {
         const Cell* c = find_cell(arm, behaviour);
         if (!c) continue;
-        const auto *accuracy = a.comparison(arm, "accuracy", behaviour), *shown = a.comparison(arm, "behaviour", behaviour);
+        const auto *accuracy = a.comparison(arm, "accuracy", behaviour),
+                   *shown = a.comparison(arm, "behaviour", behaviour);
         out_ += "<tr><td>" + escape_html(behaviour) + "</td><td>" + escape_html(arm) + "</td>" +
-                value_cell(c->accuracy.value, c->accuracy.interval, 100, 1) + score_cell(*c, "behaviour") + score_cell(*c, "coherence") +
-                change_cell(accuracy, 100, 1) + "<td>" + (accuracy ? p_text(accuracy->p_holm) : "-") + "</td>" + change_cell(shown, 1, 2) +
-                "<td>" + (shown ? p_text(shown->p_holm) : "-") + "</td></tr>\n";
+                value_cell(c->accuracy.value, c->accuracy.interval, 100, 1) + score_cell(*c, "behaviour") +
+                score_cell(*c, "coherence") + change_cell(accuracy, 100, 1) + "<td>" +
+                (accuracy ? p_text(accuracy->p_holm) : "-") + "</td>" + change_cell(shown, 1, 2) + "<td>" +
+                (shown ? p_text(shown->p_holm) : "-") + "</td></tr>\n";
       }
     out_ += "</table></div></details>\n";
   }
@@ -247,7 +282,9 @@ class Page {
   void strengths() {
     if (families_.empty()) return;
     const auto& a = report_.analysis;
-    out_ += "<h2>Strength</h2>\n<p class=\"soft\">The same steering at several strengths; 1 is the arm's own, 0 is none.</p>\n";
+    out_ +=
+        "<h2>Strength</h2>\n<p class=\"soft\">The same steering at several strengths; 1 is the arm's own, 0 is "
+        "none.</p>\n";
     for (const auto& family : families_) {
       out_ += "<h3>" + escape_html(family.name) + "</h3>\n<div class=\"grid\">\n";
       for (const char* measure : {"accuracy", "behaviour", "coherence"}) {
@@ -257,7 +294,9 @@ class Page {
           const Cell* c = find_cell(arm->name, "");
           if (!c) continue;
           if (accuracy) {
-            series.points.push_back({arm->strength, c->accuracy.value * 100, {NAN, NAN},
+            series.points.push_back({arm->strength,
+                                     c->accuracy.value * 100,
+                                     {NAN, NAN},
                                      {c->accuracy.interval.low * 100, c->accuracy.interval.high * 100}});
           } else if (const auto found = c->scores.find(measure); found != c->scores.end()) {
             series.points.push_back({arm->strength, found->second.summary.mean, {NAN, NAN}, found->second.interval});
@@ -265,11 +304,18 @@ class Page {
         }
         if (series.points.empty()) continue;
         PlotSeries base{.colour = "#888888", .points = {}, .line = true, .marks = false, .dashed = true};
-        for (std::size_t i = 0; i < family.arms.size() && i < series.points.size(); ++i)  // the baseline on the same rows
+        for (std::size_t i = 0; i < family.arms.size() && i < series.points.size();
+             ++i)  // the baseline on the same rows
           if (const auto* change = a.comparison(family.arms[i]->name, measure))
-            base.points.push_back({family.arms[i]->strength, series.points[i].y - change->difference.mean * (accuracy ? 100 : 1),
-                                   {NAN, NAN}, {NAN, NAN}});
-        Plot plot{.x_label = "strength", .y_label = accuracy ? "accuracy (%)" : measure, .series = {base, series}, .width = 400, .height = 300};
+            base.points.push_back({family.arms[i]->strength,
+                                   series.points[i].y - change->difference.mean * (accuracy ? 100 : 1),
+                                   {NAN, NAN},
+                                   {NAN, NAN}});
+        Plot plot{.x_label = "strength",
+                  .y_label = accuracy ? "accuracy (%)" : measure,
+                  .series = {base, series},
+                  .width = 400,
+                  .height = 300};
         out_ += "<div class=\"card\">" + picture(plot) + "</div>\n";
       }
       out_ += "</div>\n<p class=\"soft\">Dashed: " + escape_html(a.options.baseline) + " on the same questions.</p>\n";
@@ -291,32 +337,36 @@ class Page {
       for (const auto& [why, id] : chosen.questions) {
         text += "<p><b>" + std::string(why) + "</b> <span class=\"soft\">" + escape_html(id) + "</span>";
         if (const auto q = questions.find(id); q != questions.end())
-          text += "<br>" + escape_html(q->second->text) + (q->second->answer >= 0 ? " <span class=\"soft\">(right: " + q->second->gold() + ")</span>" : "");
+          text += "<br>" + escape_html(q->second->text) +
+                  (q->second->answer >= 0 ? " <span class=\"soft\">(right: " + q->second->gold() + ")</span>" : "");
         text += "</p>\n<div class=\"answers\">";
         for (const auto& arm : a.arms) {
           const auto found = by_key.find(arm + "|" + behaviour + "|" + id);
           if (found == by_key.end()) continue;
           const Result& r = *found->second;
           const auto score = [&](const char* name) {
-            return r.scores.contains(name) ? fmt::format(" &middot; {} {}", name, number(r.scores.at(name), 1)) : std::string();
+            return r.scores.contains(name) ? fmt::format(" &middot; {} {}", name, number(r.scores.at(name), 1))
+                                           : std::string();
           };
           std::string response = r.response;
           if (response.size() > kLongest) {
             std::size_t cut = kLongest;
-            while (cut > 0 && (static_cast<unsigned char>(response[cut]) & 0xC0) == 0x80) --cut;  // not inside a character
+            while (cut > 0 && (static_cast<unsigned char>(response[cut]) & 0xC0) == 0x80)
+              --cut;  // not inside a character
             response = response.substr(0, cut) + " ...";
           }
-          text += "<div class=\"card\"><b style=\"color:" + colour(arm) + "\">" + escape_html(arm) + "</b><span class=\"soft\">answer " +
-                  (r.answer.empty() ? "none" : escape_html(r.answer)) + score("behaviour") + score("coherence") + "</span>\n" +
-                  escape_html(response) + "</div>";
+          text += "<div class=\"card\"><b style=\"color:" + colour(arm) + "\">" + escape_html(arm) +
+                  "</b><span class=\"soft\">answer " + (r.answer.empty() ? "none" : escape_html(r.answer)) +
+                  score("behaviour") + score("coherence") + "</span>\n" + escape_html(response) + "</div>";
         }
         text += "</div>\n";
       }
       text += "</details>\n";
     }
     if (text.empty()) return;
-    out_ += "<h2>Sample answers</h2>\n<p class=\"soft\">Side by side, for each behaviour: where " + escape_html(leading_arm(report_)) +
-            " gained most and least behaviour over " + escape_html(a.options.baseline) + ", and one question drawn by the run's seed.</p>\n" + text;
+    out_ += "<h2>Sample answers</h2>\n<p class=\"soft\">Side by side, for each behaviour: where " +
+            escape_html(leading_arm(report_)) + " gained most and least behaviour over " +
+            escape_html(a.options.baseline) + ", and one question drawn by the run's seed.</p>\n" + text;
   }
 
   void audit() {
@@ -336,15 +386,19 @@ class Page {
       s.largest = std::max(s.largest, value("max_change"));
     }
     if (arms.empty()) return;
-    out_ += "<h2>Audit of edits</h2>\n<p class=\"soft\">What steering did to the activations. An arm that edited nothing is no steering, "
-            "whatever its name; change is relative to the activation's norm.</p>\n<div class=\"card wide\"><table>\n<tr><th>arm</th><th>rows</th>"
-            "<th>rows edited</th><th>tokens seen</th><th>edited</th><th>mean change</th><th>largest</th></tr>\n";
+    out_ +=
+        "<h2>Audit of edits</h2>\n<p class=\"soft\">What steering did to the activations. An arm that edited nothing "
+        "is no steering, "
+        "whatever its name; change is relative to the activation's norm.</p>\n<div class=\"card "
+        "wide\"><table>\n<tr><th>arm</th><th>rows</th>"
+        "<th>rows edited</th><th>tokens seen</th><th>edited</th><th>mean change</th><th>largest</th></tr>\n";
     for (const auto& arm : report_.analysis.arms)
       if (const auto found = arms.find(arm); found != arms.end()) {
         const Sums& s = found->second;
-        out_ += fmt::format("<tr><td>{}</td><td>{}</td><td class=\"{}\">{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>\n",
-                            escape_html(arm), s.rows, s.fired < s.rows ? "down" : "", s.fired, s.seen, s.edited,
-                            number(s.edited > 0 ? s.change / s.edited : NAN, 3), number(s.largest, 3));
+        out_ += fmt::format(
+            "<tr><td>{}</td><td>{}</td><td class=\"{}\">{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>\n",
+            escape_html(arm), s.rows, s.fired < s.rows ? "down" : "", s.fired, s.seen, s.edited,
+            number(s.edited > 0 ? s.change / s.edited : NAN, 3), number(s.largest, 3));
       }
     out_ += "</table></div>\n";
   }
@@ -352,12 +406,18 @@ class Page {
   void reading() {
     const auto& o = report_.analysis.options;
     out_ += fmt::format(
-        "<h2>How to read this</h2>\n<p>Every arm answered the same questions, so arms are compared question by question. Rows that share a "
-        "question are alike: intervals and tests over all behaviours treat the question, not the row, as the unit (cluster-robust errors, "
-        "Student's distribution; sign permutation of whole questions). Per behaviour: exact McNemar for accuracy, Wilcoxon's signed ranks "
-        "for scores, Holm's adjustment over behaviours. &quot;Not inferior&quot; tests against a loss of {:g} points or more; a large p "
-        "there means undecided, not equal. The collapse screen is lexical: a warning, not a coherence score. A failed judgement stays in the table as "
-        "missing, with the means it would give at the worst and at the best.</p>\n", o.margin * 100);
+        "<h2>How to read this</h2>\n<p>Every arm answered the same questions, so arms are compared question by "
+        "question. Rows that share a "
+        "question are alike: intervals and tests over all behaviours treat the question, not the row, as the unit "
+        "(cluster-robust errors, "
+        "Student's distribution; sign permutation of whole questions). Per behaviour: exact McNemar for accuracy, "
+        "Wilcoxon's signed ranks "
+        "for scores, Holm's adjustment over behaviours. &quot;Not inferior&quot; tests against a loss of {:g} points "
+        "or more; a large p "
+        "there means undecided, not equal. The collapse screen is lexical: a warning, not a coherence score. A failed "
+        "judgement stays in the table as "
+        "missing, with the means it would give at the worst and at the best.</p>\n",
+        o.margin * 100);
   }
 
   void settings() {
@@ -365,8 +425,10 @@ class Page {
     out_ += "<h2>Settings and hashes</h2>\n";
     std::string rows;
     for (const auto& note : report_.arms)
-      if (!note.hash.empty()) rows += "<tr><td>" + escape_html(note.name) + "</td><td><code>" + note.hash + "</code></td></tr>\n";
-    if (!rows.empty()) out_ += "<div class=\"card wide\"><table><tr><th>arm</th><th>hash</th></tr>\n" + rows + "</table></div>\n";
+      if (!note.hash.empty())
+        rows += "<tr><td>" + escape_html(note.name) + "</td><td><code>" + note.hash + "</code></td></tr>\n";
+    if (!rows.empty())
+      out_ += "<div class=\"card wide\"><table><tr><th>arm</th><th>hash</th></tr>\n" + rows + "</table></div>\n";
     out_ += "<details><summary>Every setting</summary><pre>" + escape_html(report_.settings) + "</pre></details>\n";
   }
 

@@ -16,9 +16,17 @@ namespace steer {
 using nlohmann::ordered_json;
 
 void to_json(ordered_json& json, const Result& r) {
-  json = {{"arm", r.arm}, {"behaviour", r.behaviour}, {"question", r.question}, {"gold", r.gold},
-          {"answer", r.answer}, {"answer_lenient", r.answer_lenient}, {"truncated", r.truncated},
-          {"tokens", r.tokens}, {"scores", r.scores}, {"failed", r.failed}, {"edits", r.edits},
+  json = {{"arm", r.arm},
+          {"behaviour", r.behaviour},
+          {"question", r.question},
+          {"gold", r.gold},
+          {"answer", r.answer},
+          {"answer_lenient", r.answer_lenient},
+          {"truncated", r.truncated},
+          {"tokens", r.tokens},
+          {"scores", r.scores},
+          {"failed", r.failed},
+          {"edits", r.edits},
           {"response", r.response}};
 }
 
@@ -69,22 +77,32 @@ void save_results(const std::vector<Result>& results, const std::filesystem::pat
     file << json.dump(-1, ' ', false, ordered_json::error_handler_t::replace) << '\n';
   }
   file.flush();
-  require(file.good(), ErrorCode::io, "save_results", "expected to write \"{}\" but the write failed; is the disk full?",
-          jsonl.string());
+  require(file.good(), ErrorCode::io, "save_results",
+          "expected to write \"{}\" but the write failed; is the disk full?", jsonl.string());
 }
 
 void save_results_csv(const std::vector<Result>& results, const std::filesystem::path& csv) {
   std::set<std::string> scores;
   for (const auto& result : results)
     for (const auto& [name, value] : result.scores) scores.insert(name);
-  detail::CsvRow header{"arm", "behaviour", "question", "gold", "answer", "answer_lenient", "correct", "truncated", "tokens"};
+  detail::CsvRow header{"arm",     "behaviour", "question", "gold", "answer", "answer_lenient",
+                        "correct", "truncated", "tokens"};
   for (const auto& name : scores) header.push_back("score_" + name);
   header.push_back("response");
   std::ofstream file(csv, std::ios::binary);
   file << detail::csv_line(header);
   for (const auto& r : results) {
-    detail::CsvRow row{r.arm, r.behaviour, r.question, r.gold, r.answer, r.answer_lenient, r.gold.empty() ? "" : r.correct() ? "1" : "0",
-                       r.truncated ? "1" : "0", std::to_string(r.tokens)};
+    detail::CsvRow row{r.arm,
+                       r.behaviour,
+                       r.question,
+                       r.gold,
+                       r.answer,
+                       r.answer_lenient,
+                       r.gold.empty() ? ""
+                       : r.correct()  ? "1"
+                                      : "0",
+                       r.truncated ? "1" : "0",
+                       std::to_string(r.tokens)};
     for (const auto& name : scores) {
       const auto found = r.scores.find(name);
       row.push_back(found == r.scores.end() ? "" : fmt::format("{}", found->second));
@@ -93,26 +111,29 @@ void save_results_csv(const std::vector<Result>& results, const std::filesystem:
     file << detail::csv_line(row);
   }
   file.flush();
-  require(file.good(), ErrorCode::io, "save_results_csv", "expected to write \"{}\" but the write failed; is the disk full?",
-          csv.string());
+  require(file.good(), ErrorCode::io, "save_results_csv",
+          "expected to write \"{}\" but the write failed; is the disk full?", csv.string());
 }
 
-std::vector<Result> load_results_csv(const std::filesystem::path& csv, const std::map<std::string, std::string>& columns) {
+std::vector<Result> load_results_csv(const std::filesystem::path& csv,
+                                     const std::map<std::string, std::string>& columns) {
   constexpr std::string_view kScore = "score_";
   const auto rows = detail::read_csv(csv);
-  require(!rows.empty(), ErrorCode::format, "load_results_csv", "expected a header but got an empty file ({})", csv.string());
+  require(!rows.empty(), ErrorCode::format, "load_results_csv", "expected a header but got an empty file ({})",
+          csv.string());
   std::map<std::string, std::size_t> place;
   for (std::size_t i = 0; i < rows[0].size(); ++i) {
     const auto renamed = columns.find(rows[0][i]);
     place[renamed == columns.end() ? rows[0][i] : renamed->second] = i;
   }
   for (const char* needed : {"arm", "behaviour", "question"})
-    require(place.contains(needed), ErrorCode::format, "load_results_csv", "expected a column \"{}\" ({})", needed, csv.string());
+    require(place.contains(needed), ErrorCode::format, "load_results_csv", "expected a column \"{}\" ({})", needed,
+            csv.string());
   std::vector<Result> results;
   for (std::size_t r = 1; r < rows.size(); ++r) {
     const auto& row = rows[r];
-    require(row.size() == rows[0].size(), ErrorCode::format, "load_results_csv", "expected {} fields but got {} ({}, row {})",
-            rows[0].size(), row.size(), csv.string(), r);
+    require(row.size() == rows[0].size(), ErrorCode::format, "load_results_csv",
+            "expected {} fields but got {} ({}, row {})", rows[0].size(), row.size(), csv.string(), r);
     const auto text = [&](const char* name) { return place.contains(name) ? row[place[name]] : std::string(); };
     const auto number = [&](const std::string& value) {
       double parsed = 0;
@@ -121,8 +142,13 @@ std::vector<Result> load_results_csv(const std::filesystem::path& csv, const std
               "load_results_csv", "expected a number but got \"{}\" ({}, row {})", value, csv.string(), r);
       return parsed;
     };
-    Result result{.arm = text("arm"), .behaviour = text("behaviour"), .question = text("question"), .gold = text("gold"),
-                  .response = text("response"), .answer = text("answer"), .answer_lenient = text("answer_lenient")};
+    Result result{.arm = text("arm"),
+                  .behaviour = text("behaviour"),
+                  .question = text("question"),
+                  .gold = text("gold"),
+                  .response = text("response"),
+                  .answer = text("answer"),
+                  .answer_lenient = text("answer_lenient")};
     if (!result.response.empty()) {
       const Answer parsed = parse_answer(result.response);
       if (!place.contains("answer") && parsed.strict) result.answer = *parsed.strict;
@@ -139,18 +165,20 @@ std::vector<Result> load_results_csv(const std::filesystem::path& csv, const std
 
 std::int64_t import_scores(std::vector<Result>& results, const std::filesystem::path& csv, std::string_view name) {
   const auto rows = detail::read_csv(csv);
-  require(!rows.empty(), ErrorCode::format, "import_scores", "expected a header but got an empty file ({})", csv.string());
+  require(!rows.empty(), ErrorCode::format, "import_scores", "expected a header but got an empty file ({})",
+          csv.string());
   std::map<std::string, std::size_t> column;
   for (std::size_t i = 0; i < rows[0].size(); ++i) column[rows[0][i]] = i;
   for (const char* needed : {"arm", "behaviour", "question", "score"})
-    require(column.contains(needed), ErrorCode::format, "import_scores", "expected a column \"{}\" ({})", needed, csv.string());
+    require(column.contains(needed), ErrorCode::format, "import_scores", "expected a column \"{}\" ({})", needed,
+            csv.string());
   std::map<std::string, Result*> by_key;
   for (auto& result : results) by_key[result.key()] = &result;
   std::set<std::string> seen;
   for (std::size_t r = 1; r < rows.size(); ++r) {
     const auto& row = rows[r];
-    require(row.size() == rows[0].size(), ErrorCode::format, "import_scores", "expected {} fields but got {} ({}, row {})",
-            rows[0].size(), row.size(), csv.string(), r);
+    require(row.size() == rows[0].size(), ErrorCode::format, "import_scores",
+            "expected {} fields but got {} ({}, row {})", rows[0].size(), row.size(), csv.string(), r);
     const std::string key = row[column["arm"]] + "|" + row[column["behaviour"]] + "|" + row[column["question"]];
     const std::string kind = column.contains("name") ? row[column["name"]] : std::string(name);
     const std::string& text = row[column["score"]];
@@ -159,8 +187,8 @@ std::int64_t import_scores(std::vector<Result>& results, const std::filesystem::
     require(error == std::errc() && end == text.data() + text.size() && std::isfinite(score), ErrorCode::format,
             "import_scores", "expected a number as score but got \"{}\" ({}, row {})", text, csv.string(), r);
     const auto found = by_key.find(key);
-    require(found != by_key.end(), ErrorCode::format, "import_scores", "expected a row of the results but got \"{}\" ({}, row {})",
-            key, csv.string(), r);
+    require(found != by_key.end(), ErrorCode::format, "import_scores",
+            "expected a row of the results but got \"{}\" ({}, row {})", key, csv.string(), r);
     require(seen.insert(key + "|" + kind).second, ErrorCode::format, "import_scores",
             "expected every row once but got \"{}\" again ({}, row {})", key, csv.string(), r);
     found->second->scores[kind] = score;

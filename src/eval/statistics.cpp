@@ -91,7 +91,8 @@ Summary summarize(std::span<const double> values) {
 }
 
 Summary summarize_hits(std::int64_t hits, std::int64_t n) {
-  require(hits >= 0 && hits <= n, ErrorCode::argument, "summarize_hits", "expected 0 <= hits <= n but got {} of {}", hits, n);
+  require(hits >= 0 && hits <= n, ErrorCode::argument, "summarize_hits", "expected 0 <= hits <= n but got {} of {}",
+          hits, n);
   if (n == 0) return {.n = 0, .mean = kNaN, .sd = kNaN};
   const double count = static_cast<double>(n), mean = static_cast<double>(hits) / count;
   return {.n = n, .mean = mean, .sd = n > 1 ? std::sqrt(mean * (1 - mean) * count / (count - 1)) : kNaN};
@@ -107,8 +108,8 @@ Interval mean_interval(const Summary& summary, double level) {
 
 Interval proportion_interval(std::int64_t hits, std::int64_t n, double level) {
   require_level(level, "proportion_interval");
-  require(hits >= 0 && hits <= n, ErrorCode::argument, "proportion_interval", "expected 0 <= hits <= n but got {} of {}",
-          hits, n);
+  require(hits >= 0 && hits <= n, ErrorCode::argument, "proportion_interval",
+          "expected 0 <= hits <= n but got {} of {}", hits, n);
   if (n == 0) return {kNaN, kNaN};
   const double z = normal_quantile(0.5 + level / 2), count = static_cast<double>(n);
   const double p = static_cast<double>(hits) / count, shrink = 1 + z * z / count;
@@ -118,8 +119,8 @@ Interval proportion_interval(std::int64_t hits, std::int64_t n, double level) {
 }
 
 TTest t_test(const Summary& a, const Summary& b, Variances variances) {
-  require(a.n >= 2 && b.n >= 2, ErrorCode::argument, "t_test", "expected at least 2 values a side but got {} and {}", a.n,
-          b.n);
+  require(a.n >= 2 && b.n >= 2, ErrorCode::argument, "t_test", "expected at least 2 values a side but got {} and {}",
+          a.n, b.n);
   const double given[] = {a.mean, a.sd, b.mean, b.sd};
   require_finite(given, "t_test");
   const double n_a = static_cast<double>(a.n), n_b = static_cast<double>(b.n), diff = a.mean - b.mean;
@@ -133,7 +134,8 @@ TTest t_test(const Summary& a, const Summary& b, Variances variances) {
   } else {
     const double e_a = var_a / n_a, e_b = var_b / n_b;
     se = std::sqrt(e_a + e_b);
-    test.df = e_a + e_b > 0 ? (e_a + e_b) * (e_a + e_b) / (e_a * e_a / (n_a - 1) + e_b * e_b / (n_b - 1)) : n_a + n_b - 2;
+    test.df =
+        e_a + e_b > 0 ? (e_a + e_b) * (e_a + e_b) / (e_a * e_a / (n_a - 1) + e_b * e_b / (n_b - 1)) : n_a + n_b - 2;
   }
   if (diff == 0) return test;
   test.t = diff / se;  // infinite when both sides are constant and differ: p = 0 then
@@ -154,7 +156,8 @@ double fisher_exact(std::int64_t hits_a, std::int64_t n_a, std::int64_t hits_b, 
           "expected 0 <= hits <= n but got {} of {} and {} of {}", hits_a, n_a, hits_b, n_b);
   const std::int64_t hits = hits_a + hits_b, n = n_a + n_b;
   if (hits == 0 || hits == n || n_a == 0 || n_b == 0) return 1;
-  const boost::math::hypergeometric table(static_cast<unsigned>(hits), static_cast<unsigned>(n_a), static_cast<unsigned>(n));
+  const boost::math::hypergeometric table(static_cast<unsigned>(hits), static_cast<unsigned>(n_a),
+                                          static_cast<unsigned>(n));
   const auto mass = [&](std::int64_t k) { return boost::math::pdf(table, static_cast<unsigned>(k)); };
   const double seen = mass(hits_a) * (1 + 1e-7);  // tables equally likely up to rounding count as such
   double p = 0;
@@ -164,7 +167,8 @@ double fisher_exact(std::int64_t hits_a, std::int64_t n_a, std::int64_t hits_b, 
 }
 
 McNemar mcnemar(std::int64_t only_a, std::int64_t only_b) {
-  require(only_a >= 0 && only_b >= 0, ErrorCode::argument, "mcnemar", "expected counts >= 0 but got {} and {}", only_a, only_b);
+  require(only_a >= 0 && only_b >= 0, ErrorCode::argument, "mcnemar", "expected counts >= 0 but got {} and {}", only_a,
+          only_b);
   McNemar result{.only_a = only_a, .only_b = only_b};
   const std::int64_t discordant = only_a + only_b, least = std::min(only_a, only_b);
   if (discordant == 0) return result;
@@ -232,7 +236,8 @@ double permutation_test(std::span<const double> differences, std::span<const std
   for (std::size_t i = 0; i < differences.size(); ++i) sums[groups.index[i]] += differences[i];
   std::erase(sums, 0.0);  // their sign changes nothing
   if (sums.empty()) return 1;
-  const double size = std::accumulate(sums.begin(), sums.end(), 0.0, [](double s, double x) { return s + std::abs(x); });
+  const double size =
+      std::accumulate(sums.begin(), sums.end(), 0.0, [](double s, double x) { return s + std::abs(x); });
   const double seen = std::abs(std::accumulate(sums.begin(), sums.end(), 0.0)) - 1e-12 * size;
   if (sums.size() < 62 && (std::int64_t{1} << sums.size()) <= draws) {
     std::int64_t extreme = 0;
@@ -387,8 +392,8 @@ double paired_dominance(std::span<const double> differences) {
 
 double weighted_kappa(std::span<const int> a, std::span<const int> b, int lowest, int highest) {
   require_same_length(a.size(), b.size(), "weighted_kappa");
-  require(lowest < highest, ErrorCode::argument, "weighted_kappa", "expected lowest < highest but got {} and {}", lowest,
-          highest);
+  require(lowest < highest, ErrorCode::argument, "weighted_kappa", "expected lowest < highest but got {} and {}",
+          lowest, highest);
   if (a.empty()) return kNaN;
   const auto k = static_cast<std::size_t>(highest - lowest + 1);
   std::vector<double> count_a(k, 0.0), count_b(k, 0.0);

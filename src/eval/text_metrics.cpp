@@ -38,8 +38,8 @@ double distinct(std::span<const std::string> words, std::size_t n) {
   if (words.size() < n) return 1;
   std::set<std::vector<std::string_view>> seen;
   const std::size_t count = words.size() - n + 1;
-  for (std::size_t i = 0; i < count; ++i) seen.emplace(words.begin() + static_cast<std::ptrdiff_t>(i),
-                                                       words.begin() + static_cast<std::ptrdiff_t>(i + n));
+  for (std::size_t i = 0; i < count; ++i)
+    seen.emplace(words.begin() + static_cast<std::ptrdiff_t>(i), words.begin() + static_cast<std::ptrdiff_t>(i + n));
   return static_cast<double>(seen.size()) / static_cast<double>(count);
 }
 
@@ -48,8 +48,8 @@ double compression_ratio(std::string_view text) {
   uLongf size = compressBound(text.size());
   std::vector<Bytef> packed(size);
   const int status = compress2(packed.data(), &size, reinterpret_cast<const Bytef*>(text.data()), text.size(), 6);
-  require(status == Z_OK, ErrorCode::io, "text_metrics", "expected zlib to compress {} bytes but got status {}", text.size(),
-          status);
+  require(status == Z_OK, ErrorCode::io, "text_metrics", "expected zlib to compress {} bytes but got status {}",
+          text.size(), status);
   return static_cast<double>(size) / static_cast<double>(text.size());
 }
 

@@ -50,7 +50,8 @@ TradeoffPoint point_of(const ArmSums& arm, std::span<const std::int32_t> weights
     total.cohered += w * sums.cohered;
   }
   const auto mean = [](double sum, double n) { return n > 0 ? sum / n : kNaN; };
-  return {arm.arm, mean(total.hits, total.rows), mean(total.behaviour, total.judged), mean(total.coherence, total.cohered)};
+  return {arm.arm, mean(total.hits, total.rows), mean(total.behaviour, total.judged),
+          mean(total.coherence, total.cohered)};
 }
 
 std::vector<TradeoffPoint> points_of(const std::vector<ArmSums>& arms, std::span<const std::int32_t> weights) {
@@ -100,12 +101,14 @@ double hypervolume(std::span<const TradeoffPoint> points) {
   return area / (kHighestScore - kLowestScore);
 }
 
-std::vector<Tradeoff> tradeoffs(std::span<const Result> results, const std::string& baseline, const TradeoffOptions& options) {
+std::vector<Tradeoff> tradeoffs(std::span<const Result> results, const std::string& baseline,
+                                const TradeoffOptions& options) {
   std::vector<std::string> arms, behaviours;
   std::map<std::string, std::size_t> questions;
   for (const auto& result : results) {
     if (std::find(arms.begin(), arms.end(), result.arm) == arms.end()) arms.push_back(result.arm);
-    if (std::find(behaviours.begin(), behaviours.end(), result.behaviour) == behaviours.end()) behaviours.push_back(result.behaviour);
+    if (std::find(behaviours.begin(), behaviours.end(), result.behaviour) == behaviours.end())
+      behaviours.push_back(result.behaviour);
     questions.try_emplace(result.question, questions.size());
   }
   require(std::find(arms.begin(), arms.end(), baseline) != arms.end(), ErrorCode::argument, "tradeoffs",

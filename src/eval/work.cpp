@@ -33,7 +33,8 @@ Workers Workers::from_environment() {
   const auto rank = number("RANK"), port = number("MASTER_PORT");
   const char* address = std::getenv("MASTER_ADDR");
   require(rank && port && address && *address, ErrorCode::config, "Workers::from_environment",
-          "expected RANK, MASTER_ADDR and MASTER_PORT beside WORLD_SIZE={}; start with torchrun or set them", workers.count);
+          "expected RANK, MASTER_ADDR and MASTER_PORT beside WORLD_SIZE={}; start with torchrun or set them",
+          workers.count);
   require(*rank < workers.count && *port < 65536, ErrorCode::config, "Workers::from_environment",
           "expected RANK < WORLD_SIZE and MASTER_PORT < 65536 but got {} of {} and {}", *rank, workers.count, *port);
   workers.rank = *rank;
@@ -75,7 +76,8 @@ std::vector<std::uint8_t> bytes(std::string_view text) { return {text.begin(), t
 
 }  // namespace
 
-/// Every rank's heart is a counter that it moves every second; a rank whose counter stood still for `timeout_s` is dead.
+/// Every rank's heart is a counter that it moves every second; a rank whose counter stood still for `timeout_s` is
+/// dead.
 struct Team::Impl {
   Workers workers;
   c10::intrusive_ptr<c10d::TCPStore> store;
@@ -220,7 +222,9 @@ class Shared : public Claims {
 
  private:
   std::string key(std::string_view what) const { return fmt::format("steer/{}/{}", stage_, what); }
-  std::string key(std::string_view what, std::int64_t batch) const { return fmt::format("steer/{}/{}/{}", stage_, what, batch); }
+  std::string key(std::string_view what, std::int64_t batch) const {
+    return fmt::format("steer/{}/{}/{}", stage_, what, batch);
+  }
   void sign(std::int64_t batch) { team_.store->set(key("owner", batch), bytes(me_)); }
 
   /// The batch, if its owner is dead and we are the first to notice.
@@ -250,7 +254,8 @@ class Shared : public Claims {
 }  // namespace
 
 Records do_work(std::span<const std::string> keys, const DoItems& work, const WorkOptions& options) {
-  require(options.batch >= 1, ErrorCode::argument, "run", "expected batches of at least 1 item but got {}", options.batch);
+  require(options.batch >= 1, ErrorCode::argument, "run", "expected batches of at least 1 item but got {}",
+          options.batch);
   const auto total = static_cast<std::int64_t>(keys.size());
   const std::int64_t batches = (total + options.batch - 1) / options.batch;
   std::optional<Journal> journal;
@@ -263,8 +268,10 @@ Records do_work(std::span<const std::string> keys, const DoItems& work, const Wo
   progress.resume_at(std::count_if(keys.begin(), keys.end(), [&](const auto& key) { return known.contains(key); }));
 
   std::unique_ptr<Claims> claims;
-  if (options.team) claims = std::make_unique<Shared>(*options.team, options.stage, batches);
-  else claims = std::make_unique<Alone>(batches);
+  if (options.team)
+    claims = std::make_unique<Shared>(*options.team, options.stage, batches);
+  else
+    claims = std::make_unique<Alone>(batches);
   while (const auto batch = claims->next()) {
     std::vector<std::size_t> items;
     bool open = false;
@@ -276,8 +283,8 @@ Records do_work(std::span<const std::string> keys, const DoItems& work, const Wo
       // Always the whole batch: a result may depend on its batch mates in the last bits, and must not on when the run
       // was killed.
       auto records = work(items);
-      require(records.size() == items.size(), ErrorCode::shape, "run", "expected {} records from a batch but got {}", items.size(),
-              records.size());
+      require(records.size() == items.size(), ErrorCode::shape, "run", "expected {} records from a batch but got {}",
+              items.size(), records.size());
       std::vector<JournalEntry> entries;
       for (std::size_t i = 0; i < items.size(); ++i)
         if (!known.contains(keys[items[i]])) entries.push_back({keys[items[i]], std::move(records[i])});

@@ -45,7 +45,8 @@ struct WorkOptions {
 
 /// Does every item of a plan once, in batches, over the processes of the team, each journalling what it finished.
 /// Items found in the journals (of this rank or any other) are not done again. Batches go to whoever is free, through a
-/// c10d TCPStore at rank 0; when a process falls silent for the team's `timeout_s`, the others take over what it had claimed.
+/// c10d TCPStore at rank 0; when a process falls silent for the team's `timeout_s`, the others take over what it had
+/// claimed.
 /// @return records by key: of all keys, whoever did them (the processes share the journals' folder).
 /// @throws Error(io) when rank 0 is lost (start again: the journals hold what was done), and whatever `work` throws.
 std::map<std::string, std::string, std::less<>> do_work(std::span<const std::string> keys, const DoItems& work,

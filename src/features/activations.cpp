@@ -20,7 +20,8 @@ struct Counted {
 
 Counted counted(const TokenizedText& text, std::size_t place) {
   const auto size = static_cast<std::int64_t>(text.ids.size());
-  require(size > 0, ErrorCode::argument, "visit_activations", "expected texts of at least one token but text {} is empty", place);
+  require(size > 0, ErrorCode::argument, "visit_activations",
+          "expected texts of at least one token but text {} is empty", place);
   const auto end = text.end < 0 ? size : text.end;
   require(text.begin >= 0 && text.begin <= end && end <= size, ErrorCode::argument, "visit_activations",
           "expected a range within the {} tokens of text {} but got [{}, {})", size, place, text.begin, end);
@@ -33,8 +34,9 @@ void visit_at(Session& session, const HookPoint& point, std::span<const Tokenize
   at::NoGradGuard no_grad;
   // A long text is computed in chunks, so the hook may fire more than once a step.
   std::vector<at::Tensor> pieces;
-  const auto hook = session.hook(
-      point, [&](HookContext& at) { pieces.push_back(at.value.to(at::kFloat, false, true)); }, {.read_only = true, .order = 1000});
+  const auto hook =
+      session.hook(point, [&](HookContext& at) { pieces.push_back(at.value.to(at::kFloat, false, true)); },
+                   {.read_only = true, .order = 1000});
   // No layer above the one that is read. Sites of layer L are computed by layers [0, L + 1).
   LayerRange layers;
   if (point.site != Site::ln_final) layers.last = point.layer + 1;
@@ -43,7 +45,9 @@ void visit_at(Session& session, const HookPoint& point, std::span<const Tokenize
     std::vector<Counted> ranges;
     std::int64_t tokens = 0;
     std::size_t end = next;
-    for (; end < texts.size() && (end == next || tokens + static_cast<std::int64_t>(texts[end].ids.size()) <= tokens_a_step); ++end) {
+    for (; end < texts.size() &&
+           (end == next || tokens + static_cast<std::int64_t>(texts[end].ids.size()) <= tokens_a_step);
+         ++end) {
       ranges.push_back(counted(texts[end], end));
       inputs.push_back({session.open(), texts[end].ids, Phase::prompt});
       tokens += static_cast<std::int64_t>(texts[end].ids.size());
@@ -66,10 +70,14 @@ void visit_at(Session& session, const HookPoint& point, std::span<const Tokenize
 at::Tensor pool(const at::Tensor& values, Pooling pooling) {
   if (values.size(0) == 0) return at::zeros({values.size(1)}, values.options());
   switch (pooling) {
-    case Pooling::mean: return values.mean(0);
-    case Pooling::max: return values.amax(0);
-    case Pooling::last: return values[-1].clone();
-    case Pooling::active: return values.ne(0).to(at::kFloat).mean(0);
+    case Pooling::mean:
+      return values.mean(0);
+    case Pooling::max:
+      return values.amax(0);
+    case Pooling::last:
+      return values[-1].clone();
+    case Pooling::active:
+      return values.ne(0).to(at::kFloat).mean(0);
   }
   fail(ErrorCode::argument, "pooled_features", "expected a pooling but got {}", static_cast<int>(pooling));
 }
@@ -100,9 +108,12 @@ void visit_activations(Session& session, const Sae& sae, std::span<const Tokeniz
 at::Tensor pooled_features(Session& session, const Sae& sae, std::span<const TokenizedText> texts, Pooling pooling,
                            Progress progress) {
   at::Tensor rows = at::zeros({static_cast<std::int64_t>(texts.size()), sae.d_sae()}, at::kFloat);
-  visit_activations(session, sae, texts, [&](std::size_t i, const at::Tensor& x) {
-    rows[static_cast<std::int64_t>(i)].copy_(pool(sae.encode(x), pooling));
-  }, progress);
+  visit_activations(
+      session, sae, texts,
+      [&](std::size_t i, const at::Tensor& x) {
+        rows[static_cast<std::int64_t>(i)].copy_(pool(sae.encode(x), pooling));
+      },
+      progress);
   return rows;
 }
 
@@ -111,7 +122,8 @@ at::Tensor pooled_residuals(Session& session, const HookPoint& point, std::span<
   require(pooling != Pooling::active, ErrorCode::argument, "pooled_residuals",
           "expected mean, max or last but got active: a residual is never zero");
   std::vector<at::Tensor> rows(texts.size());
-  visit_at(session, point, texts, [&](std::size_t i, const at::Tensor& x) { rows[i] = pool(x, pooling); }, progress);
+  visit_at(
+      session, point, texts, [&](std::size_t i, const at::Tensor& x) { rows[i] = pool(x, pooling); }, progress);
   require(!rows.empty(), ErrorCode::argument, "pooled_residuals", "expected at least one text but got none");
   return at::stack(rows);
 }

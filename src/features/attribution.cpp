@@ -13,7 +13,8 @@ namespace steer {
 namespace {
 
 double scalar(const at::Tensor& value, std::string_view where) {
-  require(value.defined() && value.numel() == 1, ErrorCode::argument, where, "expected a metric that returns one number but it returned {}",
+  require(value.defined() && value.numel() == 1, ErrorCode::argument, where,
+          "expected a metric that returns one number but it returned {}",
           value.defined() ? fmt::format("{} numbers", value.numel()) : "nothing");
   const double number = value.item<double>();
   require(std::isfinite(number), ErrorCode::argument, where, "expected a finite metric but it is {}", number);
@@ -27,7 +28,8 @@ at::Tensor activation_at(Session& session, const HookPoint& point, std::span<con
 }
 
 /// The logits when the hook point's activation is replaced.
-at::Tensor logits_with(Session& session, const HookPoint& point, std::span<const std::int64_t> ids, const at::Tensor& value) {
+at::Tensor logits_with(Session& session, const HookPoint& point, std::span<const std::int64_t> ids,
+                       const at::Tensor& value) {
   std::int64_t done = 0;
   const auto hook = session.hook(point, [&](HookContext& at) {
     const auto tokens = at.value.size(0);
@@ -64,10 +66,12 @@ Attribution attribute(Session& session, const Sae& sae, std::span<const std::int
   });
   const at::Tensor value = metric(session.forward(ids));
   Attribution result{.metric = scalar(value, where), .effect = {}, .gradient = {}};
-  require(value.requires_grad(), ErrorCode::argument, where, "expected a metric that depends on the logits by differentiable operations");
+  require(value.requires_grad(), ErrorCode::argument, where,
+          "expected a metric that depends on the logits by differentiable operations");
   value.backward();
   std::vector<at::Tensor> gradients;
-  for (const at::Tensor& piece : pieces) gradients.push_back(piece.grad().defined() ? piece.grad() : at::zeros_like(piece));
+  for (const at::Tensor& piece : pieces)
+    gradients.push_back(piece.grad().defined() ? piece.grad() : at::zeros_like(piece));
   at::AutoGradMode without_grad(false);
   result.gradient = at::cat(gradients).to(at::kFloat);
   const at::Tensor activation = at::cat(pieces).detach().to(at::kFloat);
@@ -78,8 +82,8 @@ Attribution attribute(Session& session, const Sae& sae, std::span<const std::int
   return result;
 }
 
-at::Tensor ablation_effects(Session& session, const Sae& sae, std::span<const std::int64_t> ids, const LogitMetric& metric,
-                            std::span<const std::int64_t> features) {
+at::Tensor ablation_effects(Session& session, const Sae& sae, std::span<const std::int64_t> ids,
+                            const LogitMetric& metric, std::span<const std::int64_t> features) {
   at::NoGradGuard no_grad;
   const HookPoint point = sae_point(session.model(), sae);
   const at::Tensor x = activation_at(session, point, ids).to(at::kFloat);
@@ -104,7 +108,8 @@ LogitEffects logit_effects(const Model& model, const Sae& sae, std::int64_t feat
   const auto take = [&](bool largest) {
     const auto [values, ids] = effects.topk(std::min(top, effects.numel()), -1, largest, true);
     std::vector<TokenEffect> tokens;
-    for (std::int64_t i = 0; i < ids.numel(); ++i) tokens.push_back({ids[i].item<std::int64_t>(), values[i].item<double>()});
+    for (std::int64_t i = 0; i < ids.numel(); ++i)
+      tokens.push_back({ids[i].item<std::int64_t>(), values[i].item<double>()});
     return tokens;
   };
   return {take(true), take(false)};
@@ -121,7 +126,10 @@ double output_score(Session& session, const Sae& sae, std::int64_t feature, doub
   const std::int64_t index[] = {feature};
   const at::Tensor step = sae.decoder_rows(index)[0] * strength;
   const auto mass = [&](std::span<const std::int64_t> ids) {
-    return at::log_softmax(session.forward(ids)[-1], -1).index_select(0, tokens.to(session.model().device())).sum().item<double>();
+    return at::log_softmax(session.forward(ids)[-1], -1)
+        .index_select(0, tokens.to(session.model().device()))
+        .sum()
+        .item<double>();
   };
   double change = 0;
   for (const auto& ids : prompts) {

@@ -54,23 +54,28 @@ AutoConditional auto_conditional(Session& session, const Sae& sae, std::span<con
   constexpr auto where = "auto_conditional";
   require(about.size() >= 4 && other.size() >= 4, ErrorCode::argument, where,
           "expected at least 4 texts about the subject and 4 others but got {} and {}", about.size(), other.size());
-  require(options.candidates > 0 && options.max_false_positive >= 0 && options.max_false_positive < 1, ErrorCode::argument, where,
+  require(options.candidates > 0 && options.max_false_positive >= 0 && options.max_false_positive < 1,
+          ErrorCode::argument, where,
           "expected at least one candidate and a false-positive rate in [0, 1) but got {} and {}", options.candidates,
           options.max_false_positive);
   const Halves positive = split(pooled_features(session, sae, about, Pooling::max), derive_seed(options.seed, "about"));
   const Halves negative = split(pooled_features(session, sae, other, Pooling::max), derive_seed(options.seed, "other"));
 
-  auto ranked = contrast(positive.fit, negative.fit, {.limit = options.candidates, .bootstrap = 0, .seed = options.seed});
+  auto ranked =
+      contrast(positive.fit, negative.fit, {.limit = options.candidates, .bootstrap = 0, .seed = options.seed});
   const auto best = std::ranges::max_element(ranked, {}, &FeatureContrast::auroc);
-  require(best != ranked.end() && best->auroc > 0.5, ErrorCode::argument, where,
-          "expected a feature that tells the two sets apart but the best one's AUROC is {:.2f}; give more or clearer texts",
-          best == ranked.end() ? 0.5 : best->auroc);
+  require(
+      best != ranked.end() && best->auroc > 0.5, ErrorCode::argument, where,
+      "expected a feature that tells the two sets apart but the best one's AUROC is {:.2f}; give more or clearer texts",
+      best == ranked.end() ? 0.5 : best->auroc);
 
   AutoConditional result;
   result.feature = *best;
   result.threshold = threshold_for(sorted_column(negative.fit, best->feature), options.max_false_positive);
-  result.condition = Condition::feature_above(sae, best->feature, result.threshold, {.point = {}, .release = 0, .sticky = true});
-  const auto yes = sorted_column(positive.held_out, best->feature), no = sorted_column(negative.held_out, best->feature);
+  result.condition =
+      Condition::feature_above(sae, best->feature, result.threshold, {.point = {}, .release = 0, .sticky = true});
+  const auto yes = sorted_column(positive.held_out, best->feature),
+             no = sorted_column(negative.held_out, best->feature);
   result.true_positive = share_above(yes, result.threshold);
   result.false_positive = share_above(no, result.threshold);
   result.held_out_positive = static_cast<std::int64_t>(yes.size());
@@ -95,10 +100,18 @@ AutoConditional auto_conditional(Session& session, const Sae& sae, std::span<con
 nlohmann::json AutoConditional::to_json() const {
   nlohmann::json curve = nlohmann::json::array();
   for (const auto& point : roc)
-    curve.push_back({{"threshold", point.threshold}, {"true_positive", point.true_positive}, {"false_positive", point.false_positive}});
-  return {{"condition", condition.describe()}, {"feature", feature.feature}, {"threshold", threshold}, {"auroc", auroc},
-          {"true_positive", true_positive}, {"false_positive", false_positive}, {"held_out_positive", held_out_positive},
-          {"held_out_negative", held_out_negative}, {"roc", curve}};
+    curve.push_back({{"threshold", point.threshold},
+                     {"true_positive", point.true_positive},
+                     {"false_positive", point.false_positive}});
+  return {{"condition", condition.describe()},
+          {"feature", feature.feature},
+          {"threshold", threshold},
+          {"auroc", auroc},
+          {"true_positive", true_positive},
+          {"false_positive", false_positive},
+          {"held_out_positive", held_out_positive},
+          {"held_out_negative", held_out_negative},
+          {"roc", curve}};
 }
 
 }  // namespace steer

@@ -26,7 +26,8 @@ constexpr double least_output_score = 0.02;
 /// How hard it is nudged to find out, in units of its maximum activation.
 constexpr double probe_strength = 4;
 
-std::vector<TokenizedText> after_plain_prompts(const std::vector<PromptPair>& prompts, const std::vector<Answer>& answers) {
+std::vector<TokenizedText> after_plain_prompts(const std::vector<PromptPair>& prompts,
+                                               const std::vector<Answer>& answers) {
   std::vector<TokenizedText> texts;
   for (const Answer& answer : answers) {
     if (answer.ids.empty() || answer.loops) continue;
@@ -54,7 +55,8 @@ std::vector<AutoSteerCandidate> candidates_of(const std::vector<FeatureContrast>
                                               const at::Tensor& negative, const Evidence& evidence, const Sae& sae,
                                               const AutoSteerOptions& options) {
   const at::Tensor rows = sae.W_dec().cpu();
-  const at::Tensor along = (at::mv(rows, evidence.residual_asked - evidence.residual_other) / rows.norm(2, 1).clamp_min(1e-12)).contiguous();
+  const at::Tensor along =
+      (at::mv(rows, evidence.residual_asked - evidence.residual_other) / rows.norm(2, 1).clamp_min(1e-12)).contiguous();
   std::vector<FeatureContrast> active;
   for (const auto& found : ranked)
     if (found.standardised > 0 && !found.always_on) active.push_back(found);
@@ -67,16 +69,20 @@ std::vector<AutoSteerCandidate> candidates_of(const std::vector<FeatureContrast>
     }
   };
   take(active);
-  std::ranges::stable_sort(active, std::greater{}, [&](const auto& found) { return along.data_ptr<float>()[found.feature]; });
+  std::ranges::stable_sort(active, std::greater{},
+                           [&](const auto& found) { return along.data_ptr<float>()[found.feature]; });
   take(active);
   // The interval only for those: it is what costs.
   std::vector<AutoSteerCandidate> candidates;
   if (picked.empty()) return candidates;
   const at::Tensor index = at::tensor(picked);
-  for (auto found : contrast(positive.index_select(1, index), negative.index_select(1, index), {.limit = 0, .bootstrap = 200, .seed = options.seed})) {
+  for (auto found : contrast(positive.index_select(1, index), negative.index_select(1, index),
+                             {.limit = 0, .bootstrap = 200, .seed = options.seed})) {
     found.feature = picked[static_cast<std::size_t>(found.feature)];
     candidates.push_back({.feature = found.feature, .label = {}, .contrast = found, .dropped = {}});
-    if (found.auroc_low <= 0.5) candidates.back().dropped = fmt::format("contrast not clear of chance (AUROC {:.2f}, low {:.2f})", found.auroc, found.auroc_low);
+    if (found.auroc_low <= 0.5)
+      candidates.back().dropped =
+          fmt::format("contrast not clear of chance (AUROC {:.2f}, low {:.2f})", found.auroc, found.auroc_low);
   }
   return candidates;
 }
@@ -106,14 +112,16 @@ std::vector<Answer> answer_all(const Model& model, const AutoSteerOptions& optio
   std::vector<GenerateRequest> requests;
   for (std::size_t p = 0; p < prompts.size(); ++p)
     requests.push_back({.ids = prompts[p], .steering = {}, .seed = derive_seed(options.seed, purpose, p)});
-  const auto results = generate(model, requests, {.sampling = options.sampling, .max_tokens = options.max_tokens, .batch = options.batch});
+  const auto results = generate(
+      model, requests, {.sampling = options.sampling, .max_tokens = options.max_tokens, .batch = options.batch});
   std::vector<Answer> answers;
   for (std::size_t p = 0; p < results.size(); ++p)
     answers.push_back({p, results[p].ids, results[p].finish != FinishReason::length, loops(results[p].ids)});
   return answers;
 }
 
-std::vector<Reading> read_each(const Model& model, const std::vector<PromptPair>& prompts, std::span<const Answer> answers) {
+std::vector<Reading> read_each(const Model& model, const std::vector<PromptPair>& prompts,
+                               std::span<const Answer> answers) {
   std::vector<ScoreRequest> requests;
   for (const Answer& answer : answers) {
     if (answer.ids.empty()) continue;
@@ -129,7 +137,8 @@ std::vector<Reading> read_each(const Model& model, const std::vector<PromptPair>
   for (std::size_t i = 0; i < answers.size(); ++i) {
     if (answers[i].ids.empty()) continue;
     const double asked = scores[next].log_probability, plain = scores[next + 1].log_probability;
-    readings[i] = {1 / (1 + std::exp(plain - asked)), -std::max(asked, plain) / static_cast<double>(answers[i].ids.size())};
+    readings[i] = {1 / (1 + std::exp(plain - asked)),
+                   -std::max(asked, plain) / static_cast<double>(answers[i].ids.size())};
     next += 2;
   }
   return readings;
@@ -151,16 +160,22 @@ std::vector<ScreenResult> screen(const Model& model, const AutoSteerOptions& opt
   for (const Steering& steering : steerings)
     for (std::size_t p = 0; p < prompts; ++p)
       requests.push_back({evidence.prompts[p].plain, steering, derive_seed(options.seed, "screen", p)});
-  const auto results = generate(model, requests, {.sampling = options.sampling, .max_tokens = std::min(screen_tokens, options.max_tokens), .batch = options.batch});
+  const auto results = generate(model, requests,
+                                {.sampling = options.sampling,
+                                 .max_tokens = std::min(screen_tokens, options.max_tokens),
+                                 .batch = options.batch});
   std::vector<Answer> answers;
-  for (std::size_t i = 0; i < results.size(); ++i) answers.push_back({i % prompts, results[i].ids, true, loops(results[i].ids)});
+  for (std::size_t i = 0; i < results.size(); ++i)
+    answers.push_back({i % prompts, results[i].ids, true, loops(results[i].ids)});
   const auto readings = read_each(model, evidence.prompts, answers);
   std::vector<ScreenResult> screened(steerings.size());
   for (std::size_t i = 0; i < results.size(); ++i) {
     screened[i / prompts].behaviour += readings[i].posterior / static_cast<double>(prompts);
     screened[i / prompts].loops += answers[i].loops / static_cast<double>(prompts);
   }
-  for (auto& result : screened) result.behaviour = (result.behaviour - evidence.unsteered.posterior) / (evidence.asked.posterior - evidence.unsteered.posterior);
+  for (auto& result : screened)
+    result.behaviour =
+        (result.behaviour - evidence.unsteered.posterior) / (evidence.asked.posterior - evidence.unsteered.posterior);
   return screened;
 }
 
@@ -184,7 +199,8 @@ Evidence gather_evidence(Session& session, const Sae& sae, const AutoSteerOption
   evidence.asked = read(model, evidence.prompts, asked);
 
   // Read without the request: what steering must bring about is the answer's own state, not the memory of being asked.
-  const auto positive = after_plain_prompts(evidence.prompts, asked), negative = after_plain_prompts(evidence.prompts, others);
+  const auto positive = after_plain_prompts(evidence.prompts, asked),
+             negative = after_plain_prompts(evidence.prompts, others);
   if (positive.size() < 2 || negative.size() < 2) return evidence;
   at::Tensor largest = at::zeros({sae.d_sae()}, at::kFloat);
   const auto pooled = [&](const std::vector<TokenizedText>& texts, at::Tensor& residual) {
@@ -208,12 +224,15 @@ Evidence gather_evidence(Session& session, const Sae& sae, const AutoSteerOption
   std::vector<Steering> alone;
   for (auto& candidate : evidence.candidates) {
     candidate.label = options.label ? options.label(candidate.feature) : "";
-    candidate.max_activation = options.max_activation ? options.max_activation(candidate.feature) : largest[candidate.feature].item<double>();
+    candidate.max_activation =
+        options.max_activation ? options.max_activation(candidate.feature) : largest[candidate.feature].item<double>();
     candidate.attribution = effect[candidate.feature].item<double>();
     if (candidate.dropped.empty() && !(candidate.max_activation > 0)) candidate.dropped = "maximum activation unknown";
     if (candidate.dropped.empty())
       alone.push_back(Steering().nudge(sae, candidate.feature, probe_strength,
-                                       {.scope = {.where = Where::onset, .count = 8}, .unit = Unit::max_activation, .max_activation = candidate.max_activation}));
+                                       {.scope = {.where = Where::onset, .count = 8},
+                                        .unit = Unit::max_activation,
+                                        .max_activation = candidate.max_activation}));
   }
   const auto scores = screen(model, options, evidence, alone);
   std::size_t next = 0;
@@ -221,13 +240,15 @@ Evidence gather_evidence(Session& session, const Sae& sae, const AutoSteerOption
     if (!candidate.dropped.empty()) continue;
     candidate.output_score = scores[next++].behaviour;
     if (candidate.output_score < least_output_score)
-      candidate.dropped = fmt::format("marks the behaviour but does not cause it (nudged alone it gains {:.2f})", candidate.output_score);
+      candidate.dropped = fmt::format("marks the behaviour but does not cause it (nudged alone it gains {:.2f})",
+                                      candidate.output_score);
   }
   std::ranges::stable_sort(evidence.candidates, [](const auto& a, const auto& b) {
     if (a.dropped.empty() != b.dropped.empty()) return a.dropped.empty();
     return a.output_score > b.output_score;
   });
-  evidence.usable = static_cast<std::size_t>(std::ranges::count_if(evidence.candidates, [](const auto& c) { return c.dropped.empty(); }));
+  evidence.usable = static_cast<std::size_t>(
+      std::ranges::count_if(evidence.candidates, [](const auto& c) { return c.dropped.empty(); }));
   return evidence;
 }
 

@@ -36,7 +36,8 @@ struct Reading {
 };
 Reading read(const Model& model, const std::vector<PromptPair>& prompts, std::span<const Answer> answers);
 /// One reading an answer.
-std::vector<Reading> read_each(const Model& model, const std::vector<PromptPair>& prompts, std::span<const Answer> answers);
+std::vector<Reading> read_each(const Model& model, const std::vector<PromptPair>& prompts,
+                               std::span<const Answer> answers);
 
 double mean_of(const std::vector<double>& values);
 
@@ -54,8 +55,8 @@ struct Evidence {
   at::Tensor residual_asked, residual_other;   ///< [d_in], means over answers
 };
 
-/// Behaviour on the first tokens of a few answers under each steering, as a share of what asking gains, and the share of
-/// these that loop. All steerings run in one batch.
+/// Behaviour on the first tokens of a few answers under each steering, as a share of what asking gains, and the share
+/// of these that loop. All steerings run in one batch.
 struct ScreenResult {
   double behaviour = 0, loops = 0;
 };

@@ -45,7 +45,9 @@ void bootstrap(FeatureContrast& result, const std::vector<float>& positive, cons
   std::vector<double> values(static_cast<std::size_t>(options.bootstrap));
   for (double& value : values) value = auroc_of(resample(positive, rng), resample(negative, rng));
   std::ranges::sort(values);
-  const auto quantile = [&](double q) { return values[static_cast<std::size_t>(std::lround(q * static_cast<double>(values.size() - 1)))]; };
+  const auto quantile = [&](double q) {
+    return values[static_cast<std::size_t>(std::lround(q * static_cast<double>(values.size() - 1)))];
+  };
   result.auroc_low = quantile((1 - options.confidence) / 2);
   result.auroc_high = quantile((1 + options.confidence) / 2);
 }
@@ -56,12 +58,14 @@ std::vector<FeatureContrast> contrast(const at::Tensor& positive_rows, const at:
                                       const ContrastOptions& options) {
   constexpr auto where = "contrast";
   require(positive_rows.dim() == 2 && negative_rows.dim() == 2 && positive_rows.size(1) == negative_rows.size(1),
-          ErrorCode::shape, where, "expected two tensors [texts, features] of equal width but got {} and {} dimensions, {} and {} features",
+          ErrorCode::shape, where,
+          "expected two tensors [texts, features] of equal width but got {} and {} dimensions, {} and {} features",
           positive_rows.dim(), negative_rows.dim(), positive_rows.size(-1), negative_rows.size(-1));
   require(positive_rows.size(0) >= 2 && negative_rows.size(0) >= 2, ErrorCode::argument, where,
           "expected at least two texts in each set but got {} and {}", positive_rows.size(0), negative_rows.size(0));
   require(options.bootstrap >= 0 && options.limit >= 0 && options.confidence > 0 && options.confidence < 1,
-          ErrorCode::argument, where, "expected a bootstrap and limit of 0 or more and a confidence in (0, 1) but got {}, {}, {}",
+          ErrorCode::argument, where,
+          "expected a bootstrap and limit of 0 or more and a confidence in (0, 1) but got {}, {}, {}",
           options.bootstrap, options.limit, options.confidence);
   const at::Tensor positive = positive_rows.to(at::kCPU, at::kFloat), negative = negative_rows.to(at::kCPU, at::kFloat);
   require(!at::equal(positive, negative), ErrorCode::argument, where,
@@ -73,7 +77,8 @@ std::vector<FeatureContrast> contrast(const at::Tensor& positive_rows, const at:
   const at::Tensor difference = mean1 - mean2;
   // A feature constant within both sets has no spread to standardise by: it ranks by the difference alone, scaled so
   // that a perfect separator beats any other.
-  const at::Tensor standardised = at::where(pooled > 1e-8, difference / pooled.clamp_min(1e-8), difference.sign() * 1e3).contiguous();
+  const at::Tensor standardised =
+      at::where(pooled > 1e-8, difference / pooled.clamp_min(1e-8), difference.sign() * 1e3).contiguous();
   const at::Tensor active1 = positive.ne(0).to(at::kFloat).mean(0).contiguous();
   const at::Tensor active2 = negative.ne(0).to(at::kFloat).mean(0).contiguous();
 
@@ -87,7 +92,8 @@ std::vector<FeatureContrast> contrast(const at::Tensor& positive_rows, const at:
     if (always_on(a) != always_on(b)) return always_on(b);
     return std::abs(d[a]) > std::abs(d[b]);
   });
-  if (options.limit > 0 && static_cast<std::int64_t>(order.size()) > options.limit) order.resize(static_cast<std::size_t>(options.limit));
+  if (options.limit > 0 && static_cast<std::int64_t>(order.size()) > options.limit)
+    order.resize(static_cast<std::size_t>(options.limit));
 
   const at::Tensor m1 = mean1.contiguous(), m2 = mean2.contiguous();
   std::vector<FeatureContrast> results;

@@ -21,15 +21,16 @@ std::string dump(const nlohmann::json& json) {
 const InspectedFeature& Inspection::feature(std::int64_t index) const {
   for (const auto& candidate : features)
     if (candidate.feature == index) return candidate;
-  fail(ErrorCode::argument, "Inspection::feature", "expected one of the {} listed features but got {}; raise InspectOptions::top_features",
-       features.size(), index);
+  fail(ErrorCode::argument, "Inspection::feature",
+       "expected one of the {} listed features but got {}; raise InspectOptions::top_features", features.size(), index);
 }
 
 Inspection inspect(Session& session, const Sae& sae, std::span<const std::int64_t> ids, const InspectOptions& options) {
   constexpr auto where = "inspect";
   require(!ids.empty(), ErrorCode::argument, where, "expected a text of at least one token but it is empty");
   require(options.top_features > 0 && options.top_per_token > 0, ErrorCode::argument, where,
-          "expected limits of at least 1 but got top_features {} and top_per_token {}", options.top_features, options.top_per_token);
+          "expected limits of at least 1 but got top_features {} and top_per_token {}", options.top_features,
+          options.top_per_token);
   const Model& model = session.model();
   const std::int64_t tokens = static_cast<std::int64_t>(ids.size());
   const TokenizedText text{.ids = {ids.begin(), ids.end()}};
@@ -42,9 +43,12 @@ Inspection inspect(Session& session, const Sae& sae, std::span<const std::int64_
   const auto [values, indices] = f.topk(std::min(options.top_per_token, f.size(1)), 1);
   for (std::int64_t t = 0; t < tokens; ++t) {
     const std::int64_t id = ids[static_cast<std::size_t>(t)];
-    InspectedToken token{.id = id, .text = model.has_tokenizer() ? model.tokenizer().decode({&id, 1}) : fmt::format("<{}>", id), .top = {}};
+    InspectedToken token{.id = id,
+                         .text = model.has_tokenizer() ? model.tokenizer().decode({&id, 1}) : fmt::format("<{}>", id),
+                         .top = {}};
     for (std::int64_t k = 0; k < values.size(1); ++k)
-      if (const double value = values[t][k].item<double>(); value > 0) token.top.push_back({indices[t][k].item<std::int64_t>(), value});
+      if (const double value = values[t][k].item<double>(); value > 0)
+        token.top.push_back({indices[t][k].item<std::int64_t>(), value});
     result.tokens.push_back(std::move(token));
   }
   const auto [largest, order] = f.amax(0).topk(std::min(options.top_features, f.size(1)));
@@ -62,20 +66,31 @@ Inspection inspect(Session& session, const Sae& sae, std::span<const std::int64_
   return result;
 }
 
-Inspection inspect(Session& session, const Sae& sae, const std::vector<Message>& conversation, const InspectOptions& options) {
-  return inspect(session, sae, session.model().chat().render(conversation, {.generation_prompt = false, .parse_special_in_content = false, .date = {}}).ids, options);
+Inspection inspect(Session& session, const Sae& sae, const std::vector<Message>& conversation,
+                   const InspectOptions& options) {
+  return inspect(session, sae,
+                 session.model()
+                     .chat()
+                     .render(conversation, {.generation_prompt = false, .parse_special_in_content = false, .date = {}})
+                     .ids,
+                 options);
 }
 
 nlohmann::json Inspection::to_json() const {
-  nlohmann::json json{{"hook_point", hook_point}, {"tokens", nlohmann::json::array()}, {"features", nlohmann::json::array()}};
+  nlohmann::json json{
+      {"hook_point", hook_point}, {"tokens", nlohmann::json::array()}, {"features", nlohmann::json::array()}};
   for (const auto& token : tokens) {
     nlohmann::json top = nlohmann::json::array();
     for (const auto& [feature, value] : token.top) top.push_back({{"feature", feature}, {"value", value}});
     json["tokens"].push_back({{"id", token.id}, {"text", token.text}, {"top", std::move(top)}});
   }
   for (const auto& f : features)
-    json["features"].push_back({{"feature", f.feature}, {"label", f.label}, {"mean", f.mean}, {"max", f.max},
-                                {"active", f.active}, {"activations", f.activations}});
+    json["features"].push_back({{"feature", f.feature},
+                                {"label", f.label},
+                                {"mean", f.mean},
+                                {"max", f.max},
+                                {"active", f.active},
+                                {"activations", f.activations}});
   return json;
 }
 
@@ -143,14 +158,16 @@ data.features.forEach((feature, i) => {{
   if (i === 0) show(feature, button);
 }});
 </script></body></html>
-)html", heading, data);
+)html",
+                     heading, data);
 }
 
 void Inspection::write(const std::filesystem::path& file) const {
   std::ofstream out(file, std::ios::binary);
   out << (file.extension() == ".json" ? dump(to_json()) : to_html());
   out.close();
-  require(out.good(), ErrorCode::io, "Inspection::write", "expected to write {} but it failed; is there space, may it be written?", file.string());
+  require(out.good(), ErrorCode::io, "Inspection::write",
+          "expected to write {} but it failed; is there space, may it be written?", file.string());
 }
 
 }  // namespace steer

@@ -9,7 +9,8 @@ namespace steer {
 namespace {
 
 void check(const Sae& sae, std::int64_t feature, std::int64_t top, std::string_view where) {
-  require(feature >= 0 && feature < sae.d_sae(), ErrorCode::argument, where, "expected a feature in [0, {}) but got {}", sae.d_sae(), feature);
+  require(feature >= 0 && feature < sae.d_sae(), ErrorCode::argument, where, "expected a feature in [0, {}) but got {}",
+          sae.d_sae(), feature);
   require(top > 0, ErrorCode::argument, where, "expected at least one neighbour but got {}", top);
 }
 
@@ -17,7 +18,8 @@ std::vector<Neighbour> best(at::Tensor similarity, std::int64_t feature, std::in
   similarity[feature] = -2;
   const auto [values, indices] = similarity.topk(std::min(top, similarity.numel() - 1));
   std::vector<Neighbour> found;
-  for (std::int64_t i = 0; i < indices.numel(); ++i) found.push_back({indices[i].item<std::int64_t>(), values[i].item<double>()});
+  for (std::int64_t i = 0; i < indices.numel(); ++i)
+    found.push_back({indices[i].item<std::int64_t>(), values[i].item<double>()});
   return found;
 }
 
@@ -31,8 +33,9 @@ std::vector<Neighbour> neighbours_by_decoder(const Sae& sae, std::int64_t featur
   return best(at::mv(rows, row / norms[feature]) / norms, feature, top);
 }
 
-std::vector<Neighbour> neighbours_by_coactivation(Session& session, const Sae& sae, std::span<const TokenizedText> texts,
-                                                  std::int64_t feature, std::int64_t top) {
+std::vector<Neighbour> neighbours_by_coactivation(Session& session, const Sae& sae,
+                                                  std::span<const TokenizedText> texts, std::int64_t feature,
+                                                  std::int64_t top) {
   constexpr auto where = "neighbours_by_coactivation";
   check(sae, feature, top, where);
   at::Tensor active = at::zeros({sae.d_sae()}, at::kDouble), both = active.clone();
@@ -45,7 +48,8 @@ std::vector<Neighbour> neighbours_by_coactivation(Session& session, const Sae& s
   });
   const double own = active[feature].item<double>();
   require(own > 0 && own < tokens, ErrorCode::argument, where,
-          "expected texts on some of whose {} tokens feature {} is active but it is active on {}", tokens, feature, own);
+          "expected texts on some of whose {} tokens feature {} is active but it is active on {}", tokens, feature,
+          own);
   const at::Tensor spread = (active * (tokens - active) * (own * (tokens - own))).sqrt().clamp_min(1e-12);
   return best((both * tokens - active * own) / spread, feature, top);
 }

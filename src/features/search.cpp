@@ -14,7 +14,8 @@ constexpr double prefix_weight = 0.5;
 
 /// Bytes of other scripts count as letters: words in UTF-8 stay whole.
 bool in_word(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || static_cast<unsigned char>(c) >= 0x80;
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+         static_cast<unsigned char>(c) >= 0x80;
 }
 
 char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
@@ -90,12 +91,15 @@ std::vector<LabelHit> search_labels(const FeatureLabels& labels, std::string_vie
     }
     hits.push_back({feature, score, std::string(labels.label(feature))});
   }
-  const auto order = [](const LabelHit& x, const LabelHit& y) { return x.score != y.score ? x.score > y.score : x.feature < y.feature; };
+  const auto order = [](const LabelHit& x, const LabelHit& y) {
+    return x.score != y.score ? x.score > y.score : x.feature < y.feature;
+  };
   std::ranges::sort(hits, order);
 
   std::int64_t index = -1;
   const auto* end = query.data() + query.size();
-  if (auto [rest, error] = std::from_chars(query.data(), end, index); error == std::errc() && rest == end && index >= 0 && index < labels.size()) {
+  if (auto [rest, error] = std::from_chars(query.data(), end, index);
+      error == std::errc() && rest == end && index >= 0 && index < labels.size()) {
     std::erase_if(hits, [&](const LabelHit& hit) { return hit.feature == index; });
     hits.insert(hits.begin(), {index, hits.empty() ? 1.0 : hits.front().score + 1, std::string(labels.label(index))});
   }

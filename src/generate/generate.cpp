@@ -25,10 +25,14 @@ bool looks_at_prompt(const Steering& steering) {
 std::string_view end_of_turn(ChatFormat format) {
   switch (format) {
     case ChatFormat::llama3:
-    case ChatFormat::llama3_1: return "<|eot_id|>";
-    case ChatFormat::gemma: return "<end_of_turn>";
-    case ChatFormat::chatml: return "<|im_end|>";
-    default: return "";
+    case ChatFormat::llama3_1:
+      return "<|eot_id|>";
+    case ChatFormat::gemma:
+      return "<end_of_turn>";
+    case ChatFormat::chatml:
+      return "<|im_end|>";
+    default:
+      return "";
   }
 }
 
@@ -44,21 +48,26 @@ std::set<std::int64_t> stop_ids(const Model& model, const GenerateOptions& optio
 void check(const Model& model, std::span<const GenerateRequest> requests, const GenerateOptions& options) {
   constexpr auto where = "generate";
   detail::check(options.sampling, where);
-  require(options.max_tokens > 0, ErrorCode::argument, where, "expected max_tokens of at least 1 but got {}", options.max_tokens);
-  require(options.batch > 0, ErrorCode::argument, where, "expected a batch of at least 1 row but got {}", options.batch);
+  require(options.max_tokens > 0, ErrorCode::argument, where, "expected max_tokens of at least 1 but got {}",
+          options.max_tokens);
+  require(options.batch > 0, ErrorCode::argument, where, "expected a batch of at least 1 row but got {}",
+          options.batch);
   require(options.stop.empty() || model.has_tokenizer(), ErrorCode::config, where,
           "expected a model with a tokenizer for stop strings but got one without; use stop_ids");
   for (const auto& stop : options.stop)
-    require(!stop.empty(), ErrorCode::argument, where, "expected stop strings of at least one byte but got an empty one");
+    require(!stop.empty(), ErrorCode::argument, where,
+            "expected stop strings of at least one byte but got an empty one");
   const auto vocabulary = model.config().vocab_size, context = model.config().context;
   for (std::size_t r = 0; r < requests.size(); ++r) {
     const auto& ids = requests[r].ids;
     require(!ids.empty(), ErrorCode::argument, where, "expected a prompt of at least one token but row {} is empty", r);
     require(static_cast<std::int64_t>(ids.size()) < context, ErrorCode::shape, where,
-            "expected prompts shorter than the context of {} tokens but row {} has {}; shorten it", context, r, ids.size());
+            "expected prompts shorter than the context of {} tokens but row {} has {}; shorten it", context, r,
+            ids.size());
     for (auto id : ids)
       require(id >= 0 && id < vocabulary, ErrorCode::argument, where,
-              "expected token ids in [0, {}) but row {} holds {}; was it made by another model's tokenizer?", vocabulary, r, id);
+              "expected token ids in [0, {}) but row {} holds {}; was it made by another model's tokenizer?",
+              vocabulary, r, id);
   }
 }
 
@@ -75,9 +84,14 @@ struct Row {
 class Generation {
  public:
   Generation(const Model& model, std::span<const GenerateRequest> requests, const GenerateOptions& options)
-      : model_(model), requests_(requests), options_(options), stop_ids_(stop_ids(model, options)),
-        steerings_(steerings(requests, options)), plan_(SteeringPlan::compile(model, steerings_)),
-        session_(model, {.batch_invariant = options.batch_invariant}), hooks_(plan_.attach(session_)),
+      : model_(model),
+        requests_(requests),
+        options_(options),
+        stop_ids_(stop_ids(model, options)),
+        steerings_(steerings(requests, options)),
+        plan_(SteeringPlan::compile(model, steerings_)),
+        session_(model, {.batch_invariant = options.batch_invariant}),
+        hooks_(plan_.attach(session_)),
         results_(requests.size()) {}
 
   std::vector<GenerateResult> run() {
@@ -152,9 +166,8 @@ class Generation {
       return finish(row, FinishReason::aborted);
     }
     const at::Tensor logits = device_logits.cpu();
-    const auto [id, log_probability] =
-        detail::draw_token({logits.data_ptr<float>(), static_cast<std::size_t>(logits.numel())}, row.history,
-                           options_.sampling, row.rng);
+    const auto [id, log_probability] = detail::draw_token(
+        {logits.data_ptr<float>(), static_cast<std::size_t>(logits.numel())}, row.history, options_.sampling, row.rng);
     if (stop_ids_.contains(id)) return finish(row, FinishReason::stop_token);
 
     row.history.push_back(id);
@@ -167,7 +180,8 @@ class Generation {
     }
     if (row.stops.stopped()) return finish(row, FinishReason::stop_string);
     if (static_cast<std::int64_t>(result.ids.size()) >= options_.max_tokens) return finish(row, FinishReason::length);
-    if (static_cast<std::int64_t>(row.history.size()) >= model_.config().context) return finish(row, FinishReason::context);
+    if (static_cast<std::int64_t>(row.history.size()) >= model_.config().context)
+      return finish(row, FinishReason::context);
     return true;
   }
 

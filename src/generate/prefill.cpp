@@ -31,8 +31,8 @@ class Trie {
   }
 
   void run() {
-    const auto shareable = static_cast<std::size_t>(
-        std::ranges::count_if(rows_, [](const PrefillRow& row) { return row.shareable; }));
+    const auto shareable =
+        static_cast<std::size_t>(std::ranges::count_if(rows_, [](const PrefillRow& row) { return row.shareable; }));
     split({0, shareable, 0, -1});
     for (std::size_t i = shareable; i < order_.size(); ++i) leaf(i, 0, -1);
     while (!inputs_.empty()) level();

@@ -12,9 +12,9 @@ namespace steer::detail {
 /// One row to be computed up to its prompt's end.
 struct PrefillRow {
   std::span<const std::int64_t> ids;
-  bool shareable = false;     ///< nothing edits its prompt, so a common prefix with another such row is computed once
-  SequenceId sequence = -1;   ///< out: holds the prompt
-  at::Tensor logits;          ///< out: [vocab], after the last prompt token
+  bool shareable = false;    ///< nothing edits its prompt, so a common prefix with another such row is computed once
+  SequenceId sequence = -1;  ///< out: holds the prompt
+  at::Tensor logits;         ///< out: [vocab], after the last prompt token
 };
 
 /// Told of each sequence when it comes to hold tokens of a row, before they are computed.

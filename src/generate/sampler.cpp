@@ -14,9 +14,7 @@ struct Candidate {
   float logit;
   std::int64_t id;
   /// Heap order: the likeliest on top, the lower id among equals.
-  bool operator<(const Candidate& other) const {
-    return logit != other.logit ? logit < other.logit : id > other.id;
-  }
+  bool operator<(const Candidate& other) const { return logit != other.logit ? logit < other.logit : id > other.id; }
 };
 
 /// log(sum(exp(logits))), in double. @throws Error(argument) for a NaN or nothing finite.
@@ -24,9 +22,10 @@ double log_sum_exp(std::span<const float> logits) {
   const float best = *std::max_element(logits.begin(), logits.end());
   double sum = 0;
   for (float logit : logits) sum += std::exp(static_cast<double>(logit) - best);
-  require(std::isfinite(best) && std::isfinite(sum), ErrorCode::argument, "generate",
-          "expected finite logits but got a NaN or an infinity (largest {}); check the weights and the steering's strength",
-          best);
+  require(
+      std::isfinite(best) && std::isfinite(sum), ErrorCode::argument, "generate",
+      "expected finite logits but got a NaN or an infinity (largest {}); check the weights and the steering's strength",
+      best);
   return best + std::log(sum);
 }
 

@@ -33,7 +33,10 @@ void check(const Model& model, std::span<const ScoreRequest> requests, std::stri
 class TailRunner {
  public:
   TailRunner(const Model& model, std::span<const ScoreRequest> requests, std::string_view where)
-      : requests_(requests), where_(where), plan_(SteeringPlan::compile(model, steerings(requests))), session_(model),
+      : requests_(requests),
+        where_(where),
+        plan_(SteeringPlan::compile(model, steerings(requests))),
+        session_(model),
         hooks_(plan_.attach(session_)) {}
 
   struct Row {
@@ -56,7 +59,8 @@ class TailRunner {
       }
       if (begin > 1) heads.push_back({sequence, ids.first(begin - 1), Phase::prompt});
       tails.push_back({sequence, ids.subspan(begin - 1, 1), Phase::prompt});
-      if (ids.size() - begin > 1) tails.push_back({sequence, ids.subspan(begin, ids.size() - begin - 1), Phase::generated});
+      if (ids.size() - begin > 1)
+        tails.push_back({sequence, ids.subspan(begin, ids.size() - begin - 1), Phase::generated});
     }
     if (!heads.empty()) session_.step(heads, Logits::none);
     const at::Tensor logits = session_.step(tails, Logits::all);
@@ -122,7 +126,8 @@ std::vector<TextScore> score(const Model& model, std::span<const ScoreRequest> r
     for (std::size_t r = begin; r < end; ++r) {
       const at::Tensor& tail = logits[r - begin];
       const at::Tensor targets =
-          at::tensor(std::vector<std::int64_t>(requests[r].ids.begin() + requests[r].begin, requests[r].ids.end())).to(tail.device());
+          at::tensor(std::vector<std::int64_t>(requests[r].ids.begin() + requests[r].begin, requests[r].ids.end()))
+              .to(tail.device());
       const at::Tensor chosen = at::log_softmax(tail, -1).gather(1, targets.unsqueeze(1));
       results.push_back({chosen.sum(at::kDouble).item<double>(), runner.tail_tokens(r)});
     }
@@ -131,7 +136,8 @@ std::vector<TextScore> score(const Model& model, std::span<const ScoreRequest> r
   return results;
 }
 
-std::vector<double> kl_from_unsteered(const Model& model, std::span<const ScoreRequest> requests, const Progress& shown) {
+std::vector<double> kl_from_unsteered(const Model& model, std::span<const ScoreRequest> requests,
+                                      const Progress& shown) {
   check(model, requests, "kl_from_unsteered");
   if (requests.empty()) return {};
   c10::NoGradGuard no_grad;
@@ -146,8 +152,10 @@ std::vector<double> kl_from_unsteered(const Model& model, std::span<const ScoreR
     }
     const auto logits = runner.run(rows);
     for (std::size_t r = begin; r < end; ++r) {
-      const at::Tensor base = at::log_softmax(logits[2 * (r - begin)], -1), steered = at::log_softmax(logits[2 * (r - begin) + 1], -1);
-      results.push_back(((base - steered) * base.exp()).sum(at::kDouble).item<double>() / static_cast<double>(runner.tail_tokens(r)));
+      const at::Tensor base = at::log_softmax(logits[2 * (r - begin)], -1),
+                       steered = at::log_softmax(logits[2 * (r - begin) + 1], -1);
+      results.push_back(((base - steered) * base.exp()).sum(at::kDouble).item<double>() /
+                        static_cast<double>(runner.tail_tokens(r)));
     }
     progress.advance(static_cast<std::int64_t>(end - begin));
   });

@@ -49,9 +49,7 @@ inline std::optional<std::int64_t> element_count(std::span<const std::int64_t> s
   return empty ? 0 : extent;
 }
 
-inline std::string_view as_text(Bytes bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
+inline std::string_view as_text(Bytes bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
 inline Bytes as_bytes(std::string_view text) { return std::as_bytes(std::span(text.data(), text.size())); }
 
 /// A name from a file, fit for a message: in quotes, shortened, bytes outside printable ASCII escaped.
@@ -73,8 +71,8 @@ class ByteCursor {
   /// @throws Error(format) when fewer than `count` bytes are left.
   Bytes take(std::uint64_t count) {
     require(count <= left(), ErrorCode::format, where_,
-            "expected {} more bytes in {} but got {} (at byte {}); the file is cut off or damaged", count, what_, left(),
-            position_);
+            "expected {} more bytes in {} but got {} (at byte {}); the file is cut off or damaged", count, what_,
+            left(), position_);
     const auto part = bytes_.subspan(position_, static_cast<std::size_t>(count));
     position_ += part.size();
     return part;

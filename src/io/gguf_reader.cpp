@@ -16,7 +16,19 @@ constexpr std::string_view kWhere = "open_tensors";
 using Json = nlohmann::json;
 
 enum class ValueType : std::uint32_t {
-  u8, i8, u16, i16, u32, i32, f32, boolean, string, array, u64, i64, f64,
+  u8,
+  i8,
+  u16,
+  i16,
+  u32,
+  i32,
+  f32,
+  boolean,
+  string,
+  array,
+  u64,
+  i64,
+  f64,
 };
 
 // Values come as nlohmann::json, which takes far more memory than small values take in the file, and so do tensor
@@ -35,19 +47,32 @@ class HeaderParser {
 
   Json value(std::uint32_t type, int depth = 0) {
     switch (static_cast<ValueType>(type)) {
-      case ValueType::u8: return cursor_.read<std::uint8_t>();
-      case ValueType::i8: return cursor_.read<std::int8_t>();
-      case ValueType::u16: return cursor_.read<std::uint16_t>();
-      case ValueType::i16: return cursor_.read<std::int16_t>();
-      case ValueType::u32: return cursor_.read<std::uint32_t>();
-      case ValueType::i32: return cursor_.read<std::int32_t>();
-      case ValueType::u64: return cursor_.read<std::uint64_t>();
-      case ValueType::i64: return cursor_.read<std::int64_t>();
-      case ValueType::f32: return cursor_.read<float>();
-      case ValueType::f64: return cursor_.read<double>();
-      case ValueType::boolean: return boolean();
-      case ValueType::string: return string();
-      case ValueType::array: return array(depth);
+      case ValueType::u8:
+        return cursor_.read<std::uint8_t>();
+      case ValueType::i8:
+        return cursor_.read<std::int8_t>();
+      case ValueType::u16:
+        return cursor_.read<std::uint16_t>();
+      case ValueType::i16:
+        return cursor_.read<std::int16_t>();
+      case ValueType::u32:
+        return cursor_.read<std::uint32_t>();
+      case ValueType::i32:
+        return cursor_.read<std::int32_t>();
+      case ValueType::u64:
+        return cursor_.read<std::uint64_t>();
+      case ValueType::i64:
+        return cursor_.read<std::int64_t>();
+      case ValueType::f32:
+        return cursor_.read<float>();
+      case ValueType::f64:
+        return cursor_.read<double>();
+      case ValueType::boolean:
+        return boolean();
+      case ValueType::string:
+        return string();
+      case ValueType::array:
+        return array(depth);
     }
     fail(ErrorCode::format, kWhere, "expected a GGUF value type of 0 to 12 but got {} at byte {} ({})", type,
          cursor_.position(), file_);
@@ -77,8 +102,10 @@ class HeaderParser {
     const auto type = cursor_.read<std::uint32_t>();
     const auto count = cursor_.read<std::uint64_t>();
     if (count > cursor_.left() / least_size(type) || depth >= 4)
-      fail(ErrorCode::format, kWhere, "expected an array that fits the file, at most 4 deep, but got {} values of type {} at "
-           "byte {} ({})", count, type, cursor_.position(), file_);
+      fail(ErrorCode::format, kWhere,
+           "expected an array that fits the file, at most 4 deep, but got {} values of type {} at "
+           "byte {} ({})",
+           count, type, cursor_.position(), file_);
     charge(64 + static_cast<std::size_t>(count) * sizeof(Json));
     Json::array_t values;
     values.reserve(static_cast<std::size_t>(count));
@@ -100,7 +127,8 @@ class GgufReader final : public TensorReader {
     cursor.take(4);
     const auto version = cursor.read<std::uint32_t>();
     require(version == 2 || version == 3, ErrorCode::unsupported, kWhere,
-            "expected GGUF version 2 or 3 in little-endian order but got {:#x} ({}); convert it again with a newer llama.cpp",
+            "expected GGUF version 2 or 3 in little-endian order but got {:#x} ({}); convert it again with a newer "
+            "llama.cpp",
             version, name);
     const auto tensor_count = cursor.read<std::uint64_t>();
     const auto pair_count = cursor.read<std::uint64_t>();
@@ -108,8 +136,8 @@ class GgufReader final : public TensorReader {
     constexpr std::uint64_t least_tensor = 8 + 4 + 4 + 8, least_pair = 8 + 4 + 1;
     require(tensor_count <= kMaxTensors && tensor_count <= cursor.left() / least_tensor &&
                 pair_count <= cursor.left() / least_pair,
-            ErrorCode::format, kWhere, "expected counts that fit the file but got {} tensors and {} pairs ({})", tensor_count,
-            pair_count, name);
+            ErrorCode::format, kWhere, "expected counts that fit the file but got {} tensors and {} pairs ({})",
+            tensor_count, pair_count, name);
     HeaderParser parser(cursor, file_->bytes().size(), name);
     read_pairs(parser, cursor, pair_count, name);
     read_descriptions(parser, cursor, tensor_count, name);
@@ -127,8 +155,10 @@ class GgufReader final : public TensorReader {
     const auto& type = *types_[place_of(info)];
     if (type.dtype == at::ScalarType::Undefined)
       fail(ErrorCode::unsupported, "TensorReader::read",
-           "expected a quantisation among Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS but got {} (tensor {} "
-           "in {}); use another quantisation of this model", info.storage, quote(info.name), path_.string());
+           "expected a quantisation among Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS but got {} "
+           "(tensor {} "
+           "in {}); use another quantisation of this model",
+           info.storage, quote(info.name), path_.string());
     const auto all = bytes_of(info);
     if (!type.quantised()) {
       const auto rows = rows_of(all, info.shape, begin, end);
@@ -136,13 +166,15 @@ class GgufReader final : public TensorReader {
     }
     auto shape = info.shape;
     shape[0] = end - begin;
-    const auto values_a_row = info.shape[0] == 0 ? 0 : info.bytes / type.block_bytes * type.block_values / info.shape[0];
+    const auto values_a_row =
+        info.shape[0] == 0 ? 0 : info.bytes / type.block_bytes * type.block_values / info.shape[0];
     // Rows of a tensor with one dimension are single values, and a range of them need not end at a block's border.
     const auto first = begin * values_a_row, last = end * values_a_row;
     const auto first_block = first / type.block_values;
     const auto end_block = (last + type.block_values - 1) / type.block_values;
     auto out = at::empty({(end_block - first_block) * type.block_values}, at::kFloat);
-    dequantize(type, all.data() + first_block * type.block_bytes, end_block - first_block, out.mutable_data_ptr<float>());
+    dequantize(type, all.data() + first_block * type.block_bytes, end_block - first_block,
+               out.mutable_data_ptr<float>());
     if (out.numel() != last - first) out = out.narrow(0, first - first_block * type.block_values, last - first).clone();
     return out.view(shape);
   }
@@ -162,15 +194,16 @@ class GgufReader final : public TensorReader {
     }
     if (const auto it = metadata_.find("general.alignment"); it != metadata_.end()) {
       const bool valid = it->is_number_unsigned() && std::has_single_bit(it->get<std::uint64_t>());
-      require(valid && it->get<std::uint64_t>() >= 8 && it->get<std::uint64_t>() <= (1u << 30), ErrorCode::format, kWhere,
-              "expected general.alignment to be a power of two from 8 on but got {} ({})",
+      require(valid && it->get<std::uint64_t>() >= 8 && it->get<std::uint64_t>() <= (1u << 30), ErrorCode::format,
+              kWhere, "expected general.alignment to be a power of two from 8 on but got {} ({})",
               it->is_number_unsigned() ? it->get<std::uint64_t>() : 0, name);
       alignment_ = it->get<std::int64_t>();
     }
   }
 
   void read_descriptions(HeaderParser& parser, ByteCursor& cursor, std::uint64_t count, const std::string& file) {
-    parser.charge(static_cast<std::size_t>(count) * (sizeof(TensorInfo) + sizeof(GgmlType*) + 2 * sizeof(std::uint64_t)));
+    parser.charge(static_cast<std::size_t>(count) *
+                  (sizeof(TensorInfo) + sizeof(GgmlType*) + 2 * sizeof(std::uint64_t)));
     infos_.reserve(static_cast<std::size_t>(count));
     types_.reserve(static_cast<std::size_t>(count));
     begins_.reserve(static_cast<std::size_t>(count));
@@ -188,14 +221,15 @@ class GgufReader final : public TensorReader {
       const auto type_id = cursor.read<std::uint32_t>();
       const auto* type = find_ggml_type(type_id);
       if (!type)
-        fail(ErrorCode::unsupported, kWhere, "expected a tensor type that ggml defines but got {} (tensor {} in {})", type_id,
-             quote(info.name), file);
+        fail(ErrorCode::unsupported, kWhere, "expected a tensor type that ggml defines but got {} (tensor {} in {})",
+             type_id, quote(info.name), file);
       const auto values = element_count(info.shape);
       const auto row = info.shape.empty() ? 1 : info.shape.back();
       const auto bytes = values ? checked_multiply(*values / type->block_values, type->block_bytes) : std::nullopt;
       if (!bytes || row % type->block_values != 0)
-        fail(ErrorCode::format, kWhere, "expected a shape that fits blocks of {} values but got {} of {} (tensor {} in {})",
-             type->block_values, shape_text(info.shape), type->name, quote(info.name), file);
+        fail(ErrorCode::format, kWhere,
+             "expected a shape that fits blocks of {} values but got {} of {} (tensor {} in {})", type->block_values,
+             shape_text(info.shape), type->name, quote(info.name), file);
       info.storage = type->name;
       info.dtype = type->dtype;
       info.bytes = *bytes;
@@ -220,8 +254,10 @@ class GgufReader final : public TensorReader {
       const auto begin = begins_[place], bytes = static_cast<std::uint64_t>(infos_[place].bytes);
       if (begin % alignment != 0 || begin < end || begin > available || bytes > available - begin)
         fail(ErrorCode::format, kWhere,
-             "expected aligned tensor data that do not overlap, within {} bytes, but got {} bytes at {} (tensor {} in {}); the "
-             "file is cut off or damaged", available, bytes, begin, quote(infos_[place].name), file);
+             "expected aligned tensor data that do not overlap, within {} bytes, but got {} bytes at {} (tensor {} in "
+             "{}); the "
+             "file is cut off or damaged",
+             available, bytes, begin, quote(infos_[place].name), file);
       end = begin + bytes;
     }
     data_ = available ? file_->bytes().subspan(header_end) : Bytes{};
@@ -243,7 +279,8 @@ class GgufReader final : public TensorReader {
 
 }  // namespace
 
-std::shared_ptr<const TensorReader> open_gguf(const std::filesystem::path& path, std::shared_ptr<const MappedFile> file) {
+std::shared_ptr<const TensorReader> open_gguf(const std::filesystem::path& path,
+                                              std::shared_ptr<const MappedFile> file) {
   return std::make_shared<GgufReader>(path, std::move(file));
 }
 

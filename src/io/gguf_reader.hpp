@@ -7,6 +7,7 @@
 namespace steer::detail {
 
 /// A GGUF file, version 2 or 3.
-std::shared_ptr<const TensorReader> open_gguf(const std::filesystem::path& path, std::shared_ptr<const MappedFile> file);
+std::shared_ptr<const TensorReader> open_gguf(const std::filesystem::path& path,
+                                              std::shared_ptr<const MappedFile> file);
 
 }  // namespace steer::detail

@@ -33,17 +33,23 @@ void put_text(std::string& out, std::string_view text) {
 
 std::uint32_t type_of(const Json& value, const std::string& key) {
   switch (value.type()) {
-    case Json::value_t::string: return kString;
-    case Json::value_t::boolean: return kBool;
-    case Json::value_t::number_float: return kF32;
-    case Json::value_t::number_unsigned: return value.get<std::uint64_t>() <= UINT32_MAX ? kU32 : kU64;
+    case Json::value_t::string:
+      return kString;
+    case Json::value_t::boolean:
+      return kBool;
+    case Json::value_t::number_float:
+      return kF32;
+    case Json::value_t::number_unsigned:
+      return value.get<std::uint64_t>() <= UINT32_MAX ? kU32 : kU64;
     case Json::value_t::number_integer: {
       const auto number = value.get<std::int64_t>();
       if (number >= 0) return number <= std::int64_t{UINT32_MAX} ? kU32 : kU64;
       return number >= INT32_MIN ? kI32 : kI64;
     }
-    case Json::value_t::array: return kArray;
-    default: break;
+    case Json::value_t::array:
+      return kArray;
+    default:
+      break;
   }
   fail(ErrorCode::argument, kWhere, "expected a string, bool, number or array but got {} (key {})", value.type_name(),
        detail::quote(key));
@@ -65,18 +71,25 @@ std::uint32_t element_type(const Json& array, const std::string& key) {
 
 void put_value(std::string& out, const Json& value, std::uint32_t type, const std::string& key) {
   switch (type) {
-    case kString: return put_text(out, value.get_ref<const std::string&>());
-    case kBool: return put<std::uint8_t>(out, value.get<bool>());
-    case kF32: return put(out, value.get<float>());
-    case kU32: return put(out, value.get<std::uint32_t>());
-    case kI32: return put(out, value.get<std::int32_t>());
+    case kString:
+      return put_text(out, value.get_ref<const std::string&>());
+    case kBool:
+      return put<std::uint8_t>(out, value.get<bool>());
+    case kF32:
+      return put(out, value.get<float>());
+    case kU32:
+      return put(out, value.get<std::uint32_t>());
+    case kI32:
+      return put(out, value.get<std::int32_t>());
     case kU64:
       require(value.is_number_unsigned() || value.get<std::int64_t>() >= 0, ErrorCode::argument, kWhere,
               "expected integers that one 64-bit type holds but got both negative ones and more than 2^63 (key {})",
               detail::quote(key));
       return put(out, value.get<std::uint64_t>());
-    case kI64: return put(out, value.get<std::int64_t>());
-    default: break;
+    case kI64:
+      return put(out, value.get<std::int64_t>());
+    default:
+      break;
   }
   const auto element = element_type(value, key);
   put(out, element);
@@ -86,7 +99,8 @@ void put_value(std::string& out, const Json& value, std::uint32_t type, const st
 
 const detail::GgmlType& ggml_type_of(const at::Tensor& tensor, const std::string& name) {
   for (std::uint32_t id = 0; id <= 30; ++id)
-    if (const auto* type = detail::find_ggml_type(id); type && !type->quantised() && type->dtype == tensor.scalar_type())
+    if (const auto* type = detail::find_ggml_type(id);
+        type && !type->quantised() && type->dtype == tensor.scalar_type())
       return *type;
   fail(ErrorCode::argument, kWhere, "expected a type that GGUF has but got {} (tensor {})",
        c10::toString(tensor.scalar_type()), detail::quote(name));
@@ -98,8 +112,8 @@ std::int64_t padded(std::int64_t bytes) { return (bytes + kAlignment - 1) / kAli
 
 void save_gguf(const std::filesystem::path& path, const Json& metadata,
                const std::vector<std::pair<std::string, at::Tensor>>& tensors) {
-  require(metadata.is_object() || metadata.is_null(), ErrorCode::argument, kWhere, "expected metadata as an object but got {}",
-          metadata.type_name());
+  require(metadata.is_object() || metadata.is_null(), ErrorCode::argument, kWhere,
+          "expected metadata as an object but got {}", metadata.type_name());
   std::string header = "GGUF";
   put<std::uint32_t>(header, 3);
   put<std::uint64_t>(header, tensors.size());
@@ -115,7 +129,8 @@ void save_gguf(const std::filesystem::path& path, const Json& metadata,
   std::int64_t end = 0;
   for (const auto& [name, tensor] : tensors) {
     require(tensor.defined() && tensor.dim() <= 4 && names.insert(name).second, ErrorCode::argument, kWhere,
-            "expected a defined tensor of at most 4 dimensions under a name of its own but got tensor {}", detail::quote(name));
+            "expected a defined tensor of at most 4 dimensions under a name of its own but got tensor {}",
+            detail::quote(name));
     put_text(header, name);
     put(header, static_cast<std::uint32_t>(tensor.dim()));
     for (auto i = tensor.dim(); i-- > 0;) put(header, tensor.size(i));
@@ -142,14 +157,16 @@ void save_gguf(const std::filesystem::path& path, const Json& metadata,
 }
 
 void save_control_vector(const std::filesystem::path& path, const ControlVector& vector) {
-  require(!vector.directions.empty(), ErrorCode::argument, "save_control_vector", "expected at least one direction but got none");
+  require(!vector.directions.empty(), ErrorCode::argument, "save_control_vector",
+          "expected at least one direction but got none");
   const auto width = vector.directions.begin()->second.numel();
   std::vector<std::pair<std::string, at::Tensor>> tensors;
   for (const auto& [layer, direction] : vector.directions) {
     require(layer >= 1, ErrorCode::argument, "save_control_vector",
             "expected layers from 1 on (llama.cpp cannot steer layer 0) but got layer {}", layer);
     require(direction.dim() == 1 && direction.numel() == width && width > 0, ErrorCode::shape, "save_control_vector",
-            "expected directions of shape [{}] but got {} (layer {})", width, detail::shape_text(direction.sizes()), layer);
+            "expected directions of shape [{}] but got {} (layer {})", width, detail::shape_text(direction.sizes()),
+            layer);
     tensors.emplace_back(fmt::format("direction.{}", layer), direction.to(at::kFloat));
   }
   save_gguf(path,
@@ -175,12 +192,13 @@ ControlVector load_control_vector(const std::filesystem::path& path) {
     const bool numbered = name.substr(0, prefix.size()) == prefix && error == std::errc() &&
                           stop == name.data() + name.size() && layer >= 1;
     if (!numbered || info.shape.size() != 1 || info.dtype != at::kFloat)
-      fail(ErrorCode::format, where, "expected f32 tensors direction.1, direction.2, ... of one dimension but got {} of shape {} ({})",
+      fail(ErrorCode::format, where,
+           "expected f32 tensors direction.1, direction.2, ... of one dimension but got {} of shape {} ({})",
            detail::quote(name), detail::shape_text(info.shape), path.string());
     vector.directions[layer] = reader->read(info.name);
   }
-  require(!vector.directions.empty(), ErrorCode::format, where, "expected tensors direction.1, direction.2, ... but got none ({})",
-          path.string());
+  require(!vector.directions.empty(), ErrorCode::format, where,
+          "expected tensors direction.1, direction.2, ... but got none ({})", path.string());
   return vector;
 }
 

@@ -21,8 +21,9 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& 
   };
   // Without O_NONBLOCK, opening a named pipe would wait for a writer.
   const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
-  require(file.fd >= 0, ErrorCode::io, where, "expected a readable file but got \"{}\" from the system ({}); check the path",
-          std::strerror(errno), path.string());
+  require(file.fd >= 0, ErrorCode::io, where,
+          "expected a readable file but got \"{}\" from the system ({}); check the path", std::strerror(errno),
+          path.string());
   struct stat status {};
   require(::fstat(file.fd, &status) == 0 && S_ISREG(status.st_mode), ErrorCode::io, where,
           "expected a regular file but got a folder, pipe or device ({})", path.string());
@@ -55,8 +56,9 @@ at::Tensor tensor_over(OwnedBytes data, std::span<const std::int64_t> shape, at:
     std::memcpy(copy.mutable_data_ptr(), data.bytes.data(), data.bytes.size());
     return copy;
   }
-  return at::from_blob(const_cast<std::byte*>(data.bytes.data()), sizes,
-                       [owner = std::move(data.owner)](void*) mutable { owner.reset(); }, at::TensorOptions(dtype));
+  return at::from_blob(
+      const_cast<std::byte*>(data.bytes.data()), sizes,
+      [owner = std::move(data.owner)](void*) mutable { owner.reset(); }, at::TensorOptions(dtype));
 }
 
 at::Tensor row_major_bytes(const at::Tensor& tensor) {
@@ -65,7 +67,8 @@ at::Tensor row_major_bytes(const at::Tensor& tensor) {
   const auto bytes = static_cast<std::int64_t>(data.nbytes());
   if (bytes == 0) return at::empty({0}, at::kByte);
   void* begin = const_cast<void*>(data.const_data_ptr());
-  return at::from_blob(begin, {bytes}, [data](void*) mutable { data.reset(); }, at::TensorOptions(at::kByte));
+  return at::from_blob(
+      begin, {bytes}, [data](void*) mutable { data.reset(); }, at::TensorOptions(at::kByte));
 }
 
 Rows rows_of(Bytes data, std::span<const std::int64_t> shape, std::int64_t begin, std::int64_t end) {
@@ -74,8 +77,8 @@ Rows rows_of(Bytes data, std::span<const std::int64_t> shape, std::int64_t begin
   rows.shape[0] = end - begin;
   if (shape[0] == 0) return rows;
   const auto bytes_a_row = data.size() / static_cast<std::size_t>(shape[0]);
-  rows.bytes = data.subspan(static_cast<std::size_t>(begin) * bytes_a_row,
-                            static_cast<std::size_t>(end - begin) * bytes_a_row);
+  rows.bytes =
+      data.subspan(static_cast<std::size_t>(begin) * bytes_a_row, static_cast<std::size_t>(end - begin) * bytes_a_row);
   return rows;
 }
 

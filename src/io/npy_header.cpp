@@ -12,10 +12,10 @@ struct NpyType {
   at::ScalarType type;
 };
 constexpr NpyType kTypes[] = {
-    {"b1", at::ScalarType::Bool},         {"i1", at::ScalarType::Char},    {"u1", at::ScalarType::Byte},
-    {"i2", at::ScalarType::Short},        {"u2", at::ScalarType::UInt16},  {"i4", at::ScalarType::Int},
-    {"u4", at::ScalarType::UInt32},       {"i8", at::ScalarType::Long},    {"u8", at::ScalarType::UInt64},
-    {"f2", at::ScalarType::Half},         {"f4", at::ScalarType::Float},   {"f8", at::ScalarType::Double},
+    {"b1", at::ScalarType::Bool},         {"i1", at::ScalarType::Char},           {"u1", at::ScalarType::Byte},
+    {"i2", at::ScalarType::Short},        {"u2", at::ScalarType::UInt16},         {"i4", at::ScalarType::Int},
+    {"u4", at::ScalarType::UInt32},       {"i8", at::ScalarType::Long},           {"u8", at::ScalarType::UInt64},
+    {"f2", at::ScalarType::Half},         {"f4", at::ScalarType::Float},          {"f8", at::ScalarType::Double},
     {"c8", at::ScalarType::ComplexFloat}, {"c16", at::ScalarType::ComplexDouble},
 };
 
@@ -49,8 +49,8 @@ class LiteralParser {
 
  private:
   [[noreturn]] void refuse() const {
-    fail(ErrorCode::format, kWhere, "expected an npy header with descr, fortran_order and shape but got {} ({})", quote(text_),
-         file_);
+    fail(ErrorCode::format, kWhere, "expected an npy header with descr, fortran_order and shape but got {} ({})",
+         quote(text_), file_);
   }
   void skip_space() {
     while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n')) ++at_;
@@ -118,28 +118,31 @@ at::ScalarType type_of(const std::string& descr, const std::string& file) {
   if (descr.size() >= 3 && (descr[0] == '<' || descr[0] == '|' || descr[0] == '='))
     for (const auto& type : kTypes)
       if (type.code == std::string_view(descr).substr(1)) return type.type;
-  fail(ErrorCode::unsupported, kWhere, "expected a little-endian array of numbers but got numpy's {} ({}); convert it with "
-       "astype", quote(descr), file);
+  fail(ErrorCode::unsupported, kWhere,
+       "expected a little-endian array of numbers but got numpy's {} ({}); convert it with "
+       "astype",
+       quote(descr), file);
 }
 
 }  // namespace
 
 NpyHeader parse_npy_header(Bytes bytes, const std::string& file) {
   ByteCursor cursor(bytes, kWhere, "the npy header of " + file);
-  require(as_text(cursor.take(6)) == "\x93NUMPY", ErrorCode::format, kWhere, "expected an npy file but got other bytes ({})",
-          file);
+  require(as_text(cursor.take(6)) == "\x93NUMPY", ErrorCode::format, kWhere,
+          "expected an npy file but got other bytes ({})", file);
   const auto major = cursor.read<std::uint8_t>();
   cursor.read<std::uint8_t>();
-  require(major >= 1 && major <= 3, ErrorCode::unsupported, kWhere, "expected npy version 1, 2 or 3 but got {} ({})", major,
-          file);
+  require(major >= 1 && major <= 3, ErrorCode::unsupported, kWhere, "expected npy version 1, 2 or 3 but got {} ({})",
+          major, file);
   const std::uint32_t length = major == 1 ? cursor.read<std::uint16_t>() : cursor.read<std::uint32_t>();
-  require(length <= kMaxNpyHeader - 12, ErrorCode::format, kWhere, "expected a header of at most {} bytes but got {} ({})",
-          kMaxNpyHeader - 12, length, file);
+  require(length <= kMaxNpyHeader - 12, ErrorCode::format, kWhere,
+          "expected a header of at most {} bytes but got {} ({})", kMaxNpyHeader - 12, length, file);
   NpyHeader header;
   LiteralParser(as_text(cursor.take(length)), file).parse(header);
   header.dtype = type_of(header.descr, file);
   const auto count = element_count(header.shape);
-  const auto size = count ? checked_multiply(*count, static_cast<std::int64_t>(c10::elementSize(header.dtype))) : std::nullopt;
+  const auto size =
+      count ? checked_multiply(*count, static_cast<std::int64_t>(c10::elementSize(header.dtype))) : std::nullopt;
   require(size.has_value(), ErrorCode::format, kWhere, "expected a shape whose bytes fit 63 bits but got {} ({})",
           shape_text(header.shape), file);
   header.data_begin = static_cast<std::int64_t>(cursor.position());

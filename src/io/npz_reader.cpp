@@ -13,7 +13,8 @@ constexpr std::string_view kWhere = "open_tensors";
 
 class NpyReader : public TensorReader {
  public:
-  NpyReader(const std::filesystem::path& path, std::shared_ptr<const MappedFile> file) : path_(path), file_(std::move(file)) {
+  NpyReader(const std::filesystem::path& path, std::shared_ptr<const MappedFile> file)
+      : path_(path), file_(std::move(file)) {
     if (!file_) return;
     auto header = parse_npy_header(file_->bytes(), path.string());
     add(path.stem().string(), std::move(header), static_cast<std::int64_t>(file_->bytes().size()));
@@ -35,7 +36,8 @@ class NpyReader : public TensorReader {
   void add(std::string name, NpyHeader header, std::int64_t size) {
     if (header.data_bytes != size - header.data_begin)
       fail(ErrorCode::format, kWhere, "expected {} bytes of data for shape {} of {} but got {} (tensor {} in {})",
-           header.data_bytes, shape_text(header.shape), header.descr, size - header.data_begin, quote(name), path_.string());
+           header.data_bytes, shape_text(header.shape), header.descr, size - header.data_begin, quote(name),
+           path_.string());
     infos_.push_back({std::move(name), header.shape, header.descr, header.dtype, header.data_bytes});
     headers_.push_back(std::move(header));
   }
@@ -73,7 +75,8 @@ class NpyReader : public TensorReader {
 
 class NpzReader final : public NpyReader {
  public:
-  NpzReader(const std::filesystem::path& path, ZipArchive archive) : NpyReader(path, nullptr), archive_(std::move(archive)) {
+  NpzReader(const std::filesystem::path& path, ZipArchive archive)
+      : NpyReader(path, nullptr), archive_(std::move(archive)) {
     std::vector<std::byte> head(kMaxNpyHeader);
     for (const auto& entry : archive_.entries()) {
       const auto begin = std::span(head).first(std::min(head.size(), static_cast<std::size_t>(entry.size)));
@@ -105,7 +108,8 @@ class NpzReader final : public NpyReader {
 
 }  // namespace
 
-std::shared_ptr<const TensorReader> open_npy(const std::filesystem::path& path, std::shared_ptr<const MappedFile> file) {
+std::shared_ptr<const TensorReader> open_npy(const std::filesystem::path& path,
+                                             std::shared_ptr<const MappedFile> file) {
   return std::make_shared<NpyReader>(path, std::move(file));
 }
 

@@ -10,11 +10,37 @@ constexpr std::string_view kWhere = "open_tensors";
 
 // Opcodes of protocol 2 (CPython, Lib/pickle.py).
 enum Opcode : std::uint8_t {
-  kProto = 0x80, kGlobal = 'c', kMark = '(', kBinUnicode = 'X', kBinInt = 'J', kBinInt1 = 'K', kBinInt2 = 'M',
-  kLong1 = 0x8a, kBinFloat = 'G', kTuple = 't', kTuple1 = 0x85, kTuple2 = 0x86, kTuple3 = 0x87, kEmptyTuple = ')',
-  kEmptyList = ']', kEmptyDict = '}', kBinPut = 'q', kLongBinPut = 'r', kBinGet = 'h', kLongBinGet = 'j',
-  kReduce = 'R', kBuild = 'b', kBinPersId = 'Q', kSetItem = 's', kSetItems = 'u', kAppend = 'a', kAppends = 'e',
-  kNewTrue = 0x88, kNewFalse = 0x89, kNone = 'N', kStop = '.',
+  kProto = 0x80,
+  kGlobal = 'c',
+  kMark = '(',
+  kBinUnicode = 'X',
+  kBinInt = 'J',
+  kBinInt1 = 'K',
+  kBinInt2 = 'M',
+  kLong1 = 0x8a,
+  kBinFloat = 'G',
+  kTuple = 't',
+  kTuple1 = 0x85,
+  kTuple2 = 0x86,
+  kTuple3 = 0x87,
+  kEmptyTuple = ')',
+  kEmptyList = ']',
+  kEmptyDict = '}',
+  kBinPut = 'q',
+  kLongBinPut = 'r',
+  kBinGet = 'h',
+  kLongBinGet = 'j',
+  kReduce = 'R',
+  kBuild = 'b',
+  kBinPersId = 'Q',
+  kSetItem = 's',
+  kSetItems = 'u',
+  kAppend = 'a',
+  kAppends = 'e',
+  kNewTrue = 0x88,
+  kNewFalse = 0x89,
+  kNone = 'N',
+  kStop = '.',
 };
 
 struct StorageType {
@@ -153,7 +179,8 @@ class Unpickler {
       for (const auto& type : kStorageTypes)
         if (type.name == name) return made(PickleGlobal::storage_type, static_cast<std::int64_t>(type.dtype));
     fail(ErrorCode::unsupported, kWhere,
-         "expected only tensors, numbers, strings and containers but got the Python object {}.{} ({}); steer runs no code "
+         "expected only tensors, numbers, strings and containers but got the Python object {}.{} ({}); steer runs no "
+         "code "
          "from a file: save its state_dict, or use safetensors",
          quote(module), quote(name), file_);
   }
@@ -195,7 +222,8 @@ class Unpickler {
         const auto bytes = 2 * sizeof(std::int64_t) * kMaxDimensions;
         return store(PickleKind::tensor, document_.tensors, std::move(tensor), bytes);
       }
-      case PickleGlobal::storage_type: break;
+      case PickleGlobal::storage_type:
+        break;
     }
     malformed("a call of something that is no function");
   }
@@ -243,33 +271,76 @@ class Unpickler {
     switch (opcode) {
       case kProto:
         if (const auto version = cursor_.read<std::uint8_t>(); version != 2)
-          fail(ErrorCode::unsupported, kWhere, "expected pickle protocol 2, torch.save's default, but got {} ({})", version, file_);
+          fail(ErrorCode::unsupported, kWhere, "expected pickle protocol 2, torch.save's default, but got {} ({})",
+               version, file_);
         break;
       case kMark:
         budget_.charge(sizeof(std::size_t));
         marks_.push_back(stack_.size());
         break;
-      case kGlobal: push(global()); break;
-      case kBinUnicode: push(text(as_text(cursor_.take(cursor_.read<std::uint32_t>())))); break;
-      case kBinInt: push(integer(cursor_.read<std::int32_t>())); break;
-      case kBinInt1: push(integer(cursor_.read<std::uint8_t>())); break;
-      case kBinInt2: push(integer(cursor_.read<std::uint16_t>())); break;
-      case kLong1: push(long_integer()); break;
-      case kBinFloat: push(real()); break;
-      case kNewTrue: push(integer(1, PickleKind::boolean)); break;
-      case kNewFalse: push(integer(0, PickleKind::boolean)); break;
-      case kNone: push({}); break;
-      case kTuple: push(sequence(PickleKind::tuple, pop_to_mark())); break;
-      case kTuple1: push(sequence(PickleKind::tuple, pop_many(1))); break;
-      case kTuple2: push(sequence(PickleKind::tuple, pop_many(2))); break;
-      case kTuple3: push(sequence(PickleKind::tuple, pop_many(3))); break;
-      case kEmptyTuple: push(sequence(PickleKind::tuple, {})); break;
-      case kEmptyList: push(sequence(PickleKind::list, {})); break;
-      case kEmptyDict: push(dict()); break;
-      case kBinPut: remember(cursor_.read<std::uint8_t>()); break;
-      case kLongBinPut: remember(cursor_.read<std::uint32_t>()); break;
-      case kBinGet: recall(cursor_.read<std::uint8_t>()); break;
-      case kLongBinGet: recall(cursor_.read<std::uint32_t>()); break;
+      case kGlobal:
+        push(global());
+        break;
+      case kBinUnicode:
+        push(text(as_text(cursor_.take(cursor_.read<std::uint32_t>()))));
+        break;
+      case kBinInt:
+        push(integer(cursor_.read<std::int32_t>()));
+        break;
+      case kBinInt1:
+        push(integer(cursor_.read<std::uint8_t>()));
+        break;
+      case kBinInt2:
+        push(integer(cursor_.read<std::uint16_t>()));
+        break;
+      case kLong1:
+        push(long_integer());
+        break;
+      case kBinFloat:
+        push(real());
+        break;
+      case kNewTrue:
+        push(integer(1, PickleKind::boolean));
+        break;
+      case kNewFalse:
+        push(integer(0, PickleKind::boolean));
+        break;
+      case kNone:
+        push({});
+        break;
+      case kTuple:
+        push(sequence(PickleKind::tuple, pop_to_mark()));
+        break;
+      case kTuple1:
+        push(sequence(PickleKind::tuple, pop_many(1)));
+        break;
+      case kTuple2:
+        push(sequence(PickleKind::tuple, pop_many(2)));
+        break;
+      case kTuple3:
+        push(sequence(PickleKind::tuple, pop_many(3)));
+        break;
+      case kEmptyTuple:
+        push(sequence(PickleKind::tuple, {}));
+        break;
+      case kEmptyList:
+        push(sequence(PickleKind::list, {}));
+        break;
+      case kEmptyDict:
+        push(dict());
+        break;
+      case kBinPut:
+        remember(cursor_.read<std::uint8_t>());
+        break;
+      case kLongBinPut:
+        remember(cursor_.read<std::uint32_t>());
+        break;
+      case kBinGet:
+        recall(cursor_.read<std::uint8_t>());
+        break;
+      case kLongBinGet:
+        recall(cursor_.read<std::uint32_t>());
+        break;
       case kReduce: {
         const auto arguments = pop();
         const auto callable = pop();
@@ -280,7 +351,9 @@ class Unpickler {
         pop();
         expect_kind(top(), PickleKind::dict, "an OrderedDict");
         break;
-      case kBinPersId: push(storage(pop())); break;
+      case kBinPersId:
+        push(storage(pop()));
+        break;
       case kSetItem: {
         const auto item = pop_many(2);
         put_items(top(), item);
@@ -301,10 +374,12 @@ class Unpickler {
         append(top(), items);
         break;
       }
-      case kStop: return false;
+      case kStop:
+        return false;
       default:
         fail(ErrorCode::unsupported, kWhere,
-             "expected the pickle opcodes that torch.save writes for tensors but got {:#04x} at byte {} ({}); use safetensors",
+             "expected the pickle opcodes that torch.save writes for tensors but got {:#04x} at byte {} ({}); use "
+             "safetensors",
              opcode, cursor_.position() - 1, file_);
     }
     return true;

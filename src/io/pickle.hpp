@@ -47,8 +47,8 @@ struct PickleTensor {
 struct PickleDocument {
   PickleValue root;
   std::deque<std::string> texts;
-  std::deque<std::vector<PickleValue>> sequences;                        // tuples and lists
-  std::deque<std::vector<std::pair<PickleValue, PickleValue>>> dicts;    // in insertion order
+  std::deque<std::vector<PickleValue>> sequences;                      // tuples and lists
+  std::deque<std::vector<std::pair<PickleValue, PickleValue>>> dicts;  // in insertion order
   std::deque<PickleStorage> storages;
   std::deque<PickleTensor> tensors;
 };
@@ -60,8 +60,10 @@ class MemoryBudget {
       : left_(bytes), where_(where), what_(std::move(what)) {}
   /// @throws Error(format) when no more is left.
   void charge(std::size_t bytes) {
-    require(bytes <= left_, ErrorCode::format, where_, "expected values that fit the memory a file of this size may take but "
-            "got more ({})", what_);
+    require(bytes <= left_, ErrorCode::format, where_,
+            "expected values that fit the memory a file of this size may take but "
+            "got more ({})",
+            what_);
     left_ -= bytes;
   }
 
@@ -71,7 +73,8 @@ class MemoryBudget {
   std::string what_;
 };
 
-/// @throws Error(unsupported) that names an opcode or a global name outside the list, Error(format) for a pickle that is
+/// @throws Error(unsupported) that names an opcode or a global name outside the list, Error(format) for a pickle that
+/// is
 ///         malformed.
 PickleDocument unpickle(Bytes bytes, MemoryBudget& budget, const std::string& file);
 

@@ -22,7 +22,8 @@ class PytorchReader final : public TensorReader {
     const auto root = entry->name.substr(0, entry->name.size() - std::string_view("data.pkl").size());
     if (const auto* order = archive_.find(root + "byteorder"); order && order->size <= 16)
       require(as_text(archive_.read(*order).bytes) == "little", ErrorCode::unsupported, kWhere,
-              "expected little-endian data but got {} ({})", quote(as_text(archive_.read(*order).bytes)), path.string());
+              "expected little-endian data but got {} ({})", quote(as_text(archive_.read(*order).bytes)),
+              path.string());
     for (const auto& candidate : archive_.entries()) entries_.emplace(candidate.name, &candidate);
 
     const auto pickle = archive_.read(*entry);
@@ -71,14 +72,19 @@ class PytorchReader final : public TensorReader {
   // Lists the tensors below `value`. Returns what is left without them; nothing if that is nothing.
   std::optional<Json> walk(const PickleValue& value, const std::string& name, int depth, const std::string& folder,
                            MemoryBudget& budget) {
-    require(depth <= 16, ErrorCode::format, kWhere, "expected containers at most 16 deep but got more ({})", path_.string());
+    require(depth <= 16, ErrorCode::format, kWhere, "expected containers at most 16 deep but got more ({})",
+            path_.string());
     budget.charge(2 * sizeof(Json));
     const auto child = [&](const std::string& key) { return name.empty() ? key : name + "." + key; };
     switch (value.kind) {
-      case PickleKind::none: return Json(nullptr);
-      case PickleKind::boolean: return Json(value.integer != 0);
-      case PickleKind::integer: return Json(value.integer);
-      case PickleKind::real: return Json(value.real);
+      case PickleKind::none:
+        return Json(nullptr);
+      case PickleKind::boolean:
+        return Json(value.integer != 0);
+      case PickleKind::integer:
+        return Json(value.integer);
+      case PickleKind::real:
+        return Json(value.real);
       case PickleKind::text:
         budget.charge(64 + document_.texts[value.index].size());
         return Json(document_.texts[value.index]);
@@ -108,7 +114,8 @@ class PytorchReader final : public TensorReader {
         return object.empty() && !entries.empty() ? std::nullopt : std::optional(std::move(object));
       }
       case PickleKind::global:
-      case PickleKind::storage: break;
+      case PickleKind::storage:
+        break;
     }
     fail(ErrorCode::unsupported, kWhere, "expected tensors and plain values but got a bare type or storage at {} ({})",
          quote(name), path_.string());
@@ -122,7 +129,8 @@ class PytorchReader final : public TensorReader {
   }
 
   void add(const PickleTensor& tensor, std::string name, const std::string& folder, MemoryBudget& budget) {
-    budget.charge(sizeof(TensorInfo) + sizeof(Place) + 2 * name.size() + 4 * sizeof(std::int64_t) * tensor.sizes.size());
+    budget.charge(sizeof(TensorInfo) + sizeof(Place) + 2 * name.size() +
+                  4 * sizeof(std::int64_t) * tensor.sizes.size());
     const auto& storage = document_.storages[tensor.storage];
     const auto found = entries_.find(folder + storage.key);
     if (found == entries_.end())
@@ -140,15 +148,19 @@ class PytorchReader final : public TensorReader {
       sound = last && tensor.strides[i] >= 0;
     }
     if (!sound || (*elements > 0 && *last >= storage.count))
-      fail(ErrorCode::format, kWhere, "expected a view within the {} elements of its storage, {} bytes in the file, but got "
-           "shape {} with strides {} from {} (tensor {} in {})", storage.count, found->second->size, shape_text(tensor.sizes),
-           shape_text(tensor.strides), tensor.offset, quote(name), path_.string());
+      fail(ErrorCode::format, kWhere,
+           "expected a view within the {} elements of its storage, {} bytes in the file, but got "
+           "shape {} with strides {} from {} (tensor {} in {})",
+           storage.count, found->second->size, shape_text(tensor.sizes), shape_text(tensor.strides), tensor.offset,
+           quote(name), path_.string());
     // An expanded view would take more memory than the file has; nobody's weights are one.
     if (*elements > storage.count)
-      fail(ErrorCode::unsupported, kWhere, "expected a tensor of its own storage but got an expanded view of shape {} over {} "
-           "elements (tensor {} in {}); save a contiguous copy", shape_text(tensor.sizes), storage.count, quote(name),
-           path_.string());
-    infos_.push_back({std::move(name), tensor.sizes, std::string(dtype_name(storage.dtype)), storage.dtype, *elements * item});
+      fail(ErrorCode::unsupported, kWhere,
+           "expected a tensor of its own storage but got an expanded view of shape {} over {} "
+           "elements (tensor {} in {}); save a contiguous copy",
+           shape_text(tensor.sizes), storage.count, quote(name), path_.string());
+    infos_.push_back(
+        {std::move(name), tensor.sizes, std::string(dtype_name(storage.dtype)), storage.dtype, *elements * item});
     places_.push_back({found->second, tensor.offset, *elements, tensor.strides});
   }
 

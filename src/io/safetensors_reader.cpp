@@ -46,7 +46,8 @@ class HeaderEvents final : public JsonEvents {
 
   void on_object_end() override {
     if (keys().size() != 1 || in_metadata()) return;
-    if (!fields_.dtype || !fields_.shape || fields_.offsets != 2) refuse("a tensor without all of dtype, shape, data_offsets");
+    if (!fields_.dtype || !fields_.shape || fields_.offsets != 2)
+      refuse("a tensor without all of dtype, shape, data_offsets");
   }
 
   void on_array() override {
@@ -106,7 +107,8 @@ void check_ranges(Header& header, std::int64_t data_bytes, const std::string& fi
     const auto count = element_count(tensor.shape);
     const auto bits = count ? checked_multiply(*count, dtype.bits) : std::nullopt;
     if (!bits || *bits % 8 != 0 || *bits / 8 != tensor.bytes)
-      fail(ErrorCode::format, kWhere, "expected a byte range that fits shape {} of {} but got {} bytes (tensor {} in {})",
+      fail(ErrorCode::format, kWhere,
+           "expected a byte range that fits shape {} of {} but got {} bytes (tensor {} in {})",
            shape_text(tensor.shape), tensor.storage, tensor.bytes, quote(tensor.name), file);
   }
   std::vector<std::uint32_t> order(header.tensors.size());
@@ -118,15 +120,16 @@ void check_ranges(Header& header, std::int64_t data_bytes, const std::string& fi
   for (const auto place : order) {
     const auto& tensor = header.tensors[place];
     if (header.begins[place] != end || tensor.bytes > data_bytes - end)
-      fail(ErrorCode::format, kWhere,
-           "expected tensor data that follow each other within the file's {} bytes of data but got bytes [{}, {}) where "
-           "{} was due (tensor {} in {}); the file is cut off or damaged",
-           data_bytes, header.begins[place], header.begins[place] + tensor.bytes, end, quote(tensor.name), file);
+      fail(
+          ErrorCode::format, kWhere,
+          "expected tensor data that follow each other within the file's {} bytes of data but got bytes [{}, {}) where "
+          "{} was due (tensor {} in {}); the file is cut off or damaged",
+          data_bytes, header.begins[place], header.begins[place] + tensor.bytes, end, quote(tensor.name), file);
     end += tensor.bytes;
   }
   if (end != data_bytes)
-    fail(ErrorCode::format, kWhere, "expected {} bytes of tensor data, as the header says, but got {} ({})", end, data_bytes,
-         file);
+    fail(ErrorCode::format, kWhere, "expected {} bytes of tensor data, as the header says, but got {} ({})", end,
+         data_bytes, file);
 }
 
 struct File {
@@ -186,8 +189,8 @@ class SafetensorsReader final : public TensorReader {
     index_names();
     for (const auto& [name, shard] : shard_of)
       if (!contains(name))
-        fail(ErrorCode::format, kWhere, "expected a tensor {} in {} but got none ({})", quote(name), quote(shards[shard]),
-             index.string());
+        fail(ErrorCode::format, kWhere, "expected a tensor {} in {} but got none ({})", quote(name),
+             quote(shards[shard]), index.string());
   }
 
   std::string_view format() const override { return "safetensors"; }
@@ -198,8 +201,10 @@ class SafetensorsReader final : public TensorReader {
  protected:
   at::Tensor read_rows_of(const TensorInfo& info, std::int64_t begin, std::int64_t end) const override {
     if (info.dtype == at::ScalarType::Undefined)
-      fail(ErrorCode::unsupported, "TensorReader::read", "expected a type that libtorch has but got {} (tensor {} in {}); "
-           "`raw` returns its bytes", info.storage, quote(info.name), path_.string());
+      fail(ErrorCode::unsupported, "TensorReader::read",
+           "expected a type that libtorch has but got {} (tensor {} in {}); "
+           "`raw` returns its bytes",
+           info.storage, quote(info.name), path_.string());
     const auto rows = rows_of(bytes_of(info), info.shape, begin, end);
     return tensor_over({rows.bytes, owner_of(info)}, rows.shape, info.dtype, info.name);
   }
@@ -212,7 +217,9 @@ class SafetensorsReader final : public TensorReader {
   Bytes bytes_of(const TensorInfo& info) const {
     return {places_[place_of(info)].data, static_cast<std::size_t>(info.bytes)};
   }
-  std::shared_ptr<const MappedFile> owner_of(const TensorInfo& info) const { return files_[places_[place_of(info)].file]; }
+  std::shared_ptr<const MappedFile> owner_of(const TensorInfo& info) const {
+    return files_[places_[place_of(info)].file];
+  }
 
   std::filesystem::path path_;
   std::vector<TensorInfo> infos_;
@@ -249,7 +256,8 @@ class IndexEvents final : public JsonEvents {
     if (keys().size() != 2) refuse("a string");
     if (shard_of.size() >= kMaxTensors) refuse("more tensors than any model has");
     // A file outside the index's folder is never what a published model has, and may be what an attacker wants read.
-    if (file.empty() || file == "." || file == ".." || file.find_first_of(std::string_view("/\\\0", 3)) != std::string::npos)
+    if (file.empty() || file == "." || file == ".." ||
+        file.find_first_of(std::string_view("/\\\0", 3)) != std::string::npos)
       refuse("a shard outside the index's folder, " + quote(file));
     const auto [place, is_new] = numbers_.try_emplace(std::move(file), static_cast<std::uint32_t>(shards.size()));
     if (is_new) shards.push_back(place->first);
@@ -272,14 +280,16 @@ std::shared_ptr<const TensorReader> open_safetensors(const std::filesystem::path
   return std::make_shared<SafetensorsReader>(path, std::move(file));
 }
 
-std::shared_ptr<const TensorReader> open_sharded_safetensors(const std::filesystem::path& index, const MappedFile& file) {
+std::shared_ptr<const TensorReader> open_sharded_safetensors(const std::filesystem::path& index,
+                                                             const MappedFile& file) {
   const auto text = as_text(file.bytes());
   require(text.size() <= kMaxHeader, ErrorCode::format, kWhere, "expected an index of at most {} bytes but got {} ({})",
           kMaxHeader, text.size(), index.string());
   IndexEvents events(index.string());
   events.parse(text);
   require(events.has_weight_map, ErrorCode::format, kWhere,
-          "expected a \"weight_map\", as a *.safetensors.index.json has, but got JSON without one ({})", index.string());
+          "expected a \"weight_map\", as a *.safetensors.index.json has, but got JSON without one ({})",
+          index.string());
   return std::make_shared<SafetensorsReader>(index, events.shard_of, events.shards);
 }
 

@@ -15,7 +15,7 @@ constexpr std::string_view kWhere = "SafetensorsWriter";
 
 struct Slot {
   TensorSpec spec;
-  std::int64_t begin = 0;    // from the start of the file
+  std::int64_t begin = 0;  // from the start of the file
   std::int64_t bytes = 0;
   std::int64_t written = 0;  // bytes
   bool done = false;         // an empty tensor has no bytes that would tell
@@ -24,8 +24,8 @@ struct Slot {
 const detail::Dtype& dtype_of(const TensorSpec& spec) {
   for (const auto& dtype : detail::kDtypes)
     if (dtype.type == spec.dtype && spec.dtype != at::ScalarType::Undefined) return dtype;
-  fail(ErrorCode::argument, kWhere, "expected a type that safetensors has but got {} (tensor {})", c10::toString(spec.dtype),
-       detail::quote(spec.name));
+  fail(ErrorCode::argument, kWhere, "expected a type that safetensors has but got {} (tensor {})",
+       c10::toString(spec.dtype), detail::quote(spec.name));
 }
 
 // Sets where each tensor lies and returns the header, padded so that the data are aligned.
@@ -41,8 +41,9 @@ std::string layout(std::vector<Slot>& slots, const std::map<std::string, std::st
     const auto count = detail::element_count(slot.spec.shape);
     const auto bytes = count ? detail::checked_multiply(*count, dtype_of(slot.spec).bits / 8) : std::nullopt;
     const auto next = bytes ? detail::checked_add(end, *bytes) : std::nullopt;
-    require(next.has_value(), ErrorCode::argument, kWhere, "expected a shape whose bytes fit 63 bits but got {} (tensor {})",
-            detail::shape_text(slot.spec.shape), detail::quote(slot.spec.name));
+    require(next.has_value(), ErrorCode::argument, kWhere,
+            "expected a shape whose bytes fit 63 bits but got {} (tensor {})", detail::shape_text(slot.spec.shape),
+            detail::quote(slot.spec.name));
     slot.begin = end;
     slot.bytes = *bytes;
     end = *next;
@@ -123,19 +124,20 @@ void SafetensorsWriter::append_rows(std::string_view name, const at::Tensor& row
           "expected a tensor that was declared but got {} ({})", detail::quote(name), state_->name);
   auto& slot = state_->slots[place->second];
   require(rows.scalar_type() == slot.spec.dtype, ErrorCode::argument, "SafetensorsWriter::write",
-          "expected dtype {} but got {} (tensor {} of {})", c10::toString(slot.spec.dtype), c10::toString(rows.scalar_type()),
-          detail::quote(name), state_->name);
+          "expected dtype {} but got {} (tensor {} of {})", c10::toString(slot.spec.dtype),
+          c10::toString(rows.scalar_type()), detail::quote(name), state_->name);
   const auto data = rows.detach().cpu().contiguous();
   const auto bytes = static_cast<std::int64_t>(data.nbytes());
   const auto got = rows.sizes();
   const auto want = at::IntArrayRef(slot.spec.shape);
-  require(got.size() == want.size() && (got.empty() || got.slice(1) == want.slice(1)) && bytes <= slot.bytes - slot.written &&
-              (bytes > 0 || !slot.done),
+  require(got.size() == want.size() && (got.empty() || got.slice(1) == want.slice(1)) &&
+              bytes <= slot.bytes - slot.written && (bytes > 0 || !slot.done),
           ErrorCode::shape, "SafetensorsWriter::write",
           "expected rows of shape {} with {} bytes left to write but got shape {} (tensor {} of {})",
           detail::shape_text(slot.spec.shape), slot.bytes - slot.written, detail::shape_text(got), detail::quote(name),
           state_->name);
-  state_->file.write_at(slot.begin + slot.written, {static_cast<const std::byte*>(data.const_data_ptr()), data.nbytes()});
+  state_->file.write_at(slot.begin + slot.written,
+                        {static_cast<const std::byte*>(data.const_data_ptr()), data.nbytes()});
   slot.written += bytes;
   slot.done = slot.written == slot.bytes;
 }
@@ -143,8 +145,8 @@ void SafetensorsWriter::append_rows(std::string_view name, const at::Tensor& row
 void SafetensorsWriter::finish() {
   for (const auto& slot : state_->slots)
     require(slot.written == slot.bytes, ErrorCode::argument, "SafetensorsWriter::finish",
-            "expected every declared tensor to be written but got {} of {} bytes (tensor {} of {})", slot.written, slot.bytes,
-            detail::quote(slot.spec.name), state_->name);
+            "expected every declared tensor to be written but got {} of {} bytes (tensor {} of {})", slot.written,
+            slot.bytes, detail::quote(slot.spec.name), state_->name);
   state_->file.commit();
 }
 
@@ -153,8 +155,8 @@ void save_safetensors(const std::filesystem::path& path, const std::vector<std::
   std::vector<TensorSpec> specs;
   specs.reserve(tensors.size());
   for (const auto& [name, tensor] : tensors) {
-    require(tensor.defined(), ErrorCode::argument, "save_safetensors", "expected a tensor but got an undefined one (tensor {})",
-            detail::quote(name));
+    require(tensor.defined(), ErrorCode::argument, "save_safetensors",
+            "expected a tensor but got an undefined one (tensor {})", detail::quote(name));
     specs.push_back({name, tensor.scalar_type(), tensor.sizes().vec()});
   }
   SafetensorsWriter writer(path, std::move(specs), metadata);

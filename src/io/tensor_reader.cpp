@@ -34,7 +34,8 @@ std::string nearest_names(const std::vector<TensorInfo>& tensors, std::string_vi
   std::vector<std::pair<std::size_t, const std::string*>> near;
   for (const auto& info : tensors) {
     if (near.size() == most) break;
-    near.emplace_back(edit_distance(name.substr(0, longest), std::string_view(info.name).substr(0, longest)), &info.name);
+    near.emplace_back(edit_distance(name.substr(0, longest), std::string_view(info.name).substr(0, longest)),
+                      &info.name);
   }
   if (near.empty()) return "it holds no tensor";
   const auto end = near.begin() + static_cast<std::ptrdiff_t>(std::min(shown, near.size()));
@@ -69,9 +70,7 @@ class MemoryReader final : public TensorReader {
     const auto& tensor = tensors_[place_of(info)];
     return info.shape.empty() || (begin == 0 && end == info.shape[0]) ? tensor : tensor.narrow(0, begin, end - begin);
   }
-  at::Tensor raw_of(const TensorInfo& info) const override {
-    return detail::row_major_bytes(tensors_[place_of(info)]);
-  }
+  at::Tensor raw_of(const TensorInfo& info) const override { return detail::row_major_bytes(tensors_[place_of(info)]); }
 
  private:
   std::vector<TensorInfo> infos_;
@@ -84,8 +83,9 @@ class MemoryReader final : public TensorReader {
 
 const TensorInfo* TensorReader::find(std::string_view name) const {
   const auto& all = tensors();
-  const auto it = std::lower_bound(by_name_.begin(), by_name_.end(), name,
-                                   [&](std::uint32_t place, std::string_view wanted) { return all[place].name < wanted; });
+  const auto it =
+      std::lower_bound(by_name_.begin(), by_name_.end(), name,
+                       [&](std::uint32_t place, std::string_view wanted) { return all[place].name < wanted; });
   return it != by_name_.end() && all[*it].name == name ? &all[*it] : nullptr;
 }
 

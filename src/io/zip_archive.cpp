@@ -46,12 +46,13 @@ Directory find_directory(Bytes file, const std::string& name) {
     }
     require(directory.begin <= limit && directory.size <= limit - directory.begin &&
                 directory.count <= directory.size / kCentralSize && directory.count <= kMaxTensors,
-            ErrorCode::format, kWhere, "expected a zip directory within the file but got {} entries, {} bytes at {} ({})",
-            directory.count, directory.size, directory.begin, name);
+            ErrorCode::format, kWhere,
+            "expected a zip directory within the file but got {} entries, {} bytes at {} ({})", directory.count,
+            directory.size, directory.begin, name);
     return directory;
   }
-  fail(ErrorCode::format, kWhere, "expected a zip directory at the end of the file but got none ({}); the file is cut off",
-       name);
+  fail(ErrorCode::format, kWhere,
+       "expected a zip directory at the end of the file but got none ({}); the file is cut off", name);
 }
 
 // Replaces the fields that did not fit 32 bits by those of the Zip64 extra field, which has them in this order.
@@ -63,7 +64,8 @@ void apply_zip64(Bytes extra, std::array<std::uint64_t*, 3> fields, const std::s
     if (id == 1) {
       for (auto* field : fields) {
         if (*field != std::numeric_limits<std::uint32_t>::max()) continue;
-        require(body.size() >= 8, ErrorCode::format, kWhere, "expected 64-bit sizes in the Zip64 field but got none ({})", what);
+        require(body.size() >= 8, ErrorCode::format, kWhere,
+                "expected 64-bit sizes in the Zip64 field but got none ({})", what);
         *field = load<std::uint64_t>(body, 0);
         body = body.subspan(8);
       }
@@ -99,8 +101,8 @@ ZipArchive::ZipArchive(std::shared_ptr<const MappedFile> file, std::string name)
     apply_zip64(extra, {&size, &packed, &local}, what);
 
     const auto end = directory.begin;
-    require(local <= end && end - local >= kLocalSize && load<std::uint32_t>(bytes, local) == kLocalHeader, ErrorCode::format,
-            kWhere, "expected a local header at byte {} but got none ({})", local, what);
+    require(local <= end && end - local >= kLocalSize && load<std::uint32_t>(bytes, local) == kLocalHeader,
+            ErrorCode::format, kWhere, "expected a local header at byte {} but got none ({})", local, what);
     const std::uint64_t name_size = load<std::uint16_t>(bytes, local + 26);
     const auto data = local + kLocalSize + name_size + load<std::uint16_t>(bytes, local + 28);
     require(data <= end && packed <= end - data && size <= std::uint64_t{INT64_MAX}, ErrorCode::format, kWhere,
@@ -110,8 +112,8 @@ ZipArchive::ZipArchive(std::shared_ptr<const MappedFile> file, std::string name)
     require(method == 8 || packed == size, ErrorCode::format, kWhere,
             "expected equal sizes of a stored entry but got {} and {} ({})", packed, size, what);
     ranges.emplace_back(local, data + packed);
-    entries_.push_back({std::string(entry_name), method == 8, load<std::uint32_t>(header, 16), static_cast<std::int64_t>(size),
-                        bytes.subspan(data, packed)});
+    entries_.push_back({std::string(entry_name), method == 8, load<std::uint32_t>(header, 16),
+                        static_cast<std::int64_t>(size), bytes.subspan(data, packed)});
   }
   std::sort(ranges.begin(), ranges.end());
   for (std::size_t i = 1; i < ranges.size(); ++i)
@@ -149,9 +151,10 @@ ZipEntryStream::ZipEntryStream(const ZipArchive& archive, const ZipEntry& entry)
   // Weights hardly compress; constant vectors do, but those are small.
   constexpr std::int64_t harmless = std::int64_t{32} << 20, greatest_ratio = 64;
   if (entry.size > harmless && entry.size / greatest_ratio > static_cast<std::int64_t>(entry.packed.size()))
-    fail(ErrorCode::format, kWhere, "expected data that compress like weights but got {} bytes packed in {}, as in a zip bomb "
-         "(entry {} of {}); unpack and store it if you trust it", entry.size, entry.packed.size(), quote(entry.name),
-         archive.name());
+    fail(ErrorCode::format, kWhere,
+         "expected data that compress like weights but got {} bytes packed in {}, as in a zip bomb "
+         "(entry {} of {}); unpack and store it if you trust it",
+         entry.size, entry.packed.size(), quote(entry.name), archive.name());
   inflater_ = std::make_unique<Inflater>();
   if (!inflater_->ready) fail_damaged("zlib failed to start");
 }
@@ -186,12 +189,11 @@ void ZipEntryStream::read(std::span<std::byte> out) {
     stream.avail_out = static_cast<uInt>(want);
     const int status = inflate(&stream, Z_NO_FLUSH);
     const auto got = want - stream.avail_out;
-    crc_ = static_cast<std::uint32_t>(
-        crc32(crc_, reinterpret_cast<const Bytef*>(rest.data()), static_cast<uInt>(got)));
+    crc_ = static_cast<std::uint32_t>(crc32(crc_, reinterpret_cast<const Bytef*>(rest.data()), static_cast<uInt>(got)));
     rest = rest.subspan(got);
     const bool starved = got == 0 && stream.avail_in == 0 && inflater_->fed == entry_.packed.size();
-    if ((status != Z_OK && status != Z_STREAM_END && status != Z_BUF_ERROR) || (status == Z_STREAM_END && !rest.empty()) ||
-        (starved && !rest.empty()))
+    if ((status != Z_OK && status != Z_STREAM_END && status != Z_BUF_ERROR) ||
+        (status == Z_STREAM_END && !rest.empty()) || (starved && !rest.empty()))
       fail_damaged("data that do not unpack to as many");
   }
   if (position_ == entry_.size && crc_ != entry_.crc) fail_damaged("another checksum");

@@ -10,8 +10,8 @@ namespace steer::detail {
 
 /// Fills the weights of `model` (whose `config` is set) from tensors named as Hugging Face names them.
 void assemble_hugging_face(Transformer& model, WeightSource& source);
-/// Tensors that Hugging Face files of this family may carry and that steer does not need: buffers computed anew, and the
-/// unembedding of tied models.
+/// Tensors that Hugging Face files of this family may carry and that steer does not need: buffers computed anew, and
+/// the unembedding of tied models.
 bool ignored_hugging_face(const ModelConfig& config, std::string_view name);
 
 /// The same for GGUF names.

@@ -47,7 +47,8 @@ void llama_like(Transformer& m, WeightSource& in) {
 }
 
 Norm layer_norm(WeightSource& in, const ModelConfig& c, const std::string& name) {
-  return {NormKind::layer_norm, c.norm_eps, in.vector(name + ".weight", c.d_model), in.vector(name + ".bias", c.d_model)};
+  return {NormKind::layer_norm, c.norm_eps, in.vector(name + ".weight", c.d_model),
+          in.vector(name + ".bias", c.d_model)};
 }
 
 void gpt2(Transformer& m, WeightSource& in) {
@@ -87,8 +88,9 @@ void gpt_neox(Transformer& m, WeightSource& in) {
     auto& w = m.layers[static_cast<std::size_t>(i)];
     w.ln1 = layer_norm(in, c, layer + "input_layernorm");
     w.ln2 = layer_norm(in, c, layer + "post_attention_layernorm");
-    auto [q, k, v] = in.fused_qkv(attn + "query_key_value.weight", c.attn_bias ? attn + "query_key_value.bias" : std::string(),
-                                  c.d_model, c.n_heads, false);
+    auto [q, k, v] =
+        in.fused_qkv(attn + "query_key_value.weight", c.attn_bias ? attn + "query_key_value.bias" : std::string(),
+                     c.d_model, c.n_heads, false);
     w.q = std::move(q), w.k = std::move(k), w.v = std::move(v);
     w.o = linear(attn + "dense", c.d_model, c.d_model, c.attn_out_bias);
     w.gate = linear(layer + "mlp.dense_h_to_4h", c.d_mlp, c.d_model, c.mlp_bias);
@@ -109,7 +111,7 @@ void assemble_hugging_face(Transformer& model, WeightSource& source) {
 }
 
 bool ignored_hugging_face(const ModelConfig& config, std::string_view name) {
-  if (name.ends_with(".rotary_emb.inv_freq")) return true;                       // old Llama and GPT-NeoX files
+  if (name.ends_with(".rotary_emb.inv_freq")) return true;  // old Llama and GPT-NeoX files
   if (config.tied_embeddings && (name == "lm_head.weight" || name == "embed_out.weight")) return true;
   const bool layer_mask = name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias") ||  // GPT-2's causal mask
                           name.ends_with(".attention.bias") || name.ends_with(".attention.masked_bias");

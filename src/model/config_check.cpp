@@ -17,14 +17,16 @@ void complete_and_check(ModelConfig& c, std::string_view where) {
   for (auto size : {c.vocab_size, c.d_model, c.n_layers, c.n_heads, c.n_kv_heads, c.d_head, c.d_mlp, c.context})
     check(size > 0, "a size of {}", size);
   check(c.n_heads % c.n_kv_heads == 0, "{} heads over {} key-value heads", c.n_heads, c.n_kv_heads);
-  check(static_cast<std::int64_t>(c.layers.size()) == c.n_layers, "{} layer descriptions for {} layers", c.layers.size(),
-        c.n_layers);
+  check(static_cast<std::int64_t>(c.layers.size()) == c.n_layers, "{} layer descriptions for {} layers",
+        c.layers.size(), c.n_layers);
   check(c.rotary_dims % 2 == 0 && c.rotary_dims <= c.d_head, "{} rotary dimensions of {}", c.rotary_dims, c.d_head);
   check(std::isfinite(c.norm_eps) && c.norm_eps >= 0, "a norm epsilon of {}", c.norm_eps);
   check(std::isfinite(c.attn_scale) && c.attn_scale > 0, "an attention scale of {}", c.attn_scale);
   check(c.attn_soft_cap >= 0 && c.logit_soft_cap >= 0, "soft caps of {} and {}", c.attn_soft_cap, c.logit_soft_cap);
-  for (auto id : c.bos_ids) check(id >= 0 && id < c.vocab_size, "a BOS id of {} in a vocabulary of {}", id, c.vocab_size);
-  for (auto id : c.eos_ids) check(id >= 0 && id < c.vocab_size, "an EOS id of {} in a vocabulary of {}", id, c.vocab_size);
+  for (auto id : c.bos_ids)
+    check(id >= 0 && id < c.vocab_size, "a BOS id of {} in a vocabulary of {}", id, c.vocab_size);
+  for (auto id : c.eos_ids)
+    check(id >= 0 && id < c.vocab_size, "an EOS id of {} in a vocabulary of {}", id, c.vocab_size);
 }
 
 }  // namespace steer::detail

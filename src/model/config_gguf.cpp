@@ -50,7 +50,8 @@ ModelConfig ModelConfig::from_gguf(const TensorReader& file) {
   const auto arch = general.text("general.architecture");
   const bool gemma2 = arch == "gemma2", gemma3 = arch == "gemma3", gemma = gemma2 || gemma3;
   require(gemma || arch == "llama" || arch == "qwen2" || arch == "qwen3", ErrorCode::unsupported, kWhere,
-          "expected general.architecture llama, qwen2, qwen3, gemma2 or gemma3 but got \"{}\" ({}); steer does not read this "
+          "expected general.architecture llama, qwen2, qwen3, gemma2 or gemma3 but got \"{}\" ({}); steer does not "
+          "read this "
           "family from GGUF",
           arch, file.path().string());
   const auto keys = section(metadata, arch + ".");
@@ -64,8 +65,7 @@ ModelConfig ModelConfig::from_gguf(const TensorReader& file) {
   c.n_heads = in.size("attention.head_count");
   c.n_kv_heads = in.size("attention.head_count_kv", c.n_heads);
   c.d_head = in.size("attention.key_length", c.d_model / c.n_heads);
-  if (in.size("attention.value_length", c.d_head) != c.d_head)
-    in.contradiction("values of another width than keys");
+  if (in.size("attention.value_length", c.d_head) != c.d_head) in.contradiction("values of another width than keys");
   c.rotary_dims = in.size("rope.dimension_count", c.d_head);
   c.d_mlp = in.size("feed_forward_length");
   c.context = in.size("context_length");
@@ -94,7 +94,8 @@ ModelConfig ModelConfig::from_gguf(const TensorReader& file) {
     c.attn_scale = 1 / std::sqrt(static_cast<double>(is_27b ? c.d_model / c.n_heads : c.d_head));
   }
   const RopeConfig global = rope(in, gemma3 ? 1e6 : 1e4);
-  const RopeConfig local = gemma3 ? RopeConfig{.kind = RopeKind::plain, .theta = in.number("rope.freq_base_swa", 1e4)} : global;
+  const RopeConfig local =
+      gemma3 ? RopeConfig{.kind = RopeKind::plain, .theta = in.number("rope.freq_base_swa", 1e4)} : global;
   const auto pattern = in.size("attention.sliding_window_pattern", gemma2 ? 2 : 6);
   for (std::int64_t i = 0; i < c.n_layers; ++i) {
     const bool slides = window > 0 && (gemma ? (i + 1) % pattern != 0 : true);

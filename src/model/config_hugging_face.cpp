@@ -16,11 +16,12 @@ constexpr auto kWhere = "ModelConfig::from_hugging_face";
 /// Keys that do not change what a forward pass in f32 computes at inference: training, generation and bookkeeping.
 constexpr std::string_view kIgnored[] = {
     // bookkeeping
-    "_name_or_path", "architectures", "auto_map", "transformers_version", "torch_dtype", "dtype", "model_type", "name_or_path",
-    "unsloth_version", "unsloth_fixed", "_attn_implementation", "_attn_implementation_autoset", "attn_implementation",
-    "_commit_hash", "_sliding_window_pattern", "chunk_size_feed_forward", "return_dict", "output_attentions",
-    "output_hidden_states", "torchscript", "tokenizer_class", "task_specific_params", "id2label", "label2id",
-    "problem_type", "is_decoder", "is_encoder_decoder", "is_llama_config", "_num_labels", "num_labels", "n_ctx",
+    "_name_or_path", "architectures", "auto_map", "transformers_version", "torch_dtype", "dtype", "model_type",
+    "name_or_path", "unsloth_version", "unsloth_fixed", "_attn_implementation", "_attn_implementation_autoset",
+    "attn_implementation", "_commit_hash", "_sliding_window_pattern", "chunk_size_feed_forward", "return_dict",
+    "output_attentions", "output_hidden_states", "torchscript", "tokenizer_class", "task_specific_params", "id2label",
+    "label2id", "problem_type", "is_decoder", "is_encoder_decoder", "is_llama_config", "_num_labels", "num_labels",
+    "n_ctx",
     // dropout and initialisation: training only
     "attention_dropout", "hidden_dropout", "classifier_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop",
     "initializer_range", "gradient_checkpointing",
@@ -51,15 +52,15 @@ ActivationKind activation(const std::string& name, const char* key) {
   if (name == "gelu_pytorch_tanh" || name == "gelu_new" || name == "gelu_fast") return ActivationKind::gelu_tanh;
   if (name == "relu") return ActivationKind::relu;
   fail(ErrorCode::unsupported, kWhere,
-       "expected {} to be one of silu, gelu, gelu_new, gelu_pytorch_tanh, relu but got \"{}\"; steer does not have it", key,
-       name);
+       "expected {} to be one of silu, gelu, gelu_new, gelu_pytorch_tanh, relu but got \"{}\"; steer does not have it",
+       key, name);
 }
 
 /// Fills theta and scaling from one rope object: `rope_scaling` of published files (theta beside it) or one entry of
 /// `rope_parameters` of transformers 5 (theta inside).
 RopeConfig rope(const nlohmann::json& object, const std::string& key, double theta, double* partial = nullptr) {
-  require(object.is_object(), ErrorCode::config, kWhere, "expected {} to be an object but got {}; correct the file", key,
-          object.dump().substr(0, 80));
+  require(object.is_object(), ErrorCode::config, kWhere, "expected {} to be an object but got {}; correct the file",
+          key, object.dump().substr(0, 80));
   ConfigReader in(object, kWhere, key + ".");
   RopeConfig out{.kind = RopeKind::plain};
   out.theta = in.number("rope_theta", theta);
@@ -69,8 +70,8 @@ RopeConfig rope(const nlohmann::json& object, const std::string& key, double the
   if (const auto found = find_enum<RopeKind>(kind); found && *found != RopeKind::none)
     out.kind = *found;
   else
-    fail(ErrorCode::unsupported, kWhere, "expected {}.rope_type default, linear or llama3 but got \"{}\"; steer does not have it",
-         key, kind);
+    fail(ErrorCode::unsupported, kWhere,
+         "expected {}.rope_type default, linear or llama3 but got \"{}\"; steer does not have it", key, kind);
   if (out.kind != RopeKind::plain) out.factor = in.number("factor");
   if (out.kind == RopeKind::llama3) {
     out.low_freq_factor = in.number("low_freq_factor");
@@ -78,7 +79,8 @@ RopeConfig rope(const nlohmann::json& object, const std::string& key, double the
     out.original_context = in.size("original_max_position_embeddings");
   }
   constexpr std::string_view harmless[] = {"factor", "original_max_position_embeddings"};
-  in.finish(out.kind == RopeKind::plain ? std::span<const std::string_view>(harmless) : std::span<const std::string_view>());
+  in.finish(out.kind == RopeKind::plain ? std::span<const std::string_view>(harmless)
+                                        : std::span<const std::string_view>());
   require(out.theta > 0 && out.factor > 0 && out.high_freq_factor > out.low_freq_factor, ErrorCode::config, kWhere,
           "expected positive rotary constants in {} but got {}; correct the file", key, object.dump());
   return out;
@@ -95,7 +97,8 @@ RopeConfig single_rope(ConfigReader& in, const char* theta_key, double theta, do
       in.contradiction(fmt::format("{} = {} and rope_parameters.rope_theta = {}", theta_key, base, out.theta));
     return out;
   }
-  return scaling ? rope(in.at("rope_scaling"), "rope_scaling", base) : RopeConfig{.kind = RopeKind::plain, .theta = base};
+  return scaling ? rope(in.at("rope_scaling"), "rope_scaling", base)
+                 : RopeConfig{.kind = RopeKind::plain, .theta = base};
 }
 
 /// Which layers slide: `layer_types` where the file has it, else the family's own rule.
@@ -113,7 +116,8 @@ std::vector<bool> sliding_layers(ConfigReader& in, std::int64_t layers, const st
       out[i] = true;
     else
       require(types[i] == "full_attention", ErrorCode::unsupported, kWhere,
-              "expected layer_types of full_attention or sliding_attention but got {}; steer does not have it", types[i].dump());
+              "expected layer_types of full_attention or sliding_attention but got {}; steer does not have it",
+              types[i].dump());
   }
   return out;
 }
@@ -217,7 +221,8 @@ ModelConfig gemma3(ConfigReader& in) {
   c.logit_soft_cap = in.number("final_logit_softcapping", 0);
   const auto window = in.size("sliding_window");
   // transformers 5 keeps the pattern under a private name beside layer_types.
-  const auto pattern = in.has("sliding_window_pattern") ? in.size("sliding_window_pattern") : in.size("_sliding_window_pattern", 6);
+  const auto pattern =
+      in.has("sliding_window_pattern") ? in.size("sliding_window_pattern") : in.size("_sliding_window_pattern", 6);
   const auto slides = sliding_layers(in, c.n_layers, [&](auto i) { return (i + 1) % pattern != 0; });
   RopeConfig global{.kind = RopeKind::plain, .theta = in.number("rope_theta", 1e6)};
   RopeConfig local{.kind = RopeKind::plain, .theta = in.number("rope_local_base_freq", 1e4)};
@@ -293,7 +298,8 @@ ModelConfig of_family(ConfigReader& in, const std::string& type) {
   if (type == "gpt2") return gpt2(in);
   if (type == "gpt_neox") return gpt_neox(in);
   fail(ErrorCode::unsupported, kWhere,
-       "expected model_type llama, mistral, qwen2, qwen3, gemma2, gemma3_text, gpt2 or gpt_neox but got \"{}\"; steer does "
+       "expected model_type llama, mistral, qwen2, qwen3, gemma2, gemma3_text, gpt2 or gpt_neox but got \"{}\"; steer "
+       "does "
        "not have this family",
        type);
 }
@@ -301,8 +307,8 @@ ModelConfig of_family(ConfigReader& in, const std::string& type) {
 }  // namespace
 
 ModelConfig ModelConfig::from_hugging_face(const nlohmann::json& config) {
-  require(config.is_object(), ErrorCode::config, kWhere, "expected a JSON object but got {}; give the content of config.json",
-          config.type_name());
+  require(config.is_object(), ErrorCode::config, kWhere,
+          "expected a JSON object but got {}; give the content of config.json", config.type_name());
   ConfigReader in(config, kWhere);
   const auto type = in.text("model_type");
   require(!in.has("quantization_config"), ErrorCode::unsupported, kWhere,

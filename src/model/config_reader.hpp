@@ -39,15 +39,16 @@ class ConfigReader {
   std::int64_t size(const char* key) {
     const auto value = integer(key);
     require(value >= 1 && value <= (std::int64_t{1} << 31), ErrorCode::config, where_,
-            "expected {}{} to be a size of at least 1 but got {}; the file is damaged or not a model's", prefix_, key, value);
+            "expected {}{} to be a size of at least 1 but got {}; the file is damaged or not a model's", prefix_, key,
+            value);
     return value;
   }
   std::int64_t size(const char* key, std::int64_t missing) { return has(key) ? size(key) : missing; }
   /// Refuses any value but this one of a key that may be absent: steer has no code for the others.
   void only(const char* key, const nlohmann::json& value) {
     if (has(key) && object_.at(key) != value)
-      fail(ErrorCode::unsupported, where_, "expected {}{} = {} but got {}; steer does not compute this variant", prefix_,
-           key, value.dump(), object_.at(key).dump());
+      fail(ErrorCode::unsupported, where_, "expected {}{} = {} but got {}; steer does not compute this variant",
+           prefix_, key, value.dump(), object_.at(key).dump());
   }
   /// Refuses every key not asked for and not listed. @throws Error(config) naming them.
   void finish(std::span<const std::string_view> ignored) const {
@@ -58,10 +59,11 @@ class ConfigReader {
       for (auto name : ignored) known |= name == key;
       if (!known) unknown += (unknown.empty() ? "" : ", ") + prefix_ + key + " = " + value.dump().substr(0, 40);
     }
-    require(unknown.empty(), ErrorCode::config, where_,
-            "expected only known keys but got {}; a key that steer does not know could change the model's numbers: remove "
-            "it from the file if it does not",
-            unknown);
+    require(
+        unknown.empty(), ErrorCode::config, where_,
+        "expected only known keys but got {}; a key that steer does not know could change the model's numbers: remove "
+        "it from the file if it does not",
+        unknown);
   }
   [[noreturn]] void contradiction(const std::string& text) const {
     fail(ErrorCode::config, where_, "expected a consistent configuration but got {}; correct the file", text);
@@ -70,7 +72,8 @@ class ConfigReader {
 
  private:
   void need(const char* key) {
-    require(has(key), ErrorCode::config, where_, "expected the key {}{} but got none; the file is incomplete", prefix_, key);
+    require(has(key), ErrorCode::config, where_, "expected the key {}{} but got none; the file is incomplete", prefix_,
+            key);
   }
   template <class T>
   T get(const char* key, const char* kind) {

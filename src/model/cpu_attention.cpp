@@ -27,8 +27,8 @@ struct Row {
 
 /// scores[r][t - first * kBlock] = scaled q . k for all tokens of blocks [first, last). All kRows rows are computed;
 /// a tile with fewer repeats its first one, so that a row's bits do not depend on the tile it is in.
-STEER_CLONES void score(const AttentionArgs& a, std::int64_t kv_head, const Row* rows, std::int64_t first, std::int64_t last,
-                        float* scores, std::int64_t stride) {
+STEER_CLONES void score(const AttentionArgs& a, std::int64_t kv_head, const Row* rows, std::int64_t first,
+                        std::int64_t last, float* scores, std::int64_t stride) {
   for (std::int64_t b = first; b < last; ++b) {
     const float* k = a.blocks[static_cast<std::size_t>(b)].k + kv_head * a.d_head * kBlock;
     V acc[kRows][2];
@@ -71,8 +71,8 @@ STEER_CLONES void softmax(float* scores, std::int64_t size, std::int64_t begin, 
 
 /// out[r] += sum over tokens [from, to) of one block of p[r][t] v[t], in order of t. `rows` of kRows.
 template <int N>
-STEER_INLINE void accumulate(const float* v, std::int64_t d_head, std::int64_t padded, const float* p, std::int64_t stride,
-                             std::int64_t from, std::int64_t to, float* out) {
+STEER_INLINE void accumulate(const float* v, std::int64_t d_head, std::int64_t padded, const float* p,
+                             std::int64_t stride, std::int64_t from, std::int64_t to, float* out) {
   for (std::int64_t d = 0; d < padded; d += kLanes) {
     V acc[N];
     for (int r = 0; r < N; ++r) acc[r] = load(out + r * padded + d);
@@ -84,8 +84,9 @@ STEER_INLINE void accumulate(const float* v, std::int64_t d_head, std::int64_t p
   }
 }
 
-STEER_CLONES void mix(const AttentionArgs& a, std::int64_t kv_head, const Row* rows, std::int64_t count, std::int64_t first,
-                      std::int64_t last, const float* scores, std::int64_t stride, float* out, std::int64_t padded) {
+STEER_CLONES void mix(const AttentionArgs& a, std::int64_t kv_head, const Row* rows, std::int64_t count,
+                      std::int64_t first, std::int64_t last, const float* scores, std::int64_t stride, float* out,
+                      std::int64_t padded) {
   for (std::int64_t b = first; b < last; ++b) {
     const float* v = a.blocks[static_cast<std::size_t>(b)].v + kv_head * a.d_head * kBlock;
     const float* p = scores + (b - first) * kBlock;
@@ -139,7 +140,8 @@ void attend(std::span<const AttentionArgs> runs) {
     const std::int64_t rows = run.queries * (run.n_heads / run.n_kv_heads);
     work += run.queries * (run.position + run.queries) * run.n_heads * run.d_head;
     for (std::int64_t head = 0; head < run.n_kv_heads; ++head)
-      for (std::int64_t row = 0; row < rows; row += kRows) tiles.push_back({&run, head, row, std::min(kRows, rows - row)});
+      for (std::int64_t row = 0; row < rows; row += kRows)
+        tiles.push_back({&run, head, row, std::min(kRows, rows - row)});
   }
   const auto compute_range = [list = tiles.data()](std::int64_t begin, std::int64_t end) {
     thread_local std::vector<float> scratch;
@@ -151,11 +153,12 @@ void attend(std::span<const AttentionArgs> runs) {
   if (work < kWorthAThread)
     compute_range(0, count);
   else
-    at::parallel_for(0, count, std::max<std::int64_t>(1, count * kWorthAThread / std::max<std::int64_t>(work, 1)), compute_range);
+    at::parallel_for(0, count, std::max<std::int64_t>(1, count * kWorthAThread / std::max<std::int64_t>(work, 1)),
+                     compute_range);
 }
 
-void store_kv(std::span<const BlockView> blocks, const float* k, const float* v, std::int64_t rows, std::int64_t position,
-              std::int64_t n_kv_heads, std::int64_t d_head) {
+void store_kv(std::span<const BlockView> blocks, const float* k, const float* v, std::int64_t rows,
+              std::int64_t position, std::int64_t n_kv_heads, std::int64_t d_head) {
   for (std::int64_t row = 0; row < rows; ++row) {
     const auto& block = blocks[static_cast<std::size_t>((position + row) / kBlock)];
     const std::int64_t slot = (position + row) % kBlock;

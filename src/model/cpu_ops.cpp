@@ -31,45 +31,58 @@ STEER_INLINE V load_up_to(const float* p, std::int64_t n) { return n == kLanes ?
 
 }  // namespace
 
-STEER_CLONES void rms_norm(float* out, const float* x, const float* gain, std::int64_t rows, std::int64_t width, float eps) {
+STEER_CLONES void rms_norm(float* out, const float* x, const float* gain, std::int64_t rows, std::int64_t width,
+                           float eps) {
   for (std::int64_t r = 0; r < rows; ++r, x += width, out += width) {
-    const float square = row_sum(x, width, [](V a) __attribute__((always_inline)) { return a * a; });
+    const float square = row_sum(
+        x, width, [](V a) __attribute__((always_inline)) { return a * a; });
     const float scale = 1 / std::sqrt(square / static_cast<float>(width) + eps);
     if (gain)
-      each(out, x, width, [=](V a, std::int64_t i, std::int64_t n) __attribute__((always_inline)) {
-        return a * scale * load_up_to(gain + i, n);
-      });
+      each(
+          out, x, width, [=](V a, std::int64_t i, std::int64_t n) __attribute__((always_inline)) {
+            return a * scale * load_up_to(gain + i, n);
+          });
     else
-      each(out, x, width, [=](V a, std::int64_t, std::int64_t) __attribute__((always_inline)) { return a * scale; });
+      each(
+          out, x, width, [=](V a, std::int64_t, std::int64_t) __attribute__((always_inline)) { return a * scale; });
   }
 }
 
 STEER_CLONES void layer_norm(float* out, const float* x, const float* gain, const float* bias, std::int64_t rows,
                              std::int64_t width, float eps) {
   for (std::int64_t r = 0; r < rows; ++r, x += width, out += width) {
-    const float mean = row_sum(x, width, [](V a) __attribute__((always_inline)) { return a; }) / static_cast<float>(width);
-    each(out, x, width, [=](V a, std::int64_t, std::int64_t) __attribute__((always_inline)) { return a - mean; });
-    const float square = row_sum(out, width, [](V a) __attribute__((always_inline)) { return a * a; });
+    const float mean = row_sum(
+                           x, width, [](V a) __attribute__((always_inline)) { return a; }) /
+                       static_cast<float>(width);
+    each(
+        out, x, width, [=](V a, std::int64_t, std::int64_t) __attribute__((always_inline)) { return a - mean; });
+    const float square = row_sum(
+        out, width, [](V a) __attribute__((always_inline)) { return a * a; });
     const float scale = 1 / std::sqrt(square / static_cast<float>(width) + eps);
-    each(out, out, width, [=](V a, std::int64_t i, std::int64_t n) __attribute__((always_inline)) {
-      V y = a * scale;
-      if (gain) y = y * load_up_to(gain + i, n);
-      if (bias) y = y + load_up_to(bias + i, n);
-      return y;
-    });
+    each(
+        out, out, width, [=](V a, std::int64_t i, std::int64_t n) __attribute__((always_inline)) {
+          V y = a * scale;
+          if (gain) y = y * load_up_to(gain + i, n);
+          if (bias) y = y + load_up_to(bias + i, n);
+          return y;
+        });
   }
 }
 
-STEER_CLONES void multiply_add_rows(float* x, const float* gain, const float* bias, std::int64_t rows, std::int64_t width) {
+STEER_CLONES void multiply_add_rows(float* x, const float* gain, const float* bias, std::int64_t rows,
+                                    std::int64_t width) {
   for (std::int64_t r = 0; r < rows; ++r, x += width)
-    each(x, x, width, [=](V a, std::int64_t i, std::int64_t n) __attribute__((always_inline)) {
-      const V y = a * load_up_to(gain + i, n);
-      return bias ? y + load_up_to(bias + i, n) : y;
-    });
+    each(
+        x, x, width, [=](V a, std::int64_t i, std::int64_t n) __attribute__((always_inline)) {
+          const V y = a * load_up_to(gain + i, n);
+          return bias ? y + load_up_to(bias + i, n) : y;
+        });
 }
 
 STEER_CLONES void add(float* x, const float* y, std::int64_t n) {
-  each(x, x, n, [=](V a, std::int64_t i, std::int64_t m) __attribute__((always_inline)) { return a + load_up_to(y + i, m); });
+  each(
+      x, x,
+      n, [=](V a, std::int64_t i, std::int64_t m) __attribute__((always_inline)) { return a + load_up_to(y + i, m); });
 }
 
 namespace {
@@ -77,11 +90,13 @@ namespace {
 template <class F>
 STEER_INLINE void gate_with(float* out, const float* gate, const float* up, std::int64_t n, F act) {
   if (up)
-    each(out, gate, n, [=](V a, std::int64_t i, std::int64_t m) __attribute__((always_inline)) {
-      return act(a) * load_up_to(up + i, m);
-    });
+    each(
+        out, gate, n, [=](V a, std::int64_t i, std::int64_t m) __attribute__((always_inline)) {
+          return act(a) * load_up_to(up + i, m);
+        });
   else
-    each(out, gate, n, [=](V a, std::int64_t, std::int64_t) __attribute__((always_inline)) { return act(a); });
+    each(
+        out, gate, n, [=](V a, std::int64_t, std::int64_t) __attribute__((always_inline)) { return act(a); });
 }
 
 }  // namespace
@@ -89,13 +104,16 @@ STEER_INLINE void gate_with(float* out, const float* gate, const float* up, std:
 STEER_CLONES void activate(float* out, const float* gate, const float* up, std::int64_t n, ActivationKind kind) {
   switch (kind) {
     case ActivationKind::silu:
-      return gate_with(out, gate, up, n, [](V a) __attribute__((always_inline)) { return a / (exp(-a) + 1.f); });
+      return gate_with(
+          out, gate, up, n, [](V a) __attribute__((always_inline)) { return a / (exp(-a) + 1.f); });
     case ActivationKind::gelu_tanh:
-      return gate_with(out, gate, up, n, [](V a) __attribute__((always_inline)) {
-        return a * 0.5f * (tanh((a + a * a * a * 0.044715f) * 0.7978845608028654f) + 1.f);
-      });
+      return gate_with(
+          out, gate, up, n, [](V a) __attribute__((always_inline)) {
+            return a * 0.5f * (tanh((a + a * a * a * 0.044715f) * 0.7978845608028654f) + 1.f);
+          });
     case ActivationKind::relu:
-      return gate_with(out, gate, up, n, [](V a) __attribute__((always_inline)) { return max(a, splat(0)); });
+      return gate_with(
+          out, gate, up, n, [](V a) __attribute__((always_inline)) { return max(a, splat(0)); });
     case ActivationKind::gelu:
       for (std::int64_t i = 0; i < n; ++i) {
         const float a = gate[i] * 0.5f * (1 + std::erf(gate[i] * 0.70710678f));
@@ -105,7 +123,8 @@ STEER_CLONES void activate(float* out, const float* gate, const float* up, std::
 }
 
 STEER_CLONES void soft_cap(float* x, std::int64_t n, float cap) {
-  each(x, x, n, [=](V a, std::int64_t, std::int64_t) __attribute__((always_inline)) { return tanh(a / cap) * cap; });
+  each(
+      x, x, n, [=](V a, std::int64_t, std::int64_t) __attribute__((always_inline)) { return tanh(a / cap) * cap; });
 }
 
 STEER_CLONES void rotate(float* x, const float* cos, const float* sin, std::int64_t rows, std::int64_t heads,

@@ -39,10 +39,10 @@ struct BlockView {
 
 /// Attention of consecutive queries of one sequence over its cache.
 struct AttentionArgs {
-  const float* q = nullptr;                 ///< [queries, n_heads * d_head], rotated
-  float* z = nullptr;                       ///< [queries, n_heads * d_head]
-  std::span<const BlockView> blocks;        ///< of the sequence, from position 0
-  std::int64_t queries = 0, position = 0;   ///< position of the first query, whose keys end there
+  const float* q = nullptr;                ///< [queries, n_heads * d_head], rotated
+  float* z = nullptr;                      ///< [queries, n_heads * d_head]
+  std::span<const BlockView> blocks;       ///< of the sequence, from position 0
+  std::int64_t queries = 0, position = 0;  ///< position of the first query, whose keys end there
   std::int64_t n_heads = 0, n_kv_heads = 0, d_head = 0;
   std::int64_t window = 0;
   float scale = 1, soft_cap = 0;
@@ -51,7 +51,7 @@ struct AttentionArgs {
 void attend(std::span<const AttentionArgs> runs);
 
 /// Stores rows [rows, kv_heads * d_head] of keys and values at positions `position` and following.
-void store_kv(std::span<const BlockView> blocks, const float* k, const float* v, std::int64_t rows, std::int64_t position,
-              std::int64_t n_kv_heads, std::int64_t d_head);
+void store_kv(std::span<const BlockView> blocks, const float* k, const float* v, std::int64_t rows,
+              std::int64_t position, std::int64_t n_kv_heads, std::int64_t d_head);
 
 }  // namespace steer::detail::cpu

@@ -57,17 +57,24 @@ void Workspace::prepare(const Transformer& model, std::int64_t count) {
   const ModelConfig& c = model.config;
   const auto make = [&](std::int64_t width) { return at::empty({count, width}, at::kFloat); };
   const std::int64_t q_width = c.n_heads * c.d_head, kv_width = c.n_kv_heads * c.d_head;
-  *this = {count,           make(c.d_model), make(q_width), make(kv_width), make(kv_width), make(q_width),
-           make(c.d_model), make(c.d_mlp),   c.gated_mlp ? make(c.d_mlp) : at::Tensor(), make(c.d_model)};
+  *this = {count,           make(c.d_model), make(q_width),
+           make(kv_width),  make(kv_width),  make(q_width),
+           make(c.d_model), make(c.d_mlp),   c.gated_mlp ? make(c.d_mlp) : at::Tensor(),
+           make(c.d_model)};
 }
 
-ForwardPass::ForwardPass(const Transformer& model, HookTable& hooks, KvCache& cache, RopeTables& ropes, Workspace& workspace,
-                         bool batch_invariant)
-    : model_(model), config_(model.config), hooks_(hooks), cache_(cache), rope_tables_(ropes), work_(workspace),
+ForwardPass::ForwardPass(const Transformer& model, HookTable& hooks, KvCache& cache, RopeTables& ropes,
+                         Workspace& workspace, bool batch_invariant)
+    : model_(model),
+      config_(model.config),
+      hooks_(hooks),
+      cache_(cache),
+      rope_tables_(ropes),
+      work_(workspace),
       batch_invariant_(batch_invariant) {}
 
-at::Tensor ForwardPass::run(const BatchView& batch, std::span<SequenceState* const> states, std::int64_t first, std::int64_t last,
-                            const at::Tensor& residual, const LogitRows& rows) {
+at::Tensor ForwardPass::run(const BatchView& batch, std::span<SequenceState* const> states, std::int64_t first,
+                            std::int64_t last, const at::Tensor& residual, const LogitRows& rows) {
   batch_ = &batch;
   states_ = states;
   work_.prepare(model_, batch.size());
@@ -98,7 +105,8 @@ at::Tensor ForwardPass::run(const BatchView& batch, std::span<SequenceState* con
 void ForwardPass::hook(Site site, std::int64_t layer, at::Tensor& value) { hook(site, layer, value, *batch_); }
 
 void ForwardPass::hook(Site site, std::int64_t layer, at::Tensor& value, const BatchView& batch) {
-  if (!hooks_.any(site, layer)) [[likely]] return;
+  if (!hooks_.any(site, layer)) [[likely]]
+    return;
   const at::Tensor own = value;
   hooks_.fire({site, layer}, value, batch);
   if (value.requires_grad() && at::GradMode::is_enabled()) {
@@ -110,7 +118,8 @@ void ForwardPass::hook(Site site, std::int64_t layer, at::Tensor& value, const B
   }
 }
 
-void ForwardPass::normalise_hooked(at::Tensor& out, const at::Tensor& x, const Norm& norm, Site site, std::int64_t layer) {
+void ForwardPass::normalise_hooked(at::Tensor& out, const at::Tensor& x, const Norm& norm, Site site,
+                                   std::int64_t layer) {
   if (!hooks_.any(site, layer)) [[likely]]
     return normalise(out, x, norm, true);
   normalise(out, x, norm, false);
@@ -142,7 +151,8 @@ at::Tensor ForwardPass::embed() {
   if (config_.embed_scale != 1) resid.mul_(config_.embed_scale);
   if (model_.positions.defined())
     for (const auto& run : batch_->runs)
-      resid.narrow(0, run.begin, run.end - run.begin).add_(model_.positions.narrow(0, run.position, run.end - run.begin));
+      resid.narrow(0, run.begin, run.end - run.begin)
+          .add_(model_.positions.narrow(0, run.position, run.end - run.begin));
   hook(Site::embed, 0, resid);
   return resid;
 }
@@ -212,7 +222,8 @@ at::Tensor ForwardPass::attend_plain(std::int64_t layer, const at::Tensor& q) {
   return z;
 }
 
-at::Tensor ForwardPass::attend_by_operators(std::int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+at::Tensor ForwardPass::attend_by_operators(std::int64_t layer, const at::Tensor& q, const at::Tensor& k,
+                                            const at::Tensor& v) {
   const std::int64_t kv_heads = config_.n_kv_heads, group = config_.n_heads / kv_heads, d = config_.d_head;
   const std::int64_t window = config_.layers[static_cast<std::size_t>(layer)].window;
   std::vector<at::Tensor> parts;
@@ -240,7 +251,8 @@ at::Tensor ForwardPass::attend_by_operators(std::int64_t layer, const at::Tensor
     if (config_.attn_soft_cap > 0) scores = at::tanh(scores / config_.attn_soft_cap) * config_.attn_soft_cap;
     scores = scores.reshape({config_.n_heads, count, total});
     const auto options = at::TensorOptions().dtype(at::kLong).device(q.device());
-    const at::Tensor at_query = at::arange(run.position, total, options).unsqueeze(1), at_key = at::arange(total, options).unsqueeze(0);
+    const at::Tensor at_query = at::arange(run.position, total, options).unsqueeze(1),
+                     at_key = at::arange(total, options).unsqueeze(0);
     at::Tensor hidden = at_key > at_query;
     if (window > 0) hidden = hidden | (at_key <= at_query - window);
     at::Tensor pattern = at::softmax(scores.masked_fill(hidden, -std::numeric_limits<float>::infinity()), -1);
@@ -249,7 +261,8 @@ at::Tensor ForwardPass::attend_by_operators(std::int64_t layer, const at::Tensor
       TokenRun alone = run;
       alone.begin = 0;
       alone.end = count;
-      const BatchView view{batch_->ids.subspan(static_cast<std::size_t>(run.begin), static_cast<std::size_t>(count)), {&alone, 1}};
+      const BatchView view{batch_->ids.subspan(static_cast<std::size_t>(run.begin), static_cast<std::size_t>(count)),
+                           {&alone, 1}};
       hook(Site::attn_pattern, layer, pattern, view);
     }
     parts.push_back(at::matmul(pattern.reshape({kv_heads, group * count, total}), all_v)
@@ -265,7 +278,8 @@ at::Tensor ForwardPass::mlp(std::int64_t layer, const at::Tensor& resid) {
   at::Tensor normed = work_.normed, gate = work_.gate, up = work_.up;
   normalise_hooked(normed, resid, w.ln2, Site::ln2, layer);
   if (w.up.defined() && is_plain(normed) && is_plain(gate) && is_plain(up)) {
-    const LinearCall calls[] = {{&w.gate, static_cast<float*>(gate.data_ptr()), 0}, {&w.up, static_cast<float*>(up.data_ptr()), 0}};
+    const LinearCall calls[] = {{&w.gate, static_cast<float*>(gate.data_ptr()), 0},
+                                {&w.up, static_cast<float*>(up.data_ptr()), 0}};
     apply_together(normed.const_data_ptr<float>(), normed.size(0), calls);
   } else {
     project(gate, normed, w.gate);

@@ -24,8 +24,12 @@ std::optional<std::int64_t> take_layer(std::string_view& text) {
 /// "gpt_neox.layers.L.".
 std::optional<Site> module_output(std::string_view module) {
   static constexpr std::pair<std::string_view, Site> names[] = {
-      {"", Site::resid_post},          {"self_attn", Site::attn_out}, {"attn", Site::attn_out},
-      {"attention", Site::attn_out},   {"mlp", Site::mlp_out},        {"mlp.down_proj.input", Site::mlp_post},
+      {"", Site::resid_post},
+      {"self_attn", Site::attn_out},
+      {"attn", Site::attn_out},
+      {"attention", Site::attn_out},
+      {"mlp", Site::mlp_out},
+      {"mlp.down_proj.input", Site::mlp_post},
       {"self_attn.o_proj.input", Site::attn_z},
   };
   for (const auto& [name, site] : names)
@@ -55,9 +59,10 @@ HookPoint HookPoint::parse(std::string_view name) {
   }
   std::string sites;
   for (const auto& entry : EnumTable<Site>::entries)
-    sites += (sites.empty() ? "" : ", ") + std::string(of_layer(entry.value) ? "blocks.L." : "") + std::string(entry.name);
-  fail(ErrorCode::argument, "HookPoint::parse", "expected one of {} or model.layers.L but got \"{}\"; correct the name", sites,
-       name);
+    sites +=
+        (sites.empty() ? "" : ", ") + std::string(of_layer(entry.value) ? "blocks.L." : "") + std::string(entry.name);
+  fail(ErrorCode::argument, "HookPoint::parse", "expected one of {} or model.layers.L but got \"{}\"; correct the name",
+       sites, name);
 }
 
 std::string HookPoint::name() const {

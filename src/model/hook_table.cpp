@@ -26,7 +26,9 @@ void HookHandle::remove() {
 namespace detail {
 
 HookTable::HookTable(const ModelConfig& config)
-    : n_layers_(config.n_layers), parallel_(config.parallel_residual), lists_(static_cast<std::size_t>(config.n_layers) * kSites) {}
+    : n_layers_(config.n_layers),
+      parallel_(config.parallel_residual),
+      lists_(static_cast<std::size_t>(config.n_layers) * kSites) {}
 
 bool HookTable::exists(const HookPoint& point) const {
   if (point.site == Site::embed || point.site == Site::ln_final) return point.layer == 0;
@@ -45,16 +47,20 @@ std::vector<HookPoint> HookTable::points() const {
   return out;
 }
 
-std::shared_ptr<HookHandle::Registration> HookTable::add(const HookPoint& point, HookFunction function, const HookOptions& options) {
+std::shared_ptr<HookHandle::Registration> HookTable::add(const HookPoint& point, HookFunction function,
+                                                         const HookOptions& options) {
   constexpr auto kWhere = "Session::hook";
-  require(static_cast<bool>(function), ErrorCode::argument, kWhere, "expected a function for {} but got an empty one", point.name());
+  require(static_cast<bool>(function), ErrorCode::argument, kWhere, "expected a function for {} but got an empty one",
+          point.name());
   if (!exists(point)) {
     if (point.site == Site::resid_mid && parallel_ && point.layer >= 0 && point.layer < n_layers_)
       fail(ErrorCode::argument, kWhere,
-           "expected a point this model computes but got {}: attention and MLP read the same stream here; hook hook_resid_pre or "
+           "expected a point this model computes but got {}: attention and MLP read the same stream here; hook "
+           "hook_resid_pre or "
            "hook_resid_post",
            point.name());
-    fail(ErrorCode::argument, kWhere, "expected a layer in [0, {}) but got {}; a hook there would never fire", n_layers_, point.name());
+    fail(ErrorCode::argument, kWhere, "expected a layer in [0, {}) but got {}; a hook there would never fire",
+         n_layers_, point.name());
   }
   auto registration = std::make_shared<HookHandle::Registration>(
       HookHandle::Registration{weak_from_this(), point, std::move(function), options});
@@ -113,21 +119,24 @@ void HookTable::fire(const HookPoint& point, at::Tensor& value, const BatchView&
       if (registration->removed) continue;
     }
     const at::Tensor before = value;
-    // libtorch counts the changes of a tensor, so a broken promise is seen (not under InferenceMode, which counts none).
+    // libtorch counts the changes of a tensor, so a broken promise is seen (not under InferenceMode, which counts
+    // none).
     const bool watched = registration->options.read_only && !value.is_inference();
     const auto version = watched ? value._version() : 0;
     HookContext context{point, value, batch};
     registration->function(context);
     require(!registration->options.read_only || (value.is_same(before) && (!watched || value._version() == version)),
             ErrorCode::argument, "Session::hook",
-            "expected the read-only hook at {} to leave its value but it changed it; register it without read_only", point.name());
+            "expected the read-only hook at {} to leave its value but it changed it; register it without read_only",
+            point.name());
     if (value.is_same(before)) continue;
     require(value.defined() && value.sizes() == before.sizes() && value.scalar_type() == before.scalar_type() &&
                 value.device() == before.device(),
-            ErrorCode::shape, "Session::hook", "expected the hook at {} to assign [{}] {} on {} but got {}; keep shape, dtype and device",
-            point.name(), fmt::join(before.sizes(), ", "), at::toString(before.scalar_type()), before.device().str(),
-            value.defined() ? fmt::format("[{}] {} on {}", fmt::join(value.sizes(), ", "), at::toString(value.scalar_type()),
-                                          value.device().str())
+            ErrorCode::shape, "Session::hook",
+            "expected the hook at {} to assign [{}] {} on {} but got {}; keep shape, dtype and device", point.name(),
+            fmt::join(before.sizes(), ", "), at::toString(before.scalar_type()), before.device().str(),
+            value.defined() ? fmt::format("[{}] {} on {}", fmt::join(value.sizes(), ", "),
+                                          at::toString(value.scalar_type()), value.device().str())
                             : "an undefined tensor");
   }
 }

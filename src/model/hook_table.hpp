@@ -30,7 +30,8 @@ class HookTable : public std::enable_shared_from_this<HookTable> {
   explicit HookTable(const ModelConfig& config);
 
   /// @throws Error(argument) for a point the model does not have.
-  std::shared_ptr<HookHandle::Registration> add(const HookPoint& point, HookFunction function, const HookOptions& options);
+  std::shared_ptr<HookHandle::Registration> add(const HookPoint& point, HookFunction function,
+                                                const HookOptions& options);
   void remove(HookHandle::Registration& registration);
 
   /// Whether the model computes this point.
@@ -60,8 +61,8 @@ class HookTable : public std::enable_shared_from_this<HookTable> {
   bool parallel_;
   std::vector<List> lists_;  ///< [layers, sites], each in the order of calls
   std::mutex mutex_;
-  bool running_ = false;     ///< guarded by mutex_
-  bool stale_ = false;       ///< guarded by mutex_: something was marked as removed
+  bool running_ = false;  ///< guarded by mutex_
+  bool stale_ = false;    ///< guarded by mutex_: something was marked as removed
 };
 
 }  // namespace detail

@@ -12,7 +12,11 @@ namespace steer::detail {
 using cpu::kBlock;
 
 KvCache::KvCache(const ModelConfig& config, at::Device device, std::int64_t max_bytes)
-    : n_layers_(config.n_layers), kv_heads_(config.n_kv_heads), d_head_(config.d_head), device_(device), max_bytes_(max_bytes),
+    : n_layers_(config.n_layers),
+      kv_heads_(config.n_kv_heads),
+      d_head_(config.d_head),
+      device_(device),
+      max_bytes_(max_bytes),
       block_bytes_(2 * kv_heads_ * d_head_ * kBlock * static_cast<std::int64_t>(sizeof(float))) {}
 
 SequenceId KvCache::open() {
@@ -36,7 +40,8 @@ SequenceId KvCache::fork(SequenceId source, const ForkOptions& options) {
   const SequenceState& from = at(source, kWhere);
   const std::int64_t length = options.length < 0 ? from.length : options.length;
   require(options.length >= -1 && length <= from.length, ErrorCode::argument, kWhere,
-          "expected a length of at most {} (the sequence's) or -1 but got {}; fork what is there", from.length, options.length);
+          "expected a length of at most {} (the sequence's) or -1 but got {}; fork what is there", from.length,
+          options.length);
   require(options.below_layer >= -1 && options.below_layer <= n_layers_, ErrorCode::argument, kWhere,
           "expected below_layer in [0, {}] or -1 but got {}", n_layers_, options.below_layer);
   const auto shared = static_cast<std::size_t>(options.below_layer < 0 ? n_layers_ : options.below_layer);
@@ -44,8 +49,8 @@ SequenceId KvCache::fork(SequenceId source, const ForkOptions& options) {
   copy.layers.resize(from.layers.size());
   for (std::size_t i = 0; i < shared; ++i) {
     require(from.layers[i].filled >= length, ErrorCode::argument, kWhere,
-            "expected layers below {} to hold {} tokens but layer {} holds {}; run step over the missing layers first", shared,
-            length, i, from.layers[i].filled);
+            "expected layers below {} to hold {} tokens but layer {} holds {}; run step over the missing layers first",
+            shared, length, i, from.layers[i].filled);
     copy.layers[i] = from.layers[i];
     truncate(copy.layers[i], length);
   }
@@ -63,7 +68,8 @@ void KvCache::close(SequenceId sequence) {
 
 std::shared_ptr<KvBlock> KvCache::make_block() {
   require(max_bytes_ <= 0 || bytes() + block_bytes_ <= max_bytes_, ErrorCode::argument, "Session::step",
-          "expected a KV cache of at most {} bytes (SessionOptions::max_cache_bytes) but this step needs more; close sequences "
+          "expected a KV cache of at most {} bytes (SessionOptions::max_cache_bytes) but this step needs more; close "
+          "sequences "
           "or allow more",
           max_bytes_);
   auto block = std::shared_ptr<KvBlock>(new KvBlock, [live = live_blocks_](KvBlock* b) {
@@ -81,7 +87,8 @@ std::shared_ptr<KvBlock> KvCache::make_block() {
 }
 
 void KvCache::reserve(LayerCache& layer, std::int64_t position, std::int64_t count) {
-  const auto first = static_cast<std::size_t>(position / kBlock), last = static_cast<std::size_t>((position + count - 1) / kBlock);
+  const auto first = static_cast<std::size_t>(position / kBlock),
+             last = static_cast<std::size_t>((position + count - 1) / kBlock);
   for (std::size_t i = first; i <= last; ++i) {
     if (i < layer.blocks.size()) {
       if (layer.blocks[i].use_count() == 1) continue;
@@ -110,7 +117,8 @@ void KvCache::store(LayerCache& layer, std::int64_t position, const at::Tensor& 
   const std::int64_t rows = k.size(0);
   if (device_.is_cpu()) {
     const auto keys = k.detach().to(at::kFloat).contiguous(), values = v.detach().to(at::kFloat).contiguous();
-    cpu::store_kv(layer.views, keys.const_data_ptr<float>(), values.const_data_ptr<float>(), rows, position, kv_heads_, d_head_);
+    cpu::store_kv(layer.views, keys.const_data_ptr<float>(), values.const_data_ptr<float>(), rows, position, kv_heads_,
+                  d_head_);
     return;
   }
   const at::NoGradGuard no_grad;

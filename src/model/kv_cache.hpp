@@ -16,8 +16,8 @@ namespace steer::detail {
 
 /// `cpu::kBlock` tokens of keys and values of one layer, f32. Shared by sequences until one of them writes to it.
 struct KvBlock {
-  at::Tensor k;  ///< [kv_heads, d_head, kBlock], rotated
-  at::Tensor v;  ///< [kv_heads, kBlock, d_head]
+  at::Tensor k;           ///< [kv_heads, d_head, kBlock], rotated
+  at::Tensor v;           ///< [kv_heads, kBlock, d_head]
   cpu::BlockView view{};  ///< the same memory; CPU only
 };
 

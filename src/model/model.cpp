@@ -20,12 +20,15 @@ constexpr auto kWhere = "Model::load";
 
 nlohmann::json read_json(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
-  require(file.good(), ErrorCode::io, kWhere, "expected to read {} but could not open it; check the path", path.string());
+  require(file.good(), ErrorCode::io, kWhere, "expected to read {} but could not open it; check the path",
+          path.string());
   try {
     return nlohmann::json::parse(file);
   } catch (const nlohmann::json::exception& error) {
     fail(ErrorCode::format, kWhere, "expected JSON but got a syntax error at byte {} ({}); get the file again",
-         dynamic_cast<const nlohmann::json::parse_error*>(&error) ? static_cast<const nlohmann::json::parse_error&>(error).byte : 0,
+         dynamic_cast<const nlohmann::json::parse_error*>(&error)
+             ? static_cast<const nlohmann::json::parse_error&>(error).byte
+             : 0,
          path.string());
   }
 }
@@ -33,13 +36,14 @@ nlohmann::json read_json(const fs::path& path) {
 void check_device(const std::string& name) {
   bool cuda = name.starts_with("cuda:") && name.size() > 5 && name.size() < 9;
   for (std::size_t i = 5; cuda && i < name.size(); ++i) cuda = name[i] >= '0' && name[i] <= '9';
-  require(name == "cpu" || cuda, ErrorCode::argument, kWhere, "expected the device cpu or cuda:N but got \"{}\"; correct it", name);
+  require(name == "cpu" || cuda, ErrorCode::argument, kWhere,
+          "expected the device cpu or cuda:N but got \"{}\"; correct it", name);
   if (!cuda) return;
   require(at::hasCUDA(), ErrorCode::unsupported, kWhere,
           "expected a CUDA device for \"{}\" but this libtorch or machine has none; use device \"cpu\"", name);
   const int index = std::stoi(name.substr(5)), count = static_cast<int>(at::getNumGPUs());
-  require(index < count, ErrorCode::argument, kWhere, "expected a device below cuda:{} but got \"{}\"; choose one that exists",
-          count, name);
+  require(index < count, ErrorCode::argument, kWhere,
+          "expected a device below cuda:{} but got \"{}\"; choose one that exists", count, name);
 }
 
 void check_options(const LoadOptions& options) {
@@ -52,7 +56,8 @@ void check_options(const LoadOptions& options) {
 /// The configuration with the caller's shorter context.
 ModelConfig limited(ModelConfig config, const LoadOptions& options) {
   require(options.context <= config.context, ErrorCode::argument, kWhere,
-          "expected a context of at most {} but got {}; the model was not made for more", config.context, options.context);
+          "expected a context of at most {} but got {}; the model was not made for more", config.context,
+          options.context);
   return config;
 }
 
@@ -76,7 +81,8 @@ std::optional<std::string> chat_template_source(const fs::path& folder) {
   if (found->is_string()) return found->get<std::string>();
   if (found->is_array())
     for (const auto& entry : *found)
-      if (entry.is_object() && entry.value("name", "") == "default" && entry.contains("template") && entry["template"].is_string())
+      if (entry.is_object() && entry.value("name", "") == "default" && entry.contains("template") &&
+          entry["template"].is_string())
         return entry["template"].get<std::string>();
   return {};
 }
@@ -92,19 +98,23 @@ void set_chat(detail::Transformer& model, const std::optional<std::string>& sour
 
 std::shared_ptr<detail::Transformer> load_folder(const fs::path& folder, const LoadOptions& options) {
   require(fs::exists(folder / "config.json"), ErrorCode::io, kWhere,
-          "expected config.json in {} but got none; give the folder of a Hugging Face model or a GGUF file", folder.string());
+          "expected config.json in {} but got none; give the folder of a Hugging Face model or a GGUF file",
+          folder.string());
   auto config = ModelConfig::from_hugging_face(read_json(folder / "config.json"));
   // Chat models end a turn with tokens that only the generation configuration lists.
   if (fs::exists(folder / "generation_config.json")) {
     const auto generation = read_json(folder / "generation_config.json");
     const auto eos = generation.is_object() ? generation.value("eos_token_id", nlohmann::json()) : nlohmann::json();
     for (const auto& id : eos.is_array() ? eos : nlohmann::json::array({eos}))
-      if (id.is_number_integer() && std::find(config.eos_ids.begin(), config.eos_ids.end(), id.get<std::int64_t>()) == config.eos_ids.end())
+      if (id.is_number_integer() &&
+          std::find(config.eos_ids.begin(), config.eos_ids.end(), id.get<std::int64_t>()) == config.eos_ids.end())
         config.eos_ids.push_back(id.get<std::int64_t>());
   }
   const auto tensors = open_tensors(folder);
-  auto model = detail::build(limited(config, options), *tensors, options, detail::assemble_hugging_face, detail::ignored_hugging_face);
-  if (fs::exists(folder / "tokenizer.json") || fs::exists(folder / "tokenizer.model")) model->tokenizer = Tokenizer::load(folder);
+  auto model = detail::build(limited(config, options), *tensors, options, detail::assemble_hugging_face,
+                             detail::ignored_hugging_face);
+  if (fs::exists(folder / "tokenizer.json") || fs::exists(folder / "tokenizer.model"))
+    model->tokenizer = Tokenizer::load(folder);
   set_chat(*model, chat_template_source(folder));
   return model;
 }
@@ -114,11 +124,13 @@ std::shared_ptr<detail::Transformer> load_gguf(const fs::path& path, const LoadO
   require(file->format() == "gguf", ErrorCode::unsupported, kWhere,
           "expected a GGUF file or a Hugging Face folder but got a {} file ({}); name the folder that holds it",
           file->format(), path.string());
-  auto model = detail::build(limited(ModelConfig::from_gguf(*file), options), *file, options, detail::assemble_gguf, detail::ignored_gguf);
+  auto model = detail::build(limited(ModelConfig::from_gguf(*file), options), *file, options, detail::assemble_gguf,
+                             detail::ignored_gguf);
   const auto& metadata = file->metadata();
   if (metadata.contains("tokenizer.ggml.model")) model->tokenizer = Tokenizer::from_gguf(*file);
   const auto chat = metadata.find("tokenizer.chat_template");
-  set_chat(*model, chat != metadata.end() && chat->is_string() ? std::optional(chat->get<std::string>()) : std::nullopt);
+  set_chat(*model,
+           chat != metadata.end() && chat->is_string() ? std::optional(chat->get<std::string>()) : std::nullopt);
   return model;
 }
 
@@ -127,8 +139,8 @@ std::shared_ptr<detail::Transformer> load_gguf(const fs::path& path, const LoadO
 Model Model::load(const fs::path& path, const LoadOptions& options) {
   check_options(options);
   std::error_code ignored;
-  require(fs::exists(path, ignored), ErrorCode::io, kWhere, "expected a folder or a file but {} does not exist; check the path",
-          path.string());
+  require(fs::exists(path, ignored), ErrorCode::io, kWhere,
+          "expected a folder or a file but {} does not exist; check the path", path.string());
   auto model = fs::is_directory(path, ignored) ? load_folder(path, options) : load_gguf(path, options);
   finish(*model, options);
   return Model(std::move(model));
@@ -137,7 +149,8 @@ Model Model::load(const fs::path& path, const LoadOptions& options) {
 Model Model::from_tensors(const ModelConfig& config, const TensorReader& tensors, const LoadOptions& options,
                           std::optional<Tokenizer> tokenizer) {
   check_options(options);
-  auto model = detail::build(limited(config, options), tensors, options, detail::assemble_hugging_face, detail::ignored_hugging_face);
+  auto model = detail::build(limited(config, options), tensors, options, detail::assemble_hugging_face,
+                             detail::ignored_hugging_face);
   model->tokenizer = std::move(tokenizer);
   set_chat(*model, std::nullopt);
   finish(*model, options);
@@ -156,9 +169,10 @@ const Tokenizer& Model::tokenizer() const {
 const ChatTemplate& Model::chat() const {
   require(has_tokenizer(), ErrorCode::config, "Model::chat",
           "expected a model with a tokenizer but its files hold none; put tokenizer.json beside the weights");
-  require(impl_->chat.has_value(), ErrorCode::unsupported, "Model::chat",
-          "expected a chat template that steer knows but got another one: {}; make a ChatTemplate of the format you want",
-          impl_->chat_problem);
+  require(
+      impl_->chat.has_value(), ErrorCode::unsupported, "Model::chat",
+      "expected a chat template that steer knows but got another one: {}; make a ChatTemplate of the format you want",
+      impl_->chat_problem);
   return *impl_->chat;
 }
 

@@ -1,8 +1,8 @@
 #include "model/ops.hpp"
 
 #include <ATen/Functions.h>
-#include <ATen/TensorOperators.h>
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 
 #include "model/cpu_ops.hpp"
@@ -25,7 +25,8 @@ void over_rows(std::int64_t rows, std::int64_t width, const F& f) {
 const float* data(const at::Tensor& t) { return t.defined() ? t.const_data_ptr<float>() : nullptr; }
 float* mutable_data(at::Tensor& t) { return static_cast<float*>(t.data_ptr()); }
 
-void normalise_rows(float* out, const float* x, const Norm& norm, bool with_gain, std::int64_t rows, std::int64_t width) {
+void normalise_rows(float* out, const float* x, const Norm& norm, bool with_gain, std::int64_t rows,
+                    std::int64_t width) {
   const float* gain = with_gain ? data(norm.gain) : nullptr;
   const float* bias = with_gain ? data(norm.bias) : nullptr;
   const auto eps = static_cast<float>(norm.eps);
@@ -84,7 +85,8 @@ void add(at::Tensor& x, const at::Tensor& y) {
   if (is_plain(x) && is_plain(y)) {
     float* to = mutable_data(x);
     const float* from = data(y);
-    over_rows(x.numel(), 1, [&](std::int64_t begin, std::int64_t end) { cpu::add(to + begin, from + begin, end - begin); });
+    over_rows(x.numel(), 1,
+              [&](std::int64_t begin, std::int64_t end) { cpu::add(to + begin, from + begin, end - begin); });
     return;
   }
   x = x + y;
@@ -100,10 +102,18 @@ void activate(at::Tensor& out, const at::Tensor& gate, const at::Tensor& up, Act
     return;
   }
   switch (kind) {
-    case ActivationKind::silu: out = at::silu(gate); break;
-    case ActivationKind::gelu: out = at::gelu(gate); break;
-    case ActivationKind::gelu_tanh: out = at::gelu(gate, "tanh"); break;
-    case ActivationKind::relu: out = at::relu(gate); break;
+    case ActivationKind::silu:
+      out = at::silu(gate);
+      break;
+    case ActivationKind::gelu:
+      out = at::gelu(gate);
+      break;
+    case ActivationKind::gelu_tanh:
+      out = at::gelu(gate, "tanh");
+      break;
+    case ActivationKind::relu:
+      out = at::relu(gate);
+      break;
   }
   if (up.defined()) out = out * up;
 }
@@ -124,14 +134,16 @@ void rotate(at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, std::in
   if (is_plain(x) && is_plain(cos)) {
     float* rows = mutable_data(x);
     over_rows(x.size(0), x.size(1), [&](std::int64_t begin, std::int64_t end) {
-      cpu::rotate(rows + begin * x.size(1), data(cos) + begin * half, data(sin) + begin * half, end - begin, heads, d_head, half);
+      cpu::rotate(rows + begin * x.size(1), data(cos) + begin * half, data(sin) + begin * half, end - begin, heads,
+                  d_head, half);
     });
     return;
   }
   const auto by_head = x.reshape({x.size(0), heads, d_head});
   const auto a = by_head.narrow(2, 0, half), b = by_head.narrow(2, half, half);
   const auto c = cos.unsqueeze(1), s = sin.unsqueeze(1);
-  x = at::cat(std::vector<at::Tensor>{a * c - b * s, b * c + a * s, by_head.narrow(2, 2 * half, d_head - 2 * half)}, 2).reshape(x.sizes());
+  x = at::cat(std::vector<at::Tensor>{a * c - b * s, b * c + a * s, by_head.narrow(2, 2 * half, d_head - 2 * half)}, 2)
+          .reshape(x.sizes());
 }
 
 }  // namespace steer::detail

@@ -8,8 +8,8 @@
 
 namespace steer::detail {
 
-/// Whether our own CPU kernels may take this tensor: f32, contiguous, on the CPU and outside any gradient. All others go
-/// through libtorch's operators, which know every device and autograd.
+/// Whether our own CPU kernels may take this tensor: f32, contiguous, on the CPU and outside any gradient. All others
+/// go through libtorch's operators, which know every device and autograd.
 bool is_plain(const at::Tensor& x);
 
 // Each function writes into `out` when `out` and its inputs are plain, else assigns a new tensor to it.

@@ -39,8 +39,11 @@ bool glob_match(std::string_view pattern, std::string_view text) {
 
 struct Session::Impl {
   Impl(Model m, const SessionOptions& o)
-      : model(std::move(m)), options(o), hooks(std::make_shared<detail::HookTable>(model.config())),
-        cache(model.config(), model.device(), options.max_cache_bytes), ropes(model.impl()) {}
+      : model(std::move(m)),
+        options(o),
+        hooks(std::make_shared<detail::HookTable>(model.config())),
+        cache(model.config(), model.device(), options.max_cache_bytes),
+        ropes(model.impl()) {}
 
   Model model;
   SessionOptions options;
@@ -54,9 +57,10 @@ struct Session::Impl {
   class Use {
    public:
     Use(Impl& impl, const char* where) : impl_(impl) {
-      require(!impl_.busy.test_and_set(std::memory_order_acquire), ErrorCode::argument, where,
-              "expected one thread at a time but got a second call while one runs (from another thread or from one of the "
-              "session's own hooks); give each thread a Session of its own, they share the model");
+      require(
+          !impl_.busy.test_and_set(std::memory_order_acquire), ErrorCode::argument, where,
+          "expected one thread at a time but got a second call while one runs (from another thread or from one of the "
+          "session's own hooks); give each thread a Session of its own, they share the model");
     }
     ~Use() { impl_.busy.clear(std::memory_order_release); }
     Use(const Use&) = delete;
@@ -93,9 +97,11 @@ Session::Impl::Plan Session::Impl::plan(std::span<const StepInput> inputs, const
   Plan plan;
   plan.first = layers.first;
   plan.last = layers.last < 0 ? config.n_layers : layers.last;
-  require(layers.first >= 0 && layers.last >= -1 && plan.first < plan.last && plan.last <= config.n_layers, ErrorCode::argument,
-          kWhere, "expected layers within [0, {}) but got [{}, {})", config.n_layers, layers.first, layers.last);
-  require(!inputs.empty(), ErrorCode::argument, kWhere, "expected at least one input but got none; give the tokens to append");
+  require(layers.first >= 0 && layers.last >= -1 && plan.first < plan.last && plan.last <= config.n_layers,
+          ErrorCode::argument, kWhere, "expected layers within [0, {}) but got [{}, {})", config.n_layers, layers.first,
+          layers.last);
+  require(!inputs.empty(), ErrorCode::argument, kWhere,
+          "expected at least one input but got none; give the tokens to append");
   const auto first = static_cast<std::size_t>(plan.first), last = static_cast<std::size_t>(plan.last);
   struct Grown {
     std::int64_t end, length, prompt_length;
@@ -103,12 +109,14 @@ Session::Impl::Plan Session::Impl::plan(std::span<const StepInput> inputs, const
   };
   std::map<SequenceId, Grown> grown;  // as they will be after the inputs so far
   for (const auto& input : inputs) {
-    require(!input.ids.empty(), ErrorCode::argument, kWhere,
-            "expected at least one token for sequence {} but got none; an empty prompt has no next token (start with BOS)",
-            input.sequence);
+    require(
+        !input.ids.empty(), ErrorCode::argument, kWhere,
+        "expected at least one token for sequence {} but got none; an empty prompt has no next token (start with BOS)",
+        input.sequence);
     for (auto id : input.ids)
       require(id >= 0 && id < config.vocab_size, ErrorCode::argument, kWhere,
-              "expected token ids in [0, {}) but got {}; encode the text with this model's tokenizer", config.vocab_size, id);
+              "expected token ids in [0, {}) but got {}; encode the text with this model's tokenizer",
+              config.vocab_size, id);
     auto& state = cache.at(input.sequence, kWhere);
     const auto [entry, is_new] = grown.try_emplace(
         input.sequence, Grown{state.layers[first].filled, state.length, state.prompt_length, state.generated});
@@ -116,7 +124,8 @@ Session::Impl::Plan Session::Impl::plan(std::span<const StepInput> inputs, const
     if (is_new) {
       for (std::size_t layer = first; layer < last; ++layer)
         require(state.layers[layer].filled == g.end, ErrorCode::argument, kWhere,
-                "expected layers {} to {} of sequence {} to hold equally many tokens but layer {} holds {} and layer {} {}; fill "
+                "expected layers {} to {} of sequence {} to hold equally many tokens but layer {} holds {} and layer "
+                "{} {}; fill "
                 "the upper layers with a step over LayerRange{{.first = {}}} before going on",
                 first, last - 1, input.sequence, first, g.end, layer, state.layers[layer].filled, layer);
       Before before{&state, state.length, state.prompt_length, state.generated, {}};
@@ -125,7 +134,8 @@ Session::Impl::Plan Session::Impl::plan(std::span<const StepInput> inputs, const
     }
     const auto count = static_cast<std::int64_t>(input.ids.size());
     require(count <= config.context - g.end, ErrorCode::shape, kWhere,
-            "expected sequence {} to stay within the context of {} tokens but got {} + {}; shorten the prompt or ask for fewer "
+            "expected sequence {} to stay within the context of {} tokens but got {} + {}; shorten the prompt or ask "
+            "for fewer "
             "tokens",
             input.sequence, config.context, g.end, count);
     const auto begin = static_cast<std::int64_t>(plan.ids.size());
@@ -135,7 +145,8 @@ Session::Impl::Plan Session::Impl::plan(std::span<const StepInput> inputs, const
     g.end += count;
     if (g.end > g.length) {  // tokens new to the sequence, not only to these layers
       require(input.phase == Phase::generated || !g.generated, ErrorCode::argument, kWhere,
-              "expected generated tokens after generated ones in sequence {} but got prompt tokens; open or fork a sequence for a "
+              "expected generated tokens after generated ones in sequence {} but got prompt tokens; open or fork a "
+              "sequence for a "
               "new prompt",
               input.sequence);
       g.length = g.end;
@@ -153,14 +164,17 @@ Session::Impl::Plan Session::Impl::plan(std::span<const StepInput> inputs, const
     const auto& r = layers.residual;
     const auto tokens = static_cast<std::int64_t>(plan.ids.size());
     require(r.dim() == 2 && r.size(0) == tokens && r.size(1) == config.d_model, ErrorCode::shape, kWhere,
-            "expected a residual of [{}, {}] but got [{}]; one row for each token", tokens, config.d_model, fmt::join(r.sizes(), ", "));
+            "expected a residual of [{}, {}] but got [{}]; one row for each token", tokens, config.d_model,
+            fmt::join(r.sizes(), ", "));
     require(r.scalar_type() == at::kFloat && r.device() == model.device(), ErrorCode::argument, kWhere,
-            "expected a residual of f32 on {} but got {} on {}; move it there", model.device().str(), at::toString(r.scalar_type()),
-            r.device().str());
+            "expected a residual of f32 on {} but got {} on {}; move it there", model.device().str(),
+            at::toString(r.scalar_type()), r.device().str());
   }
   for (const auto& before : plan.before) {
-    const auto& g = grown.at(plan.runs[static_cast<std::size_t>(std::find(plan.states.begin(), plan.states.end(), before.state) -
-                                                                plan.states.begin())].sequence);
+    const auto& g =
+        grown.at(plan.runs[static_cast<std::size_t>(std::find(plan.states.begin(), plan.states.end(), before.state) -
+                                                    plan.states.begin())]
+                     .sequence);
     before.state->length = g.length;
     before.state->prompt_length = g.prompt_length;
     before.state->generated = g.generated;
@@ -190,8 +204,10 @@ at::Tensor Session::Impl::run_chunks(const Plan& plan, Logits logits, const Laye
       if (whole && ends && logits == Logits::last) rows.rows.push_back(piece.end - 1);
       if (!whole) break;
     }
-    const BatchView batch{std::span(plan.ids).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)), runs};
-    const at::Tensor residual = layers.residual.defined() ? layers.residual.narrow(0, begin, end - begin) : at::Tensor();
+    const BatchView batch{
+        std::span(plan.ids).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)), runs};
+    const at::Tensor residual =
+        layers.residual.defined() ? layers.residual.narrow(0, begin, end - begin) : at::Tensor();
     detail::ForwardPass pass(model.impl(), *hooks, cache, ropes, workspace, options.batch_invariant);
     const at::Tensor out = pass.run(batch, states, plan.first, plan.last, residual, rows);
     if (out.defined()) parts.push_back(out);
@@ -203,7 +219,8 @@ at::Tensor Session::Impl::run_chunks(const Plan& plan, Logits logits, const Laye
   return parts.size() == 1 ? parts[0] : at::cat(parts);
 }
 
-at::Tensor Session::Impl::step(std::span<const StepInput> inputs, Logits logits, const LayerRange& layers, std::int64_t chunk) {
+at::Tensor Session::Impl::step(std::span<const StepInput> inputs, Logits logits, const LayerRange& layers,
+                               std::int64_t chunk) {
   const Plan work = plan(inputs, layers);
   hooks->begin_step();
   try {
@@ -279,7 +296,8 @@ at::Tensor Session::forward(std::span<const std::int64_t> ids) {
   return run_with_cache(ids, std::span<const std::string>()).logits;
 }
 
-ActivationCache Session::run_with_cache(std::span<const std::int64_t> ids, std::initializer_list<std::string_view> patterns,
+ActivationCache Session::run_with_cache(std::span<const std::int64_t> ids,
+                                        std::initializer_list<std::string_view> patterns,
                                         std::int64_t stop_after_layer) {
   return run_with_cache(ids, std::vector<std::string>(patterns.begin(), patterns.end()), stop_after_layer);
 }
@@ -294,7 +312,8 @@ ActivationCache Session::run_with_cache(std::span<const std::int64_t> ids, std::
   const std::int64_t last = stop_after_layer < 0 ? n_layers : stop_after_layer + 1;
 
   std::vector<HookPoint> reached = impl_->hooks->points();
-  std::erase_if(reached, [&](const HookPoint& p) { return p.layer >= last || (p.site == Site::ln_final && last < n_layers); });
+  std::erase_if(reached,
+                [&](const HookPoint& p) { return p.layer >= last || (p.site == Site::ln_final && last < n_layers); });
   std::map<std::string, std::vector<at::Tensor>, std::less<>> recorded;
   std::vector<std::shared_ptr<HookHandle::Registration>> recorders;
   bool whole = at::GradMode::is_enabled() && impl_->hooks->any_editing();  // a gradient does not cross chunks
@@ -312,12 +331,12 @@ ActivationCache Session::run_with_cache(std::span<const std::int64_t> ids, std::
       const auto [entry, is_new] = recorded.try_emplace(name);
       if (!is_new) continue;
       auto* values = &entry->second;
-      recorders.push_back(impl_->hooks->add(
-          point, [values](HookContext& at) { values->push_back(at.value.clone()); },
-          {.read_only = true, .order = std::numeric_limits<int>::max()}));
+      recorders.push_back(impl_->hooks->add(point, [values](HookContext& at) { values->push_back(at.value.clone()); },
+                                            {.read_only = true, .order = std::numeric_limits<int>::max()}));
     }
     require(found, ErrorCode::argument, kWhere,
-            "expected a pattern that matches a point of this model{} but got \"{}\"; names look like blocks.0.hook_resid_post",
+            "expected a pattern that matches a point of this model{} but got \"{}\"; names look like "
+            "blocks.0.hook_resid_post",
             last < n_layers ? fmt::format(" up to layer {}", stop_after_layer) : std::string(), pattern);
   }
 
@@ -336,7 +355,8 @@ const at::Tensor& ActivationCache::operator[](std::string_view name) const {
   if (const auto found = values_.find(name); found != values_.end()) return found->second;
   std::string names;
   for (const auto& [recorded, value] : values_) names += (names.empty() ? "" : ", ") + recorded;
-  fail(ErrorCode::argument, "ActivationCache", "expected one of the recorded activations ({}) but got \"{}\"; add it to the patterns",
+  fail(ErrorCode::argument, "ActivationCache",
+       "expected one of the recorded activations ({}) but got \"{}\"; add it to the patterns",
        names.empty() ? "none" : names, name);
 }
 

@@ -30,7 +30,9 @@ STEER_INLINE V load_first(const float* p, std::int64_t n) {
   std::memcpy(&a, p, static_cast<std::size_t>(n) * sizeof(float));
   return a;
 }
-STEER_INLINE void store_first(float* p, V a, std::int64_t n) { std::memcpy(p, &a, static_cast<std::size_t>(n) * sizeof(float)); }
+STEER_INLINE void store_first(float* p, V a, std::int64_t n) {
+  std::memcpy(p, &a, static_cast<std::size_t>(n) * sizeof(float));
+}
 
 /// The sum of the lanes, always in the same order.
 STEER_INLINE float sum(V a) {

@@ -18,7 +18,9 @@ constexpr auto kWhere = "Model::load";
 
 std::string listing(const std::vector<std::string>& items) {
   constexpr std::size_t kShown = 8;
-  auto text = fmt::format("{}", fmt::join(items.begin(), items.begin() + static_cast<std::ptrdiff_t>(std::min(items.size(), kShown)), ", "));
+  auto text = fmt::format(
+      "{}",
+      fmt::join(items.begin(), items.begin() + static_cast<std::ptrdiff_t>(std::min(items.size(), kShown)), ", "));
   if (items.size() > kShown) text += fmt::format(" and {} more", items.size() - kShown);
   return text;
 }
@@ -36,14 +38,14 @@ void require_finite(const at::Tensor& tensor, const std::string& name, const Ten
   const void* data = flat.const_data_ptr();
   std::atomic<bool> ok{true};
   at::parallel_for(0, flat.numel(), 1 << 18, [&](std::int64_t begin, std::int64_t end) {
-    const bool part = type == at::kFloat
-                          ? cpu::all_finite(static_cast<const float*>(data) + begin, end - begin)
-                          : cpu::all_finite_16(static_cast<const std::uint16_t*>(data) + begin, end - begin,
-                                               type == at::kBFloat16 ? 0x7f80 : 0x7c00);
+    const bool part = type == at::kFloat ? cpu::all_finite(static_cast<const float*>(data) + begin, end - begin)
+                                         : cpu::all_finite_16(static_cast<const std::uint16_t*>(data) + begin,
+                                                              end - begin, type == at::kBFloat16 ? 0x7f80 : 0x7c00);
     if (!part) ok = false;
   });
   require(ok, ErrorCode::format, kWhere,
-          "expected finite weights but got NaN or infinity in {} ({}); the file is damaged or training diverged: get it again",
+          "expected finite weights but got NaN or infinity in {} ({}); the file is damaged or training diverged: get "
+          "it again",
           name, reader.path().string());
 }
 
@@ -54,11 +56,13 @@ struct BlockScales {
   std::string_view storage;
   std::int64_t bytes, offset, count;
 };
-constexpr BlockScales kBlockScales[] = {{"Q4_0", 18, 0, 1},  {"Q4_1", 20, 0, 2},  {"Q5_0", 22, 0, 1},   {"Q5_1", 24, 0, 2},
-                                        {"Q8_0", 34, 0, 1},  {"Q4_K", 144, 0, 2}, {"Q5_K", 176, 0, 2}, {"Q6_K", 210, 208, 1}};
+constexpr BlockScales kBlockScales[] = {{"Q4_0", 18, 0, 1},  {"Q4_1", 20, 0, 2},   {"Q5_0", 22, 0, 1},
+                                        {"Q5_1", 24, 0, 2},  {"Q8_0", 34, 0, 1},   {"Q4_K", 144, 0, 2},
+                                        {"Q5_K", 176, 0, 2}, {"Q6_K", 210, 208, 1}};
 
 void require_finite_blocks(const at::Tensor& raw, const TensorInfo& info, const TensorReader& reader) {
-  const auto* kind = std::find_if(std::begin(kBlockScales), std::end(kBlockScales), [&](const auto& k) { return k.storage == info.storage; });
+  const auto* kind = std::find_if(std::begin(kBlockScales), std::end(kBlockScales),
+                                  [&](const auto& k) { return k.storage == info.storage; });
   if (kind == std::end(kBlockScales)) return;
   const auto* bytes = static_cast<const std::uint8_t*>(raw.const_data_ptr());
   std::atomic<bool> ok{true};
@@ -71,8 +75,9 @@ void require_finite_blocks(const at::Tensor& raw, const TensorInfo& info, const 
         if ((scale & kExponent) == kExponent) ok = false;
       }
   });
-  require(ok, ErrorCode::format, kWhere, "expected finite weights but got NaN or infinity in {} ({}); the file is damaged: get it again",
-          info.name, reader.path().string());
+  require(ok, ErrorCode::format, kWhere,
+          "expected finite weights but got NaN or infinity in {} ({}); the file is damaged: get it again", info.name,
+          reader.path().string());
 }
 
 }  // namespace
@@ -106,7 +111,8 @@ const TensorInfo* WeightSource::check(const std::string& name, std::vector<std::
     if (!info)
       missing_.push_back(describe(name, shape));
     else if (info->shape != shape)
-      shapes_.push_back(fmt::format("{} as [{}] (the configuration says [{}])", name, fmt::join(info->shape, ", "), fmt::join(shape, ", ")));
+      shapes_.push_back(fmt::format("{} as [{}] (the configuration says [{}])", name, fmt::join(info->shape, ", "),
+                                    fmt::join(shape, ", ")));
     else if (info->dtype != at::kFloat && info->dtype != at::kBFloat16 && info->dtype != at::kHalf)
       shapes_.push_back(fmt::format("{} of type {} (not a floating point type)", name, info->storage));
     else
@@ -120,9 +126,12 @@ std::int64_t WeightSource::kept_bytes(const TensorInfo& info) const {
   for (auto size : info.shape) elements *= size;
   if (info.shape.size() < 2 || options_.weights == WeightFormat::f32) return elements * 4;
   switch (options_.weights) {
-    case WeightFormat::bf16: return elements * 2;
-    case WeightFormat::int8: return elements + elements / 8;
-    default: break;
+    case WeightFormat::bf16:
+      return elements * 2;
+    case WeightFormat::int8:
+      return elements + elements / 8;
+    default:
+      break;
   }
   const bool in_place = info.storage == "F32" || info.storage == "F16" || info.storage == "BF16";
   return in_place || Linear::keeps_blocks(info.storage) ? info.bytes : elements * 4;
@@ -136,13 +145,17 @@ void WeightSource::finish_check(const std::function<bool(std::string_view)>& ign
   require(missing_.empty(), ErrorCode::format, kWhere,
           "expected {} but got no tensor of {} ({}); the file is incomplete or not of this family", listing(missing_),
           missing_.size() == 1 ? "that name" : "those names", path);
-  require(shapes_.empty(), ErrorCode::shape, kWhere, "expected tensors that fit the configuration but got {} ({}); config.json "
-          "and weights do not belong together", listing(shapes_), path);
+  require(shapes_.empty(), ErrorCode::shape, kWhere,
+          "expected tensors that fit the configuration but got {} ({}); config.json "
+          "and weights do not belong together",
+          listing(shapes_), path);
   require(extra.empty(), ErrorCode::format, kWhere,
-          "expected only tensors of this family but got {} ({}); steer would compute without them: check model_type", listing(extra), path);
-  require(options_.max_memory <= 0 || bytes_ <= options_.max_memory, ErrorCode::argument, kWhere,
-          "expected weights of at most {} bytes (max_memory) but got {} ({}); allow more or choose a smaller WeightFormat",
-          options_.max_memory, bytes_, path);
+          "expected only tensors of this family but got {} ({}); steer would compute without them: check model_type",
+          listing(extra), path);
+  require(
+      options_.max_memory <= 0 || bytes_ <= options_.max_memory, ErrorCode::argument, kWhere,
+      "expected weights of at most {} bytes (max_memory) but got {} ({}); allow more or choose a smaller WeightFormat",
+      options_.max_memory, bytes_, path);
   checking_ = false;
 }
 
@@ -167,10 +180,16 @@ at::Tensor WeightSource::table(const std::string& name, std::int64_t rows, std::
 
 Linear WeightSource::keep(at::Tensor weight, at::Tensor bias) const {
   switch (options_.weights) {
-    case WeightFormat::f32: weight = weight.to(at::kFloat); break;
-    case WeightFormat::bf16: weight = weight.to(at::kBFloat16); break;
-    case WeightFormat::int8: return Linear::int8(weight, bias).to(device_);
-    case WeightFormat::stored: break;
+    case WeightFormat::f32:
+      weight = weight.to(at::kFloat);
+      break;
+    case WeightFormat::bf16:
+      weight = weight.to(at::kBFloat16);
+      break;
+    case WeightFormat::int8:
+      return Linear::int8(weight, bias).to(device_);
+    case WeightFormat::stored:
+      break;
   }
   return Linear::dense(weight, bias).to(device_);
 }
@@ -200,7 +219,8 @@ Linear WeightSource::matrix(const std::string& name, const std::string& bias_nam
   return keep(weight, bias);
 }
 
-Linear WeightSource::transposed(const std::string& name, const std::string& bias_name, std::int64_t out, std::int64_t in) {
+Linear WeightSource::transposed(const std::string& name, const std::string& bias_name, std::int64_t out,
+                                std::int64_t in) {
   check(name, {in, out});
   check(bias_name, {out});
   if (checking_) return {};
@@ -221,7 +241,8 @@ std::array<Linear, 3> WeightSource::fused_qkv(const std::string& name, const std
     shape[0] = in;
     return t.unflatten(0, {heads, 3, in / heads}).select(1, i).reshape(shape).contiguous();
   };
-  return {keep(part(weight, 0), part(bias, 0)), keep(part(weight, 1), part(bias, 1)), keep(part(weight, 2), part(bias, 2))};
+  return {keep(part(weight, 0), part(bias, 0)), keep(part(weight, 1), part(bias, 1)),
+          keep(part(weight, 2), part(bias, 2))};
 }
 
 }  // namespace steer::detail

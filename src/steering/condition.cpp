@@ -122,8 +122,12 @@ std::string Condition::describe() const {
     case ConditionSource::feature:
       text = fmt::format("feature {} {} at {}", feature, band(*this), point.name());
       break;
-    case ConditionSource::probe: text = fmt::format("probe {} at {}", band(*this), point.name()); break;
-    case ConditionSource::entropy: text = fmt::format("entropy {}", band(*this)); break;
+    case ConditionSource::probe:
+      text = fmt::format("probe {} at {}", band(*this), point.name());
+      break;
+    case ConditionSource::entropy:
+      text = fmt::format("entropy {}", band(*this));
+      break;
     case ConditionSource::all_of:
     case ConditionSource::any_of:
       for (const Condition& part : parts)
@@ -146,8 +150,10 @@ bool operator==(const Condition& a, const Condition& b) {
              (!a.sae || a.sae->hash() == b.sae->hash());
     case ConditionSource::probe:
       return a.point == b.point && a.bias == b.bias && detail::same_tensor(a.probe, b.probe);
-    case ConditionSource::entropy: return true;
-    default: return a.parts == b.parts;
+    case ConditionSource::entropy:
+      return true;
+    default:
+      return a.parts == b.parts;
   }
 }
 

@@ -19,7 +19,8 @@ constexpr double kParallel = 1 - 1e-6;
 
 void require_direction(const at::Tensor& vector, std::string_view what, std::string_view where) {
   const at::Tensor own = detail::own_vector(vector, what, where);
-  require(detail::norm_of(own) > 0, ErrorCode::argument, where, "expected {} other than 0 but got the zero vector", what);
+  require(detail::norm_of(own) > 0, ErrorCode::argument, where, "expected {} other than 0 but got the zero vector",
+          what);
 }
 
 void require_width(const at::Tensor& a, const at::Tensor& b, std::string_view where) {
@@ -36,20 +37,19 @@ void validate_feature(const op::Feature& f, Unit unit, std::string_view where) {
   if (unit == Unit::max_activation)
     require(std::isfinite(f.max_activation) && f.max_activation > 0, ErrorCode::argument, where,
             "expected the maximum activation of feature {} for Unit::max_activation but got {}; set "
-            "EditOptions::max_activation", f.index, f.max_activation);
+            "EditOptions::max_activation",
+            f.index, f.max_activation);
 }
 
 /// Units that a kind can be measured in, besides raw.
 bool takes_unit(const Op& op, Unit unit) {
   if (unit == Unit::raw) return true;
-  return std::visit(Match{[&](const op::Add&) { return unit == Unit::residual_norm; },
-                          [&](const op::Feature& f) {
-                            return f.action != FeatureAction::mul && f.action != FeatureAction::ablate;
-                          },
-                          [&](const op::ProjectTo&) { return unit == Unit::residual_norm; },
-                          [&](const op::NormCap&) { return unit == Unit::residual_norm; },
-                          [](const auto&) { return false; }},
-                    op);
+  return std::visit(
+      Match{[&](const op::Add&) { return unit == Unit::residual_norm; },
+            [&](const op::Feature& f) { return f.action != FeatureAction::mul && f.action != FeatureAction::ablate; },
+            [&](const op::ProjectTo&) { return unit == Unit::residual_norm; },
+            [&](const op::NormCap&) { return unit == Unit::residual_norm; }, [](const auto&) { return false; }},
+      op);
 }
 
 bool same_op(const op::Add& a, const op::Add& b) { return detail::same_tensor(a.vector, b.vector); }
@@ -82,7 +82,8 @@ void Scope::validate(std::string_view where) const {
   require(this->where != Where::onset || count > 0, ErrorCode::argument, where,
           "expected an onset of 1 or more tokens but got {}: the scope can match nothing", count);
   require(this->where != Where::span || (begin >= 0 && begin < end), ErrorCode::argument, where,
-          "expected a span [begin, end) that holds a position but got [{}, {}): the scope can match nothing", begin, end);
+          "expected a span [begin, end) that holds a position but got [{}, {}): the scope can match nothing", begin,
+          end);
   require(this->where != Where::span || end > 1 || include_bos, ErrorCode::argument, where,
           "expected a span beyond position 0 but got [{}, {}) without include_bos: the scope can match nothing", begin,
           end);
@@ -102,19 +103,18 @@ std::string Scope::describe() const {
 }
 
 std::string_view Edit::kind() const {
-  return std::visit(Match{[](const op::Add&) -> std::string_view { return "add"; },
-                          [](const op::Feature& f) { return to_string(f.action); },
-                          [](const op::ScaleAlong& s) -> std::string_view {
-                            return s.factor == 0 ? "project_out" : "scale_along";
-                          },
-                          [](const op::ProjectTo&) -> std::string_view { return "project_to"; },
-                          [](const op::Rotate&) -> std::string_view { return "rotate"; },
-                          [](const op::GatedAdd&) -> std::string_view { return "gated_add"; },
-                          [](const op::Splice&) -> std::string_view { return "splice"; },
-                          [](const op::NormCap&) -> std::string_view { return "cap_norm"; },
-                          [](const op::KeepNorm&) -> std::string_view { return "keep_norm"; },
-                          [](const op::Custom&) -> std::string_view { return "custom"; }},
-                    op);
+  return std::visit(
+      Match{[](const op::Add&) -> std::string_view { return "add"; },
+            [](const op::Feature& f) { return to_string(f.action); },
+            [](const op::ScaleAlong& s) -> std::string_view { return s.factor == 0 ? "project_out" : "scale_along"; },
+            [](const op::ProjectTo&) -> std::string_view { return "project_to"; },
+            [](const op::Rotate&) -> std::string_view { return "rotate"; },
+            [](const op::GatedAdd&) -> std::string_view { return "gated_add"; },
+            [](const op::Splice&) -> std::string_view { return "splice"; },
+            [](const op::NormCap&) -> std::string_view { return "cap_norm"; },
+            [](const op::KeepNorm&) -> std::string_view { return "keep_norm"; },
+            [](const op::Custom&) -> std::string_view { return "custom"; }},
+      op);
 }
 
 std::string Edit::describe() const {
@@ -122,12 +122,23 @@ std::string Edit::describe() const {
   std::visit(Match{[&](const op::Feature& f) {
                      text += fmt::format(" {}", f.index);
                      switch (f.action) {
-                       case FeatureAction::nudge: text += fmt::format(" by {}", f.value); break;
-                       case FeatureAction::pin: text += fmt::format(" to {}", f.value); break;
-                       case FeatureAction::mul: text += fmt::format(" by {}", f.value); break;
-                       case FeatureAction::clamp: text += fmt::format(" to [{}, {}]", f.low, f.high); break;
-                       case FeatureAction::cap: text += fmt::format(" at {}", f.high); break;
-                       case FeatureAction::ablate: break;
+                       case FeatureAction::nudge:
+                         text += fmt::format(" by {}", f.value);
+                         break;
+                       case FeatureAction::pin:
+                         text += fmt::format(" to {}", f.value);
+                         break;
+                       case FeatureAction::mul:
+                         text += fmt::format(" by {}", f.value);
+                         break;
+                       case FeatureAction::clamp:
+                         text += fmt::format(" to [{}, {}]", f.low, f.high);
+                         break;
+                       case FeatureAction::cap:
+                         text += fmt::format(" at {}", f.high);
+                         break;
+                       case FeatureAction::ablate:
+                         break;
                      }
                    },
                    [&](const op::ScaleAlong& s) {
@@ -155,8 +166,10 @@ void Edit::validate(std::string_view where) const {
   scope.validate(where);
   if (when) when->validate(where);
   std::visit(Match{[&](const op::Add& a) {
-                     if (unit == Unit::raw) detail::own_vector(a.vector, "a vector", where);
-                     else require_direction(a.vector, "a vector", where);
+                     if (unit == Unit::raw)
+                       detail::own_vector(a.vector, "a vector", where);
+                     else
+                       require_direction(a.vector, "a vector", where);
                    },
                    [&](const op::Feature& f) { validate_feature(f, unit, where); },
                    [&](const op::ScaleAlong& s) {
@@ -201,8 +214,8 @@ void Edit::validate(std::string_view where) const {
 }
 
 bool operator==(const Edit& a, const Edit& b) {
-  return a.point == b.point && a.strength == b.strength && a.unit == b.unit && a.scope == b.scope &&
-         a.name == b.name && a.op.index() == b.op.index() && a.when == b.when &&
+  return a.point == b.point && a.strength == b.strength && a.unit == b.unit && a.scope == b.scope && a.name == b.name &&
+         a.op.index() == b.op.index() && a.when == b.when &&
          std::visit([&](const auto& x) { return same_op(x, std::get<std::decay_t<decltype(x)>>(b.op)); }, a.op);
 }
 

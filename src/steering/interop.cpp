@@ -15,8 +15,8 @@
 namespace steer {
 namespace {
 
-using nlohmann::json;
 using detail::JsonObject;
+using nlohmann::json;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
@@ -159,7 +159,8 @@ class HostedReader {
   Condition group(const json& source) {
     JsonObject object(source, "a condition", kWhere);
     const std::string join = object.text("operator");
-    require(join == "AND" || join == "OR", ErrorCode::format, kWhere, "expected operator AND or OR but got \"{}\"", join);
+    require(join == "AND" || join == "OR", ErrorCode::format, kWhere, "expected operator AND or OR but got \"{}\"",
+            join);
     std::vector<Condition> parts;
     for (const json& entry : object.array("conditionals")) parts.push_back(conditional(entry));
     object.done();
@@ -171,7 +172,8 @@ class HostedReader {
   Condition conditional(const json& source) {
     JsonObject object(source, "a conditional", kWhere);
     const auto left = features(object.at("left_hand"));
-    require(left.size() == 1, ErrorCode::unsupported, kWhere, "expected a conditional on one feature but got {}", left.size());
+    require(left.size() == 1, ErrorCode::unsupported, kWhere, "expected a conditional on one feature but got {}",
+            left.size());
     require(object.at("right_hand").is_number(), ErrorCode::unsupported, kWhere,
             "expected a conditional between a feature and a number but got a {}", object.at("right_hand").type_name());
     const double value = object.number("right_hand");
@@ -189,14 +191,19 @@ class HostedReader {
     return Condition::any_of({at_most(below), above(value)});
   }
 
-  void add(const std::string& mode, std::int64_t index, double value, double most, const std::optional<Condition>& when) {
+  void add(const std::string& mode, std::int64_t index, double value, double most,
+           const std::optional<Condition>& when) {
     EditOptions options{.scope = options_.scope, .when = when};
     options.unit = mode == "mul" ? Unit::raw : options_.unit;
     options.max_activation = most;
-    if (mode == "nudge") result_.nudge(sae_, index, value, options);
-    else if (mode == "pin") result_.pin(sae_, index, value, options);
-    else if (mode == "mul") result_.mul(sae_, index, value, options);
-    else fail(ErrorCode::format, kWhere, "expected mode nudge, pin or mul but got \"{}\"", mode);
+    if (mode == "nudge")
+      result_.nudge(sae_, index, value, options);
+    else if (mode == "pin")
+      result_.pin(sae_, index, value, options);
+    else if (mode == "mul")
+      result_.mul(sae_, index, value, options);
+    else
+      fail(ErrorCode::format, kWhere, "expected mode nudge, pin or mul but got \"{}\"", mode);
   }
 
   const Sae& sae_;
@@ -263,17 +270,20 @@ json to_hosted_variant(const Steering& steering, const std::string& base_model) 
            e.describe(), why);
     };
     const auto* f = std::get_if<op::Feature>(&e.op);
-    const bool known = f && (f->action == FeatureAction::nudge || f->action == FeatureAction::pin ||
-                             f->action == FeatureAction::mul);
+    const bool known =
+        f && (f->action == FeatureAction::nudge || f->action == FeatureAction::pin || f->action == FeatureAction::mul);
     if (!known) refuse("is not a nudge, pin or mul");
     if (e.scope != Scope{}) refuse("has a scope");
     if (e.strength != 1 && f->action != FeatureAction::nudge) refuse("has a strength other than 1");
     if (e.unit == Unit::residual_norm) refuse("is measured by the residual norm");
     const double unit = e.unit == Unit::max_activation ? f->max_activation : 1;
     const double value = f->value * unit * (f->action == FeatureAction::nudge ? e.strength : 1);
-    const json edit{{"feature_id", ""},          {"feature_label", e.name},
-                    {"index_in_sae", f->index},  {"max_activation_strength", f->max_activation},
-                    {"mode", to_string(f->action)}, {"value", value}};
+    const json edit{{"feature_id", ""},
+                    {"feature_label", e.name},
+                    {"index_in_sae", f->index},
+                    {"max_activation_strength", f->max_activation},
+                    {"mode", to_string(f->action)},
+                    {"value", value}};
     if (!e.when) {
       edits.push_back(edit);
       continue;
@@ -298,7 +308,8 @@ Steering from_vllm_json(const json& source) {
             object.at(key).type_name());
     for (const auto& [hook, layers] : object.at(key).items()) {
       require(hook == "post_mlp", ErrorCode::unsupported, where, "expected hook post_mlp but got \"{}\"", hook);
-      require(layers.is_object(), ErrorCode::format, where, "expected layers of \"{}\" but got {}", key, layers.type_name());
+      require(layers.is_object(), ErrorCode::format, where, "expected layers of \"{}\" but got {}", key,
+              layers.type_name());
       for (const auto& [layer, value] : layers.items()) {
         const HookPoint point{Site::resid_post, layer_number(layer, where)};
         double scale = 1;
@@ -369,7 +380,8 @@ ControlVector to_control_vector(const Steering& steering, std::string model_hint
   for (std::size_t i = 0; i < steering.edits().size(); ++i) {
     const Edit& edit = steering.edits()[i];
     require(edit.scope.where == Where::all, ErrorCode::unsupported, where,
-            "expected an edit that {} can express but edit {} ({}) is not of all positions", target, i, edit.describe());
+            "expected an edit that {} can express but edit {} ({}) is not of all positions", target, i,
+            edit.describe());
     const auto [layer, vector] = constant_edit(edit, i, target, where);
     require(layer >= 1, ErrorCode::unsupported, where,
             "expected an edit that {} can express but edit {} ({}) is at layer 0, which llama.cpp refuses", target, i,

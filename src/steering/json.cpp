@@ -19,8 +19,8 @@
 namespace steer {
 namespace {
 
-using nlohmann::json;
 using detail::JsonObject;
+using nlohmann::json;
 
 constexpr std::string_view kFormat = "steer.steering";
 constexpr int kVersion = 1;
@@ -61,7 +61,8 @@ class Writer {
       return {{"values", std::vector<float>(data, data + v.numel())}};
     }
     const std::string hash = vector_hash(v);
-    const auto known = std::find_if(vectors_.begin(), vectors_.end(), [&](const auto& entry) { return entry.first == hash; });
+    const auto known =
+        std::find_if(vectors_.begin(), vectors_.end(), [&](const auto& entry) { return entry.first == hash; });
     if (known == vectors_.end()) vectors_.emplace_back(hash, v);
     return {{"tensor", hash}};
   }
@@ -190,8 +191,8 @@ class Reader {
     if (object.has("tensor")) {
       const std::string hash = object.text("tensor");
       object.done();
-      require(vectors_ != nullptr, ErrorCode::format, where_, "expected a key \"vectors\" that names the file of {}'s vector",
-              what);
+      require(vectors_ != nullptr, ErrorCode::format, where_,
+              "expected a key \"vectors\" that names the file of {}'s vector", what);
       const at::Tensor v = detail::own_vector(vectors_->read(hash), "a vector of " + what, where_);
       require(vector_hash(v) == hash, ErrorCode::config, where_,
               "expected the vector of {} to have hash {} but the one in {} has {}; the file has changed", what, hash,
@@ -216,7 +217,8 @@ class Reader {
     JsonObject reference(references_.at(hash), "SAE " + hash, where_);
     reference.ignore("model_name");
     require(reference.has("path"), ErrorCode::config, where_,
-            "expected SAE {} of {} among SteeringLoadOptions::saes, or a path in the file, but got neither", hash, what);
+            "expected SAE {} of {} among SteeringLoadOptions::saes, or a path in the file, but got neither", hash,
+            what);
     const std::filesystem::path path = folder_ / reference.text("path");
     reference.done();
     Sae loaded = Sae::load(path);
@@ -238,7 +240,8 @@ class Reader {
   }
 
   Condition condition(const json& source, const std::string& what, int depth = 0) {
-    require(depth < kDeepest, ErrorCode::format, where_, "expected conditions nested less than {} deep in {}", kDeepest, what);
+    require(depth < kDeepest, ErrorCode::format, where_, "expected conditions nested less than {} deep in {}", kDeepest,
+            what);
     JsonObject object(source, "a condition of " + what, where_);
     Condition c;
     c.source = parse_enum<ConditionSource>(object.text("source"), where_);
@@ -289,7 +292,8 @@ class Reader {
     if (kind == "add") return op::Add{vec("vector")};
     if (kind == "project_out") return op::ScaleAlong{vec("vector"), 0};
     if (kind == "scale_along") return op::ScaleAlong{vec("vector"), object.number("factor")};
-    if (kind == "project_to") return op::ProjectTo{vec("vector"), object.number("target"), object.enum_or("side", Side::below)};
+    if (kind == "project_to")
+      return op::ProjectTo{vec("vector"), object.number("target"), object.enum_or("side", Side::below)};
     if (kind == "rotate") return op::Rotate{vec("a"), vec("b"), object.number("radians")};
     if (kind == "gated_add")
       return op::GatedAdd{vec("gate"), object.number("gate_bias"), vec("vector"), object.number("gain")};
@@ -324,7 +328,8 @@ json Steering::to_json(const SteeringSaveOptions& options) const {
   return Writer(options, /*collect=*/false, "Steering::to_json").write(*this);
 }
 
-Steering Steering::from_json(const json& source, const SteeringLoadOptions& options, const std::filesystem::path& folder) {
+Steering Steering::from_json(const json& source, const SteeringLoadOptions& options,
+                             const std::filesystem::path& folder) {
   return Reader(options, folder, "Steering::from_json").read(source);
 }
 

@@ -73,8 +73,8 @@ class JsonObject {
   /// Call last. @throws Error(format) that names a key nobody asked for.
   void done() const {
     for (const auto& [key, value] : json_.items())
-      require(known_.contains(key), ErrorCode::format, where_, "expected no key \"{}\" in {}; known here: {}", key, what_,
-              known());
+      require(known_.contains(key), ErrorCode::format, where_, "expected no key \"{}\" in {}; known here: {}", key,
+              what_, known());
   }
 
  private:

@@ -71,7 +71,8 @@ void SequenceState::decide(int node, std::int64_t position, double value) {
 bool selects(const Member& m, const SequenceState& state, const TokenRun& run, std::int64_t position) {
   if (position == 0 && !m.scope.include_bos) return false;
   switch (m.scope.where) {
-    case Where::all: break;
+    case Where::all:
+      break;
     case Where::prompt:
       if (run.phase != Phase::prompt) return false;
       break;
@@ -299,14 +300,15 @@ void SteeringPlan::Impl::resolve(HookContext& at, int point, bool fast) {
       const Node& node = item.state->program->nodes[index];
       values.assign(count, 0);
       const bool reads = node.source == ConditionSource::feature || node.source == ConditionSource::probe;
-      const bool by_dot = node.source == ConditionSource::probe ||
-                          (!node.full && node.normalization == SaeNormalization::none);
+      const bool by_dot =
+          node.source == ConditionSource::probe || (!node.full && node.normalization == SaeNormalization::none);
       if (reads && fast && by_dot) {
         const bool probe = node.source == ConditionSource::probe;
         const float* row = table.row(probe ? node.probe : node.feature.encoder);
         for (std::int64_t t = 0; t < count; ++t) {
           float dot = 0;
-          detail::dots(at.value.const_data_ptr<float>() + (run.begin + t) * at.value.stride(0), &row, 1, table.width, &dot);
+          detail::dots(at.value.const_data_ptr<float>() + (run.begin + t) * at.value.stride(0), &row, 1, table.width,
+                       &dot);
           values[t] = probe ? dot + node.bias : node.feature.activation(dot);
         }
       } else if (reads) {

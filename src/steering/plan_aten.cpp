@@ -22,7 +22,7 @@ struct FeatureTensors {
   at::Tensor offset, gain, bias, gate_bias, threshold, encoder_sum;
 };
 
-at::Tensor column(const Stage& stage, float FeatureRow::* field, at::Device device) {
+at::Tensor column(const Stage& stage, float FeatureRow::*field, at::Device device) {
   at::Tensor values = at::empty({static_cast<std::int64_t>(stage.features.size())});
   for (std::size_t i = 0; i < stage.features.size(); ++i)
     values[static_cast<std::int64_t>(i)] = stage.features[i].*field;
@@ -36,9 +36,13 @@ FeatureTensors feature_tensors(const Stage& stage, const at::Tensor& table) {
     decoder.push_back(table[f.decoder]);
   }
   const auto device = table.device();
-  return {at::stack(encoder), at::stack(decoder), column(stage, &FeatureRow::offset, device),
-          column(stage, &FeatureRow::gain, device), column(stage, &FeatureRow::bias, device),
-          column(stage, &FeatureRow::gate_bias, device), column(stage, &FeatureRow::threshold, device),
+  return {at::stack(encoder),
+          at::stack(decoder),
+          column(stage, &FeatureRow::offset, device),
+          column(stage, &FeatureRow::gain, device),
+          column(stage, &FeatureRow::bias, device),
+          column(stage, &FeatureRow::gate_bias, device),
+          column(stage, &FeatureRow::threshold, device),
           column(stage, &FeatureRow::encoder_sum, device)};
 }
 
@@ -67,7 +71,7 @@ class TensorRunner {
     bool any = false;
     for (const Item* item : items_)
       for (std::int64_t t = item->run->begin; t < item->run->end; ++t)
-        any |= *out++ = selects(m, *item->state, *item->run, item->run->position + t - item->run->begin);
+        any |= * out++ = selects(m, *item->state, *item->run, item->run->position + t - item->run->begin);
     return any ? mask.to(h_.device()) : at::Tensor();
   }
 
@@ -90,9 +94,12 @@ class TensorRunner {
     const at::Tensor mask = selected(m);
     if (!mask.defined()) return;
     switch (stage.kind) {
-      case StageKind::project: return project(stage, m, mask);
-      case StageKind::rotate: return rotate(stage, m, mask);
-      case StageKind::gated: return gated(stage, m, mask);
+      case StageKind::project:
+        return project(stage, m, mask);
+      case StageKind::rotate:
+        return rotate(stage, m, mask);
+      case StageKind::gated:
+        return gated(stage, m, mask);
       case StageKind::cap_norm: {
         const at::Tensor limit = m.by_norm ? arrival_ * stage.target : at::full_like(arrival_, stage.target);
         const at::Tensor n = at::norm(h_, 2, {1}, true);
@@ -106,7 +113,8 @@ class TensorRunner {
         const at::Tensor x = stage.sae->reconstruct(h_.to(stage.sae->device())).to(h_.device()).reshape(h_.sizes());
         return replace(m, mask, mask, stage.with_error ? x + (h_ - x) : x);
       }
-      default: return custom(stage, m, mask);
+      default:
+        return custom(stage, m, mask);
     }
   }
 
@@ -162,9 +170,7 @@ class TensorRunner {
     return at::where(y + t.gate_bias > t.threshold, at::relu(y * t.gain + t.bias), 0.0) * read_mask(t);
   }
   /// Features that are only nudged count from 0.
-  static at::Tensor read_mask(const FeatureTensors& t) {
-    return t.encoder.ne(0).any(1).to(at::kFloat);
-  }
+  static at::Tensor read_mask(const FeatureTensors& t) { return t.encoder.ne(0).any(1).to(at::kFloat); }
   at::Tensor read_all(const Stage& stage) const {
     std::vector<std::int64_t> features;
     for (const FeatureRow& f : stage.features) features.push_back(f.index);
@@ -174,12 +180,18 @@ class TensorRunner {
   static at::Tensor edited(const Member& m, const at::Tensor& f, const at::Tensor& unit) {
     const auto bound = [&](float b) { return std::isinf(b) ? at::full_like(f, b) : unit * static_cast<double>(b); };
     switch (m.action) {
-      case FeatureAction::nudge: return f + unit * static_cast<double>(m.value);
-      case FeatureAction::pin: return unit * static_cast<double>(m.value) + at::zeros_like(f);
-      case FeatureAction::mul: return f * static_cast<double>(m.value);
-      case FeatureAction::clamp: return at::minimum(at::maximum(f, bound(m.low)), bound(m.high));
-      case FeatureAction::cap: return at::minimum(f, bound(m.high));
-      case FeatureAction::ablate: return at::zeros_like(f);
+      case FeatureAction::nudge:
+        return f + unit * static_cast<double>(m.value);
+      case FeatureAction::pin:
+        return unit * static_cast<double>(m.value) + at::zeros_like(f);
+      case FeatureAction::mul:
+        return f * static_cast<double>(m.value);
+      case FeatureAction::clamp:
+        return at::minimum(at::maximum(f, bound(m.low)), bound(m.high));
+      case FeatureAction::cap:
+        return at::minimum(f, bound(m.high));
+      case FeatureAction::ablate:
+        return at::zeros_like(f);
     }
     return f;
   }
@@ -269,8 +281,10 @@ void SteeringPlan::Impl::run_aten(HookContext& at, int point) {
     detail::TensorRunner runner(at.value.index_select(0, index).to(at::kFloat), table, its_items, at.point);
     runner.run();
     const at::Tensor result = runner.result().to(at.value.scalar_type());
-    if (result.requires_grad() || at.value.requires_grad()) at.value = at.value.index_copy(0, index, result);
-    else at.value.index_copy_(0, index, result);
+    if (result.requires_grad() || at.value.requires_grad())
+      at.value = at.value.index_copy(0, index, result);
+    else
+      at.value.index_copy_(0, index, result);
     detail::PendingCount& wait = pending.emplace_back();
     wait.changes = runner.changes();
     wait.point = program;

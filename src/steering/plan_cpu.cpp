@@ -78,8 +78,10 @@ class TokenRunner {
     if (!any) return;
     arrive(token);
     const TokenNorm norm = measure(token.h, width_, stage.normalization);
-    if (read) std::copy_n(read, n, s.before.begin());
-    else read_features(stage, token, norm, s);
+    if (read)
+      std::copy_n(read, n, s.before.begin());
+    else
+      read_features(stage, token, norm, s);
     std::copy_n(s.before.begin(), n, s.after.begin());
     for (const Member& m : stage.members) {
       float& change = token.change[m.line];
@@ -122,21 +124,35 @@ class TokenRunner {
  private:
   void run(const Stage& stage, TokenWork& token) const {
     switch (stage.kind) {
-      case StageKind::constant: return constant(stage, token);
-      case StageKind::features: return features(stage, token, nullptr);
-      default: break;
+      case StageKind::constant:
+        return constant(stage, token);
+      case StageKind::features:
+        return features(stage, token, nullptr);
+      default:
+        break;
     }
     const Member& m = stage.members.front();
     if (!enter(m, token)) return;
     arrive(token);
     float moved = 0;
     switch (stage.kind) {
-      case StageKind::project: moved = project(stage, m, token); break;
-      case StageKind::rotate: moved = rotate(stage, token); break;
-      case StageKind::gated: moved = gated(stage, m, token); break;
-      case StageKind::cap_norm: moved = cap_norm(stage, m, token); break;
-      case StageKind::keep_norm: moved = keep_norm(m, token); break;
-      default: break;
+      case StageKind::project:
+        moved = project(stage, m, token);
+        break;
+      case StageKind::rotate:
+        moved = rotate(stage, token);
+        break;
+      case StageKind::gated:
+        moved = gated(stage, m, token);
+        break;
+      case StageKind::cap_norm:
+        moved = cap_norm(stage, m, token);
+        break;
+      case StageKind::keep_norm:
+        moved = keep_norm(m, token);
+        break;
+      default:
+        break;
     }
     token.change[m.line] = relative(moved, token);
     token.changed |= moved != 0;
@@ -181,12 +197,18 @@ class TokenRunner {
   /// What the edit makes of activation f.
   static float edited(const Member& m, float f, float unit) {
     switch (m.action) {
-      case FeatureAction::nudge: return f + m.value * unit;
-      case FeatureAction::pin: return m.value * unit;
-      case FeatureAction::mul: return m.value * f;
-      case FeatureAction::clamp: return std::min(std::max(f, bound(m.low, unit)), bound(m.high, unit));
-      case FeatureAction::cap: return std::min(f, bound(m.high, unit));
-      case FeatureAction::ablate: return 0;
+      case FeatureAction::nudge:
+        return f + m.value * unit;
+      case FeatureAction::pin:
+        return m.value * unit;
+      case FeatureAction::mul:
+        return m.value * f;
+      case FeatureAction::clamp:
+        return std::min(std::max(f, bound(m.low, unit)), bound(m.high, unit));
+      case FeatureAction::cap:
+        return std::min(f, bound(m.high, unit));
+      case FeatureAction::ablate:
+        return 0;
     }
     return f;
   }
@@ -269,7 +291,8 @@ at::Tensor gathered(const std::vector<TokenWork*>& tokens, std::int64_t width) {
 }
 
 /// h += s (h' - h) for each token; at s = 1 h' itself.
-void replace(const std::vector<TokenWork*>& tokens, const at::Tensor& h, const at::Tensor& changed, const Stage& stage) {
+void replace(const std::vector<TokenWork*>& tokens, const at::Tensor& h, const at::Tensor& changed,
+             const Stage& stage) {
   const std::int64_t width = h.size(1);
   const float s = stage.members.front().strength;
   const at::Tensor result = s == 1 ? changed.to(at::kFloat).contiguous() : (h + s * (changed - h)).contiguous();
@@ -283,7 +306,8 @@ void replace(const std::vector<TokenWork*>& tokens, const at::Tensor& h, const a
   }
 }
 
-void run_custom(const Stage& stage, const std::vector<TokenWork*>& tokens, const at::Tensor& h, const HookPoint& point) {
+void run_custom(const Stage& stage, const std::vector<TokenWork*>& tokens, const at::Tensor& h,
+                const HookPoint& point) {
   at::Tensor positions = at::empty({h.size(0)}, at::kLong);
   for (std::size_t i = 0; i < tokens.size(); ++i) positions.data_ptr<std::int64_t>()[i] = tokens[i]->position;
   const at::Tensor result = (*stage.function)(
@@ -395,7 +419,8 @@ void SteeringPlan::Impl::run_cpu(HookContext& at, int point) {
   // Below some 100 microseconds of work a second thread costs more than it brings.
   constexpr std::int64_t kFloatsPerThread = 1 << 20;
   const auto n = static_cast<std::int64_t>(tokens.size());
-  const std::int64_t grain = std::max<std::int64_t>(1, kFloatsPerThread / (table.width * static_cast<std::int64_t>(2 * stages + 1)));
+  const std::int64_t grain =
+      std::max<std::int64_t>(1, kFloatsPerThread / (table.width * static_cast<std::int64_t>(2 * stages + 1)));
   for (;;) {
     if (n <= grain) {
       for (auto& token : tokens) runner.advance(token);

@@ -38,16 +38,16 @@ class TagTracker {
 struct SequenceState {
   std::int64_t row = 0;
   const Program* program = nullptr;
-  std::int64_t next = 0;                        ///< position of the next token
-  std::vector<std::vector<std::uint8_t>> on;    ///< by node, by position: the condition held
+  std::int64_t next = 0;                      ///< position of the next token
+  std::vector<std::vector<std::uint8_t>> on;  ///< by node, by position: the condition held
   std::vector<TagTracker> tags;
-  std::vector<std::vector<std::uint8_t>> inside;///< by tag, by position
-  std::optional<Tokenizer> tokenizer;           ///< where there are tags
-  std::vector<double> entropy;                  ///< by position; NaN where unknown
-  std::vector<std::uint8_t> entropy_watch_on;   ///< by entropy watch: as of the last observation
+  std::vector<std::vector<std::uint8_t>> inside;  ///< by tag, by position
+  std::optional<Tokenizer> tokenizer;             ///< where there are tags
+  std::vector<double> entropy;                    ///< by position; NaN where unknown
+  std::vector<std::uint8_t> entropy_watch_on;     ///< by entropy watch: as of the last observation
   std::optional<std::string> aborted;
-  bool unbound = false;                         ///< steered by `bind_others`
-  int last_point = -1;                          ///< of the last pass; a lower or equal one begins a new step
+  bool unbound = false;  ///< steered by `bind_others`
+  int last_point = -1;   ///< of the last pass; a lower or equal one begins a new step
 
   bool holds(int node, std::int64_t position) const {
     const auto& history = on[node];
@@ -70,7 +70,7 @@ struct EditCounters {
 
 /// Changes of one pass that are still on the device.
 struct PendingCount {
-  at::Tensor changes;                                        ///< [tokens, lines]
+  at::Tensor changes;  ///< [tokens, lines]
   const PointProgram* point = nullptr;
   std::vector<std::pair<std::int64_t, std::int64_t>> runs;  ///< row and number of tokens
 };
@@ -91,13 +91,13 @@ bool selects(const Member& member, const SequenceState& state, const TokenRun& r
 /// One token on its way through the stages of a hook point.
 struct TokenWork {
   float* h = nullptr;
-  std::int64_t index = 0;     ///< row of the step's activations
+  std::int64_t index = 0;  ///< row of the step's activations
   std::int64_t position = 0;
   const Item* item = nullptr;
-  float* change = nullptr;    ///< by line: kOutOfScope, 0, or |change| / |h on arrival|
-  float norm = -1;            ///< on arrival; -1: not measured yet
+  float* change = nullptr;  ///< by line: kOutOfScope, 0, or |change| / |h on arrival|
+  float norm = -1;          ///< on arrival; -1: not measured yet
   bool changed = false;
-  int stage = 0;              ///< the next one
+  int stage = 0;  ///< the next one
 };
 
 }  // namespace steer::detail

@@ -40,8 +40,8 @@ class TableBuilder {
   int add(const at::Tensor& vector) {
     const at::Tensor row = vector.to(at::kFloat).contiguous();
     const auto* bytes = reinterpret_cast<const std::byte*>(row.const_data_ptr<float>());
-    const auto [it, fresh] =
-        by_content_.emplace(content_hash(std::span(bytes, row.numel() * sizeof(float))), static_cast<int>(rows_.size()));
+    const auto [it, fresh] = by_content_.emplace(content_hash(std::span(bytes, row.numel() * sizeof(float))),
+                                                 static_cast<int>(rows_.size()));
     if (fresh) rows_.push_back(row);
     return it->second;
   }
@@ -142,7 +142,8 @@ class Compiler {
   void check_and_collect(const Steering& steering, std::size_t row) {
     for (std::size_t i = 0; i < steering.edits().size(); ++i) {
       const Edit& edit = steering.edits()[i];
-      const std::string what = fmt::format("row {}, edit {} ({})", row, i, edit.name.empty() ? edit.describe() : edit.name);
+      const std::string what =
+          fmt::format("row {}, edit {} ({})", row, i, edit.name.empty() ? edit.describe() : edit.name);
       edit.validate(kWhere);
       check_scope(edit.scope, what);
       check_op(edit, what);
@@ -181,8 +182,8 @@ class Compiler {
     const std::string theirs = lower_stem(sae.config().model_name), ours = lower_stem(config_.name);
     if (options_.model_mismatch == ModelMismatch::ignore || theirs.empty() || ours.empty()) return;
     if (theirs.find(ours) != std::string::npos || ours.find(theirs) != std::string::npos) return;
-    const std::string message = fmt::format("an SAE made for \"{}\" is used on \"{}\" in {}", sae.config().model_name,
-                                            config_.name, what);
+    const std::string message =
+        fmt::format("an SAE made for \"{}\" is used on \"{}\" in {}", sae.config().model_name, config_.name, what);
     require(options_.model_mismatch != ModelMismatch::error, ErrorCode::config, kWhere,
             "expected an SAE of this model but got: {}; PlanOptions::model_mismatch decides", message);
     warn(message);
@@ -237,7 +238,8 @@ class Compiler {
       check_width(condition.sae->config().d_in, condition.point, "an SAE input", what);
       check_model_name(*condition.sae, what);
     }
-    if (condition.source == ConditionSource::probe) check_width(condition.probe.numel(), condition.point, "a probe", what);
+    if (condition.source == ConditionSource::probe)
+      check_width(condition.probe.numel(), condition.point, "a probe", what);
   }
 
   void check_order(const Condition& condition, const HookPoint& edit, const std::string& what) {
@@ -289,7 +291,9 @@ class Compiler {
     row.encoder = table.encoder(sae, index);
     const at::Tensor encoder = table.row(row.encoder).to(at::kDouble);
     const auto& c = sae.config();
-    const auto at_index = [&](const at::Tensor& t) { return t.numel() == 1 ? t.item<double>() : t[index].item<double>(); };
+    const auto at_index = [&](const at::Tensor& t) {
+      return t.numel() == 1 ? t.item<double>() : t[index].item<double>();
+    };
     row.encoder_sum = static_cast<float>(encoder.sum().item<double>());
     if (c.subtract_b_dec)
       row.offset = static_cast<float>(-at::dot(sae.b_dec().to(at::kCPU).to(at::kDouble), encoder).item<double>());
@@ -383,7 +387,8 @@ class Compiler {
   /// The last point the condition reads; -1 when it reads none.
   int resolve_point(const Condition& condition) const {
     int last = condition.source == ConditionSource::feature || condition.source == ConditionSource::probe
-                   ? point_index(condition.point) : -1;
+                   ? point_index(condition.point)
+                   : -1;
     for (const Condition& part : condition.parts) last = std::max(last, resolve_point(part));
     return last;
   }
@@ -405,8 +410,10 @@ class Compiler {
       }
     }
     for (CompiledWatch& watch : watches) {
-      if (program.nodes[watch.node].entropy_only) program.entropy_watches.push_back(std::move(watch));
-      else point_program(program, points_of_nodes_[watch.node]).watches.push_back(std::move(watch));
+      if (program.nodes[watch.node].entropy_only)
+        program.entropy_watches.push_back(std::move(watch));
+      else
+        point_program(program, points_of_nodes_[watch.node]).watches.push_back(std::move(watch));
     }
   }
 
@@ -437,8 +444,8 @@ class Compiler {
     return m;
   }
 
-  std::vector<Stage> stages(const Steering& steering, const std::vector<int>& edits, const std::vector<int>& node_of_edit,
-                            Program& program, TableBuilder& table) {
+  std::vector<Stage> stages(const Steering& steering, const std::vector<int>& edits,
+                            const std::vector<int>& node_of_edit, Program& program, TableBuilder& table) {
     std::vector<Stage> result;
     const auto all = steering.edits();
     std::size_t constants_from = 0;  // stages from here on may take more constants
@@ -451,8 +458,8 @@ class Compiler {
       }
       if (constant) {
         for (; i < end; ++i)
-          add_constant(result, constants_from, all[edits[i]],
-                       member(all[edits[i]], i, node_of_edit[edits[i]], program), table);
+          add_constant(result, constants_from, all[edits[i]], member(all[edits[i]], i, node_of_edit[edits[i]], program),
+                       table);
         continue;
       }
       if (std::holds_alternative<op::Feature>(edit.op)) {
@@ -576,15 +583,20 @@ class Compiler {
   static void count_dots(PointProgram& point, const Program& program) {
     for (int node : point.nodes) {
       const Node& n = program.nodes[node];
-      if (n.full) point.dots += n.sae->d_sae();
-      else point.dots += n.source == ConditionSource::feature || n.source == ConditionSource::probe;
+      if (n.full)
+        point.dots += n.sae->d_sae();
+      else
+        point.dots += n.source == ConditionSource::feature || n.source == ConditionSource::probe;
     }
     for (const Stage& stage : point.stages) {
-      if (stage.full || stage.kind == StageKind::splice) point.dots += stage.sae->d_sae();
+      if (stage.full || stage.kind == StageKind::splice)
+        point.dots += stage.sae->d_sae();
       else if (stage.kind == StageKind::features)
         point.dots += std::count_if(stage.features.begin(), stage.features.end(), [](const auto& f) { return f.read; });
-      else if (stage.kind == StageKind::project || stage.kind == StageKind::gated) point.dots += 1;
-      else if (stage.kind == StageKind::rotate) point.dots += 2;
+      else if (stage.kind == StageKind::project || stage.kind == StageKind::gated)
+        point.dots += 1;
+      else if (stage.kind == StageKind::rotate)
+        point.dots += 2;
     }
   }
 
@@ -613,18 +625,23 @@ std::int64_t point_width(const ModelConfig& config, const HookPoint& point, std:
   require(layerless ? point.layer == 0 : point.layer >= 0 && point.layer < config.n_layers, ErrorCode::argument, where,
           "expected a layer in [0, {}) but got {}", config.n_layers, point.name());
   require(point.site != Site::resid_mid || !config.parallel_residual, ErrorCode::argument, where,
-          "expected a hook point this model has but got {}: its blocks add attention and MLP in parallel", point.name());
+          "expected a hook point this model has but got {}: its blocks add attention and MLP in parallel",
+          point.name());
   switch (point.site) {
     case Site::attn_q:
-    case Site::attn_z: return config.n_heads * config.d_head;
+    case Site::attn_z:
+      return config.n_heads * config.d_head;
     case Site::attn_k:
-    case Site::attn_v: return config.n_kv_heads * config.d_head;
+    case Site::attn_v:
+      return config.n_kv_heads * config.d_head;
     case Site::mlp_pre:
-    case Site::mlp_post: return config.d_mlp;
+    case Site::mlp_post:
+      return config.d_mlp;
     case Site::attn_pattern:
       fail(ErrorCode::unsupported, where, "expected a point with one row a token but got {}; use Session::hook",
            point.name());
-    default: return config.d_model;
+    default:
+      return config.d_model;
   }
 }
 

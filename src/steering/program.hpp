@@ -39,12 +39,12 @@ struct ConstantTable {
 /// What is needed to read one feature from a token by one dot product, and to write it. With y = x~.e + offset (x~ the
 /// normalised token, e the encoder row): f = max(gain y + bias, 0) where y + gate_bias > threshold, else 0.
 struct FeatureRow {
-  std::int64_t index = 0;     ///< in the SAE
-  bool read = false;          ///< its activation is needed
-  int encoder = -1;           ///< row of the table; -1: not read, or read by a full encode
+  std::int64_t index = 0;  ///< in the SAE
+  bool read = false;       ///< its activation is needed
+  int encoder = -1;        ///< row of the table; -1: not read, or read by a full encode
   int decoder = -1;
   float offset = 0, gain = 1, bias = 0, gate_bias = 0, threshold = 0;
-  float encoder_sum = 0;      ///< layer_norm: takes the mean off a dot product with the raw token
+  float encoder_sum = 0;  ///< layer_norm: takes the mean off a dot product with the raw token
   float decoder_norm = 0;
 
   /// From the dot product with the encoder row, of a token whose normalisation is done.
@@ -62,7 +62,7 @@ struct Node {
   std::vector<int> parts;
   // feature and probe
   FeatureRow feature;
-  std::optional<Sae> sae;     ///< set when a full encode is needed, and for its normalisation
+  std::optional<Sae> sae;  ///< set when a full encode is needed, and for its normalisation
   bool full = false;
   SaeNormalization normalization = SaeNormalization::none;
   int probe = -1;
@@ -81,28 +81,28 @@ enum class StageKind { constant, features, project, rotate, gated, cap_norm, kee
 
 /// One edit of a stage.
 struct Member {
-  int line = 0;               ///< of the point's `slots`
+  int line = 0;  ///< of the point's `slots`
   Scope scope;
-  int tag = -1;               ///< of the program
-  int node = -1;              ///< condition; -1: none
+  int tag = -1;   ///< of the program
+  int node = -1;  ///< condition; -1: none
   float strength = 1;
-  bool by_norm = false;       ///< measured by |h|
+  bool by_norm = false;  ///< measured by |h|
   FeatureAction action = FeatureAction::nudge;
   float value = 0, low = 0, high = 0;
-  int feature = -1;           ///< of the stage
-  float row_norm = 0;         ///< constant: length of what the member adds
+  int feature = -1;    ///< of the stage
+  float row_norm = 0;  ///< constant: length of what the member adds
 };
 
 /// Edits done together, in order.
 struct Stage {
   StageKind kind = StageKind::constant;
-  std::vector<Member> members;          ///< one, but for constant (all of one scope, condition and unit) and features
-  int combined = -1;                    ///< constant: the row that is the members' sum
+  std::vector<Member> members;  ///< one, but for constant (all of one scope, condition and unit) and features
+  int combined = -1;            ///< constant: the row that is the members' sum
   // features, splice
   std::optional<Sae> sae;
   SaeNormalization normalization = SaeNormalization::none;
   std::vector<FeatureRow> features;
-  bool full = false;                    ///< needs a full encode
+  bool full = false;  ///< needs a full encode
   bool with_error = false;
   // project: h.a moves to factor * h.a, or to target; rotate: orthonormal a, b; gated: gate a, vector b
   int a = -1, b = -1;
@@ -119,19 +119,19 @@ struct Stage {
 
 /// What a program does at one hook point.
 struct PointProgram {
-  std::vector<int> nodes;               ///< resolved here, parts before wholes
-  std::vector<CompiledWatch> watches;   ///< checked here
-  std::vector<int> slots;               ///< edits that act here, in order: their numbers in the steering
+  std::vector<int> nodes;              ///< resolved here, parts before wholes
+  std::vector<CompiledWatch> watches;  ///< checked here
+  std::vector<int> slots;              ///< edits that act here, in order: their numbers in the steering
   std::vector<Stage> stages;
   std::int64_t dots = 0;
 };
 
 /// A steering, compiled.
 struct Program {
-  std::vector<EditAudit> audit;         ///< one empty line an edit
+  std::vector<EditAudit> audit;  ///< one empty line an edit
   std::vector<Node> nodes;
   std::vector<CompiledWatch> entropy_watches;  ///< checked as soon as the entropy is known
-  std::vector<int> entropy_nodes;       ///< of those watches
+  std::vector<int> entropy_nodes;              ///< of those watches
   std::vector<std::string> tags;
   std::vector<std::optional<PointProgram>> points;  ///< by number of the plan's points
   bool wants_entropy = false;
@@ -139,8 +139,8 @@ struct Program {
 
 /// Everything `SteeringPlan::compile` makes.
 struct CompiledPlan {
-  std::vector<HookPoint> points;        ///< in order of computation
-  std::vector<ConstantTable> tables;    ///< by point
+  std::vector<HookPoint> points;      ///< in order of computation
+  std::vector<ConstantTable> tables;  ///< by point
   std::vector<std::unique_ptr<Program>> programs;
   std::vector<int> program_of_row;
   std::vector<std::string> warnings;

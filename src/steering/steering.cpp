@@ -10,8 +10,13 @@ namespace steer {
 namespace {
 
 Edit with_options(const HookPoint& point, Op op, double strength, const EditOptions& options) {
-  return {.point = point, .op = std::move(op), .strength = strength, .unit = options.unit, .scope = options.scope,
-          .when = options.when, .name = options.name};
+  return {.point = point,
+          .op = std::move(op),
+          .strength = strength,
+          .unit = options.unit,
+          .scope = options.scope,
+          .when = options.when,
+          .name = options.name};
 }
 
 /// A feature edit, its point and index checked before anything else is looked at.
@@ -19,8 +24,8 @@ Edit feature_edit(std::string_view where, const Sae& sae, std::int64_t feature, 
                   const EditOptions& options) {
   detail::require_feature(sae, feature, where);
   const HookPoint point = detail::place_of(sae, options.point, /*output=*/true, where);
-  op::Feature op{.sae = sae, .index = feature, .action = action, .value = value,
-                 .max_activation = options.max_activation};
+  op::Feature op{
+      .sae = sae, .index = feature, .action = action, .value = value, .max_activation = options.max_activation};
   return with_options(point, std::move(op), 1, options);
 }
 
@@ -108,7 +113,8 @@ Steering& Steering::project_out(const at::Tensor& vector, const Place& at, const
 }
 
 Steering& Steering::scale_along(const at::Tensor& vector, const Place& at, double factor, const EditOptions& options) {
-  edits_.push_back(checked(with_options(at.point, op::ScaleAlong{vector, factor}, 1, options), "Steering::scale_along"));
+  edits_.push_back(
+      checked(with_options(at.point, op::ScaleAlong{vector, factor}, 1, options), "Steering::scale_along"));
   return *this;
 }
 
@@ -172,16 +178,16 @@ Steering& Steering::on(Condition when, SteeringHandler handler) {
   when.validate(where);
   require(static_cast<bool>(handler), ErrorCode::argument, where, "expected a function to call but got none");
   std::string reason = when.describe();
-  watches_.push_back(
-      {std::move(when), std::move(reason), /*abort=*/false, std::make_shared<const SteeringHandler>(std::move(handler))});
+  watches_.push_back({std::move(when), std::move(reason), /*abort=*/false,
+                      std::make_shared<const SteeringHandler>(std::move(handler))});
   return *this;
 }
 
 std::optional<std::int64_t> Steering::first_layer() const {
   std::optional<std::int64_t> lowest;
   for (const Edit& edit : edits_) {
-    const std::int64_t layer = edit.point.site == Site::ln_final ? std::numeric_limits<std::int64_t>::max()
-                                                                 : layer_of(edit.point);
+    const std::int64_t layer =
+        edit.point.site == Site::ln_final ? std::numeric_limits<std::int64_t>::max() : layer_of(edit.point);
     lowest = std::min(lowest.value_or(layer), layer);
     if (edit.when) lowest_layer(*edit.when, lowest);
   }
@@ -216,7 +222,8 @@ std::vector<std::string> Steering::diff(const Steering& other) const {
   std::vector<std::vector<std::size_t>> common(n + 1, std::vector<std::size_t>(m + 1, 0));
   for (std::size_t i = n; i-- > 0;)
     for (std::size_t j = m; j-- > 0;)
-      common[i][j] = edits_[i] == other.edits_[j] ? common[i + 1][j + 1] + 1 : std::max(common[i + 1][j], common[i][j + 1]);
+      common[i][j] =
+          edits_[i] == other.edits_[j] ? common[i + 1][j + 1] + 1 : std::max(common[i + 1][j], common[i][j + 1]);
   std::vector<std::string> lines;
   std::size_t i = 0, j = 0;
   while (i < n || j < m) {

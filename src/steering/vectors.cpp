@@ -21,11 +21,11 @@ using Vector = Eigen::VectorXd;
 
 Matrix examples(const at::Tensor& x, std::string_view what, std::string_view where) {
   require(x.defined() && x.dim() == 2 && x.size(0) > 0 && x.size(1) > 0, ErrorCode::shape, where,
-          "expected {} examples [examples, width] but got {} dimensions and {} elements", what, x.defined() ? x.dim() : 0,
-          x.defined() ? x.numel() : 0);
+          "expected {} examples [examples, width] but got {} dimensions and {} elements", what,
+          x.defined() ? x.dim() : 0, x.defined() ? x.numel() : 0);
   const at::Tensor d = x.detach().to(at::TensorOptions(at::kCPU).dtype(at::kDouble)).contiguous();
-  require(at::isfinite(d).all().item<bool>(), ErrorCode::argument, where, "expected finite {} examples but got NaN or infinity",
-          what);
+  require(at::isfinite(d).all().item<bool>(), ErrorCode::argument, where,
+          "expected finite {} examples but got NaN or infinity", what);
   return Eigen::Map<const Matrix>(d.const_data_ptr<double>(), d.size(0), d.size(1));
 }
 
@@ -64,13 +64,15 @@ class Logistic {
   double loss(const Vector& p) const {
     const Vector margin = y_.cwiseProduct(scores(p));
     // log(1 + exp(-m)) without overflow.
-    const Vector each = margin.unaryExpr([](double m) { return m > 0 ? std::log1p(std::exp(-m)) : std::log1p(std::exp(m)) - m; });
+    const Vector each =
+        margin.unaryExpr([](double m) { return m > 0 ? std::log1p(std::exp(-m)) : std::log1p(std::exp(m)) - m; });
     return weight_.dot(each) + 0.5 * l2_ * p.head(x_.cols()).squaredNorm();
   }
   /// Solves Newton's equation by conjugate gradients: the Hessian of a 4096-wide model is never formed.
   Vector newton_step(const Vector& p, Vector& gradient) const {
     const Vector margin = y_.cwiseProduct(scores(p));
-    const Vector sigma = margin.unaryExpr([](double m) { return m > 0 ? std::exp(-m) / (1 + std::exp(-m)) : 1 / (1 + std::exp(m)); });
+    const Vector sigma =
+        margin.unaryExpr([](double m) { return m > 0 ? std::exp(-m) / (1 + std::exp(-m)) : 1 / (1 + std::exp(m)); });
     gradient = lifted(-(weight_.array() * y_.array() * sigma.array()).matrix(), p);
     const Vector curvature = (weight_.array() * sigma.array() * (1 - sigma.array())).matrix();
     const auto hessian = [&](const Vector& v) { return lifted(curvature.cwiseProduct(scores(v)), v); };
@@ -113,9 +115,15 @@ Vector fit(const Matrix& positive, const Matrix& negative, VectorMethod method) 
   const at::Tensor p = tensor(positive), n = tensor(negative);
   at::Tensor v;
   switch (method) {
-    case VectorMethod::difference_of_means: v = difference_of_means(p, n); break;
-    case VectorMethod::principal_direction: v = principal_direction(p, n); break;
-    case VectorMethod::logistic_probe: v = logistic_probe(p, n).w; break;
+    case VectorMethod::difference_of_means:
+      v = difference_of_means(p, n);
+      break;
+    case VectorMethod::principal_direction:
+      v = principal_direction(p, n);
+      break;
+    case VectorMethod::logistic_probe:
+      v = logistic_probe(p, n).w;
+      break;
   }
   v = v.to(at::kDouble);
   return Eigen::Map<const Vector>(v.const_data_ptr<double>(), v.numel());
@@ -204,7 +212,8 @@ LinearProbe logistic_probe(const at::Tensor& positive, const at::Tensor& negativ
 }
 
 std::vector<SweepResult> sweep_layers(Session& session, std::span<const std::vector<std::int64_t>> positive,
-                                      std::span<const std::vector<std::int64_t>> negative, const SweepOptions& options) {
+                                      std::span<const std::vector<std::int64_t>> negative,
+                                      const SweepOptions& options) {
   constexpr std::string_view where = "sweep_layers";
   require(positive.size() >= 2 && negative.size() >= 2, ErrorCode::argument, where,
           "expected two or more prompts on each side but got {} and {}", positive.size(), negative.size());
@@ -233,7 +242,8 @@ std::vector<SweepResult> sweep_layers(Session& session, std::span<const std::vec
   std::vector<SweepResult> results;
   for (std::int64_t l = 0; l < layers; ++l) {
     const Matrix ps = examples(at::stack(p[l]), "positive", where), ns = examples(at::stack(n[l]), "negative", where);
-    results.push_back({{options.site, l}, to_tensor(fit(ps, ns, options.method)), held_out_order(ps, ns, options.method)});
+    results.push_back(
+        {{options.site, l}, to_tensor(fit(ps, ns, options.method)), held_out_order(ps, ns, options.method)});
   }
   return results;
 }
@@ -265,8 +275,9 @@ VectorSet load_vectors(const std::filesystem::path& path) {
   }
   for (const TensorInfo& info : reader->tensors()) {
     const HookPoint point = HookPoint::parse(info.name);
-    require(info.shape.size() == 1, ErrorCode::format, "load_vectors", "expected tensor {} of {} to be a vector but it has {} dimensions",
-            info.name, path.string(), info.shape.size());
+    require(info.shape.size() == 1, ErrorCode::format, "load_vectors",
+            "expected tensor {} of {} to be a vector but it has {} dimensions", info.name, path.string(),
+            info.shape.size());
     result[point] = reader->read(info.name).to(at::kFloat).clone();
   }
   return result;

@@ -89,8 +89,10 @@ void Bpe::finish(const Vocabulary& vocabulary, BpeRules rules) {
       if (character.empty()) return;
       const Utf8Step step = utf8_step(character, 0);
       if (!step.valid || step.length != character.size()) return;
-      if (step.code < 0x10000) plane_symbols_[step.code] = id;
-      else far_symbols_[step.code] = id;
+      if (step.code < 0x10000)
+        plane_symbols_[step.code] = id;
+      else
+        far_symbols_[step.code] = id;
     };
     for (std::int32_t id = 0; id < vocabulary.size(); ++id) {
       if (!matchable(id)) continue;
@@ -122,7 +124,8 @@ void Bpe::find_word_breaks(const Vocabulary& vocabulary) {
     }
   }
   std::sort(joined_before_mark_.begin(), joined_before_mark_.end());
-  joined_before_mark_.erase(std::unique(joined_before_mark_.begin(), joined_before_mark_.end()), joined_before_mark_.end());
+  joined_before_mark_.erase(std::unique(joined_before_mark_.begin(), joined_before_mark_.end()),
+                            joined_before_mark_.end());
   cut_words_ = joined_before_mark_.size() <= most_joined_characters;
 }
 
@@ -135,7 +138,8 @@ void Bpe::encode(std::string_view piece, Scratch& scratch, std::vector<BpeToken>
   for (std::size_t at = 1; (at = piece.find(space_mark, at)) != std::string_view::npos; at += space_mark.size()) {
     std::size_t before = at - 1;
     while (before > 0 && (static_cast<unsigned char>(piece[before]) & 0xC0) == 0x80) --before;
-    if (std::binary_search(joined_before_mark_.begin(), joined_before_mark_.end(), utf8_step(piece, before).code)) continue;
+    if (std::binary_search(joined_before_mark_.begin(), joined_before_mark_.end(), utf8_step(piece, before).code))
+      continue;
     encode_word(piece.substr(begin, at - begin), static_cast<std::uint32_t>(begin), scratch, out);
     begin = at;
   }
@@ -153,8 +157,10 @@ void Bpe::encode_word(std::string_view word, std::uint32_t offset, Scratch& scra
   }
   start_symbols(word, scratch);
   if (scratch.symbols.size() > 1) {
-    if (scratch.symbols.size() <= few_symbols) merge_few(scratch);
-    else merge_many(scratch);
+    if (scratch.symbols.size() <= few_symbols)
+      merge_few(scratch);
+    else
+      merge_many(scratch);
   }
   const std::size_t before = out.size();
   emit(word, offset, scratch, out);
@@ -170,8 +176,10 @@ void Bpe::start_symbols(std::string_view word, Scratch& scratch) const {
   if (rules_.byte_level) {
     for (std::uint32_t at = 0; at < word.size(); ++at) {
       const std::int32_t id = byte_symbols_[static_cast<unsigned char>(word[at])];
-      if (id != Vocabulary::none) symbols.push_back({id, at, at + 1, 0, 0});
-      else if (rules_.unknown != Vocabulary::none) symbols.push_back({rules_.unknown, at, at + 1, 0, 0});
+      if (id != Vocabulary::none)
+        symbols.push_back({id, at, at + 1, 0, 0});
+      else if (rules_.unknown != Vocabulary::none)
+        symbols.push_back({rules_.unknown, at, at + 1, 0, 0});
     }
     return;
   }
@@ -219,7 +227,8 @@ void Bpe::merge_few(Scratch& scratch) const {
     if (best == count) break;
     symbols[best].id = pairs[best]->result;
     symbols[best].end = symbols[best + 1].end;
-    std::copy(symbols.begin() + static_cast<std::ptrdiff_t>(best) + 2, symbols.begin() + static_cast<std::ptrdiff_t>(count),
+    std::copy(symbols.begin() + static_cast<std::ptrdiff_t>(best) + 2,
+              symbols.begin() + static_cast<std::ptrdiff_t>(count),
               symbols.begin() + static_cast<std::ptrdiff_t>(best) + 1);
     std::copy(pairs.begin() + static_cast<std::ptrdiff_t>(best) + 2, pairs.begin() + static_cast<std::ptrdiff_t>(count),
               pairs.begin() + static_cast<std::ptrdiff_t>(best) + 1);
@@ -240,8 +249,9 @@ void Bpe::merge_many(Scratch& scratch) const {
     if (symbol.next < 0) return;
     const Merge* merge = find_merge(symbol.id, symbols[static_cast<std::size_t>(symbol.next)].id);
     if (!merge) return;
-    heap.push_back({static_cast<std::uint64_t>(static_cast<std::uint32_t>(merge->rank)) << 32 | static_cast<std::uint32_t>(at),
-                    merge->result});
+    heap.push_back(
+        {static_cast<std::uint64_t>(static_cast<std::uint32_t>(merge->rank)) << 32 | static_cast<std::uint32_t>(at),
+         merge->result});
     if (!initial) std::push_heap(heap.begin(), heap.end(), later);
   };
   heap.clear();

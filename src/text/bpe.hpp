@@ -74,11 +74,11 @@ class Bpe {
   // Whether merging a piece's own symbols gives the piece back: 0 not known yet, 1 yes, 2 no.
   mutable std::unique_ptr<std::atomic<std::uint8_t>[]> reachable_;
 
-  std::int32_t byte_symbols_[256];              // byte_level: each byte; else the pieces <0xXX>
-  bool all_bytes_ = false;                      // every byte has a piece
-  std::vector<std::int32_t> plane_symbols_;     // characters of the basic plane
+  std::int32_t byte_symbols_[256];                          // byte_level: each byte; else the pieces <0xXX>
+  bool all_bytes_ = false;                                  // every byte has a piece
+  std::vector<std::int32_t> plane_symbols_;                 // characters of the basic plane
   std::unordered_map<char32_t, std::int32_t> far_symbols_;  // the others
-  std::vector<std::string> extra_characters_;   // spelled by ids from first_extra_ on
+  std::vector<std::string> extra_characters_;               // spelled by ids from first_extra_ on
   std::int32_t first_extra_ = 0;
 
   // No piece holds U+2581 behind any other character than these and itself: elsewhere words may be cut before it.

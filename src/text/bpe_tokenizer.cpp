@@ -27,8 +27,10 @@ void BpeTokenizer::encode(std::string_view text, const EncodeOptions& options, T
     call.repaired.begin_rewrite();
     for (std::size_t at = 0; at < text.size();) {
       const Utf8Step step = utf8_step(text, at);
-      if (step.valid) call.repaired.keep(at, at + step.length);
-      else call.repaired.write(at, at + step.length, replacement_character);
+      if (step.valid)
+        call.repaired.keep(at, at + step.length);
+      else
+        call.repaired.write(at, at + step.length, replacement_character);
       at += step.length;
     }
     call.repaired.commit();
@@ -65,8 +67,10 @@ void BpeTokenizer::encode_part(std::string_view part, std::uint32_t offset, Call
   for (const auto& inner : call.inner_parts) {
     const auto begin = static_cast<std::uint32_t>(inner.begin), end = static_cast<std::uint32_t>(inner.end);
     if (inner.token) {
-      if (spans) add(inner.token->id, normalized.source(begin, end));
-      else call.sink.add(inner.token->id);
+      if (spans)
+        add(inner.token->id, normalized.source(begin, end));
+      else
+        call.sink.add(inner.token->id);
       continue;
     }
     call.text.reset(normalized.text().substr(begin, end - begin), 0, spans);

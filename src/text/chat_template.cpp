@@ -84,7 +84,8 @@ class Builder {
       std::size_t done = 0;
       for (const Special& special : specials_) {
         encode(done, special.begin);
-        tokens.push_back({special.id, static_cast<std::int64_t>(special.begin), static_cast<std::int64_t>(special.end)});
+        tokens.push_back(
+            {special.id, static_cast<std::int64_t>(special.begin), static_cast<std::int64_t>(special.end)});
         done = special.end;
       }
       encode(done, text_.size());
@@ -129,8 +130,8 @@ using Messages = std::vector<Message>;
 
 void require_alternation(const Messages& messages, std::size_t first, std::string_view words) {
   for (std::size_t i = first; i < messages.size(); ++i)
-    require((messages[i].role == Role::user) == ((i - first) % 2 == 0), ErrorCode::argument, where, "{} (message {} is of role {})",
-            words, i, to_string(messages[i].role));
+    require((messages[i].role == Role::user) == ((i - first) % 2 == 0), ErrorCode::argument, where,
+            "{} (message {} is of role {})", words, i, to_string(messages[i].role));
 }
 
 constexpr std::string_view alternation = "Conversation roles must alternate user/assistant/user/assistant/...";
@@ -204,13 +205,15 @@ void render_gemma(const Messages& messages, const ChatOptions& options, bool tak
   out.end_generation_prompt();
 }
 
-void render_chatml(const Messages& messages, const ChatOptions& options, std::string_view default_system, bool thinks, Builder& out) {
+void render_chatml(const Messages& messages, const ChatOptions& options, std::string_view default_system, bool thinks,
+                   Builder& out) {
   if (!default_system.empty() && messages[0].role != Role::system)
     out.special("<|im_start|>").text("system\n").text(default_system).special("<|im_end|>").text("\n");
   std::size_t last_query = messages.size() - 1;
   for (std::size_t i = messages.size(); i-- > 0;) {
     const std::string_view content = messages[i].content;
-    if (messages[i].role == Role::user && !(content.starts_with("<tool_response>") && content.ends_with("</tool_response>"))) {
+    if (messages[i].role == Role::user &&
+        !(content.starts_with("<tool_response>") && content.ends_with("</tool_response>"))) {
       last_query = i;
       break;
     }
@@ -221,7 +224,8 @@ void render_chatml(const Messages& messages, const ChatOptions& options, std::st
     if (thinks && messages[i].role == Role::assistant) {
       if (const std::size_t end = content.find("</think>"); end != std::string_view::npos) {
         reasoning = trim_newlines(content.substr(0, end), false, true);
-        if (const std::size_t begin = reasoning.rfind("<think>"); begin != std::string_view::npos) reasoning.remove_prefix(begin + 7);
+        if (const std::size_t begin = reasoning.rfind("<think>"); begin != std::string_view::npos)
+          reasoning.remove_prefix(begin + 7);
         reasoning = trim_newlines(reasoning, true, true);
         content = trim_newlines(content.substr(content.rfind("</think>") + 8), true, false);
       }
@@ -241,8 +245,9 @@ void render_chatml(const Messages& messages, const ChatOptions& options, std::st
 void render_mistral(const Messages& messages, Builder& out) {
   const bool system = messages[0].role == Role::system;
   const std::size_t first = system ? 1 : 0;
-  require_alternation(messages, first,
-                      "After the optional system message, conversation roles must alternate user/assistant/user/assistant/...");
+  require_alternation(
+      messages, first,
+      "After the optional system message, conversation roles must alternate user/assistant/user/assistant/...");
   out.bos();
   for (std::size_t i = first; i < messages.size(); ++i) {
     require(messages[i].role != Role::system, ErrorCode::argument, where,
@@ -265,8 +270,10 @@ bool has_default_system(std::string_view source) {
   for (std::size_t at = 0; (at = source.find("<|im_start|>system", at)) != std::string_view::npos;) {
     at += 18;
     std::string_view rest = source.substr(at);
-    if (rest.starts_with("\\n")) rest.remove_prefix(2);
-    else if (rest.starts_with("\n")) rest.remove_prefix(1);
+    if (rest.starts_with("\\n"))
+      rest.remove_prefix(2);
+    else if (rest.starts_with("\n"))
+      rest.remove_prefix(1);
     if (!rest.empty() && ((rest[0] >= 'A' && rest[0] <= 'Z') || (rest[0] >= 'a' && rest[0] <= 'z'))) return true;
   }
   return false;
@@ -274,7 +281,8 @@ bool has_default_system(std::string_view source) {
 
 }  // namespace
 
-ChatTemplate::ChatTemplate(ChatFormat format, Tokenizer tokenizer) : format_(format), tokenizer_(std::move(tokenizer)) {}
+ChatTemplate::ChatTemplate(ChatFormat format, Tokenizer tokenizer)
+    : format_(format), tokenizer_(std::move(tokenizer)) {}
 
 ChatFormat ChatTemplate::recognise(std::string_view source) {
   const auto has = [&](std::string_view text) { return source.find(text) != std::string_view::npos; };
@@ -284,7 +292,8 @@ ChatFormat ChatTemplate::recognise(std::string_view source) {
   if (has("<|im_start|>") && !has("<|im_sep|>")) {
     if (has("last_query_index")) return ChatFormat::qwen3;
     if (has(qwen2_5_system)) return ChatFormat::qwen2_5;
-    if (has("<|im_start|>system\\nYou are a helpful assistant.<|im_end|>") || has("<|im_start|>system\nYou are a helpful assistant.<|im_end|>"))
+    if (has("<|im_start|>system\\nYou are a helpful assistant.<|im_end|>") ||
+        has("<|im_start|>system\nYou are a helpful assistant.<|im_end|>"))
       return ChatFormat::qwen2;
     if (!has_default_system(source)) return ChatFormat::chatml;
   }
@@ -293,27 +302,51 @@ ChatFormat ChatTemplate::recognise(std::string_view source) {
     if (has("\" [INST] \"") || has("' [INST] '")) return ChatFormat::mistral;
   }
   std::string known;
-  for (const auto& entry : EnumTable<ChatFormat>::entries) known += (known.empty() ? "" : ", ") + std::string(entry.name);
+  for (const auto& entry : EnumTable<ChatFormat>::entries)
+    known += (known.empty() ? "" : ", ") + std::string(entry.name);
   fail(ErrorCode::unsupported, "ChatTemplate::recognise",
-       "expected a chat template that steer knows ({}) but got another: {}...; choose a format yourself, or render the text", known,
-       source.substr(0, std::min<std::size_t>(source.size(), 120)));
+       "expected a chat template that steer knows ({}) but got another: {}...; choose a format yourself, or render the "
+       "text",
+       known, source.substr(0, std::min<std::size_t>(source.size(), 120)));
 }
 
 RenderedChat ChatTemplate::render(const std::vector<Message>& messages, const ChatOptions& options) const {
   require(!messages.empty(), ErrorCode::argument, where, "expected at least one message but got none");
   Builder out(tokenizer_, messages.size());
   switch (format_) {
-    case ChatFormat::plain: render_plain(messages, out); break;
-    case ChatFormat::llama2: render_llama2(messages, out); break;
-    case ChatFormat::llama3: render_llama3(messages, options, false, out); break;
-    case ChatFormat::llama3_1: render_llama3(messages, options, true, out); break;
-    case ChatFormat::gemma: render_gemma(messages, options, true, out); break;
-    case ChatFormat::gemma2: render_gemma(messages, options, false, out); break;
-    case ChatFormat::chatml: render_chatml(messages, options, "", false, out); break;
-    case ChatFormat::qwen2: render_chatml(messages, options, qwen2_system, false, out); break;
-    case ChatFormat::qwen2_5: render_chatml(messages, options, qwen2_5_system, false, out); break;
-    case ChatFormat::qwen3: render_chatml(messages, options, "", true, out); break;
-    case ChatFormat::mistral: render_mistral(messages, out); break;
+    case ChatFormat::plain:
+      render_plain(messages, out);
+      break;
+    case ChatFormat::llama2:
+      render_llama2(messages, out);
+      break;
+    case ChatFormat::llama3:
+      render_llama3(messages, options, false, out);
+      break;
+    case ChatFormat::llama3_1:
+      render_llama3(messages, options, true, out);
+      break;
+    case ChatFormat::gemma:
+      render_gemma(messages, options, true, out);
+      break;
+    case ChatFormat::gemma2:
+      render_gemma(messages, options, false, out);
+      break;
+    case ChatFormat::chatml:
+      render_chatml(messages, options, "", false, out);
+      break;
+    case ChatFormat::qwen2:
+      render_chatml(messages, options, qwen2_system, false, out);
+      break;
+    case ChatFormat::qwen2_5:
+      render_chatml(messages, options, qwen2_5_system, false, out);
+      break;
+    case ChatFormat::qwen3:
+      render_chatml(messages, options, "", true, out);
+      break;
+    case ChatFormat::mistral:
+      render_mistral(messages, out);
+      break;
   }
   return out.finish(options.parse_special_in_content, format_ == ChatFormat::plain);
 }

@@ -63,7 +63,8 @@ class Metadata {
 
  private:
   void check(bool ok, const std::string& key, std::string_view kind, const json& value) const {
-    require(ok, ErrorCode::format, where, "expected {} to be {} but got {} of {} ({})", key, kind, value.type_name(), value.size(), name_);
+    require(ok, ErrorCode::format, where, "expected {} to be {} but got {} of {} ({})", key, kind, value.type_name(),
+            value.size(), name_);
   }
   const json& values_;
   const std::string& name_;
@@ -97,8 +98,9 @@ const std::map<std::string, PreKind, std::less<>>& pre_kinds() {
       out[name] = {{R"(\p{N})", gpt2}};
     out["falcon"] = {{R"([\p{P}\$\+<=>\^~\|`]+)", gpt2, three_digits}};
     out["default"] = {{R"([\p{P}\$\+<=>\^~\|]+)", gpt2, R"(\p{N}+)", three_digits}};
-    out["deepseek-v3"] = {{R"(\p{N}{1,3})", R"([\x{4E00}-\x{9FA5}\x{3040}-\x{309F}\x{30A0}-\x{30FF}]+)",
-                           R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"}};
+    out["deepseek-v3"] = {
+        {R"(\p{N}{1,3})", R"([\x{4E00}-\x{9FA5}\x{3040}-\x{309F}\x{30A0}-\x{30FF}]+)",
+         R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"}};
     return out;
   }();
   return kinds;
@@ -110,24 +112,37 @@ void read_vocabulary(const Metadata& metadata, BpeTokenizer& out) {
           "expected 1 to 2^26 tokens but got {} ({})", tokens.size(), out.name);
   const json* types = metadata.array("tokenizer.ggml.token_type", tokens.size(), false);
   // llama.cpp takes these for control tokens whatever the file says: they end a turn.
-  static const std::unordered_set<std::string_view> ends = {"<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>",
+  static const std::unordered_set<std::string_view> ends = {"<|eot_id|>",    "<|im_end|>", "<|end|>", "<end_of_turn>",
                                                             "<|endoftext|>", "<|eom_id|>", "<EOT>"};
   for (std::size_t i = 0; i < tokens.size(); ++i) {
-    require(tokens[i].is_string(), ErrorCode::format, where, "expected tokenizer.ggml.tokens to hold strings but token {} is {} ({})", i,
-            tokens[i].type_name(), out.name);
+    require(tokens[i].is_string(), ErrorCode::format, where,
+            "expected tokenizer.ggml.tokens to hold strings but token {} is {} ({})", i, tokens[i].type_name(),
+            out.name);
     const auto& piece = tokens[i].get_ref<const std::string&>();
     PieceKind kind = PieceKind::normal;
     if (types) {
       const json& type = (*types)[i];
       require(type.is_number_integer(), ErrorCode::format, where,
-              "expected tokenizer.ggml.token_type to hold integers but type {} is {} ({})", i, type.type_name(), out.name);
+              "expected tokenizer.ggml.token_type to hold integers but type {} is {} ({})", i, type.type_name(),
+              out.name);
       switch (type.get<std::int64_t>()) {
-        case 2: kind = PieceKind::unknown; break;
-        case 3: kind = PieceKind::control; break;
-        case 4: kind = PieceKind::user_defined; break;
-        case 5: kind = PieceKind::unused; break;
-        case 6: kind = PieceKind::byte; break;
-        default: break;
+        case 2:
+          kind = PieceKind::unknown;
+          break;
+        case 3:
+          kind = PieceKind::control;
+          break;
+        case 4:
+          kind = PieceKind::user_defined;
+          break;
+        case 5:
+          kind = PieceKind::unused;
+          break;
+        case 6:
+          kind = PieceKind::byte;
+          break;
+        default:
+          break;
       }
     }
     if (ends.contains(piece)) kind = PieceKind::control;
@@ -135,7 +150,8 @@ void read_vocabulary(const Metadata& metadata, BpeTokenizer& out) {
     out.vocabulary.set(id, piece, kind);
     const bool special = kind == PieceKind::control || kind == PieceKind::unknown;
     if (special) out.vocabulary.set_special(id);
-    if (special || kind == PieceKind::user_defined) out.raw_tokens.add({.id = id, .content = piece, .special = special});
+    if (special || kind == PieceKind::user_defined)
+      out.raw_tokens.add({.id = id, .content = piece, .special = special});
   }
   out.vocabulary.build_index();
   out.raw_tokens.build();
@@ -150,7 +166,8 @@ void add_score_merges(const Metadata& metadata, BpeTokenizer& out) {
   std::vector<float> score(size);
   for (std::size_t i = 0; i < size; ++i) {
     require(scores[i].is_number() && std::isfinite(scores[i].get<float>()), ErrorCode::format, where,
-            "expected tokenizer.ggml.scores to hold finite numbers but score {} is {} ({})", i, scores[i].dump(), out.name);
+            "expected tokenizer.ggml.scores to hold finite numbers but score {} is {} ({})", i, scores[i].dump(),
+            out.name);
     score[i] = scores[i].get<float>();
   }
   std::vector<std::int32_t> order(size), rank(size);
@@ -164,7 +181,8 @@ void add_score_merges(const Metadata& metadata, BpeTokenizer& out) {
   }
   const auto joins = [&](std::int32_t id) {
     const PieceKind kind = vocabulary.kind(id);
-    return kind != PieceKind::control && kind != PieceKind::unknown && kind != PieceKind::byte && !vocabulary.piece(id).empty();
+    return kind != PieceKind::control && kind != PieceKind::unknown && kind != PieceKind::byte &&
+           !vocabulary.piece(id).empty();
   };
   // Symbols: pieces, and characters that only occur inside pieces.
   std::map<std::string, std::int32_t, std::less<>> characters;
@@ -173,7 +191,8 @@ void add_score_merges(const Metadata& metadata, BpeTokenizer& out) {
     if (id != Vocabulary::none && joins(id)) return id;
     const Utf8Step step = utf8_step(text, 0);
     if (!step.valid || step.length != text.size()) return Vocabulary::none;
-    const auto [entry, added] = characters.try_emplace(std::string(text), vocabulary.size() + static_cast<std::int32_t>(characters.size()));
+    const auto [entry, added] =
+        characters.try_emplace(std::string(text), vocabulary.size() + static_cast<std::int32_t>(characters.size()));
     if (added) out.bpe.add_character(text);
     return entry->second;
   };
@@ -212,8 +231,8 @@ void read_merges(const Metadata& metadata, BpeTokenizer& out, bool ignore_merges
   out.bpe.reserve_merges(merges.size());
   std::int32_t rank = 0;
   for (const json& merge : merges) {
-    require(merge.is_string(), ErrorCode::format, where, "expected tokenizer.ggml.merges to hold strings but got {} ({})",
-            merge.type_name(), out.name);
+    require(merge.is_string(), ErrorCode::format, where,
+            "expected tokenizer.ggml.merges to hold strings but got {} ({})", merge.type_name(), out.name);
     const std::string_view text = merge.get_ref<const std::string&>();
     const std::size_t space = text.find(' ', 1);
     require(space != std::string_view::npos, ErrorCode::format, where,
@@ -240,7 +259,8 @@ bool read_gpt2(const Metadata& metadata, BpeTokenizer& out) {
   if (found == pre_kinds().end()) {
     std::string known;
     for (const auto& [kind, unused] : pre_kinds()) known += (known.empty() ? "" : ", ") + kind;
-    fail(ErrorCode::unsupported, where, "expected a tokenizer.ggml.pre that steer knows ({}) but got \"{}\" ({})", known, pre, out.name);
+    fail(ErrorCode::unsupported, where, "expected a tokenizer.ggml.pre that steer knows ({}) but got \"{}\" ({})",
+         known, pre, out.name);
   }
   for (const char* pattern : found->second.patterns) {
     SplitRule rule;
@@ -267,8 +287,10 @@ TokenizerParts read_gguf_tokenizer(const TensorReader& file) {
           "expected a tokenizer.ggml.model that steer knows (llama, gpt2) but got \"{}\" ({})", *model, out->name);
   read_vocabulary(metadata, *out);
   bool add_bos = true;
-  if (*model == "llama") read_spm(metadata, *out);
-  else add_bos = read_gpt2(metadata, *out);
+  if (*model == "llama")
+    read_spm(metadata, *out);
+  else
+    add_bos = read_gpt2(metadata, *out);
 
   const std::int32_t size = out->vocabulary.size();
   out->bos = metadata.id("tokenizer.ggml.bos_token_id", size);
@@ -282,7 +304,8 @@ TokenizerParts read_gguf_tokenizer(const TensorReader& file) {
 
   ContentHasher hasher;
   for (const auto& [key, value] : values.items())
-    if (key.starts_with("tokenizer.ggml.")) hasher.update(key).update(value.dump(-1, ' ', false, json::error_handler_t::replace));
+    if (key.starts_with("tokenizer.ggml."))
+      hasher.update(key).update(value.dump(-1, ' ', false, json::error_handler_t::replace));
   out->hash = hasher.hex();
   return out;
 }

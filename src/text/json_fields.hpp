@@ -24,7 +24,9 @@ class JsonFields {
     const auto found = object_.find(key);
     return found == object_.end() || found->is_null() ? nullptr : &*found;
   }
-  std::string text(const char* key) const { return of(key, &nlohmann::json::is_string, "a string")->get<std::string>(); }
+  std::string text(const char* key) const {
+    return of(key, &nlohmann::json::is_string, "a string")->get<std::string>();
+  }
   std::string text(const char* key, std::string fallback) const { return find(key) ? text(key) : std::move(fallback); }
   bool flag(const char* key, bool fallback) const {
     return find(key) ? of(key, &nlohmann::json::is_boolean, "a boolean")->get<bool>() : fallback;
@@ -46,15 +48,16 @@ class JsonFields {
     return {inner.text(is_regex ? "Regex" : "String"), is_regex};
   }
   [[noreturn]] void unsupported(std::string_view what, std::string_view known) const {
-    fail(ErrorCode::unsupported, where, "expected a {} that steer supports ({}) but got {} ({})", place_, known, what, name_);
+    fail(ErrorCode::unsupported, where, "expected a {} that steer supports ({}) but got {} ({})", place_, known, what,
+         name_);
   }
 
  private:
   static constexpr std::string_view where = "Tokenizer::load";
   const nlohmann::json* of(const char* key, bool (nlohmann::json::*is)() const noexcept, std::string_view kind) const {
     const nlohmann::json* value = find(key);
-    require(value && (value->*is)(), ErrorCode::format, where, "expected {}.{} to be {} but got {} ({})", place_, key, kind,
-            value ? value->type_name() : "nothing", name_);
+    require(value && (value->*is)(), ErrorCode::format, where, "expected {}.{} to be {} but got {} ({})", place_, key,
+            kind, value ? value->type_name() : "nothing", name_);
     return value;
   }
   const nlohmann::json& object_;

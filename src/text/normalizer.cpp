@@ -85,8 +85,10 @@ void Normalizer::read(const nlohmann::json& section, const std::string& name) {
   } else if (type == "Replace") {
     ReplaceRule rule{.from = {}, .regex = {}, .to = fields.text("content")};
     const auto [pattern, is_regex] = fields.pattern("pattern");
-    if (is_regex) rule.regex.emplace_back(pattern, name);
-    else rule.from = pattern;
+    if (is_regex)
+      rule.regex.emplace_back(pattern, name);
+    else
+      rule.from = pattern;
     rules_.emplace_back(std::move(rule));
   } else if (type == "Strip") {
     rules_.emplace_back(StripRule{fields.flag("strip_left", true), fields.flag("strip_right", true)});

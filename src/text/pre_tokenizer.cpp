@@ -10,8 +10,7 @@
 
 namespace steer::detail {
 
-const char* const gpt2_pattern =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+const char* const gpt2_pattern = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
 namespace {
 
@@ -51,9 +50,11 @@ void PreTokenizer::read(const nlohmann::json& section, const std::string& name) 
     const auto [pattern, is_regex] = fields.pattern("pattern");
     const SplitBehavior behavior = behavior_of(fields);
     const bool invert = fields.flag("invert", false);
-    if (is_regex) add_regex(pattern, behavior, invert);
+    if (is_regex)
+      add_regex(pattern, behavior, invert);
     else
-      rules_.emplace_back(SplitRule{.regex = {}, .text = pattern, .is_member = nullptr, .behavior = behavior, .invert = invert});
+      rules_.emplace_back(
+          SplitRule{.regex = {}, .text = pattern, .is_member = nullptr, .behavior = behavior, .invert = invert});
   } else if (type == "ByteLevel") {
     if (byte_level_) fields.unsupported("two ByteLevel steps", "one");
     if (fields.flag("add_prefix_space", true)) rules_.emplace_back(PrefixRule{" "});
@@ -68,17 +69,22 @@ void PreTokenizer::read(const nlohmann::json& section, const std::string& name) 
     rules_.emplace_back(MarkSpacesRule{mark});
     if (scheme != "never") rules_.emplace_back(PrefixRule{mark, scheme == "first"});
     if (fields.flag("split", true))
-      rules_.emplace_back(SplitRule{.regex = {}, .text = mark, .is_member = nullptr, .behavior = SplitBehavior::merged_with_next});
+      rules_.emplace_back(
+          SplitRule{.regex = {}, .text = mark, .is_member = nullptr, .behavior = SplitBehavior::merged_with_next});
   } else if (type == "Digits") {
-    add_regex("\\p{N}", fields.flag("individual_digits", false) ? SplitBehavior::isolated : SplitBehavior::contiguous, false);
+    add_regex("\\p{N}", fields.flag("individual_digits", false) ? SplitBehavior::isolated : SplitBehavior::contiguous,
+              false);
   } else if (type == "Punctuation") {
     // ASCII punctuation counts even where Unicode calls it a symbol.
-    add_regex(R"([!-/:-@\x5B-`{-~\p{P}])", fields.find("behavior") ? behavior_of(fields) : SplitBehavior::isolated, false);
+    add_regex(R"([!-/:-@\x5B-`{-~\p{P}])", fields.find("behavior") ? behavior_of(fields) : SplitBehavior::isolated,
+              false);
   } else if (type == "Whitespace") {
     add_regex(R"(\w+|[^\w\s]+)", SplitBehavior::removed, true);
   } else if (type == "WhitespaceSplit") {
-    rules_.emplace_back(
-        SplitRule{.regex = {}, .text = {}, .is_member = [](char32_t c) { return is_white_space(c); }, .behavior = SplitBehavior::removed});
+    rules_.emplace_back(SplitRule{.regex = {},
+                                  .text = {},
+                                  .is_member = [](char32_t c) { return is_white_space(c); },
+                                  .behavior = SplitBehavior::removed});
   } else {
     fields.unsupported("a pre_tokenizer of type " + type,
                        "Sequence, Split, ByteLevel, Metaspace, Digits, Punctuation, Whitespace, WhitespaceSplit");
@@ -165,8 +171,10 @@ void PreTokenizer::Run::find_matches(const SplitRule& rule, std::size_t index, s
     for (std::size_t at = 0; at <= piece.size() && matchers_[index].find(piece, at, match);) {
       at = match.end;
       if (match.begin == match.end) {
-        if (at < piece.size()) at += utf8_length(piece[at]);
-        else ++at;
+        if (at < piece.size())
+          at += utf8_length(piece[at]);
+        else
+          ++at;
         if (match.begin == done && done > 0) continue;  // empty, right behind the last match: no new cut
       }
       found(match);
@@ -213,7 +221,9 @@ void PreTokenizer::Run::split(const SplitRule& rule, std::size_t index, std::str
         for (const Match& match : matches_)
           if (!match.is_match) joined_.push_back(match);
         break;
-      case SplitBehavior::isolated: joined_.swap(matches_); break;
+      case SplitBehavior::isolated:
+        joined_.swap(matches_);
+        break;
       case SplitBehavior::merged_with_previous:
         for (const Match& match : matches_) join(match, match.is_match && !previous);
         break;

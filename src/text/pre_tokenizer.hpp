@@ -16,8 +16,8 @@ namespace steer::detail {
 enum class SplitBehavior { removed, isolated, merged_with_previous, merged_with_next, contiguous };
 
 struct SplitRule {
-  std::vector<Regex> regex;  ///< one expression, or
-  std::string text;          ///< plain text, or
+  std::vector<Regex> regex;               ///< one expression, or
+  std::string text;                       ///< plain text, or
   bool (*is_member)(char32_t) = nullptr;  ///< a class of characters, each a match of its own
   SplitBehavior behavior = SplitBehavior::isolated;
   bool invert = false;

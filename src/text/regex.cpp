@@ -48,15 +48,18 @@ std::string spelled(std::span<const CodeRange> ranges) {
 
 std::string pcre2_pattern(std::string_view pattern, const std::string& name) {
   const auto unsupported = [&](std::string_view part) {
-    fail(ErrorCode::unsupported, where, "expected a regular expression steer can run as Oniguruma does but got {} in \"{}\" ({})",
-         part, pattern, name);
+    fail(ErrorCode::unsupported, where,
+         "expected a regular expression steer can run as Oniguruma does but got {} in \"{}\" ({})", part, pattern,
+         name);
   };
   std::string out;
   bool in_class = false;
   // A class item stands alone outside a class and joins the others inside one.
   const auto item = [&](std::string_view members, bool negated) {
-    if (in_class) out += members;
-    else out += fmt::format("[{}{}]", negated ? "^" : "", members);
+    if (in_class)
+      out += members;
+    else
+      out += fmt::format("[{}{}]", negated ? "^" : "", members);
   };
   for (std::size_t at = 0; at < pattern.size(); ++at) {
     const char c = pattern[at];
@@ -127,18 +130,19 @@ Regex::Regex(std::string_view pattern, const std::string& name) : pattern_(patte
   if (!code) {
     unsigned char message[256] = "";
     pcre2_get_error_message(error, message, sizeof message);
-    fail(ErrorCode::unsupported, where, "expected a regular expression PCRE2 can compile but got \"{}\": {} ({})", pattern,
-         reinterpret_cast<const char*>(message), name);
+    fail(ErrorCode::unsupported, where, "expected a regular expression PCRE2 can compile but got \"{}\": {} ({})",
+         pattern, reinterpret_cast<const char*>(message), name);
   }
   code_ = {code, [](const void* p) { pcre2_code_free(const_cast<pcre2_code*>(static_cast<const pcre2_code*>(p))); }};
   jit_ = pcre2_jit_compile(code, PCRE2_JIT_COMPLETE) == 0;
 }
 
 Regex::Matcher::Matcher(const Regex& regex)
-    : regex_(&regex),
-      match_data_(pcre2_match_data_create(1, nullptr),
-                  [](void* p) { pcre2_match_data_free(static_cast<pcre2_match_data*>(p)); }) {
-  require(match_data_ != nullptr, ErrorCode::argument, "Tokenizer::encode", "expected memory for matching but got none");
+    : regex_(&regex), match_data_(pcre2_match_data_create(1, nullptr), [](void* p) {
+        pcre2_match_data_free(static_cast<pcre2_match_data*>(p));
+      }) {
+  require(match_data_ != nullptr, ErrorCode::argument, "Tokenizer::encode",
+          "expected memory for matching but got none");
 }
 
 bool Regex::Matcher::find(std::string_view text, std::size_t from, ByteRange& match) {
@@ -152,8 +156,8 @@ bool Regex::Matcher::find(std::string_view text, std::size_t from, ByteRange& ma
     result = pcre2_match(code, subject, text.size(), from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data, nullptr);
   if (result == PCRE2_ERROR_NOMATCH) return false;
   require(result >= 0, ErrorCode::argument, "Tokenizer::encode",
-          "expected the pattern \"{}\" to match within PCRE2's limits but got its error {}; cut the text", regex_->pattern_,
-          result);
+          "expected the pattern \"{}\" to match within PCRE2's limits but got its error {}; cut the text",
+          regex_->pattern_, result);
   const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(data);
   match = {static_cast<std::uint32_t>(ends[0]), static_cast<std::uint32_t>(ends[1])};
   return true;

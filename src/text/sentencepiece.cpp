@@ -28,8 +28,10 @@ struct SentencepieceImpl final : Tokenizer::Impl {
     std::vector<AddedTokens::Part> parts;
     controls.split(text, true, parts);
     for (const auto& part : parts) {
-      if (part.token) sink.add(part.token->id, part.begin, part.end);
-      else encode_plain(text.substr(part.begin, part.end - part.begin), part.begin, sink);
+      if (part.token)
+        sink.add(part.token->id, part.begin, part.end);
+      else
+        encode_plain(text.substr(part.begin, part.end - part.begin), part.begin, sink);
     }
   }
 
@@ -49,8 +51,8 @@ struct SentencepieceImpl final : Tokenizer::Impl {
   }
 
   void check(const sentencepiece::util::Status& status) const {
-    require(status.ok(), ErrorCode::format, "Tokenizer::encode", "expected sentencepiece to encode the text but got: {} ({})",
-            status.ToString(), name);
+    require(status.ok(), ErrorCode::format, "Tokenizer::encode",
+            "expected sentencepiece to encode the text but got: {} ({})", status.ToString(), name);
   }
 };
 
@@ -63,8 +65,8 @@ TokenizerParts read_sentencepiece(std::string_view bytes, const std::string& nam
           name);
   auto impl = std::make_shared<SentencepieceImpl>();
   const auto status = impl->processor.LoadFromSerializedProto({bytes.data(), bytes.size()});
-  require(status.ok(), ErrorCode::format, "Tokenizer::load", "expected a sentencepiece model but the library says: {} ({})",
-          status.ToString(), name);
+  require(status.ok(), ErrorCode::format, "Tokenizer::load",
+          "expected a sentencepiece model but the library says: {} ({})", status.ToString(), name);
   for (std::size_t i = 0; i < file.pieces.size(); ++i) {
     const auto& piece = file.pieces[i];
     const auto id = static_cast<std::int32_t>(i);
@@ -75,7 +77,8 @@ TokenizerParts read_sentencepiece(std::string_view bytes, const std::string& nam
   impl->vocabulary.build_index();
   impl->controls.build();
   const auto control = [&](std::int64_t id) -> std::optional<std::int64_t> {
-    if (!impl->vocabulary.contains(id) || impl->vocabulary.kind(static_cast<std::int32_t>(id)) != PieceKind::control) return std::nullopt;
+    if (!impl->vocabulary.contains(id) || impl->vocabulary.kind(static_cast<std::int32_t>(id)) != PieceKind::control)
+      return std::nullopt;
     return id;
   };
   impl->bos = control(file.bos_id);

@@ -25,12 +25,21 @@ class WireReader {
             "expected a protobuf field number but got {} ({}); the file is not a sentencepiece model", key >> 3, name_);
     bytes_ = {};
     switch (type_) {
-      case 0: value_ = varint(); break;
-      case 1: bytes_ = take(8); break;
-      case 2: bytes_ = take(varint()); break;
-      case 5: bytes_ = take(4); break;
+      case 0:
+        value_ = varint();
+        break;
+      case 1:
+        bytes_ = take(8);
+        break;
+      case 2:
+        bytes_ = take(varint());
+        break;
+      case 5:
+        bytes_ = take(4);
+        break;
       default:
-        fail(ErrorCode::format, where, "expected a protobuf wire type but got {} ({}); the file is damaged", type_, name_);
+        fail(ErrorCode::format, where, "expected a protobuf wire type but got {} ({}); the file is damaged", type_,
+             name_);
     }
     return true;
   }
@@ -46,19 +55,21 @@ class WireReader {
 
  private:
   void expect(std::uint32_t type) const {
-    require(type_ == type, ErrorCode::format, where, "expected wire type {} in field {} but got {} ({}); the file is damaged",
-            type, field_, type_, name_);
+    require(type_ == type, ErrorCode::format, where,
+            "expected wire type {} in field {} but got {} ({}); the file is damaged", type, field_, type_, name_);
   }
   std::uint64_t varint() {
     std::uint64_t value = 0;
     for (int shift = 0; shift < 64; shift += 7) {
-      require(!rest_.empty(), ErrorCode::format, where, "expected more bytes but got the end of {}; it is truncated", name_);
+      require(!rest_.empty(), ErrorCode::format, where, "expected more bytes but got the end of {}; it is truncated",
+              name_);
       const auto byte = static_cast<unsigned char>(rest_.front());
       rest_.remove_prefix(1);
       value |= static_cast<std::uint64_t>(byte & 0x7F) << shift;
       if (byte < 0x80) return value;
     }
-    fail(ErrorCode::format, where, "expected an integer of at most 10 bytes but got a longer one ({}); the file is damaged", name_);
+    fail(ErrorCode::format, where,
+         "expected an integer of at most 10 bytes but got a longer one ({}); the file is damaged", name_);
   }
   std::string_view take(std::uint64_t count) {
     require(count <= rest_.size(), ErrorCode::format, where,
@@ -83,20 +94,33 @@ SentencepieceFile::Piece parse_piece(std::string_view bytes, const std::string& 
     if (reader.field() == 2) piece.score = reader.number();
     if (reader.field() == 3) {
       switch (const std::int64_t type = reader.integer()) {
-        case 1: piece.kind = PieceKind::normal; break;
-        case 2: piece.kind = PieceKind::unknown; break;
-        case 3: piece.kind = PieceKind::control; break;
-        case 4: piece.kind = PieceKind::user_defined; break;
-        case 5: piece.kind = PieceKind::unused; break;
-        case 6: piece.kind = PieceKind::byte; break;
-        default: fail(ErrorCode::format, where, "expected a piece type of 1 to 6 but got {} ({})", type, name);
+        case 1:
+          piece.kind = PieceKind::normal;
+          break;
+        case 2:
+          piece.kind = PieceKind::unknown;
+          break;
+        case 3:
+          piece.kind = PieceKind::control;
+          break;
+        case 4:
+          piece.kind = PieceKind::user_defined;
+          break;
+        case 5:
+          piece.kind = PieceKind::unused;
+          break;
+        case 6:
+          piece.kind = PieceKind::byte;
+          break;
+        default:
+          fail(ErrorCode::format, where, "expected a piece type of 1 to 6 but got {} ({})", type, name);
       }
     }
   }
   require(!piece.text.empty() && piece.text.find('\0') == std::string::npos, ErrorCode::format, where,
           "expected pieces that are not empty and have no zero byte but got \"{}\" ({})", piece.text, name);
-  require(std::isfinite(piece.score), ErrorCode::format, where, "expected a finite score of piece \"{}\" but got {} ({})",
-          piece.text, piece.score, name);
+  require(std::isfinite(piece.score), ErrorCode::format, where,
+          "expected a finite score of piece \"{}\" but got {} ({})", piece.text, piece.score, name);
   require(piece.kind != PieceKind::byte || byte_of_piece(piece.text) >= 0, ErrorCode::format, where,
           "expected a byte piece of the form <0xXX> but got \"{}\" ({})", piece.text, name);
   return piece;
@@ -107,7 +131,8 @@ SentencepieceFile::Piece parse_piece(std::string_view bytes, const std::string& 
 void check_character_map(std::string_view map, const std::string& name) {
   if (map.empty()) return;
   const auto damaged = [&](bool ok) {
-    require(ok, ErrorCode::format, where, "expected a character map that stays inside itself but got a damaged one ({})", name);
+    require(ok, ErrorCode::format, where,
+            "expected a character map that stays inside itself but got a damaged one ({})", name);
   };
   std::uint32_t size = 0;
   damaged(map.size() > sizeof size);
@@ -136,7 +161,9 @@ SentencepieceFile parse_sentencepiece(std::string_view bytes, const std::string&
   WireReader model(bytes, name);
   while (model.next()) {
     switch (model.field()) {
-      case 1: file.pieces.push_back(parse_piece(model.bytes(), name)); break;
+      case 1:
+        file.pieces.push_back(parse_piece(model.bytes(), name));
+        break;
       case 2: {
         WireReader spec(model.bytes(), name);
         while (spec.next()) {
@@ -162,7 +189,8 @@ SentencepieceFile parse_sentencepiece(std::string_view bytes, const std::string&
           if (spec.field() == 2 && !spec.bytes().empty()) file.has_denormalizer = true;
         break;
       }
-      default: break;
+      default:
+        break;
     }
   }
   require(!file.pieces.empty(), ErrorCode::format, where,

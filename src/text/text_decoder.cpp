@@ -108,7 +108,9 @@ void TextDecoder::push(const Vocabulary& vocabulary, std::int32_t id, DecodeStat
       out += piece;
       state.begun = true;
       return;
-    case Kind::sentencepiece: push_sentencepiece(vocabulary, id, state, out); return;
+    case Kind::sentencepiece:
+      push_sentencepiece(vocabulary, id, state, out);
+      return;
     case Kind::gguf_spm: {
       if (const int byte = vocabulary.kind(id) == PieceKind::byte ? byte_of_piece(piece) : -1; byte >= 0) {
         state.held += static_cast<char>(byte);
@@ -147,7 +149,8 @@ void TextDecoder::push_steps(std::string_view text, DecodeState& state, std::str
     // A run of byte pieces is text only if all of it is valid; else each byte counts as one malformed character.
     if (!state.held.empty()) {
       std::string run;
-      if (utf8_valid(state.held)) run = state.held;
+      if (utf8_valid(state.held))
+        run = state.held;
       else
         for (std::size_t i = 0; i < state.held.size(); ++i) run += replacement_character;
       state.held.clear();
@@ -195,13 +198,18 @@ void TextDecoder::push_sentencepiece(const Vocabulary& vocabulary, std::int32_t 
 void TextDecoder::finish(DecodeState& state, std::string& out) const {
   switch (kind) {
     case Kind::byte_level:
-    case Kind::gguf_spm: utf8_append_lossy(out, state.held); break;
+    case Kind::gguf_spm:
+      utf8_append_lossy(out, state.held);
+      break;
     case Kind::steps:
       if (!state.held.empty()) push_steps("", state, out);
       break;
-    case Kind::sentencepiece: release_characters(state.held, true, out); break;
+    case Kind::sentencepiece:
+      release_characters(state.held, true, out);
+      break;
     case Kind::metaspace:
-    case Kind::joined: break;
+    case Kind::joined:
+      break;
   }
   state = {};
 }

@@ -14,34 +14,34 @@ namespace steer::detail {
 
 /// What is not decided yet while a sequence is decoded.
 struct DecodeState {
-  std::string held;         ///< bytes of an unfinished UTF-8 sequence, or of a run of byte tokens
-  std::string space;        ///< joined decoding: the separator due before the next token
-  int strip = -1;           ///< leading characters that may still be stripped; -1 before the first token
-  bool expect_space = true; ///< sentencepiece: the dummy prefix may still come
-  bool saw_space = false;   ///< sentencepiece: the last piece had the dummy prefix removed
-  bool begun = false;       ///< some text is out
+  std::string held;          ///< bytes of an unfinished UTF-8 sequence, or of a run of byte tokens
+  std::string space;         ///< joined decoding: the separator due before the next token
+  int strip = -1;            ///< leading characters that may still be stripped; -1 before the first token
+  bool expect_space = true;  ///< sentencepiece: the dummy prefix may still come
+  bool saw_space = false;    ///< sentencepiece: the last piece had the dummy prefix removed
+  bool begun = false;        ///< some text is out
 };
 
 /// The rules by which a vocabulary's pieces become text.
 struct TextDecoder {
   enum class Kind {
-    byte_level,      ///< each character of a piece stands for a byte (GPT-2's alphabet)
-    steps,           ///< tokenizer.json: replacements, byte fallback, fuse, strip
-    metaspace,       ///< tokenizer.json's Metaspace
-    joined,          ///< tokenizer.json without a decoder: pieces joined by spaces
-    sentencepiece,   ///< as the sentencepiece library decodes
-    gguf_spm,        ///< as llama.cpp decodes its `llama` vocabularies
+    byte_level,     ///< each character of a piece stands for a byte (GPT-2's alphabet)
+    steps,          ///< tokenizer.json: replacements, byte fallback, fuse, strip
+    metaspace,      ///< tokenizer.json's Metaspace
+    joined,         ///< tokenizer.json without a decoder: pieces joined by spaces
+    sentencepiece,  ///< as the sentencepiece library decodes
+    gguf_spm,       ///< as llama.cpp decodes its `llama` vocabularies
   };
   Kind kind = Kind::joined;
 
   std::vector<std::pair<std::string, std::string>> replacements;  ///< steps: applied to each piece, in order
-  bool byte_fallback = false;    ///< steps: pieces <0xXX> are bytes
-  bool fuse = false;             ///< steps: pieces become one text before `strip`
-  std::string strip_content;     ///< steps: the character to strip at the start
-  int strip_start = 0;           ///< steps: how many of them at most; gguf_spm: 1 with a space prefix
-  bool dummy_prefix = false;     ///< sentencepiece: add_dummy_prefix; metaspace: drops the first token's marks
-  bool squeeze_spaces = false;   ///< sentencepiece: remove_extra_whitespaces
-  std::string unknown_text;      ///< sentencepiece: the text of the unknown token
+  bool byte_fallback = false;                                     ///< steps: pieces <0xXX> are bytes
+  bool fuse = false;                                              ///< steps: pieces become one text before `strip`
+  std::string strip_content;                                      ///< steps: the character to strip at the start
+  int strip_start = 0;          ///< steps: how many of them at most; gguf_spm: 1 with a space prefix
+  bool dummy_prefix = false;    ///< sentencepiece: add_dummy_prefix; metaspace: drops the first token's marks
+  bool squeeze_spaces = false;  ///< sentencepiece: remove_extra_whitespaces
+  std::string unknown_text;     ///< sentencepiece: the text of the unknown token
   std::string metaspace = "\xE2\x96\x81";
 
   /// Appends to `out` the text that is final once `id` (valid) is known.

@@ -32,8 +32,8 @@ Tokenizer Tokenizer::load(const std::filesystem::path& path) {
   if (fs::is_directory(path, ignored)) {
     for (const char* name : {"tokenizer.json", "tokenizer.model"})
       if (fs::is_regular_file(path / name, ignored)) return load(path / name);
-    fail(ErrorCode::io, "Tokenizer::load", "expected tokenizer.json or tokenizer.model in the folder but found neither ({})",
-         path.string());
+    fail(ErrorCode::io, "Tokenizer::load",
+         "expected tokenizer.json or tokenizer.model in the folder but found neither ({})", path.string());
   }
   require(fs::is_regular_file(path, ignored), ErrorCode::io, "Tokenizer::load",
           "expected a folder, a tokenizer.json, a sentencepiece .model or a GGUF file but found no such file ({})",
@@ -43,7 +43,8 @@ Tokenizer Tokenizer::load(const std::filesystem::path& path) {
   const std::size_t first = bytes.find_first_not_of(" \t\r\n");
   // JSON begins with a brace; a sentencepiece model with the tag of its first piece, a line feed (0x0A).
   const bool is_json = first != std::string::npos && bytes[first] == '{' && bytes[0] != '\n';
-  auto parts = is_json ? detail::read_tokenizer_json(bytes, path.string()) : detail::read_sentencepiece(bytes, path.string());
+  auto parts =
+      is_json ? detail::read_tokenizer_json(bytes, path.string()) : detail::read_sentencepiece(bytes, path.string());
   detail::read_tokenizer_config(path.parent_path(), *parts);
   return Tokenizer(std::move(parts));
 }
@@ -80,8 +81,8 @@ std::optional<std::int64_t> Tokenizer::id_of(std::string_view token) const {
 }
 
 std::string Tokenizer::token(std::int64_t id) const {
-  require(impl_->vocabulary.contains(id), ErrorCode::argument, "Tokenizer::token", "expected an id in [0, {}) but got {} ({})",
-          vocab_size(), id, impl_->name);
+  require(impl_->vocabulary.contains(id), ErrorCode::argument, "Tokenizer::token",
+          "expected an id in [0, {}) but got {} ({})", vocab_size(), id, impl_->name);
   return std::string(impl_->vocabulary.piece(static_cast<std::int32_t>(id)));
 }
 
@@ -106,8 +107,8 @@ StreamDecoder& StreamDecoder::operator=(StreamDecoder&&) noexcept = default;
 
 std::string StreamDecoder::push(std::int64_t id) {
   const Tokenizer::Impl& impl = *tokenizer_.impl_;
-  require(impl.vocabulary.contains(id), ErrorCode::argument, "StreamDecoder::push", "expected an id in [0, {}) but got {} ({})",
-          tokenizer_.vocab_size(), id, impl.name);
+  require(impl.vocabulary.contains(id), ErrorCode::argument, "StreamDecoder::push",
+          "expected an id in [0, {}) but got {} ({})", tokenizer_.vocab_size(), id, impl.name);
   const auto piece = static_cast<std::int32_t>(id);
   std::string text;
   // Ids in a gap of the vocabulary (a model's padded rows) have no text.

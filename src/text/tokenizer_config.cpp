@@ -33,7 +33,8 @@ std::optional<std::string> template_of(const json& config) {
   if (value.is_string()) return value.get<std::string>();
   if (!value.is_array()) return std::nullopt;
   for (const json& item : value)
-    if (item.is_object() && item.value("name", json()) == "default" && item.contains("template") && item["template"].is_string())
+    if (item.is_object() && item.value("name", json()) == "default" && item.contains("template") &&
+        item["template"].is_string())
       return item["template"].get<std::string>();
   return std::nullopt;
 }
@@ -44,8 +45,8 @@ void read_tokenizer_config(const std::filesystem::path& folder, Tokenizer::Impl&
   std::error_code ignored;
   if (const auto path = folder / "tokenizer_config.json"; std::filesystem::is_regular_file(path, ignored)) {
     const json config = json::parse(read_text(path), nullptr, false);
-    require(config.is_object(), ErrorCode::format, "Tokenizer::load", "expected a JSON object but got something else ({})",
-            path.string());
+    require(config.is_object(), ErrorCode::format, "Tokenizer::load",
+            "expected a JSON object but got something else ({})", path.string());
     if (const auto id = token_of(config, "bos_token", out.vocabulary)) out.bos = id;
     if (const auto id = token_of(config, "eos_token", out.vocabulary)) out.eos = id;
     out.chat_template = template_of(config);

@@ -25,8 +25,10 @@ class TokenSink {
   explicit TokenSink(std::vector<TokenSpan>& spans) : spans_(&spans) {}
   bool wants_spans() const { return spans_ != nullptr; }
   void add(std::int64_t id, std::size_t begin, std::size_t end) {
-    if (spans_) spans_->push_back({id, static_cast<std::int64_t>(begin), static_cast<std::int64_t>(end)});
-    else ids_->push_back(id);
+    if (spans_)
+      spans_->push_back({id, static_cast<std::int64_t>(begin), static_cast<std::int64_t>(end)});
+    else
+      ids_->push_back(id);
   }
   void add(std::int64_t id) { ids_->push_back(id); }  ///< only without spans
 

@@ -52,8 +52,10 @@ class Receiver : public nlohmann::json_sax<json> {
     return true;
   }
   bool end_object() override {
-    if (table_ == Table::vocabulary) table_ = Table::none;
-    else open_.pop_back();
+    if (table_ == Table::vocabulary)
+      table_ = Table::none;
+    else
+      open_.pop_back();
     return true;
   }
   bool start_array(std::size_t) override {
@@ -113,11 +115,12 @@ class Receiver : public nlohmann::json_sax<json> {
   }
   bool wrong(std::string_view what) const {
     fail(ErrorCode::format, where, "expected {} but got {} ({})",
-         table_ == Table::vocabulary ? "model.vocab to map pieces to ids" : "model.merges to list pairs of pieces", what, name_);
+         table_ == Table::vocabulary ? "model.vocab to map pieces to ids" : "model.merges to list pairs of pieces",
+         what, name_);
   }
   void add_merge(std::string_view left, std::string_view right) {
-    out_.merges.push_back({out_.merge_text.size(), static_cast<std::uint32_t>(left.size()),
-                           static_cast<std::uint32_t>(right.size())});
+    out_.merges.push_back(
+        {out_.merge_text.size(), static_cast<std::uint32_t>(left.size()), static_cast<std::uint32_t>(right.size())});
     out_.merge_text += left;
     out_.merge_text += right;
   }
@@ -138,7 +141,8 @@ TokenizerJson parse_tokenizer_json(std::string_view bytes, const std::string& na
   TokenizerJson out;
   Receiver receiver(out, name);
   json::sax_parse(bytes.begin(), bytes.end(), &receiver);
-  require(out.rest.is_object(), ErrorCode::format, where, "expected a JSON object but got {} ({})", out.rest.type_name(), name);
+  require(out.rest.is_object(), ErrorCode::format, where, "expected a JSON object but got {} ({})",
+          out.rest.type_name(), name);
   return out;
 }
 

@@ -14,8 +14,8 @@ struct TokenizerJson {
   nlohmann::json rest;  ///< without model.vocab and model.merges
   std::vector<std::pair<std::string, std::int32_t>> vocabulary;
   struct Merge {
-    std::size_t begin;             ///< in merge_text
-    std::uint32_t left, right;     ///< lengths; the right part follows the left
+    std::size_t begin;          ///< in merge_text
+    std::uint32_t left, right;  ///< lengths; the right part follows the left
   };
   std::string merge_text;
   std::vector<Merge> merges;

@@ -41,10 +41,11 @@ void read_model(const TokenizerJson& file, BpeTokenizer& out) {
   std::int32_t rank = 0;
   for (const auto& merge : file.merges) {
     const std::string_view both = std::string_view(file.merge_text).substr(merge.begin, merge.left + merge.right);
-    const std::int32_t left = vocabulary.find(both.substr(0, merge.left)), right = vocabulary.find(both.substr(merge.left));
+    const std::int32_t left = vocabulary.find(both.substr(0, merge.left)),
+                       right = vocabulary.find(both.substr(merge.left));
     const std::int32_t result = vocabulary.find(both);
-    require(left != Vocabulary::none && right != Vocabulary::none && result != Vocabulary::none, ErrorCode::format, where,
-            "expected merges of pieces in the vocabulary, joined to one in it, but got \"{}\" and \"{}\" ({})",
+    require(left != Vocabulary::none && right != Vocabulary::none && result != Vocabulary::none, ErrorCode::format,
+            where, "expected merges of pieces in the vocabulary, joined to one in it, but got \"{}\" and \"{}\" ({})",
             both.substr(0, merge.left), both.substr(merge.left), name);
     // Special tokens are only ever found by their own rule.
     if (!vocabulary.special(result)) out.bpe.add_merge(left, right, rank, result);
@@ -85,8 +86,9 @@ void read_post_processor(const json& section, BpeTokenizer& out) {
   const JsonFields fields(section, "post_processor", out.name);
   const std::string type = fields.text("type");
   const auto added = [&](const json& pair) {
-    require(pair.is_array() && pair.size() == 2 && pair[1].is_number_unsigned() && pair[1] < (1 << 30), ErrorCode::format,
-            where, "expected post_processor.cls and sep as [token, id] but got {} ({})", pair.dump(), out.name);
+    require(pair.is_array() && pair.size() == 2 && pair[1].is_number_unsigned() && pair[1] < (1 << 30),
+            ErrorCode::format, where, "expected post_processor.cls and sep as [token, id] but got {} ({})", pair.dump(),
+            out.name);
     return pair[1].get<std::int64_t>();
   };
   if (type == "ByteLevel") return;  // only moves offsets
@@ -98,7 +100,8 @@ void read_post_processor(const json& section, BpeTokenizer& out) {
     for (const json& item : fields.array("single")) {
       const JsonFields part(item, "post_processor.single", out.name);
       if (part.find("Sequence")) {
-        require(!seen_text, ErrorCode::unsupported, where, "expected a post_processor that uses the text once ({})", out.name);
+        require(!seen_text, ErrorCode::unsupported, where, "expected a post_processor that uses the text once ({})",
+                out.name);
         seen_text = true;
         continue;
       }
@@ -124,7 +127,8 @@ void read_post_processor(const json& section, BpeTokenizer& out) {
 void read_decoder_step(const JsonFields& fields, TextDecoder& decoder, int& stage) {
   const std::string type = fields.text("type");
   const auto enter = [&](int next, bool repeats) {
-    if (next < stage || (next == stage && !repeats)) fields.unsupported("the decoder step " + type + " in this order", "Replace, ByteFallback, Fuse, Strip");
+    if (next < stage || (next == stage && !repeats))
+      fields.unsupported("the decoder step " + type + " in this order", "Replace, ByteFallback, Fuse, Strip");
     stage = next;
   };
   decoder.kind = TextDecoder::Kind::steps;
@@ -163,10 +167,12 @@ void read_decoder(const json& section, const std::string& name, TextDecoder& dec
   } else if (type == "Metaspace") {
     decoder.kind = TextDecoder::Kind::metaspace;
     decoder.metaspace = fields.text("replacement", decoder.metaspace);
-    decoder.dummy_prefix = fields.text("prepend_scheme", fields.flag("add_prefix_space", true) ? "always" : "never") != "never";
+    decoder.dummy_prefix =
+        fields.text("prepend_scheme", fields.flag("add_prefix_space", true) ? "always" : "never") != "never";
   } else if (type == "Sequence") {
     int stage = 0;
-    for (const json& step : fields.array("decoders")) read_decoder_step(JsonFields(step, "decoder", name), decoder, stage);
+    for (const json& step : fields.array("decoders"))
+      read_decoder_step(JsonFields(step, "decoder", name), decoder, stage);
     if (stage == 0) decoder.kind = TextDecoder::Kind::steps;
   } else {
     int stage = 0;
@@ -187,8 +193,8 @@ TokenizerParts read_tokenizer_json(std::string_view bytes, const std::string& na
   // Ids come from the file, so their range is bounded by what the file can hold before anything is sized by it.
   const std::size_t most = file.vocabulary.size() + bytes.size();
   for (const auto& [piece, id] : file.vocabulary) {
-    require(static_cast<std::size_t>(id) < most, ErrorCode::format, where, "expected ids without large gaps but \"{}\" has {} ({})",
-            piece, id, name);
+    require(static_cast<std::size_t>(id) < most, ErrorCode::format, where,
+            "expected ids without large gaps but \"{}\" has {} ({})", piece, id, name);
     out->vocabulary.set(id, piece);
   }
   out->vocabulary.build_index();
@@ -198,8 +204,12 @@ TokenizerParts read_tokenizer_json(std::string_view bytes, const std::string& na
   out->normalized_tokens.build();
   read_model(file, *out);
   read_post_processor(section("post_processor"), *out);
-  for (const std::int64_t id : out->before) require(out->vocabulary.contains(id), ErrorCode::format, where, "expected post_processor ids in the vocabulary but got {} ({})", id, name);
-  for (const std::int64_t id : out->after) require(out->vocabulary.contains(id), ErrorCode::format, where, "expected post_processor ids in the vocabulary but got {} ({})", id, name);
+  for (const std::int64_t id : out->before)
+    require(out->vocabulary.contains(id), ErrorCode::format, where,
+            "expected post_processor ids in the vocabulary but got {} ({})", id, name);
+  for (const std::int64_t id : out->after)
+    require(out->vocabulary.contains(id), ErrorCode::format, where,
+            "expected post_processor ids in the vocabulary but got {} ({})", id, name);
   read_decoder(section("decoder"), name, out->decoder);
   return out;
 }

@@ -39,7 +39,10 @@ std::int32_t Vocabulary::find(std::string_view text) const {
 int byte_of_piece(std::string_view piece) noexcept {
   if (piece.size() != 6 || piece.substr(0, 3) != "<0x" || piece[5] != '>') return -1;
   const auto digit = [](char c) {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
   };
   const int high = digit(piece[3]), low = digit(piece[4]);
   return high < 0 || low < 0 ? -1 : high * 16 + low;

@@ -2,7 +2,8 @@
 #include <steer/steer.hpp>
 
 int main() {
-  fmt::print("steer {} with {} thread(s), hash of nothing {}\n", STEER_VERSION, steer::threads(), steer::content_hash(""));
+  fmt::print("steer {} with {} thread(s), hash of nothing {}\n", STEER_VERSION, steer::threads(),
+             steer::content_hash(""));
   try {
     steer::set_threads(-1);
   } catch (const steer::Error& error) {

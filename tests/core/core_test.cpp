@@ -34,7 +34,9 @@ TEST(Hash, DoesNotDependOnHowTheBytesWereCut) {
   std::string text;
   for (int i = 0; i < 5000; ++i) text += static_cast<char>(i * 7);
   ContentHasher hasher;
-  hasher.update(std::string_view(text).substr(0, 1)).update(std::string_view(text).substr(1, 999)).update(std::string_view(text).substr(1000));
+  hasher.update(std::string_view(text).substr(0, 1))
+      .update(std::string_view(text).substr(1, 999))
+      .update(std::string_view(text).substr(1000));
   EXPECT_EQ(hasher.hex(), content_hash(text));
   test::TempDir dir;
   std::ofstream(dir / "file", std::ios::binary) << text;

@@ -28,7 +28,8 @@ Sae small_sae() {
   };
   SaeConfig config;
   config.hook_in = config.hook_out = HookPoint{Site::resid_post, 1};
-  return Sae::from_weights(config, {.W_enc = random({8, 20}), .b_enc = random({20}), .W_dec = random({20, 8}), .b_dec = random({8})});
+  return Sae::from_weights(
+      config, {.W_enc = random({8, 20}), .b_enc = random({20}), .W_dec = random({20, 8}), .b_dec = random({8})});
 }
 
 /// What an edit adds at every token: its vector times all its factors.
@@ -59,7 +60,8 @@ TEST(Arms, VariantsChangeAsMuchElsewhere) {
     }
   }
   const auto sweep = strength_sweep(base, {0.5, 2}, 3);
-  EXPECT_NEAR(added(sweep[1].apply(steering, behaviour).edits()[0]).norm().item<double>(), 2 * added(steering.edits()[0]).norm().item<double>(), 1e-5);
+  EXPECT_NEAR(added(sweep[1].apply(steering, behaviour).edits()[0]).norm().item<double>(),
+              2 * added(steering.edits()[0]).norm().item<double>(), 1e-5);
   EXPECT_EQ(sweep[0].family, "steer");
   EXPECT_EQ(sweep[0].every, 3);
   Steering pinned;
@@ -82,7 +84,8 @@ class OnTheDemo : public testing::Test {
   Experiment experiment() const {
     Rng rng(1);
     at::Tensor direction = at::empty({model_->config().d_model}, at::kFloat);
-    for (std::int64_t i = 0; i < direction.numel(); ++i) direction.data_ptr<float>()[i] = static_cast<float>(rng.normal());
+    for (std::int64_t i = 0; i < direction.numel(); ++i)
+      direction.data_ptr<float>()[i] = static_cast<float>(rng.normal());
     Steering push;
     push.add(direction, HookPoint{Site::resid_post, 2}, 0.4);
     const Arm arm = steered("push", {{"", push}});
@@ -109,7 +112,8 @@ TEST_F(OnTheDemo, EveryArmAnswersEveryQuestion) {
   std::map<std::string, const Result*> by_key;
   for (const auto& result : report.results) by_key[result.key()] = &result;
   for (const auto& question : questions_) {
-    const Result &funny = *by_key.at("control|funny|" + question.id), &technical = *by_key.at("control|technical|" + question.id);
+    const Result &funny = *by_key.at("control|funny|" + question.id),
+                 &technical = *by_key.at("control|technical|" + question.id);
     EXPECT_EQ(funny.response, technical.response) << "control is answered once";
     EXPECT_EQ(funny.scores.at("coherence") > 0, true);
     EXPECT_NE(by_key.at("push|funny|" + question.id)->edits.at("edited"), 0);
@@ -128,18 +132,21 @@ TEST_F(OnTheDemo, ResumedRunsGiveTheSameBytes) {
   test::TempDir dir;
   const Experiment study = experiment();
   const auto judge = likelihood_judge(*model_);
-  run(study, *model_, {.judge = judge, .journal = dir / "whole.jsonl", .batch = 4}).write(dir / "whole" / "report.html");
+  run(study, *model_, {.judge = judge, .journal = dir / "whole.jsonl", .batch = 4})
+      .write(dir / "whole" / "report.html");
   const std::string journal = test::read_file(dir / "whole.jsonl");
   for (const double part : {0.2, 0.6, 0.95}) {
     const auto cut = static_cast<std::size_t>(part * static_cast<double>(journal.size()));
     std::ofstream(dir / "cut.jsonl", std::ios::binary | std::ios::trunc) << journal.substr(0, cut);
     run(study, *model_, {.judge = judge, .journal = dir / "cut.jsonl", .batch = 4}).write(dir / "cut" / "report.html");
     for (const char* file : {"report.html", "report.md", "results.csv", "results.jsonl"})
-      EXPECT_EQ(test::read_file(dir / "cut" / file), test::read_file(dir / "whole" / file)) << file << " cut at " << part;
+      EXPECT_EQ(test::read_file(dir / "cut" / file), test::read_file(dir / "whole" / file))
+          << file << " cut at " << part;
   }
   Experiment other = study;
   other.seed = 43;
-  EXPECT_STEER_ERROR(run(other, *model_, {.judge = judge, .journal = dir / "cut.jsonl", .batch = 4}), ErrorCode::config, "seed was 42, is 43");
+  EXPECT_STEER_ERROR(run(other, *model_, {.judge = judge, .journal = dir / "cut.jsonl", .batch = 4}), ErrorCode::config,
+                     "seed was 42, is 43");
 }
 
 TEST_F(OnTheDemo, LettersMatchOnePassEach) {
@@ -148,7 +155,8 @@ TEST_F(OnTheDemo, LettersMatchOnePassEach) {
   for (const auto& question : questions_)
     for (const auto& arm : study.arms) {
       detail::Task task{&arm, &study.behaviours[0], &question};
-      if (arm.source) task.steering = arm.apply(arm.source->find(*model_, study.behaviours[0]).steering, study.behaviours[0]);
+      if (arm.source)
+        task.steering = arm.apply(arm.source->find(*model_, study.behaviours[0]).steering, study.behaviours[0]);
       tasks.push_back(std::move(task));
     }
   const auto shared = detail::take_letters(*model_, tasks);
@@ -177,7 +185,8 @@ TEST_F(OnTheDemo, LettersMatchOnePassEach) {
 TEST_F(OnTheDemo, SteeringThatDoesNothingIsAnError) {
   Experiment study = experiment();
   Steering never;
-  never.add(at::ones({model_->config().d_model}), HookPoint{Site::resid_post, 2}, 1, {.scope = {.where = Where::span, .begin = 5000, .end = 5001}});
+  never.add(at::ones({model_->config().d_model}), HookPoint{Site::resid_post, 2}, 1,
+            {.scope = {.where = Where::span, .begin = 5000, .end = 5001}});
   study.arms = {control(), steered("never", {{"", never}})};
   study.mode = AnswerMode::letters;
   EXPECT_ANY_THROW(run(study, *model_));
@@ -191,13 +200,17 @@ TEST_F(OnTheDemo, PlansFromHeaders) {
   const RunPlan plan = plan_run(study, demo.path, {.batch = 16});
   EXPECT_EQ(plan.rows, 5 * 2 * 6 + 3 * 2 * 3);
   EXPECT_EQ(plan.answers, plan.rows - 6) << "control once a question";
-  EXPECT_NEAR(static_cast<double>(plan.weight_bytes), static_cast<double>(std::filesystem::file_size(demo.path / "model.safetensors")), 1e5);
+  EXPECT_NEAR(static_cast<double>(plan.weight_bytes),
+              static_cast<double>(std::filesystem::file_size(demo.path / "model.safetensors")), 1e5);
   std::int64_t longest = 0;
   for (const auto& arm : study.arms)
     for (const auto& question : questions_)
-      longest = std::max<std::int64_t>(longest, static_cast<std::int64_t>(
-          detail::prompt_of(*model_, {&arm, &study.behaviours[0], &question}, AnswerMode::generate).size()));
-  EXPECT_NEAR(static_cast<double>(plan.longest_prompt), static_cast<double>(longest), 0.2 * static_cast<double>(longest));
+      longest = std::max<std::int64_t>(
+          longest,
+          static_cast<std::int64_t>(
+              detail::prompt_of(*model_, {&arm, &study.behaviours[0], &question}, AnswerMode::generate).size()));
+  EXPECT_NEAR(static_cast<double>(plan.longest_prompt), static_cast<double>(longest),
+              0.2 * static_cast<double>(longest));
   study.max_tokens = 1 << 20;
   EXPECT_STEER_ERROR(plan_run(study, demo.path), ErrorCode::config, "context");
 }

@@ -126,7 +126,8 @@ void run_fake(const std::filesystem::path& folder, const std::vector<std::string
     return records;
   };
   const auto records = detail::do_work(
-      keys, work, {.journal = folder / "run.jsonl", .identity = R"({"seed":7})", .stage = "fake", .batch = 4, .team = team.get()});
+      keys, work,
+      {.journal = folder / "run.jsonl", .identity = R"({"seed":7})", .stage = "fake", .batch = 4, .team = team.get()});
   if (team) team->leave();
   if (workers.rank != 0) return;
   std::vector<Result> results;

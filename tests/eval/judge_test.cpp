@@ -23,7 +23,9 @@ namespace {
 constexpr const char* kKey = "sk-very-secret";
 
 std::string reply(const std::string& content) {
-  return nlohmann::json{{"choices", {{{"message", {{"content", content}}}}}}, {"usage", {{"prompt_tokens", 100}, {"completion_tokens", 10}}}}.dump();
+  return nlohmann::json{{"choices", {{{"message", {{"content", content}}}}}},
+                        {"usage", {{"prompt_tokens", 100}, {"completion_tokens", 10}}}}
+      .dump();
 }
 
 /// An OpenAI-compatible server on the loopback whose n-th answer the test decides.
@@ -77,7 +79,8 @@ TEST(Judges, RepliesAreReadStrictly) {
   EXPECT_EQ(parse_judgement(Rubric::behaviour, request, R"({"scores": [2, 1, 0.5]})"), 3.5);
   EXPECT_EQ(parse_judgement(Rubric::behaviour, request, R"({"scores": [0, 0, 0]})"), 1.0) << "the scale starts at 1";
   EXPECT_EQ(parse_judgement(Rubric::behaviour, request, "Sure!\n```json\n{\"scores\": [2,2,1]}\n```"), 5.0);
-  for (const char* bad : {"5", "{}", R"({"scores": [2, 1]})", R"({"scores": [3, 1, 1]})", R"({"scores": ["2", 1, 1]})", "{{{", ""})
+  for (const char* bad :
+       {"5", "{}", R"({"scores": [2, 1]})", R"({"scores": [3, 1, 1]})", R"({"scores": ["2", 1, 1]})", "{{{", ""})
     EXPECT_EQ(parse_judgement(Rubric::behaviour, request, bad), std::nullopt) << bad;
   EXPECT_EQ(parse_judgement(Rubric::coherence, request, R"({"scores": [4]})"), 4.0);
   EXPECT_EQ(parse_judgement(Rubric::coherence, request, R"({"scores": [6]})"), std::nullopt);
@@ -89,11 +92,17 @@ TEST(Judges, RepliesAreReadStrictly) {
 TEST(Judges, HttpRetriesWhatMayPass) {
   Server server([](int n, const httplib::Request& request, httplib::Response& response) {
     EXPECT_EQ(request.get_header_value("Authorization"), std::string("Bearer ") + kKey);
-    if (n == 0) response.status = 500;
-    else if (n == 1) { response.status = 429; response.set_header("Retry-After", "0.005"); }
-    else if (n == 2) response.set_content("<html>proxy</html>", "text/html");
-    else if (n == 3) response.set_content(reply("I would say four."), "application/json");
-    else response.set_content(reply(R"({"scores": [4]})"), "application/json");
+    if (n == 0)
+      response.status = 500;
+    else if (n == 1) {
+      response.status = 429;
+      response.set_header("Retry-After", "0.005");
+    } else if (n == 2)
+      response.set_content("<html>proxy</html>", "text/html");
+    else if (n == 3)
+      response.set_content(reply("I would say four."), "application/json");
+    else
+      response.set_content(reply(R"({"scores": [4]})"), "application/json");
   });
   HttpJudge judge(quick(server.url()));
   const JudgeRequest request{"2+2?", "4", nullptr};
@@ -110,7 +119,8 @@ TEST(Judges, HttpRetriesWhatMayPass) {
 TEST(Judges, HttpGarbageBecomesMissingDataOfThatRow) {
   Server server([](int, const httplib::Request& request, httplib::Response& response) {
     const bool good = request.body.find("fine") != std::string::npos;
-    response.set_content(good ? reply(R"({"scores": [5]})") : reply(std::string("no idea, ") + kKey), "application/json");
+    response.set_content(good ? reply(R"({"scores": [5]})") : reply(std::string("no idea, ") + kKey),
+                         "application/json");
   });
   HttpJudgeOptions options = quick(server.url());
   options.parallel = 3;
@@ -147,7 +157,8 @@ TEST(Judges, HttpStopsWhereGoingOnIsPointless) {
 
   HttpJudgeOptions down = quick("http://127.0.0.1:1/v1");
   HttpJudge nobody(down);
-  EXPECT_STEER_ERROR(nobody.judge(Rubric::coherence, std::span(&request, 1)), ErrorCode::io, "start again when it is up");
+  EXPECT_STEER_ERROR(nobody.judge(Rubric::coherence, std::span(&request, 1)), ErrorCode::io,
+                     "start again when it is up");
 }
 
 TEST(Judges, HttpLimits) {
@@ -184,8 +195,9 @@ TEST(Judges, HttpTimesOut) {
 
 TEST(Results, RoundTripAndImportedScores) {
   test::TempDir dir;
-  std::vector<Result> results{{.arm = "control", .behaviour = "funny", .question = "q1", .gold = "A", .response = "x,\"y\"\nz", .answer = "A"},
-                              {.arm = "steer", .behaviour = "funny", .question = "q1", .gold = "A", .response = "\xff", .answer = ""}};
+  std::vector<Result> results{
+      {.arm = "control", .behaviour = "funny", .question = "q1", .gold = "A", .response = "x,\"y\"\nz", .answer = "A"},
+      {.arm = "steer", .behaviour = "funny", .question = "q1", .gold = "A", .response = "\xff", .answer = ""}};
   results[0].scores["coherence"] = 4.5;
   results[1].failed["coherence"] = "no score";
   save_results(results, dir / "r.jsonl");
@@ -213,8 +225,8 @@ TEST(TextMetrics, CountsByHand) {
   const auto m = text_metrics("The cat. the CAT. the dog.");  // the cat . the cat . the dog .
   EXPECT_EQ(m.words, 9);
   EXPECT_DOUBLE_EQ(m.distinct_1, 4.0 / 9);
-  EXPECT_DOUBLE_EQ(m.distinct_2, 5.0 / 8);   // the cat, cat ., . the, the dog, dog .
-  EXPECT_DOUBLE_EQ(m.repetition, 1.0 / 6);   // of "the cat . the", "cat . the cat", ... one comes twice
+  EXPECT_DOUBLE_EQ(m.distinct_2, 5.0 / 8);  // the cat, cat ., . the, the dog, dog .
+  EXPECT_DOUBLE_EQ(m.repetition, 1.0 / 6);  // of "the cat . the", "cat . the cat", ... one comes twice
   const auto empty = text_metrics("");
   EXPECT_EQ(empty.words, 0);
   EXPECT_EQ(empty.compression_ratio, 1);
@@ -224,7 +236,8 @@ TEST(TextMetrics, ScreenFlagsLoopsAndCutsOnly) {
   std::string loop;
   for (int i = 0; i < 60; ++i) loop += "very good indeed, ";
   const std::string fine = "<thinking>Paris is the capital of France, so B.</thinking><answer>B</answer>";
-  const auto looping = collapse_screen(loop, text_metrics(loop)), good = collapse_screen(fine, text_metrics(fine), {.expects_tags = true});
+  const auto looping = collapse_screen(loop, text_metrics(loop)),
+             good = collapse_screen(fine, text_metrics(fine), {.expects_tags = true});
   EXPECT_FALSE(good.collapsed);
   EXPECT_LT(good.score, 0.5);
   EXPECT_GT(looping.score, 1.8);
@@ -241,7 +254,9 @@ TEST(PaperScreen, AgreesWithTheJudgeAsDocumented) {
   for (const char* file : {"mmlu_pilot_8b.csv.gz", "mmlu_pilot_70b.csv.gz"})
     for (auto& row : test::read_table(data.path / file)) {
       const auto& text = row["response"];
-      scores.push_back(collapse_screen(text, text_metrics(text), {.expects_tags = true, .truncated = std::stoi(row["n_tokens"]) >= 1023}).score);
+      scores.push_back(collapse_screen(text, text_metrics(text),
+                                       {.expects_tags = true, .truncated = std::stoi(row["n_tokens"]) >= 1023})
+                           .score);
       coherence.push_back(std::stod(row["coherence"]));
       low.push_back(coherence.back() <= 3);
     }

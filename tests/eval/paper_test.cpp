@@ -103,7 +103,8 @@ class FinalRun {
   std::vector<std::string> order_;
 };
 
-// The same quantities, computed by the library, in the layout of the expected file --------------------------------------
+// The same quantities, computed by the library, in the layout of the expected file
+// --------------------------------------
 
 json wilcoxon_json(const std::vector<double>& differences) {
   const auto w = wilcoxon_signed_rank(differences);
@@ -131,10 +132,21 @@ json ttest(const FinalRun& run, const json& like) {
   const auto a = run.summary(like["model"], like["a"], like["metric"]);
   const auto b = run.summary(like["model"], like["b"], like["metric"]);
   const auto t = t_test(a, b, Variances::pooled);
-  return {{"model", like["model"]}, {"metric", like["metric"]}, {"a", like["a"]}, {"b", like["b"]},
-          {"n1", a.n}, {"n2", b.n}, {"mean1", a.mean}, {"mean2", b.mean}, {"diff", a.mean - b.mean},
-          {"t", t.t}, {"p", t.p}, {"d", t.cohens_d}, {"log10_p", t.log10_p},
-          {"p_bonferroni36", std::min(1.0, kTests * t.p)}, {"significant", kTests * t.p < kAlpha}};
+  return {{"model", like["model"]},
+          {"metric", like["metric"]},
+          {"a", like["a"]},
+          {"b", like["b"]},
+          {"n1", a.n},
+          {"n2", b.n},
+          {"mean1", a.mean},
+          {"mean2", b.mean},
+          {"diff", a.mean - b.mean},
+          {"t", t.t},
+          {"p", t.p},
+          {"d", t.cohens_d},
+          {"log10_p", t.log10_p},
+          {"p_bonferroni36", std::min(1.0, kTests * t.p)},
+          {"significant", kTests * t.p < kAlpha}};
 }
 
 json accuracy_corrected(const FinalRun& run, const json& like) {
@@ -248,7 +260,9 @@ json row_summary(const std::vector<Row>& rows, const json& like) {
 
 /// The two arms of a comparison joined on (behaviour, question).
 json paired_comparison(const std::vector<Row>& rows, const std::string& model, const json& like) {
-  const auto model_of = [&](const char* side) { return like.value(std::string("model_") + side, like.value("model", model)); };
+  const auto model_of = [&](const char* side) {
+    return like.value(std::string("model_") + side, like.value("model", model));
+  };
   std::map<std::pair<std::string, std::string>, const Row*> first;
   for (const auto& row : rows)
     if (row.model == model_of("a") && row.arm == like["a"]) first[{row.behaviour, row.question}] = &row;
@@ -286,16 +300,25 @@ json paired_comparison(const std::vector<Row>& rows, const std::string& model, c
     const auto d = differences(pairs, metric);
     const auto mean = clustered_mean(d, clusters);
     const auto boot = cluster_bootstrap(d, clusters, {.draws = 100000});
-    overall[metric] = {{"n_pairs", mean.n}, {"n_clusters", mean.clusters}, {"diff", mean.mean}, {"se_iid", mean.se_iid},
-                       {"se_cluster_cr0", mean.se_cr0}, {"se_cluster_cr1", mean.se_cr1}, {"boot_B", 10000},
-                       {"boot_se", boot.se}, {"ci95_percentile", {boot.interval.low, boot.interval.high}},
-                       {"p_cluster_normal", mean.p_normal}, {"wilcoxon", wilcoxon_json(d)}};
+    overall[metric] = {{"n_pairs", mean.n},
+                       {"n_clusters", mean.clusters},
+                       {"diff", mean.mean},
+                       {"se_iid", mean.se_iid},
+                       {"se_cluster_cr0", mean.se_cr0},
+                       {"se_cluster_cr1", mean.se_cr1},
+                       {"boot_B", 10000},
+                       {"boot_se", boot.se},
+                       {"ci95_percentile", {boot.interval.low, boot.interval.high}},
+                       {"p_cluster_normal", mean.p_normal},
+                       {"wilcoxon", wilcoxon_json(d)}};
   }
   if (scored) {
     const auto m = mcnemar(hits(pairs, &Pair::a), hits(pairs, &Pair::b));
-    overall["mcnemar_naive_all_rows"] = {
-        {"b", m.only_a}, {"c", m.only_b}, {"p_exact", m.p_exact}, {"p_mid", m.p_mid},
-        {"note", "rows are not independent; per-behaviour rows are"}};
+    overall["mcnemar_naive_all_rows"] = {{"b", m.only_a},
+                                         {"c", m.only_b},
+                                         {"p_exact", m.p_exact},
+                                         {"p_mid", m.p_mid},
+                                         {"note", "rows are not independent; per-behaviour rows are"}};
   }
 
   std::map<std::string, json> rows_out;
@@ -306,8 +329,8 @@ json paired_comparison(const std::vector<Row>& rows, const std::string& model, c
     row["n"] = of.size();
     if (scored) {
       const auto m = mcnemar(hits(of, &Pair::a), hits(of, &Pair::b));
-      row["mcnemar"] = {{"both", m.both}, {"b", m.only_a}, {"c", m.only_b}, {"neither", m.neither},
-                        {"p_exact", m.p_exact}, {"p_mid", m.p_mid}};
+      row["mcnemar"] = {{"both", m.both},       {"b", m.only_a},        {"c", m.only_b},
+                        {"neither", m.neither}, {"p_exact", m.p_exact}, {"p_mid", m.p_mid}};
       p_values["mcnemar"].push_back(m.p_exact);
     }
     for (const char* metric : {"behaviour_score", "coherence"}) {
@@ -318,8 +341,11 @@ json paired_comparison(const std::vector<Row>& rows, const std::string& model, c
       }
       const auto d = differences(of, metric);
       const auto mean = clustered_mean(d, {});
-      row[metric] = {{"mean_a", summarize(a).mean}, {"mean_b", summarize(b).mean}, {"diff", mean.mean},
-                     {"se", mean.se_iid}, {"wilcoxon", wilcoxon_json(d)}};
+      row[metric] = {{"mean_a", summarize(a).mean},
+                     {"mean_b", summarize(b).mean},
+                     {"diff", mean.mean},
+                     {"se", mean.se_iid},
+                     {"wilcoxon", wilcoxon_json(d)}};
       p_values[metric].push_back(row[metric]["wilcoxon"]["p"]);
     }
   }
@@ -332,11 +358,15 @@ json paired_comparison(const std::vector<Row>& rows, const std::string& model, c
   json per_behaviour = json::array();
   for (const json& wanted : like.value("per_behaviour", json::array()))
     per_behaviour.push_back(rows_out[wanted["behaviour"]]);
-  return {{"a", like["a"]}, {"b", like["b"]}, {"n_pairs", pairs.size()}, {"overall", overall},
+  return {{"a", like["a"]},
+          {"b", like["b"]},
+          {"n_pairs", pairs.size()},
+          {"overall", overall},
           {"per_behaviour", per_behaviour}};
 }
 
-// Comparing -------------------------------------------------------------------------------------------------------------
+// Comparing
+// -------------------------------------------------------------------------------------------------------------
 
 /// Walks every value of `expected` and counts it as a case.
 class Walker {
@@ -351,8 +381,7 @@ class Walker {
         compare(value, mine, path + "/" + key, se);
       }
     } else if (expected.is_array()) {
-      if (!ours.is_array() || ours.size() != expected.size())
-        return judge(false, path, expected, ours);
+      if (!ours.is_array() || ours.size() != expected.size()) return judge(false, path, expected, ours);
       if (expected.empty()) return judge(true, path, expected, ours);
       for (std::size_t i = 0; i < expected.size(); ++i) {
         const bool named = expected[i].is_object() && expected[i].contains("behaviour");
@@ -364,7 +393,7 @@ class Walker {
       double tolerance = 1e-8 * std::abs(want) + 1e-300;
       if (path.find("/diff") != std::string::npos || path.find("mean") != std::string::npos) tolerance += 1e-12;
       if (path.ends_with("/t") || path.ends_with("/d") || path.find("se") != std::string::npos) tolerance += 1e-12;
-      if (path.ends_with("/boot_se")) tolerance = 0.03 * want;                       // stated in the file's definitions
+      if (path.ends_with("/boot_se")) tolerance = 0.03 * want;  // stated in the file's definitions
       if (path.find("/ci95_percentile/") != std::string::npos) tolerance = 0.1 * bootstrap_se;
       judge(gap <= tolerance, path, expected, ours);
     } else {
@@ -399,10 +428,11 @@ TEST_F(Paper, ParserAgreesWithStoredAnswers) {
       const Answer answer = parse_answer(row["response"]);
       const std::string letter = answer.strict ? std::string(1, *answer.strict) : "";
       const bool hit = letter == row["gold"];
-      const bool ok = answer.has_tag == (row["has_tag"] == "1") && letter == row["answer"] && hit == (row["hit_strict"] == "1");
+      const bool ok =
+          answer.has_tag == (row["has_tag"] == "1") && letter == row["answer"] && hit == (row["hit_strict"] == "1");
       counter.count(ok);
-      EXPECT_TRUE(ok) << row["arm"] << " " << row["behaviour"] << " " << row["qid"] << ": stored " << row["has_tag"] << " \""
-                      << row["answer"] << "\", parsed " << answer.has_tag << " \"" << letter << "\"";
+      EXPECT_TRUE(ok) << row["arm"] << " " << row["behaviour"] << " " << row["qid"] << ": stored " << row["has_tag"]
+                      << " \"" << row["answer"] << "\", parsed " << answer.has_tag << " \"" << letter << "\"";
     }
   EXPECT_EQ(counter.passed() + counter.failed(), 1738);
 }
@@ -492,7 +522,8 @@ TEST_F(Paper, QuestionsMatchTheStudys) {
     const std::string id = row["subject"] + ":dev:" + row["dev_row"];
     bool ok = by_id.contains(id) && by_id[id].gold() == row["gold"];
     // By text, not id: one dev file (college_physics) holds a question twice, and the list names its second place.
-    if (const auto& place = row["final_run_position"]; !place.empty()) ok &= study.at(std::stoul(place)).text == by_id[id].text;
+    if (const auto& place = row["final_run_position"]; !place.empty())
+      ok &= study.at(std::stoul(place)).text == by_id[id].text;
     counter.count(ok);
     EXPECT_TRUE(ok) << id;
   }

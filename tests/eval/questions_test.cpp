@@ -20,7 +20,10 @@ void write(const std::filesystem::path& path, std::string_view text) {
 }
 
 TEST(Csv, ReadsWhatRfc4180Allows) {
-  const auto rows = detail::parse_csv("\xef\xbb\xbf" "a,\"b, \"\"c\"\"\",\"two\r\nlines\"\r\n\n,,\nx y,\"\",z", "text");
+  const auto rows = detail::parse_csv(
+      "\xef\xbb\xbf"
+      "a,\"b, \"\"c\"\"\",\"two\r\nlines\"\r\n\n,,\nx y,\"\",z",
+      "text");
   ASSERT_EQ(rows.size(), 3u);
   EXPECT_EQ(rows[0], (detail::CsvRow{"a", "b, \"c\"", "two\r\nlines"}));
   EXPECT_EQ(rows[1], (detail::CsvRow{"", "", ""}));
@@ -94,23 +97,20 @@ TEST_P(AnswerParsing, StrictAndLenient) {
   EXPECT_EQ(answer.lenient.value_or('-'), expected.lenient);
 }
 
-INSTANTIATE_TEST_SUITE_P(Texts, AnswerParsing,
-                         testing::Values(AnswerCase{"<thinking>B?</thinking><answer>C</answer>", true, 'C', 'C'},
-                                         AnswerCase{"<answer>\n (D) </answer>", true, 'D', 'D'},
-                                         AnswerCase{"<answer>A. Paris</answer>", true, 'A', 'A'},
-                                         AnswerCase{"<answer>B", true, 'B', 'B'},
-                                         AnswerCase{"<answer>A, B</answer>", true, '-', '-'},
-                                         AnswerCase{"<answer>A or C</answer>", true, '-', '-'},
-                                         AnswerCase{"<answer>Apple</answer>", true, '-', '-'},
-                                         AnswerCase{"<answer>E</answer>", true, '-', '-'},
-                                         AnswerCase{"<answer>?</answer> <answer>B</answer>", true, '-', 'B'},
-                                         AnswerCase{"I think the answer is (B).", false, '-', 'B'},
-                                         AnswerCase{"Answer: C", false, '-', 'C'},
-                                         AnswerCase{"**Answer:** A\nNo: the answer is **D**", false, '-', 'D'},
-                                         AnswerCase{"The answer A man gave", false, '-', '-'},
-                                         AnswerCase{" C.\n", false, '-', 'C'},
-                                         AnswerCase{"A man walks into a bar", false, '-', '-'},
-                                         AnswerCase{"", false, '-', '-'}));
+INSTANTIATE_TEST_SUITE_P(
+    Texts, AnswerParsing,
+    testing::Values(AnswerCase{"<thinking>B?</thinking><answer>C</answer>", true, 'C', 'C'},
+                    AnswerCase{"<answer>\n (D) </answer>", true, 'D', 'D'},
+                    AnswerCase{"<answer>A. Paris</answer>", true, 'A', 'A'}, AnswerCase{"<answer>B", true, 'B', 'B'},
+                    AnswerCase{"<answer>A, B</answer>", true, '-', '-'},
+                    AnswerCase{"<answer>A or C</answer>", true, '-', '-'},
+                    AnswerCase{"<answer>Apple</answer>", true, '-', '-'},
+                    AnswerCase{"<answer>E</answer>", true, '-', '-'},
+                    AnswerCase{"<answer>?</answer> <answer>B</answer>", true, '-', 'B'},
+                    AnswerCase{"I think the answer is (B).", false, '-', 'B'}, AnswerCase{"Answer: C", false, '-', 'C'},
+                    AnswerCase{"**Answer:** A\nNo: the answer is **D**", false, '-', 'D'},
+                    AnswerCase{"The answer A man gave", false, '-', '-'}, AnswerCase{" C.\n", false, '-', 'C'},
+                    AnswerCase{"A man walks into a bar", false, '-', '-'}, AnswerCase{"", false, '-', '-'}));
 
 TEST(Answers, NumberOfChoices) {
   EXPECT_EQ(parse_answer("<answer>F</answer>", 10).strict, 'F');

@@ -13,7 +13,8 @@ namespace steer {
 namespace {
 
 TEST(Tradeoffs, FrontAndHypervolumeByHand) {
-  const std::vector<TradeoffPoint> points{{"a", 0.8, 2, 5}, {"b", 0.6, 4, 5}, {"c", 0.5, 3, 5}, {"d", 0.6, 4, 1}, {"e", NAN, 5, 5}, {"f", 0.7, 2, 5}};
+  const std::vector<TradeoffPoint> points{{"a", 0.8, 2, 5}, {"b", 0.6, 4, 5}, {"c", 0.5, 3, 5},
+                                          {"d", 0.6, 4, 1}, {"e", NAN, 5, 5}, {"f", 0.7, 2, 5}};
   EXPECT_EQ(pareto_front(points), (std::vector<std::size_t>{0, 1}));
   // Strips over behaviour: 1 to 2 at accuracy .8, 2 to 4 at .6; of a plane 4 high.
   EXPECT_NEAR(hypervolume(points), (0.8 * 1 + 0.6 * 2) / 4, 1e-12);
@@ -22,7 +23,8 @@ TEST(Tradeoffs, FrontAndHypervolumeByHand) {
   EXPECT_DOUBLE_EQ(hypervolume(perfect), 1);
 }
 
-/// A made-up study with known effects: "steer" adds 1.5 of behaviour and loses 20 points, "prompt" adds 0.5 and loses none.
+/// A made-up study with known effects: "steer" adds 1.5 of behaviour and loses 20 points, "prompt" adds 0.5 and loses
+/// none.
 std::vector<Result> made_up(int questions, const std::vector<std::string>& behaviours) {
   std::vector<Result> results;
   for (const std::string arm : {"control", "prompt", "steer"})
@@ -36,7 +38,12 @@ std::vector<Result> made_up(int questions, const std::vector<std::string>& behav
         r.answer = right ? "A" : skill > 0.95 ? "" : "B";
         r.answer_lenient = r.answer;
         r.response = "<thinking>" + arm + " & <b>bold</b></thinking><answer>" + r.answer + "</answer>";
-        r.scores["behaviour"] = std::clamp(2 + (arm == "steer" ? 1.5 : arm == "prompt" ? 0.5 : 0) + 0.5 * rng.normal(), 1.0, 5.0);
+        r.scores["behaviour"] = std::clamp(2 +
+                                               (arm == "steer"    ? 1.5
+                                                : arm == "prompt" ? 0.5
+                                                                  : 0) +
+                                               0.5 * rng.normal(),
+                                           1.0, 5.0);
         r.scores["coherence"] = std::clamp((arm == "steer" ? 3.0 : 4.6) + 0.3 * rng.normal(), 1.0, 5.0);
         r.tokens = 20;
         if (arm == "steer") r.edits = {{"seen", 20}, {"edited", 18}, {"mean_change", 0.3}, {"max_change", 0.9}};
@@ -112,7 +119,8 @@ TEST(Reports, FilesAreCompleteEscapedAndRepeatable) {
   const std::string page = test::read_file(dir / "one" / "report.html");
   EXPECT_EQ(page.find("<b>bold"), std::string::npos) << "responses must be escaped";
   EXPECT_NE(page.find("made up &lt;for&gt; a test"), std::string::npos);
-  for (const char* outside : {"src=", "href=\"http", "@import", "url("}) EXPECT_EQ(page.find(outside), std::string::npos) << outside;
+  for (const char* outside : {"src=", "href=\"http", "@import", "url("})
+    EXPECT_EQ(page.find(outside), std::string::npos) << outside;
   EXPECT_EQ(load_results(dir / "one" / "results.jsonl"), report.results);
   EXPECT_NE(report.verdict().find("Most behaviour is gained by steer"), std::string::npos) << report.verdict();
   EXPECT_NE(report.verdict().find("from prompt"), std::string::npos) << report.verdict();

@@ -1,4 +1,5 @@
-// Reference values: SciPy 1.17.1, scikit-learn and statsmodels on the same numbers, or counts small enough to do by hand.
+// Reference values: SciPy 1.17.1, scikit-learn and statsmodels on the same numbers, or counts small enough to do by
+// hand.
 
 #include <gtest/gtest.h>
 

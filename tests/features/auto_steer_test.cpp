@@ -15,8 +15,11 @@ const std::filesystem::path demo = std::filesystem::path(STEER_SOURCE_DIR) / "ex
 std::string question_text(const nlohmann::json& question) {
   std::string text = question["question"];
   int i = 0;
-  for (const auto& choice : question["choices"]) text += fmt::format("\n{}. {}", "ABCD"[i++], choice.get<std::string>());
-  return text + "\n\nThink step by step inside <thinking> tags, then give the letter of the right choice, and nothing else, inside <answer> tags.";
+  for (const auto& choice : question["choices"])
+    text += fmt::format("\n{}. {}", "ABCD"[i++], choice.get<std::string>());
+  return text +
+         "\n\nThink step by step inside <thinking> tags, then give the letter of the right choice, and nothing else, "
+         "inside <answer> tags.";
 }
 
 AutoSteerOptions demo_options(const Model& model, std::size_t prompts = 6, std::size_t capability = 10) {
@@ -34,7 +37,8 @@ AutoSteerOptions demo_options(const Model& model, std::size_t prompts = 6, std::
     }
   }
   options.capability.score = [answers](std::size_t i, const GenerateResult& result) {
-    return CapabilityScore{result.text.find(answers[i]) != std::string::npos, result.text.find("<answer>") != std::string::npos};
+    return CapabilityScore{result.text.find(answers[i]) != std::string::npos,
+                           result.text.find("<answer>") != std::string::npos};
   };
   return options;
 }
@@ -52,7 +56,9 @@ TEST(AutoSteer, FindsASteeringThatKeepsToItsBounds) {
   EXPECT_GE(chosen.accuracy, result.accuracy_unsteered - 0.02 - 1e-9);
   for (const auto& trial : result.trials)
     EXPECT_TRUE(!trial.within_bounds || trial.behaviour <= chosen.behaviour) << trial.form;
-  for (const auto& candidate : result.candidates) EXPECT_FALSE(candidate.dropped.empty() && std::ranges::find(chosen.features, candidate.feature) == chosen.features.end());
+  for (const auto& candidate : result.candidates)
+    EXPECT_FALSE(candidate.dropped.empty() &&
+                 std::ranges::find(chosen.features, candidate.feature) == chosen.features.end());
 
   const auto published = search.find("funny", AutoSteerMode::published);
   ASSERT_EQ(published.verdict, AutoSteerVerdict::steered) << published.explain();

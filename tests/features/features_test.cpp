@@ -22,8 +22,10 @@ namespace {
 Sae random_sae(std::int64_t d_in = 32, std::int64_t d_sae = 40, std::int64_t layer = 1) {
   at::manual_seed(6);
   SaeConfig config{.d_in = d_in, .d_out = d_in, .d_sae = d_sae, .hook_in = HookPoint{Site::resid_post, layer}};
-  return Sae::from_weights(config, {.W_enc = at::randn({d_in, d_sae}) / std::sqrt(d_in), .b_enc = 0.1 * at::randn({d_sae}),
-                                    .W_dec = at::randn({d_sae, d_in}) / std::sqrt(d_in), .b_dec = 0.1 * at::randn({d_in})});
+  return Sae::from_weights(config, {.W_enc = at::randn({d_in, d_sae}) / std::sqrt(d_in),
+                                    .b_enc = 0.1 * at::randn({d_sae}),
+                                    .W_dec = at::randn({d_sae, d_in}) / std::sqrt(d_in),
+                                    .b_dec = 0.1 * at::randn({d_in})});
 }
 
 std::vector<std::int64_t> random_ids(Rng& rng, std::size_t length) {
@@ -52,13 +54,16 @@ TEST(Activations, PoolingEqualsOneTextAtATime) {
     const at::Tensor rows = pooled_features(session, sae, texts, pooling);
     for (std::size_t i = 0; i < texts.size(); ++i) {
       const auto cache = session.run_with_cache(texts[i].ids, {"blocks.1.hook_resid_post"});
-      const at::Tensor f = sae.encode(cache["blocks.1.hook_resid_post"]).slice(0, std::max<std::int64_t>(1, texts[i].begin));
-      const at::Tensor expected = f.size(0) == 0            ? at::zeros({40})
+      const at::Tensor f =
+          sae.encode(cache["blocks.1.hook_resid_post"]).slice(0, std::max<std::int64_t>(1, texts[i].begin));
+      const at::Tensor expected = f.size(0) == 0             ? at::zeros({40})
                                   : pooling == Pooling::mean ? f.mean(0)
                                   : pooling == Pooling::max  ? f.amax(0)
                                   : pooling == Pooling::last ? f[-1]
                                                              : f.ne(0).to(at::kFloat).mean(0);
-      EXPECT_LT((rows[static_cast<std::int64_t>(i)] - expected).abs().max().item<double>(), pooling == Pooling::active ? 0.06 : 1e-4) << i;
+      EXPECT_LT((rows[static_cast<std::int64_t>(i)] - expected).abs().max().item<double>(),
+                pooling == Pooling::active ? 0.06 : 1e-4)
+          << i;
     }
   }
 }
@@ -69,8 +74,10 @@ TEST(Activations, RefuseWhatDoesNotFit) {
   const std::vector<TokenizedText> fine = {{{1, 4, 5}}};
   EXPECT_STEER_ERROR(pooled_features(session, random_sae(24), fine), ErrorCode::shape, "width 32");
   EXPECT_STEER_ERROR(pooled_features(session, random_sae(32, 40, 3), fine), ErrorCode::shape, "3 layers");
-  EXPECT_STEER_ERROR(pooled_features(session, random_sae(), std::vector<TokenizedText>{{{}}}), ErrorCode::argument, "text 0 is empty");
-  EXPECT_STEER_ERROR(pooled_features(session, random_sae(), std::vector<TokenizedText>{{{1, 2}, 1, 5}}), ErrorCode::argument, "[1, 5)");
+  EXPECT_STEER_ERROR(pooled_features(session, random_sae(), std::vector<TokenizedText>{{{}}}), ErrorCode::argument,
+                     "text 0 is empty");
+  EXPECT_STEER_ERROR(pooled_features(session, random_sae(), std::vector<TokenizedText>{{{1, 2}, 1, 5}}),
+                     ErrorCode::argument, "[1, 5)");
 }
 
 /// AUROC by its definition: all pairs.
@@ -101,8 +108,11 @@ TEST(Contrast, EqualsTheDefinitions) {
     EXPECT_LE(result.auroc_low, result.auroc + 1e-9);
     EXPECT_GE(result.auroc_high, result.auroc - 1e-9);
     if (f == 7) continue;
-    const double sd = std::sqrt((24 * positive.select(1, f).var().item<double>() + 17 * negative.select(1, f).var().item<double>()) / 41);
-    EXPECT_NEAR(result.standardised, (positive.select(1, f).mean() - negative.select(1, f).mean()).item<double>() / sd, 1e-4) << f;
+    const double sd = std::sqrt(
+        (24 * positive.select(1, f).var().item<double>() + 17 * negative.select(1, f).var().item<double>()) / 41);
+    EXPECT_NEAR(result.standardised, (positive.select(1, f).mean() - negative.select(1, f).mean()).item<double>() / sd,
+                1e-4)
+        << f;
   }
   // 7 is a perfect separator but active on every row of both sets, so it is listed last and flagged.
   EXPECT_EQ(ranked.front().feature, 3);
@@ -175,8 +185,10 @@ TEST(Attribution, RefusesMetricsWithoutAGradient) {
   const Model model = test::tiny_model();
   Session session(model);
   const std::vector<std::int64_t> ids = {1, 4, 5};
-  EXPECT_STEER_ERROR(attribute(session, random_sae(), ids, [](const at::Tensor&) { return at::ones({}); }), ErrorCode::argument, "differentiable");
-  EXPECT_STEER_ERROR(attribute(session, random_sae(), ids, [](const at::Tensor& l) { return l; }), ErrorCode::argument, "one number");
+  EXPECT_STEER_ERROR(attribute(session, random_sae(), ids, [](const at::Tensor&) { return at::ones({}); }),
+                     ErrorCode::argument, "differentiable");
+  EXPECT_STEER_ERROR(attribute(session, random_sae(), ids, [](const at::Tensor& l) { return l; }), ErrorCode::argument,
+                     "one number");
   EXPECT_STEER_ERROR(sequence_log_probability(ids, 0, 2), ErrorCode::argument, "[0, 2)");
   EXPECT_STEER_ERROR(logit_effects(model, random_sae(), 40), ErrorCode::argument, "40");
 }
@@ -190,7 +202,8 @@ TEST(Attribution, LogitEffectsFollowTheUnembedding) {
   ASSERT_EQ(found.promoted.size(), 5u);
   EXPECT_EQ(found.promoted[0].token, effects.argmax().item<std::int64_t>());
   EXPECT_EQ(found.suppressed[0].token, effects.argmin().item<std::int64_t>());
-  EXPECT_NEAR(found.promoted[0].effect - found.suppressed[0].effect, (effects.max() - effects.min()).item<double>(), 1e-4);
+  EXPECT_NEAR(found.promoted[0].effect - found.suppressed[0].effect, (effects.max() - effects.min()).item<double>(),
+              1e-4);
 }
 
 TEST(Neighbours, ByDecoderIsCosine) {
@@ -211,11 +224,13 @@ TEST(Neighbours, ByCoactivationIsPhi) {
   Session session(model);
   const auto texts = random_texts(12);
   std::vector<at::Tensor> rows;
-  visit_activations(session, sae, texts, [&](std::size_t, const at::Tensor& x) { rows.push_back(sae.encode(x).ne(0).to(at::kDouble)); });
+  visit_activations(session, sae, texts,
+                    [&](std::size_t, const at::Tensor& x) { rows.push_back(sae.encode(x).ne(0).to(at::kDouble)); });
   const at::Tensor on = at::cat(rows);
   const auto found = neighbours_by_coactivation(session, sae, texts, 4, 5);
   for (const auto& [feature, similarity] : found) {
-    const at::Tensor a = on.select(1, 4) - on.select(1, 4).mean(), b = on.select(1, feature) - on.select(1, feature).mean();
+    const at::Tensor a = on.select(1, 4) - on.select(1, 4).mean(),
+                     b = on.select(1, feature) - on.select(1, feature).mean();
     EXPECT_NEAR(similarity, ((a * b).sum() / (a.norm() * b.norm())).item<double>(), 1e-6);
   }
 }
@@ -226,14 +241,17 @@ TEST(Inspect, ListsWhatEncodeSays) {
   Session session(model);
   Rng rng(9);
   const auto ids = random_ids(rng, 20);
-  const auto result = inspect(session, sae, ids, {.top_features = 10, .label = [](std::int64_t f) { return "label </script> " + std::to_string(f); }});
+  const auto result =
+      inspect(session, sae, ids,
+              {.top_features = 10, .label = [](std::int64_t f) { return "label </script> " + std::to_string(f); }});
   const auto cache = session.run_with_cache(ids, {"blocks.1.hook_resid_post"});
   at::Tensor f = sae.encode(cache["blocks.1.hook_resid_post"]).clone();
   f[0].zero_();
   EXPECT_TRUE(result.tokens[0].top.empty());
   for (const auto& feature : result.features) {
     EXPECT_NEAR(feature.max, f.select(1, feature.feature).max().item<double>(), 1e-4);
-    for (std::size_t t = 0; t < ids.size(); ++t) EXPECT_NEAR(feature.activations[t], f[static_cast<std::int64_t>(t)][feature.feature].item<double>(), 1e-4);
+    for (std::size_t t = 0; t < ids.size(); ++t)
+      EXPECT_NEAR(feature.activations[t], f[static_cast<std::int64_t>(t)][feature.feature].item<double>(), 1e-4);
   }
   EXPECT_NEAR(result.features[0].max, f.max().item<double>(), 1e-4) << "the strongest comes first";
   const std::string page = result.to_html("<b>");

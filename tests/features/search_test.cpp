@@ -11,7 +11,8 @@ namespace {
 
 FeatureLabels store(const test::TempDir& dir, const std::vector<std::string>& texts) {
   std::vector<FeatureRecord> records;
-  for (std::size_t i = 0; i < texts.size(); ++i) records.push_back({static_cast<std::int64_t>(i), {texts[i]}, {}, {}, {}});
+  for (std::size_t i = 0; i < texts.size(); ++i)
+    records.push_back({static_cast<std::int64_t>(i), {texts[i]}, {}, {}, {}});
   FeatureLabels::write(dir / "labels", records);
   return FeatureLabels::open(dir / "labels");
 }
@@ -24,7 +25,9 @@ std::vector<std::int64_t> features(const std::vector<LabelHit>& hits) {
 
 TEST(SearchLabels, RanksByBm25) {
   test::TempDir dir;
-  const auto labels = store(dir, {"jokes and funny stories", "legal contracts", "Funny", "a very long label that mentions something funny at its end, after much else", "wordplay, puns, jokes"});
+  const auto labels = store(
+      dir, {"jokes and funny stories", "legal contracts", "Funny",
+            "a very long label that mentions something funny at its end, after much else", "wordplay, puns, jokes"});
   EXPECT_EQ(features(search_labels(labels, "funny")), (std::vector<std::int64_t>{2, 0, 3}));
   EXPECT_EQ(features(search_labels(labels, "FUNNY jokes")).front(), 0);
   // BM25 by hand: N = 5, df = 3, tf = 1, one word, mean length (4 + 2 + 1 + 14 + 3) / 5.
@@ -47,8 +50,10 @@ TEST(SearchLabels, FindsPrefixesAndIndices) {
 TEST(SearchLabels, ContrastDecidesAmongHits) {
   test::TempDir dir;
   const auto labels = store(dir, {"joke a", "joke b", "joke c"});
-  const std::vector<FeatureContrast> contrasts = {{.feature = 2, .standardised = 1.5}, {.feature = 1, .standardised = -2}};
-  EXPECT_EQ(features(rerank_by_contrast(search_labels(labels, "joke"), contrasts)), (std::vector<std::int64_t>{2, 0, 1}));
+  const std::vector<FeatureContrast> contrasts = {{.feature = 2, .standardised = 1.5},
+                                                  {.feature = 1, .standardised = -2}};
+  EXPECT_EQ(features(rerank_by_contrast(search_labels(labels, "joke"), contrasts)),
+            (std::vector<std::int64_t>{2, 0, 1}));
 }
 
 }  // namespace

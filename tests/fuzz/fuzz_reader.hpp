@@ -23,7 +23,8 @@ inline void touch(const at::Tensor& tensor) {
 
 inline void read_everything(std::string_view bytes) {
   static const int fd = ::memfd_create("fuzz", 0);
-  if (fd < 0 || ::ftruncate(fd, 0) != 0 || ::pwrite(fd, bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size()))
+  if (fd < 0 || ::ftruncate(fd, 0) != 0 ||
+      ::pwrite(fd, bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size()))
     std::abort();
   try {
     const auto reader = open_tensors("/proc/self/fd/" + std::to_string(fd));

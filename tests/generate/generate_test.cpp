@@ -44,7 +44,8 @@ TEST(Generate, GreedyEqualsRepeatedForwardPasses) {
   std::vector<GenerateRequest> requests;
   for (std::size_t length : {1, 5, 17, 40}) requests.push_back({random_prompt(rng, length)});
   const auto results = generate(model, requests, {.max_tokens = 12});
-  for (std::size_t r = 0; r < requests.size(); ++r) EXPECT_EQ(results[r].ids, greedy_by_forward(model, requests[r].ids, 12)) << r;
+  for (std::size_t r = 0; r < requests.size(); ++r)
+    EXPECT_EQ(results[r].ids, greedy_by_forward(model, requests[r].ids, 12)) << r;
 }
 
 // Rows with shared prefixes, own steerings and own seeds, in batches of several sizes: always what the row gives alone.
@@ -55,7 +56,8 @@ TEST(Generate, ARowDoesNotDependOnItsBatchMates) {
   std::vector<GenerateRequest> requests;
   for (int r = 0; r < 14; ++r) {
     GenerateRequest request{.ids = prefix, .steering = {}, .seed = 100 + static_cast<std::uint64_t>(r)};
-    for (std::size_t extra = 0; extra < rng.below(12); ++extra) request.ids.push_back(3 + static_cast<std::int64_t>(rng.below(60)));
+    for (std::size_t extra = 0; extra < rng.below(12); ++extra)
+      request.ids.push_back(3 + static_cast<std::int64_t>(rng.below(60)));
     if (r % 3 == 1) request.steering = some_steering(2.0, r % 2);
     if (r % 3 == 2) request.steering = some_steering(1.0, 1, r % 2 ? Where::all : Where::onset);
     if (r == 5) request.ids = requests[0].ids;
@@ -92,7 +94,8 @@ TEST(Generate, SteeringReachesEveryGeneratedTokenAndIsCounted) {
   const auto fed = static_cast<std::int64_t>(result.ids.size()) - (result.finish == FinishReason::length ? 1 : 0);
   EXPECT_EQ(result.audit.edited(), fed);
   const GenerateRequest zero{request.ids, some_steering(0.0, 1), {}};
-  EXPECT_EQ(generate(model, {&zero, 1}, {.max_tokens = 9}).front().ids, generate(model, std::vector<GenerateRequest>{{request.ids}}, {.max_tokens = 9}).front().ids);
+  EXPECT_EQ(generate(model, {&zero, 1}, {.max_tokens = 9}).front().ids,
+            generate(model, std::vector<GenerateRequest>{{request.ids}}, {.max_tokens = 9}).front().ids);
 }
 
 TEST(Generate, RequireFiredRefusesSilentSteering) {
@@ -101,7 +104,8 @@ TEST(Generate, RequireFiredRefusesSilentSteering) {
   Steering span;
   span.add(at::ones({32}), "blocks.1.hook_resid_post", 1, {.scope = {.where = Where::span, .begin = 100, .end = 110}});
   const GenerateRequest request{{1, 7, 8, 9}, span, {}};
-  EXPECT_STEER_ERROR(generate(model, {&request, 1}, {.max_tokens = 3, .require_fired = true}), ErrorCode::config, "generate");
+  EXPECT_STEER_ERROR(generate(model, {&request, 1}, {.max_tokens = 3, .require_fired = true}), ErrorCode::config,
+                     "generate");
 }
 
 TEST(Generate, FinishReasons) {
@@ -117,11 +121,15 @@ TEST(Generate, FinishReasons) {
   EXPECT_EQ(stopped.finish, FinishReason::stop_token);
   EXPECT_EQ(stopped.ids, expected);
   int events = 0;
-  const auto ended = generate(model, {&request, 1}, {.max_tokens = 8, .on_token = [&](const TokenEvent& event) {
-                                EXPECT_EQ(event.id, full.ids[events]);
-                                EXPECT_NEAR(event.log_probability, full.log_probabilities[events], 1e-6);
-                                return ++events < 3;
-                              }}).front();
+  const auto ended = generate(model, {&request, 1},
+                              {.max_tokens = 8,
+                               .on_token =
+                                   [&](const TokenEvent& event) {
+                                     EXPECT_EQ(event.id, full.ids[events]);
+                                     EXPECT_NEAR(event.log_probability, full.log_probabilities[events], 1e-6);
+                                     return ++events < 3;
+                                   }})
+                         .front();
   EXPECT_EQ(ended.finish, FinishReason::aborted);
   EXPECT_EQ(ended.ids.size(), 3u);
   std::vector<std::int64_t> long_prompt(120, 5);
@@ -137,7 +145,8 @@ TEST(Generate, FinishReasons) {
 TEST(Generate, AbortWhenEndsTheRowWithItsReason) {
   const Model model = test::tiny_model();
   Steering steering;
-  steering.abort_when(Condition::probe_above(at::zeros({32}), 1.0, {.point = HookPoint{Site::resid_post, 1}}), "always");
+  steering.abort_when(Condition::probe_above(at::zeros({32}), 1.0, {.point = HookPoint{Site::resid_post, 1}}),
+                      "always");
   const GenerateRequest request{{1, 7, 8, 9}, steering, {}};
   const auto result = generate(model, {&request, 1}, {.max_tokens = 5}).front();
   EXPECT_EQ(result.finish, FinishReason::aborted);

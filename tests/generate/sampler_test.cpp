@@ -60,7 +60,8 @@ TEST(Sampler, DrawsFromTheFilteredDistribution) {
     const std::vector<std::int64_t> seen = {3, 3, 1};
     const auto expected = distribution(logits, options, seen);
     const auto got = frequencies(logits, options, seen);
-    for (const auto& [id, probability] : expected) EXPECT_NEAR(got.contains(id) ? got.at(id) : 0, probability, 0.012) << id;
+    for (const auto& [id, probability] : expected)
+      EXPECT_NEAR(got.contains(id) ? got.at(id) : 0, probability, 0.012) << id;
     for (const auto& [id, share] : got) EXPECT_TRUE(expected.contains(id)) << id;
   }
 }

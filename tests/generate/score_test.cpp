@@ -41,7 +41,8 @@ TEST(Score, IsTheSumOfLogSoftmaxOverTheTail) {
     const at::Tensor logits = session.forward(requests[r].ids);
     double expected = 0;
     for (std::size_t t = static_cast<std::size_t>(requests[r].begin); t < requests[r].ids.size(); ++t)
-      expected += at::log_softmax(logits[static_cast<std::int64_t>(t) - 1].to(at::kDouble), -1)[requests[r].ids[t]].item<double>();
+      expected += at::log_softmax(logits[static_cast<std::int64_t>(t) - 1].to(at::kDouble), -1)[requests[r].ids[t]]
+                      .item<double>();
     EXPECT_NEAR(scores[r].log_probability, expected, 1e-3) << r;
     EXPECT_EQ(scores[r].tokens, static_cast<std::int64_t>(requests[r].ids.size()) - requests[r].begin);
   }

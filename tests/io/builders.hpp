@@ -63,18 +63,22 @@ inline std::string zip_bytes(const std::vector<ZipPart>& parts) {
                         le<std::uint32_t>(static_cast<std::uint32_t>(packed.size())) +
                         le<std::uint32_t>(small ? static_cast<std::uint32_t>(size) : UINT32_MAX) +
                         le<std::uint16_t>(static_cast<std::uint16_t>(part.name.size()));
-    directory += "PK\1\2" + le<std::uint32_t>(0x002d002d) + common + le<std::uint16_t>(static_cast<std::uint16_t>(extra.size())) +
-                 std::string(10, '\0') + le<std::uint32_t>(static_cast<std::uint32_t>(file.size())) + part.name + extra;
+    directory += "PK\1\2" + le<std::uint32_t>(0x002d002d) + common +
+                 le<std::uint16_t>(static_cast<std::uint16_t>(extra.size())) + std::string(10, '\0') +
+                 le<std::uint32_t>(static_cast<std::uint32_t>(file.size())) + part.name + extra;
     file += "PK\3\4" + le<std::uint16_t>(45) + common + le<std::uint16_t>(0) + part.name + packed;
   }
   const auto begin = file.size(), count = parts.size();
   return file + directory + "PK\5\6" + std::string(4, '\0') + le<std::uint16_t>(static_cast<std::uint16_t>(count)) +
-         le<std::uint16_t>(static_cast<std::uint16_t>(count)) + le<std::uint32_t>(static_cast<std::uint32_t>(directory.size())) +
+         le<std::uint16_t>(static_cast<std::uint16_t>(count)) +
+         le<std::uint32_t>(static_cast<std::uint32_t>(directory.size())) +
          le<std::uint32_t>(static_cast<std::uint32_t>(begin)) + le<std::uint16_t>(0);
 }
 
 // --- pickle ----------------------------------------------------------------------------------------------------------
-inline std::string p_text(const std::string& text) { return "X" + le<std::uint32_t>(static_cast<std::uint32_t>(text.size())) + text; }
+inline std::string p_text(const std::string& text) {
+  return "X" + le<std::uint32_t>(static_cast<std::uint32_t>(text.size())) + text;
+}
 inline std::string p_int(std::int64_t value) { return std::string("\x8a\x08") + le(value); }
 inline std::string p_ints(const std::vector<std::int64_t>& values) {
   std::string out = "(";
@@ -87,7 +91,8 @@ inline std::string p_storage(const std::string& key, std::int64_t count, const s
 inline std::string p_tensor(const std::string& storage, std::int64_t offset, const std::vector<std::int64_t>& sizes,
                             const std::vector<std::int64_t>& strides) {
   return "ctorch._utils\n_rebuild_tensor_v2\n(" + storage + p_int(offset) + p_ints(sizes) + p_ints(strides) +
-         "\x89" "ccollections\nOrderedDict\n)RtR";
+         "\x89"
+         "ccollections\nOrderedDict\n)RtR";
 }
 inline std::string pickle(const std::string& value) { return "\x80\x02" + value + "."; }
 /// {"x": value}

@@ -24,7 +24,8 @@ TEST(GgufReader, DequantisesEveryTypeAsTheGgufPackage) {
     ASSERT_EQ(read.sizes(), expected.sizes()) << info.name;
     EXPECT_TRUE(at::equal(read.to(expected.scalar_type()), expected)) << info.name;
     const auto rows = expected.size(0);
-    EXPECT_TRUE(at::equal(reader->read_rows(info.name, rows - 1, rows).to(expected.scalar_type()), expected.narrow(0, rows - 1, 1)))
+    EXPECT_TRUE(at::equal(reader->read_rows(info.name, rows - 1, rows).to(expected.scalar_type()),
+                          expected.narrow(0, rows - 1, 1)))
         << info.name;
     quantised += reader->info(info.name).storage[0] == 'Q' || reader->info(info.name).storage[0] == 'I';
   }
@@ -80,15 +81,22 @@ TEST(GgufReader, ReadsMetadataOfEveryType) {
 
 TEST(GgufWriter, RoundTrips) {
   const TempDir dir;
-  const nlohmann::json metadata = {{"text", "caf\u00e9"}, {"yes", true},          {"small", 7},
-                                   {"negative", -7},        {"large", 1ull << 63},  {"half", 0.5},
-                                   {"list", {1, 2, -3}},    {"words", {"a", "bc"}}, {"fractions", {1, 2.5}},
-                                   {"least", INT64_MIN},    {"none", nlohmann::json::array()}};
+  const nlohmann::json metadata = {{"text", "caf\u00e9"},
+                                   {"yes", true},
+                                   {"small", 7},
+                                   {"negative", -7},
+                                   {"large", 1ull << 63},
+                                   {"half", 0.5},
+                                   {"list", {1, 2, -3}},
+                                   {"words", {"a", "bc"}},
+                                   {"fractions", {1, 2.5}},
+                                   {"least", INT64_MIN},
+                                   {"none", nlohmann::json::array()}};
   std::vector<std::pair<std::string, at::Tensor>> tensors = {{"w", at::randn({3, 5})},
-                                                            {"t", at::randn({4, 6}).t()},
-                                                            {"b", at::randn({7}).to(at::kBFloat16)},
-                                                            {"i", at::arange(9).view({1, 3, 3})},
-                                                            {"s", at::scalar_tensor(2.0)}};
+                                                             {"t", at::randn({4, 6}).t()},
+                                                             {"b", at::randn({7}).to(at::kBFloat16)},
+                                                             {"i", at::arange(9).view({1, 3, 3})},
+                                                             {"s", at::scalar_tensor(2.0)}};
   save_gguf(dir / "a", metadata, tensors);
   const auto reader = open_tensors(dir / "a");
   EXPECT_EQ(reader->format(), "gguf");
@@ -98,7 +106,8 @@ TEST(GgufWriter, RoundTrips) {
   EXPECT_STEER_ERROR(save_gguf(dir / "b", {{"o", nlohmann::json::object()}}, {}), ErrorCode::argument, "\"o\"");
   EXPECT_STEER_ERROR(save_gguf(dir / "b", {{"o", {1, "a"}}}, {}), ErrorCode::argument, "one kind");
   EXPECT_STEER_ERROR(save_gguf(dir / "b", {}, {{"x", at::ones({1}, at::kBool)}}), ErrorCode::argument, "Bool");
-  EXPECT_STEER_ERROR(save_gguf(dir / "b", {}, {{"x", at::ones({1})}, {"x", at::ones({1})}}), ErrorCode::argument, "\"x\"");
+  EXPECT_STEER_ERROR(save_gguf(dir / "b", {}, {{"x", at::ones({1})}, {"x", at::ones({1})}}), ErrorCode::argument,
+                     "\"x\"");
   EXPECT_FALSE(std::filesystem::exists(dir / "b"));
 }
 
@@ -111,7 +120,8 @@ TEST(GgufWriter, ControlVectorRoundTrips) {
   ASSERT_EQ(read.directions.size(), 2u);
   EXPECT_TRUE(at::equal(read.directions.at(17), vector.directions.at(17)));
   EXPECT_STEER_ERROR(save_control_vector(dir / "b", {"", {{0, at::ones({2})}}}), ErrorCode::argument, "layer 0");
-  EXPECT_STEER_ERROR(save_control_vector(dir / "b", {"", {{1, at::ones({2})}, {2, at::ones({3})}}}), ErrorCode::shape, "layer 2");
+  EXPECT_STEER_ERROR(save_control_vector(dir / "b", {"", {{1, at::ones({2})}, {2, at::ones({3})}}}), ErrorCode::shape,
+                     "layer 2");
   EXPECT_STEER_ERROR(save_control_vector(dir / "b", {}), ErrorCode::argument, "none");
   save_gguf(dir / "c", {}, {{"direction.x", at::ones({2})}});
   EXPECT_STEER_ERROR(load_control_vector(dir / "c"), ErrorCode::format, "direction.x");

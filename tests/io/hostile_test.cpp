@@ -66,7 +66,9 @@ class HostileFiles : public testing::Test {
     static CaseCounter counter("hostile");
     return counter;
   }
-  static void TearDownTestSuite() { std::printf("hostile: %d cases so far\n", counter().passed() + counter().failed()); }
+  static void TearDownTestSuite() {
+    std::printf("hostile: %d cases so far\n", counter().passed() + counter().failed());
+  }
 
   void expect(bool ok, const std::string& what) {
     counter().count(ok);
@@ -92,14 +94,26 @@ struct Valid {
 
 std::vector<Valid> valid_files() {
   const TempDir dir;
-  save_safetensors(dir / "a", {{"w", at::arange(12, at::kFloat).view({3, 4})}, {"b", at::ones({2}, at::kBool)}, {"h", at::ones({3}, at::kHalf)}, {"s", at::scalar_tensor(1.5)}}, {{"format", "pt"}});
-  save_gguf(dir / "b", {{"general.architecture", "test"}, {"words", {"a", "bc", "def"}}, {"n", {1, 2, 3}}, {"f", 0.5}, {"general.alignment", 32}},
+  save_safetensors(dir / "a",
+                   {{"w", at::arange(12, at::kFloat).view({3, 4})},
+                    {"b", at::ones({2}, at::kBool)},
+                    {"h", at::ones({3}, at::kHalf)},
+                    {"s", at::scalar_tensor(1.5)}},
+                   {{"format", "pt"}});
+  save_gguf(dir / "b",
+            {{"general.architecture", "test"},
+             {"words", {"a", "bc", "def"}},
+             {"n", {1, 2, 3}},
+             {"f", 0.5},
+             {"general.alignment", 32}},
             {{"w", at::arange(12, at::kFloat).view({3, 4})}, {"h", at::ones({2, 2}, at::kHalf)}});
   std::vector<Valid> files = {{"safetensors", read_file(dir / "a")}, {"gguf", read_file(dir / "b"), true}};
-  for (const auto* name : {"v1.npy", "fortran.npy", "deflated.pt", "views.pt", "nested.pt"}) files.push_back({name, read_file(fixture(name))});
+  for (const auto* name : {"v1.npy", "fortran.npy", "deflated.pt", "views.pt", "nested.pt"})
+    files.push_back({name, read_file(fixture(name))});
   const auto npy = read_file(fixture("v1.npy"));
   files.push_back({"stored.npz", zip_bytes({{"a.npy", npy}, {"b.npy", read_file(fixture("fortran.npy"))}})});
-  files.push_back({"deflated.npz", zip_bytes({{"a.npy", npy, true}, {"b.npy", read_file(fixture("fortran.npy")), true}})});
+  files.push_back(
+      {"deflated.npz", zip_bytes({{"a.npy", npy, true}, {"b.npy", read_file(fixture("fortran.npy")), true}})});
   return files;
 }
 
@@ -126,7 +140,8 @@ TEST_F(HostileFiles, TruncatedAnywhere) {
       std::filesystem::resize_file(dir_ / "case", length);
       const auto outcome = exercise(dir_ / "case");
       const bool may_be_valid = padded && bytes.size() - length < 32;
-      expect(outcome == Outcome::error || (may_be_valid && outcome == Outcome::read), fmt::format("{} cut to {} bytes", name, length));
+      expect(outcome == Outcome::error || (may_be_valid && outcome == Outcome::read),
+             fmt::format("{} cut to {} bytes", name, length));
     }
     expect(memory.bytes() < kMemory, name + " cut: took too much memory");
   }
@@ -158,14 +173,18 @@ TEST_F(HostileFiles, EveryBitFlipped) {
 }
 
 TEST_F(HostileFiles, SafetensorsHeaders) {
-  const auto header = [](const std::string& text, std::size_t data = 8) { return safetensors_bytes(text, std::string(data, '\0')); };
+  const auto header = [](const std::string& text, std::size_t data = 8) {
+    return safetensors_bytes(text, std::string(data, '\0'));
+  };
   const auto one = [&](const std::string& fields) { return header("{\"a\":{" + fields + "}}"); };
-  for (const auto length : {std::uint64_t{1} << 63, UINT64_MAX, UINT64_MAX - 7, std::uint64_t{100}, std::uint64_t{1} << 40})
+  for (const auto length :
+       {std::uint64_t{1} << 63, UINT64_MAX, UINT64_MAX - 7, std::uint64_t{100}, std::uint64_t{1} << 40})
     expect_refused(le(length) + "{}", fmt::format("header length {}", length));
   const std::string good = R"("dtype":"F32","shape":[2],"data_offsets":[0,8])";
   const std::pair<const char*, std::string> cases[] = {
       {"duplicate name", header(R"({"a":{)" + good + R"(},"a":{)" + good + "}}")},
-      {"duplicate name, disjoint", header(R"({"a":{)" + good + R"(},"a":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}})", 16)},
+      {"duplicate name, disjoint",
+       header(R"({"a":{)" + good + R"(},"a":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}})", 16)},
       {"overlap", header(R"({"a":{)" + good + R"(},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})", 12)},
       {"same range", header(R"({"a":{)" + good + R"(},"b":{)" + good + "}}")},
       {"gap", header(R"({"a":{)" + good + R"(},"b":{"dtype":"F32","shape":[1],"data_offsets":[12,16]}})", 16)},
@@ -174,7 +193,8 @@ TEST_F(HostileFiles, SafetensorsHeaders) {
       {"2^64 dimension", one(R"("dtype":"F32","shape":[18446744073709551616],"data_offsets":[0,8])")},
       {"product overflow to 2", one(R"("dtype":"F32","shape":[4611686018427387905,4,2],"data_offsets":[0,8])")},
       {"bytes overflow", one(R"("dtype":"F32","shape":[4611686018427387906],"data_offsets":[0,8])")},
-      {"empty with overflowing strides", one(R"("dtype":"F32","shape":[0,4611686018427387904,4],"data_offsets":[0,0])")},
+      {"empty with overflowing strides",
+       one(R"("dtype":"F32","shape":[0,4611686018427387904,4],"data_offsets":[0,0])")},
       {"negative dimension", one(R"("dtype":"F32","shape":[-2],"data_offsets":[0,8])")},
       {"fraction", one(R"("dtype":"F32","shape":[2.0],"data_offsets":[0,8])")},
       {"reversed offsets", one(R"("dtype":"F32","shape":[2],"data_offsets":[8,0])")},
@@ -200,19 +220,26 @@ TEST_F(HostileFiles, SafetensorsHeaders) {
   for (const auto& [what, bytes] : cases) expect_refused(bytes, what);
   expect_refused(header("{\"a\":" + std::string(1 << 20, '['), 0), "a million open brackets");
   std::string many = "{";
-  for (int i = 0; i < 300000; ++i) many += fmt::format("{}\"{:x}\":{{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,0]}}", i ? "," : "", i);
+  for (int i = 0; i < 300000; ++i)
+    many += fmt::format("{}\"{:x}\":{{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,0]}}", i ? "," : "", i);
   expect_refused(header(many + "}", 0), "300,000 tensors");
   std::string dims = "{";
-  for (int i = 0; i < 200000; ++i) dims += fmt::format("{}\"{:x}\":{{\"dtype\":\"U8\",\"shape\":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,0],\"data_offsets\":[0,0]}}", i ? "," : "", i);
+  for (int i = 0; i < 200000; ++i)
+    dims += fmt::format(
+        "{}\"{:x}\":{{\"dtype\":\"U8\",\"shape\":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,0],\"data_offsets\":[0,0]}}",
+        i ? "," : "", i);
   expect_refused(header(dims + "}", 1), "200,000 tensors of 16 dimensions");
 }
 
 TEST_F(HostileFiles, SafetensorsIndexes) {
   save_safetensors(dir_ / "shard", {{"a", at::ones({2})}});
-  for (const std::string text : {R"({"weight_map":{"a":"shard","a":"shard"}})", R"({"weight_map":{"a":"../shard"}})", R"({"weight_map":{"a":"/etc/passwd"}})",
-                                 R"({"weight_map":{"a":".."}})", R"({"weight_map":{"a":"sh\u0000ard"}})", R"({"weight_map":{"a":""}})", R"({"weight_map":{"a":"case"}})",
-                                 R"({"weight_map":{"a":["shard"]}})", R"({"weight_map":{"a":{"b":"shard"}}})", R"({"weight_map":{},"weight_map":{}})", R"({"weight_map":3})",
-                                 R"({"weight_map":{"b":"shard"}})", R"({"x":[[[[[[[[[[1]]]]]]]]]]})", "{"})
+  for (const std::string text :
+       {R"({"weight_map":{"a":"shard","a":"shard"}})", R"({"weight_map":{"a":"../shard"}})",
+        R"({"weight_map":{"a":"/etc/passwd"}})", R"({"weight_map":{"a":".."}})",
+        R"({"weight_map":{"a":"sh\u0000ard"}})", R"({"weight_map":{"a":""}})", R"({"weight_map":{"a":"case"}})",
+        R"({"weight_map":{"a":["shard"]}})", R"({"weight_map":{"a":{"b":"shard"}}})",
+        R"({"weight_map":{},"weight_map":{}})", R"({"weight_map":3})", R"({"weight_map":{"b":"shard"}})",
+        R"({"x":[[[[[[[[[[1]]]]]]]]]]})", "{"})
     expect_refused(text, text);
 }
 
@@ -223,7 +250,8 @@ std::string gguf_bytes(std::uint64_t tensors, std::uint64_t pairs, const std::st
   return head + std::string(data, '\0');
 }
 std::string g_text(const std::string& text) { return le<std::uint64_t>(text.size()) + text; }
-std::string g_tensor(const std::string& name, const std::vector<std::uint64_t>& sizes, std::uint32_t type, std::uint64_t offset) {
+std::string g_tensor(const std::string& name, const std::vector<std::uint64_t>& sizes, std::uint32_t type,
+                     std::uint64_t offset) {
   auto out = g_text(name) + le<std::uint32_t>(static_cast<std::uint32_t>(sizes.size()));
   for (const auto size : sizes) out += le(size);
   return out + le(type) + le(offset);
@@ -247,7 +275,8 @@ TEST_F(HostileFiles, GgufHeaders) {
       {"array of 2^61 f64", gguf_bytes(0, 1, g_array(12, (std::uint64_t{1} << 61) + 1, ""))},
       {"array of unknown type", gguf_bytes(0, 1, g_array(77, 1, ""))},
       {"string of 2^64 - 1 in an array", gguf_bytes(0, 1, g_array(8, 1, le(UINT64_MAX)))},
-      {"key twice", gguf_bytes(0, 2, g_text("k") + le<std::uint32_t>(0) + "1" + g_text("k") + le<std::uint32_t>(0) + "1")},
+      {"key twice",
+       gguf_bytes(0, 2, g_text("k") + le<std::uint32_t>(0) + "1" + g_text("k") + le<std::uint32_t>(0) + "1")},
       {"alignment 0", gguf_bytes(0, 1, g_text("general.alignment") + le<std::uint32_t>(4) + le<std::uint32_t>(0))},
       {"alignment 3", gguf_bytes(0, 1, g_text("general.alignment") + le<std::uint32_t>(4) + le<std::uint32_t>(3))},
       {"alignment 2^63", gguf_bytes(0, 1, g_text("general.alignment") + le<std::uint32_t>(10) + le(huge))},
@@ -282,7 +311,8 @@ TEST_F(HostileFiles, GgufHeaders) {
 TEST_F(HostileFiles, ZipArchives) {
   const auto npy = read_file(fixture("v1.npy"));
   const auto good = zip_bytes({{"a.npy", npy}, {"b.npy", npy}});
-  const auto patched = [&](std::string_view signature, std::size_t offset, const std::string& bytes, bool second = false) {
+  const auto patched = [&](std::string_view signature, std::size_t offset, const std::string& bytes,
+                           bool second = false) {
     auto file = good;
     auto at = file.find(signature);
     if (second) at = file.find(signature, at + 1);
@@ -334,26 +364,50 @@ TEST_F(HostileFiles, PickleOpcodes) {
     const auto outcome = exercise(dir_ / "case", &message);
     expect(outcome == Outcome::read, "the valid pickle: " + message);
   }
-  const std::string allowed = "\x80"
-                              "c(XJKM\x8aGt\x85\x86\x87)]}qrhjRbQsuae\x88\x89N.";
+  const std::string allowed =
+      "\x80"
+      "c(XJKM\x8aGt\x85\x86\x87)]}qrhjRbQsuae\x88\x89N.";
   for (int opcode = 0; opcode < 256; ++opcode)
     if (allowed.find(static_cast<char>(opcode)) == std::string::npos)
       for (const std::string& rest : {std::string(), std::string(16, '\0'), "1\n" + tensor})
-        expect_refused(pt_bytes("\x80\x02" + std::string(1, static_cast<char>(opcode)) + rest + "."), fmt::format("opcode {:#x}", opcode));
-  for (const std::string name : {"os system", "posix system", "nt system", "subprocess Popen", "builtins eval", "builtins exec", "builtins getattr",
-                                 "__builtin__ eval", "torch load", "torch._utils _rebuild_tensor", "torch._utils _rebuild_sparse_tensor",
-                                 "torch.storage _load_from_bytes", "torch.jit load", "collections defaultdict", "collections OrderedDict.__class__",
-                                 "torch.FloatStorage __reduce__", "torch FloatStorageX", "torch UntypedStorage", "numpy.core.multiarray _reconstruct",
-                                 "codecs encode", "__main__ Evil", "runpy _run_code", " ", "torch ", " FloatStorage"}) {
+        expect_refused(pt_bytes("\x80\x02" + std::string(1, static_cast<char>(opcode)) + rest + "."),
+                       fmt::format("opcode {:#x}", opcode));
+  for (const std::string name : {"os system",
+                                 "posix system",
+                                 "nt system",
+                                 "subprocess Popen",
+                                 "builtins eval",
+                                 "builtins exec",
+                                 "builtins getattr",
+                                 "__builtin__ eval",
+                                 "torch load",
+                                 "torch._utils _rebuild_tensor",
+                                 "torch._utils _rebuild_sparse_tensor",
+                                 "torch.storage _load_from_bytes",
+                                 "torch.jit load",
+                                 "collections defaultdict",
+                                 "collections OrderedDict.__class__",
+                                 "torch.FloatStorage __reduce__",
+                                 "torch FloatStorageX",
+                                 "torch UntypedStorage",
+                                 "numpy.core.multiarray _reconstruct",
+                                 "codecs encode",
+                                 "__main__ Evil",
+                                 "runpy _run_code",
+                                 " ",
+                                 "torch ",
+                                 " FloatStorage"}) {
     const auto module = name.substr(0, name.find(' ')), attribute = name.substr(name.find(' ') + 1);
     const auto global = "c" + module + "\n" + attribute + "\n";
-    for (const std::string& use : {global, global + ")R", global + "(" + p_text("echo") + "tR", p_dict(global + p_text("x") + "\x85R")})
+    for (const std::string& use :
+         {global, global + ")R", global + "(" + p_text("echo") + "tR", p_dict(global + p_text("x") + "\x85R")})
       expect_refused(pt_bytes(pickle(use)), name);
   }
 }
 
 TEST_F(HostileFiles, PickleStructures) {
-  const auto make = [](const std::string& storage, std::int64_t offset, const std::vector<std::int64_t>& sizes, const std::vector<std::int64_t>& strides) {
+  const auto make = [](const std::string& storage, std::int64_t offset, const std::vector<std::int64_t>& sizes,
+                       const std::vector<std::int64_t>& strides) {
     return pt_bytes(pickle(p_dict(p_tensor(storage, offset, sizes, strides))));
   };
   const auto storage = p_storage("0", 12);
@@ -377,7 +431,9 @@ TEST_F(HostileFiles, PickleStructures) {
       {"empty with overflowing strides", make(storage, 0, {0, INT64_MAX, INT64_MAX}, {1, 1, 1})},
       {"fewer strides than sizes", make(storage, 0, {3, 4}, {1})},
       {"17 dimensions", make(storage, 0, std::vector<std::int64_t>(17, 1), std::vector<std::int64_t>(17, 1))},
-      {"bool bytes of 255", zip_bytes({{"a/data.pkl", pickle(p_dict(p_tensor(p_storage("0", 2, "BoolStorage"), 0, {2}, {1})))}, {"a/data/0", "\xff\xff"}})},
+      {"bool bytes of 255",
+       zip_bytes({{"a/data.pkl", pickle(p_dict(p_tensor(p_storage("0", 2, "BoolStorage"), 0, {2}, {1})))},
+                  {"a/data/0", "\xff\xff"}})},
       {"tensor without arguments", pt_bytes(pickle(std::string(rebuilt) + ")R"))},
       {"tensor of numbers", pt_bytes(pickle(std::string(rebuilt) + "(K\1K\1K\1K\1K\1K\1tR"))},
       {"storage id of numbers", pt_bytes(pickle("(K\1K\1K\1K\1K\1tQ"))},
@@ -407,7 +463,8 @@ TEST_F(HostileFiles, PickleStructures) {
       {"a float as key", pt_bytes(pickle("}G" + std::string(8, '\0') + "Ns"))},
       {"a storage as value", pt_bytes(pickle(storage))},
       {"a type as value", pt_bytes(pickle("ctorch\nFloatStorage\n"))},
-      {"same name twice", pt_bytes(pickle("}(" + p_text("1") + p_tensor(storage, 0, {1}, {1}) + "K\1" + p_tensor(storage, 0, {1}, {1}) + "u"))},
+      {"same name twice", pt_bytes(pickle("}(" + p_text("1") + p_tensor(storage, 0, {1}, {1}) + "K\1" +
+                                          p_tensor(storage, 0, {1}, {1}) + "u"))},
       {"big-endian", zip_bytes({{"a/data.pkl", pickle("N")}, {"a/byteorder", "big"}})},
   };
   for (const auto& [what, bytes] : cases) expect_refused(bytes, what);
@@ -416,7 +473,12 @@ TEST_F(HostileFiles, PickleStructures) {
   for (int i = 0; i < 1000000; ++i) deep += '\x85';
   expect_refused(pt_bytes(pickle(deep)), "tuples a million deep");
   std::string laughs = "]";  // each list holds the one before 16 times: 16^30 in all
-  for (int i = 0; i < 30; ++i) laughs += "q\1](" + [] { std::string all; for (int j = 0; j < 16; ++j) all += "h\1"; return all; }() + "e";
+  for (int i = 0; i < 30; ++i)
+    laughs += "q\1](" + [] {
+      std::string all;
+      for (int j = 0; j < 16; ++j) all += "h\1";
+      return all;
+    }() + "e";
   expect_refused(pt_bytes(pickle(laughs)), "a billion laughs");
   std::string shallow = "](" + p_text(std::string(60000, 'x')) + "q\1";  // one string, 20,000 times
   for (int i = 0; i < 20000; ++i) shallow += "h\1";
@@ -442,13 +504,20 @@ TEST_F(HostileFiles, NpyHeaders) {
   expect_refused(npy(0, le<std::uint16_t>(57), good), "version 0");
   expect_refused(npy(4, le<std::uint16_t>(57), good), "version 4");
   for (const std::string header :
-       {"{'descr': '<f4', 'fortran_order': False, 'shape': (9223372036854775808,), }", "{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904,), }",
-        "{'descr': '<f4', 'fortran_order': False, 'shape': (0, 9223372036854775807, 9223372036854775807), }", "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,), }",
-        "{'descr': '<f4', 'fortran_order': False, 'shape': 3, }", "{'descr': '<f4', 'fortran_order': False}", "{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': ()}",
-        "{'descr': '<f4', 'fortran_order': 1, 'shape': ()}", "{'descr': '<f4, 'fortran_order': False, 'shape': ()}", "{'descr': '<V4', 'fortran_order': False, 'shape': ()}",
-        "{'descr': 'O', 'fortran_order': False, 'shape': ()}", "{'descr': '', 'fortran_order': False, 'shape': ()}", "{'descr': '<f4', 'fortran_order': False, 'shape': (),} os", "", "{",
+       {"{'descr': '<f4', 'fortran_order': False, 'shape': (9223372036854775808,), }",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904,), }",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (0, 9223372036854775807, 9223372036854775807), }",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,), }",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': 3, }", "{'descr': '<f4', 'fortran_order': False}",
+        "{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': ()}",
+        "{'descr': '<f4', 'fortran_order': 1, 'shape': ()}", "{'descr': '<f4, 'fortran_order': False, 'shape': ()}",
+        "{'descr': '<V4', 'fortran_order': False, 'shape': ()}", "{'descr': 'O', 'fortran_order': False, 'shape': ()}",
+        "{'descr': '', 'fortran_order': False, 'shape': ()}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (),} os", "", "{",
         "{'descr': '<f4', 'fortran_order': False, 'shape': (1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1)}"})
-    expect_refused(npy(1, le<std::uint16_t>(static_cast<std::uint16_t>(header.size())), header) + (header.find("()") != header.npos ? "1234" : ""), header);
+    expect_refused(npy(1, le<std::uint16_t>(static_cast<std::uint16_t>(header.size())), header) +
+                       (header.find("()") != header.npos ? "1234" : ""),
+                   header);
 }
 
 }  // namespace

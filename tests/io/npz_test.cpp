@@ -53,17 +53,22 @@ TEST(Npy, NamesWhatItDoesNotRead) {
   EXPECT_STEER_ERROR(open_tensors(fixture("object.npy")), ErrorCode::unsupported, "|O");
   const TempDir dir;
   const auto npy = [](const std::string& header, const std::string& data) {
-    return "\x93NUMPY\1" + std::string(1, '\0') + test::le<std::uint16_t>(static_cast<std::uint16_t>(header.size())) + header + data;
+    return "\x93NUMPY\1" + std::string(1, '\0') + test::le<std::uint16_t>(static_cast<std::uint16_t>(header.size())) +
+           header + data;
   };
   const auto open = [&](const std::string& header, const std::string& data) {
     write_bytes(dir / "a", npy(header, data));
     return open_tensors(dir / "a");
   };
-  EXPECT_EQ(open("{\"shape\": (2L,), 'fortran_order': False, 'descr': '<f4'}\n", std::string(8, '\0'))->read("a").numel(), 2);
-  EXPECT_STEER_ERROR(open("{'shape': (2,), 'fortran_order': False, 'descr': '<f4'}", std::string(7, '\0')), ErrorCode::format, "8 bytes");
+  EXPECT_EQ(
+      open("{\"shape\": (2L,), 'fortran_order': False, 'descr': '<f4'}\n", std::string(8, '\0'))->read("a").numel(), 2);
+  EXPECT_STEER_ERROR(open("{'shape': (2,), 'fortran_order': False, 'descr': '<f4'}", std::string(7, '\0')),
+                     ErrorCode::format, "8 bytes");
   EXPECT_STEER_ERROR(open("{'shape': (-2,), 'fortran_order': False, 'descr': '<f4'}", ""), ErrorCode::format, "[-2]");
-  EXPECT_STEER_ERROR(open("{'shape': (4294967296,4294967296), 'fortran_order': False, 'descr': '<f4'}", ""), ErrorCode::format, "63 bits");
-  EXPECT_STEER_ERROR(open("{'shape': (99999999999999999999,), 'fortran_order': False, 'descr': '<f4'}", ""), ErrorCode::format, "header");
+  EXPECT_STEER_ERROR(open("{'shape': (4294967296,4294967296), 'fortran_order': False, 'descr': '<f4'}", ""),
+                     ErrorCode::format, "63 bits");
+  EXPECT_STEER_ERROR(open("{'shape': (99999999999999999999,), 'fortran_order': False, 'descr': '<f4'}", ""),
+                     ErrorCode::format, "header");
   EXPECT_STEER_ERROR(open("{'shape': (2,), 'shape': (2,), 'descr': '<f4'}", ""), ErrorCode::format, "header");
   EXPECT_STEER_ERROR(open("__import__('os')", ""), ErrorCode::format, "header");
 }

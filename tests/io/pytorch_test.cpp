@@ -35,7 +35,8 @@ TEST(Pytorch, ReadsEveryType) {
   const auto reader = open_tensors(fixture("dtypes.pt"));
   ASSERT_EQ(reader->tensors().size(), 10u);
   for (const auto& info : reader->tensors()) {
-    EXPECT_TRUE(at::equal(reader->read(info.name).to(truth->info(info.name).dtype), truth->read(info.name))) << info.name;
+    EXPECT_TRUE(at::equal(reader->read(info.name).to(truth->info(info.name).dtype), truth->read(info.name)))
+        << info.name;
     EXPECT_EQ(info.dtype, info.name == "bf16" ? at::kBFloat16 : truth->info(info.name).dtype) << info.name;
   }
   EXPECT_EQ(reader->info("bf16").storage, "BF16");
@@ -45,7 +46,8 @@ TEST(Pytorch, HonoursStridesOffsetsAndSharedStorages) {
   const auto reader = open_tensors(fixture("views.pt"));
   const auto base = at::arange(24, at::kFloat).view({4, 6});
   const std::pair<const char*, at::Tensor> expected[] = {
-      {"whole", base}, {"transposed", base.t()}, {"columns", base.slice(1, 1, 6, 2)}, {"row", base[2]}, {"last", base[3][5]}, {"storage", base.view({-1})}};
+      {"whole", base},  {"transposed", base.t()}, {"columns", base.slice(1, 1, 6, 2)},
+      {"row", base[2]}, {"last", base[3][5]},     {"storage", base.view({-1})}};
   for (const auto& [name, tensor] : expected) {
     EXPECT_TRUE(at::equal(reader->read(name), tensor)) << name;
     EXPECT_EQ(reader->raw(name).numel(), tensor.numel() * 4) << name;
@@ -76,7 +78,8 @@ TEST(Pytorch, FlattensContainersAndKeepsPlainValues) {
 
 TEST(Pytorch, RefusesWhatItWouldHaveToRun) {
   EXPECT_STEER_ERROR(open_tensors(fixture("legacy.pt")), ErrorCode::unsupported, "save it again");
-  EXPECT_STEER_ERROR(open_tensors(fixture("module.pt")), ErrorCode::unsupported, "\"torch.nn.modules.linear\".\"Linear\"");
+  EXPECT_STEER_ERROR(open_tensors(fixture("module.pt")), ErrorCode::unsupported,
+                     "\"torch.nn.modules.linear\".\"Linear\"");
   EXPECT_STEER_ERROR(open_tensors(fixture("expanded.pt")), ErrorCode::unsupported, "expanded");
   EXPECT_STEER_ERROR(open_tensors(fixture("protocol4.pt")), ErrorCode::unsupported, "protocol");
 }
@@ -86,9 +89,9 @@ TEST(Pytorch, ReadsZip64BeyondFourGigabytes) {
   const TempDir dir;
   const std::int64_t count = (std::int64_t{5} << 30) / 4;
   const std::uint64_t size = static_cast<std::uint64_t>(count) * 4;
-  const auto pickled = pickle("}(" + p_text("end") + p_tensor(p_storage("0", count), count - 3, {3}, {1}) + p_text("all") +
-                              p_tensor(p_storage("0", count), 0, {count / 1024, 1024}, {1024, 1}) + p_text("after") +
-                              p_tensor(p_storage("1", 1), 0, {}, {}) + "u");
+  const auto pickled = pickle("}(" + p_text("end") + p_tensor(p_storage("0", count), count - 3, {3}, {1}) +
+                              p_text("all") + p_tensor(p_storage("0", count), 0, {count / 1024, 1024}, {1024, 1}) +
+                              p_text("after") + p_tensor(p_storage("1", 1), 0, {}, {}) + "u");
   const auto local = [](const std::string& name) {
     return "PK\3\4" + le<std::uint16_t>(45) + std::string(12, '\0') + std::string(8, '\xff') +
            le<std::uint16_t>(static_cast<std::uint16_t>(name.size())) + le<std::uint16_t>(0) + name;
@@ -96,12 +99,15 @@ TEST(Pytorch, ReadsZip64BeyondFourGigabytes) {
   const auto central = [](const std::string& name, std::uint64_t bytes, std::uint64_t at) {
     return "PK\1\2" + le<std::uint32_t>(0x002d002d) + std::string(12, '\0') + std::string(8, '\xff') +
            le<std::uint16_t>(static_cast<std::uint16_t>(name.size())) + le<std::uint16_t>(28) + std::string(10, '\0') +
-           std::string(4, '\xff') + name + le<std::uint16_t>(1) + le<std::uint16_t>(24) + le(bytes) + le(bytes) + le(at);
+           std::string(4, '\xff') + name + le<std::uint16_t>(1) + le<std::uint16_t>(24) + le(bytes) + le(bytes) +
+           le(at);
   };
   const std::string names[] = {"m/data.pkl", "m/data/0", "m/data/1"};
   const float values[] = {1, 2, 3}, after = 4;
   std::ofstream file(dir / "a", std::ios::binary);
-  const auto put = [&](const std::string& bytes) { file.write(bytes.data(), static_cast<std::streamsize>(bytes.size())); };
+  const auto put = [&](const std::string& bytes) {
+    file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  };
   put(local(names[0]) + pickled);
   const auto at0 = static_cast<std::uint64_t>(file.tellp());
   put(local(names[1]));

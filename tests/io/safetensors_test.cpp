@@ -22,9 +22,12 @@ TEST(Safetensors, ReadsAFileWrittenByHand) {
   const float values[] = {1, 2, 3, 4, 5, 6};
   std::string data(reinterpret_cast<const char*>(values), sizeof values);
   data += std::string("\x80\x3f", 2);  // 1.0 as BF16
-  write_bytes(dir / "a", safetensors_bytes(R"({"__metadata__":{"format":"pt"},"w":{"dtype":"F32","shape":[3,2],"data_offsets":[0,24]},)"
-                                           R"("s":{"dtype":"BF16","shape":[],"data_offsets":[24,26]},"e":{"dtype":"I64","shape":[0,4],"data_offsets":[24,24]}})",
-                                           data));
+  write_bytes(
+      dir / "a",
+      safetensors_bytes(
+          R"({"__metadata__":{"format":"pt"},"w":{"dtype":"F32","shape":[3,2],"data_offsets":[0,24]},)"
+          R"("s":{"dtype":"BF16","shape":[],"data_offsets":[24,26]},"e":{"dtype":"I64","shape":[0,4],"data_offsets":[24,24]}})",
+          data));
   const auto reader = open_tensors(dir / "a");
   EXPECT_EQ(reader->format(), "safetensors");
   EXPECT_EQ(reader->metadata()["format"], "pt");
@@ -95,9 +98,9 @@ TEST(Safetensors, IsZeroCopyAndOutlivesItsReader) {
 TEST(Safetensors, OpensSparseFileOfManyGigabytesWithoutReadingIt) {
   const TempDir dir;
   const std::int64_t rows = std::int64_t{9} << 20;  // 9 Mi rows of 1 KiB
-  const std::string header =
-      fmt::format(R"({{"big":{{"dtype":"F32","shape":[{},256],"data_offsets":[0,{}]}},"last":{{"dtype":"U8","shape":[1],"data_offsets":[{},{}]}}}})",
-                  rows, rows * 1024, rows * 1024, rows * 1024 + 1);
+  const std::string header = fmt::format(
+      R"({{"big":{{"dtype":"F32","shape":[{},256],"data_offsets":[0,{}]}},"last":{{"dtype":"U8","shape":[1],"data_offsets":[{},{}]}}}})",
+      rows, rows * 1024, rows * 1024, rows * 1024 + 1);
   const auto bytes = safetensors_bytes(header, "");
   write_bytes(dir / "a", bytes);
   std::filesystem::resize_file(dir / "a", bytes.size() + static_cast<std::uint64_t>(rows) * 1024 + 1);
@@ -109,10 +112,13 @@ TEST(Safetensors, OpensSparseFileOfManyGigabytesWithoutReadingIt) {
 
 TEST(Safetensors, ReadsShards) {
   const TempDir dir;
-  save_safetensors(dir / "model-00001-of-00002.safetensors", {{"a", at::ones({2})}, {"not_in_index", at::ones({2})}}, {{"format", "pt"}});
+  save_safetensors(dir / "model-00001-of-00002.safetensors", {{"a", at::ones({2})}, {"not_in_index", at::ones({2})}},
+                   {{"format", "pt"}});
   save_safetensors(dir / "model-00002-of-00002.safetensors", {{"b", at::full({3}, 7)}});
   const auto index = dir / "model.safetensors.index.json";
-  write_bytes(index, R"({"metadata":{"total_size":20, "x": [1.5, null, {}]},"weight_map":{"b":"model-00002-of-00002.safetensors","a":"model-00001-of-00002.safetensors"}})");
+  write_bytes(
+      index,
+      R"({"metadata":{"total_size":20, "x": [1.5, null, {}]},"weight_map":{"b":"model-00002-of-00002.safetensors","a":"model-00001-of-00002.safetensors"}})");
   for (const auto& path : {index, dir.path()}) {
     const auto reader = open_tensors(path);
     EXPECT_EQ(reader->tensors().size(), 2u);
@@ -174,10 +180,13 @@ TEST(SafetensorsWriter, WritesRowsAndLeavesNothingBehind) {
 
 TEST(SafetensorsWriter, RefusesWhatNoReaderCouldRead) {
   const TempDir dir;
-  EXPECT_STEER_ERROR(save_safetensors(dir / "a", {{"x", at::ones({1})}, {"x", at::ones({1})}}), ErrorCode::argument, "once");
-  EXPECT_STEER_ERROR(save_safetensors(dir / "a", {{"__metadata__", at::ones({1})}}), ErrorCode::argument, "__metadata__");
+  EXPECT_STEER_ERROR(save_safetensors(dir / "a", {{"x", at::ones({1})}, {"x", at::ones({1})}}), ErrorCode::argument,
+                     "once");
+  EXPECT_STEER_ERROR(save_safetensors(dir / "a", {{"__metadata__", at::ones({1})}}), ErrorCode::argument,
+                     "__metadata__");
   EXPECT_STEER_ERROR(save_safetensors(dir / "a", {{"\xff", at::ones({1})}}), ErrorCode::argument, "UTF-8");
-  EXPECT_STEER_ERROR(save_safetensors(dir / "a", {{"c", at::ones({1}, at::kComplexDouble)}}), ErrorCode::argument, "ComplexDouble");
+  EXPECT_STEER_ERROR(save_safetensors(dir / "a", {{"c", at::ones({1}, at::kComplexDouble)}}), ErrorCode::argument,
+                     "ComplexDouble");
   EXPECT_STEER_ERROR(save_safetensors(dir / "no" / "a", {{"x", at::ones({1})}}), ErrorCode::io, "No such file");
   EXPECT_TRUE(std::filesystem::is_empty(dir.path()));
 }

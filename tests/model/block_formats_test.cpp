@@ -41,33 +41,54 @@ struct Format {
 
 const std::vector<Format>& formats() {
   static const std::vector<Format> all = {
-      {"Q4_0", 32, 18, {0}, [](const std::uint8_t* b, int i) { return half_at(b) * (nibble(b + 2, i % 16, i >= 16) - 8); }},
-      {"Q4_1", 32, 20, {0, 2},
+      {"Q4_0",
+       32,
+       18,
+       {0},
+       [](const std::uint8_t* b, int i) { return half_at(b) * (nibble(b + 2, i % 16, i >= 16) - 8); }},
+      {"Q4_1",
+       32,
+       20,
+       {0, 2},
        [](const std::uint8_t* b, int i) { return half_at(b) * nibble(b + 4, i % 16, i >= 16) + half_at(b + 2); }},
-      {"Q5_0", 32, 22, {0},
+      {"Q5_0",
+       32,
+       22,
+       {0},
        [](const std::uint8_t* b, int i) {
          return half_at(b) * (nibble(b + 6, i % 16, i >= 16) + 16 * bit(b + 2, i) - 16);
        }},
-      {"Q5_1", 32, 24, {0, 2},
+      {"Q5_1",
+       32,
+       24,
+       {0, 2},
        [](const std::uint8_t* b, int i) {
          return half_at(b) * (nibble(b + 8, i % 16, i >= 16) + 16 * bit(b + 4, i)) + half_at(b + 2);
        }},
-      {"Q8_0", 32, 34, {0},
+      {"Q8_0",
+       32,
+       34,
+       {0},
        [](const std::uint8_t* b, int i) { return half_at(b) * static_cast<std::int8_t>(b[2 + i]); }},
-      {"Q4_K", 256, 144, {0, 2},
+      {"Q4_K",
+       256,
+       144,
+       {0, 2},
        [](const std::uint8_t* b, int i) {
          const auto [scale, minimum] = scale_and_min(b + 4, i / 32);
          const int q = nibble(b + 16 + i / 64 * 32, i % 32, i / 32 % 2);
          return half_at(b) * scale * q - half_at(b + 2) * minimum;
        }},
-      {"Q5_K", 256, 176, {0, 2},
+      {"Q5_K",
+       256,
+       176,
+       {0, 2},
        [](const std::uint8_t* b, int i) {
          const auto [scale, minimum] = scale_and_min(b + 4, i / 32);
          const int q = nibble(b + 48 + i / 64 * 32, i % 32, i / 32 % 2) + 16 * (b[16 + i % 32] >> (i / 32) & 1);
          return half_at(b) * scale * q - half_at(b + 2) * minimum;
        }},
-      {"Q6_K", 256, 210, {208},
-       [](const std::uint8_t* b, int i) {
+      {"Q6_K", 256, 210, {208}, [](const std::uint8_t* b, int i) {
          const int half = i / 128, in_half = i % 128, quarter = in_half / 32, l = in_half % 32;
          const int low = nibble(b + half * 64, quarter % 2 * 32 + l, quarter >= 2);
          const int high = b[128 + half * 32 + l] >> (2 * quarter) & 3;
@@ -136,7 +157,8 @@ TEST(KernelBlocks, ProductsEqualTheDoubleProductAndDoNotDependOnTheBatch) {
             double sum = 0, size = 1e-30;
             for (std::int64_t l = 0; l < k; ++l) {
               const std::int64_t at = j * k + l;
-              const double term = x[i * k + l] * f.value(bytes + at / f.values * f.bytes, static_cast<int>(at % f.values));
+              const double term =
+                  x[i * k + l] * f.value(bytes + at / f.values * f.bytes, static_cast<int>(at % f.values));
               sum += term;
               size += std::abs(term);
             }

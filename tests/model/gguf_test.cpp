@@ -1,4 +1,5 @@
-// Real GGUF models against llama.cpp: every NAME.gguf with a NAME.json beside it (or in the fixtures) in STEER_GGUF_DIR.
+// Real GGUF models against llama.cpp: every NAME.gguf with a NAME.json beside it (or in the fixtures) in
+// STEER_GGUF_DIR.
 #include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
@@ -36,7 +37,8 @@ Agreement compare(Session& session, const std::vector<std::int64_t>& ids, const 
   const SequenceId sequence = session.open();
   at::Tensor logits = session.step({{sequence, ids}})[0];
   for (const auto& entry : block["top10"])
-    out.top10 = std::max(out.top10, std::abs(logits[entry[0].get<std::int64_t>()].item<double>() - entry[1].get<double>()));
+    out.top10 =
+        std::max(out.top10, std::abs(logits[entry[0].get<std::int64_t>()].item<double>() - entry[1].get<double>()));
   const at::Tensor wide = logits.to(at::kDouble);
   out.summary = std::max({std::abs(wide.logsumexp(0).item<double>() - block["logsumexp"].get<double>()),
                           std::abs(wide.mean().item<double>() - block["mean"].get<double>()),
@@ -64,7 +66,8 @@ std::vector<std::pair<fs::path, fs::path>> pairs(const test::OutsideData& data) 
 TEST(Gguf, EqualsLlamaCppWithWeightsInF32) {
   const auto data = test::outside_data("STEER_GGUF_DIR", "../shared/fixtures/gguf");
   const auto models = pairs(data);
-  if (models.empty() && !data.named) GTEST_SKIP() << "no GGUF model beside its reference in " << data.path << " (STEER_GGUF_DIR names a folder)";
+  if (models.empty() && !data.named)
+    GTEST_SKIP() << "no GGUF model beside its reference in " << data.path << " (STEER_GGUF_DIR names a folder)";
   EXPECT_FALSE(models.empty()) << "no pair NAME.gguf and NAME.json in " << data.path;
   test::CaseCounter counter("gguf");
   for (const auto& [file, reference_file] : models) {
@@ -97,7 +100,8 @@ TEST(Gguf, EqualsLlamaCppWithWeightsInF32) {
       const auto ids = reference["prompts"][cvec["prompt"].get<std::string>()]["ids"].get<std::vector<std::int64_t>>();
       const auto result = compare(session, ids, cvec["f32weights"]);
       worst = std::max(worst, result.top10);
-      check(result.top10 <= 1e-2 && result.greedy, fmt::format("control vector: {} apart, greedy {}", result.top10, result.greedy));
+      check(result.top10 <= 1e-2 && result.greedy,
+            fmt::format("control vector: {} apart, greedy {}", result.top10, result.greedy));
     }
     for (const auto& example : reference["tokenize_only"])
       check(model.tokenizer().encode(example[0].get<std::string>()) == example[1].get<std::vector<std::int64_t>>(),
@@ -109,7 +113,8 @@ TEST(Gguf, EqualsLlamaCppWithWeightsInF32) {
 TEST(Gguf, QuantisedInMemoryStaysNearItsOwnF32) {
   const auto data = test::outside_data("STEER_GGUF_DIR", "../shared/fixtures/gguf");
   const auto models = pairs(data);
-  if (models.empty() && !data.named) GTEST_SKIP() << "no GGUF model beside its reference in " << data.path << " (STEER_GGUF_DIR names a folder)";
+  if (models.empty() && !data.named)
+    GTEST_SKIP() << "no GGUF model beside its reference in " << data.path << " (STEER_GGUF_DIR names a folder)";
   test::CaseCounter counter("gguf");
   for (const auto& [file, reference_file] : models) {
     std::ifstream stream(reference_file);

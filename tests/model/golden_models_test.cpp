@@ -104,8 +104,8 @@ Errors compare(const Model& model, const Golden& golden) {
     for (std::int64_t r = 0; r < ids.size(0); ++r) {
       const at::Tensor logits = session.forward(row_of(ids, r));
       note("steered_last.logits_last", max_error(logits[-1], golden["steered_last.logits_last"][r]));
-      note("steered_last, other positions", max_error(logits.narrow(0, 0, logits.size(0) - 1),
-                                                      golden["logits"][r].narrow(0, 0, logits.size(0) - 1)));
+      note("steered_last, other positions",
+           max_error(logits.narrow(0, 0, logits.size(0) - 1), golden["logits"][r].narrow(0, 0, logits.size(0) - 1)));
     }
   }
   return errors;
@@ -116,7 +116,8 @@ std::vector<fs::path> golden_folders(const test::OutsideData& data) {
   for (const auto& root : {data.path / "models", data.path}) {
     if (!fs::is_directory(root)) continue;
     for (const auto& entry : fs::directory_iterator(root))
-      if (fs::exists(entry.path() / "golden.safetensors") && fs::exists(entry.path() / "config.json")) out.push_back(entry.path());
+      if (fs::exists(entry.path() / "golden.safetensors") && fs::exists(entry.path() / "config.json"))
+        out.push_back(entry.path());
     if (!out.empty()) break;
   }
   std::sort(out.begin(), out.end());
@@ -126,12 +127,14 @@ std::vector<fs::path> golden_folders(const test::OutsideData& data) {
 /// The model in a folder, its configuration taken from another file of it.
 Model load_with(const fs::path& folder, const char* config, const LoadOptions& options = {}) {
   std::ifstream file(folder / config);
-  return Model::from_tensors(ModelConfig::from_hugging_face(nlohmann::json::parse(file)), *open_tensors(folder), options);
+  return Model::from_tensors(ModelConfig::from_hugging_face(nlohmann::json::parse(file)), *open_tensors(folder),
+                             options);
 }
 
 TEST(GoldenModels, EqualTheReference) {
   const auto data = test::outside_data("STEER_GOLDEN_DIR", "../shared/fixtures/golden");
-  if (!data.present && !data.named) GTEST_SKIP() << "no golden models at " << data.path << " (STEER_GOLDEN_DIR names them)";
+  if (!data.present && !data.named)
+    GTEST_SKIP() << "no golden models at " << data.path << " (STEER_GOLDEN_DIR names them)";
   test::CaseCounter counter("golden.models");
   double worst = 0;
   for (const auto& folder : golden_folders(data)) {
@@ -153,10 +156,12 @@ TEST(GoldenModels, EqualTheReference) {
       for (std::int64_t r = 0; r < reference.size(0); ++r) {
         const auto ours = (session.forward(row_of(golden["input_ids"], r)) - reference[r]).abs();
         const auto theirs = (golden["bf16.logits"][r].to(at::kFloat) - reference[r]).abs();
-        const bool ok = ours.max().item<double>() <= theirs.max().item<double>() && ours.mean().item<double>() <= theirs.mean().item<double>();
+        const bool ok = ours.max().item<double>() <= theirs.max().item<double>() &&
+                        ours.mean().item<double>() <= theirs.mean().item<double>();
         counter.count(ok);
-        EXPECT_TRUE(ok) << name << " bf16: mean " << ours.mean().item<double>() << " (reference " << theirs.mean().item<double>()
-                        << "), max " << ours.max().item<double>() << " (" << theirs.max().item<double>() << ")";
+        EXPECT_TRUE(ok) << name << " bf16: mean " << ours.mean().item<double>() << " (reference "
+                        << theirs.mean().item<double>() << "), max " << ours.max().item<double>() << " ("
+                        << theirs.max().item<double>() << ")";
       }
     }
   }
@@ -168,7 +173,8 @@ TEST(GoldenModels, EqualTheReference) {
 
 TEST(GoldenModels, LoadsFromTheFolder) {
   const auto data = test::outside_data("STEER_GOLDEN_DIR", "../shared/fixtures/golden");
-  if (!data.present && !data.named) GTEST_SKIP() << "no golden models at " << data.path << " (STEER_GOLDEN_DIR names them)";
+  if (!data.present && !data.named)
+    GTEST_SKIP() << "no golden models at " << data.path << " (STEER_GOLDEN_DIR names them)";
   test::CaseCounter counter("golden.models");
   for (const auto& folder : golden_folders(data)) {
     const Golden golden(folder);

@@ -14,7 +14,8 @@ namespace {
 using test::some_ids;
 
 TEST(HookPoints, NamesGoBothWays) {
-  for (const auto& name : test::all_points(test::tiny_model("llama").load().config())) EXPECT_EQ(HookPoint::parse(name).name(), name);
+  for (const auto& name : test::all_points(test::tiny_model("llama").load().config()))
+    EXPECT_EQ(HookPoint::parse(name).name(), name);
   EXPECT_EQ(HookPoint::parse("model.layers.6"), (HookPoint{Site::resid_post, 6}));
   EXPECT_EQ(HookPoint::parse("transformer.h.3"), (HookPoint{Site::resid_post, 3}));
   EXPECT_EQ(HookPoint::parse("gpt_neox.layers.0.mlp"), (HookPoint{Site::mlp_out, 0}));
@@ -96,13 +97,19 @@ TEST(Hooks, ReadingEveryPointChangesNothing) {
     const at::Tensor plain = session.forward(ids);
     EXPECT_LT((session.run_with_cache(ids, {"*"}).logits - plain).abs().max().item<float>(), 1e-5) << family;
     // All but the pattern take the same path, to the bit.
-    EXPECT_TRUE(at::equal(session.run_with_cache(ids, {"*resid*", "*hook_q", "*hook_k", "*hook_v", "*hook_z", "hook_embed", "*mlp*", "*_out"}).logits, plain)) << family;
+    EXPECT_TRUE(at::equal(session
+                              .run_with_cache(ids, {"*resid*", "*hook_q", "*hook_k", "*hook_v", "*hook_z", "hook_embed",
+                                                    "*mlp*", "*_out"})
+                              .logits,
+                          plain))
+        << family;
   }
 }
 
 TEST(Hooks, PatternRowsAreProbabilitiesWithinTheWindow) {
   Session session(test::tiny_model("mistral").load());
-  const auto pattern = session.run_with_cache(some_ids(12), {"blocks.1.attn.hook_pattern"})["blocks.1.attn.hook_pattern"];
+  const auto pattern =
+      session.run_with_cache(some_ids(12), {"blocks.1.attn.hook_pattern"})["blocks.1.attn.hook_pattern"];
   ASSERT_EQ(pattern.sizes(), (std::vector<std::int64_t>{4, 12, 12}));
   EXPECT_LT((pattern.sum(-1) - 1).abs().max().item<float>(), 1e-5);
   for (std::int64_t q = 0; q < 12; ++q)
@@ -162,7 +169,8 @@ TEST(Hooks, AHookMayRemoveItself) {
 TEST(Hooks, WhatCannotFireOrFitIsRefused) {
   Session session(test::tiny_model("gpt_neox").load());
   const auto nothing = [](HookContext&) {};
-  EXPECT_STEER_ERROR((void)session.hook("blocks.3.hook_resid_post", nothing), ErrorCode::argument, "blocks.3.hook_resid_post");
+  EXPECT_STEER_ERROR((void)session.hook("blocks.3.hook_resid_post", nothing), ErrorCode::argument,
+                     "blocks.3.hook_resid_post");
   EXPECT_STEER_ERROR((void)session.hook(HookPoint{Site::mlp_out, -1}, nothing), ErrorCode::argument, "blocks.-1");
   EXPECT_STEER_ERROR((void)session.hook("blocks.1.hook_resid_mid", nothing), ErrorCode::argument, "hook_resid_mid");
   EXPECT_STEER_ERROR((void)session.hook("hook_embed", {}), ErrorCode::argument, "hook_embed");
@@ -178,7 +186,8 @@ TEST(Hooks, WhatCannotFireOrFitIsRefused) {
     const auto off = session.hook("hook_embed", [](HookContext& at) { at.value.add_(1); }, {.read_only = true});
     EXPECT_STEER_ERROR(session.forward(some_ids(3)), ErrorCode::argument, "read-only");
   }
-  EXPECT_STEER_ERROR(session.run_with_cache(some_ids(3), {"blocks.*.hook_resid_mid"}), ErrorCode::argument, "hook_resid_mid");
+  EXPECT_STEER_ERROR(session.run_with_cache(some_ids(3), {"blocks.*.hook_resid_mid"}), ErrorCode::argument,
+                     "hook_resid_mid");
   EXPECT_STEER_ERROR(session.run_with_cache(some_ids(3), {"blocks.2.*"}, 1), ErrorCode::argument, "up to layer 1");
   const auto cache = session.run_with_cache(some_ids(3), {"hook_embed"});
   EXPECT_STEER_ERROR(cache["hook_embedd"], ErrorCode::argument, "hook_embed)");

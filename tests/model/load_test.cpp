@@ -36,8 +36,10 @@ TEST(Config, RefusesWhatItDoesNotKnow) {
   refuse("llama", {{"hidden_act", "mish"}}, ErrorCode::unsupported, "mish");
   refuse("llama", {{"rope_scaling", {{"rope_type", "yarn"}, {"factor", 4.0}}}}, ErrorCode::unsupported, "yarn");
   refuse("llama", {{"rope_scaling", {{"rope_type", "linear"}}}}, ErrorCode::config, "rope_scaling.factor");
-  refuse("llama", {{"rope_scaling", {{"rope_type", "linear"}, {"factor", 2.0}, {"beta_fast", 32}}}}, ErrorCode::config, "beta_fast");
-  refuse("llama", {{"rope_theta", 1e4}, {"rope_parameters", {{"rope_type", "default"}, {"rope_theta", 5e5}}}}, ErrorCode::config, "rope_theta");
+  refuse("llama", {{"rope_scaling", {{"rope_type", "linear"}, {"factor", 2.0}, {"beta_fast", 32}}}}, ErrorCode::config,
+         "beta_fast");
+  refuse("llama", {{"rope_theta", 1e4}, {"rope_parameters", {{"rope_type", "default"}, {"rope_theta", 5e5}}}},
+         ErrorCode::config, "rope_theta");
   refuse("llama", {{"hidden_size", "wide"}}, ErrorCode::config, "hidden_size");
   refuse("llama", {{"hidden_size", -4}}, ErrorCode::config, "hidden_size");
   refuse("llama", {{"hidden_size", nullptr}}, ErrorCode::config, "hidden_size");
@@ -47,9 +49,11 @@ TEST(Config, RefusesWhatItDoesNotKnow) {
   refuse("llama", {{"eos_token_id", "x"}}, ErrorCode::config, "eos_token_id");
   refuse("llama", {{"quantization_config", {{"bits", 4}}}}, ErrorCode::unsupported, "quantization_config");
   refuse("gemma2", {{"layer_types", {"full_attention"}}}, ErrorCode::config, "layer_types");
-  refuse("gemma2", {{"layer_types", {"full_attention", "chunked_attention", "full_attention"}}}, ErrorCode::unsupported, "chunked_attention");
+  refuse("gemma2", {{"layer_types", {"full_attention", "chunked_attention", "full_attention"}}}, ErrorCode::unsupported,
+         "chunked_attention");
   refuse("gemma3_text", {{"use_bidirectional_attention", true}}, ErrorCode::unsupported, "use_bidirectional_attention");
-  refuse("gpt2", {{"scale_attn_by_inverse_layer_idx", true}}, ErrorCode::unsupported, "scale_attn_by_inverse_layer_idx");
+  refuse("gpt2", {{"scale_attn_by_inverse_layer_idx", true}}, ErrorCode::unsupported,
+         "scale_attn_by_inverse_layer_idx");
   EXPECT_STEER_ERROR(ModelConfig::from_hugging_face(json::array()), ErrorCode::config, "array");
   EXPECT_STEER_ERROR(ModelConfig::from_hugging_face(json::object()), ErrorCode::config, "model_type");
 }
@@ -67,21 +71,30 @@ TEST(Load, NamesMissingExtraAndMisshapenTensors) {
     change(model);
     EXPECT_STEER_ERROR(model.load(), code, text);
   };
-  refuse([](auto& m) { std::erase_if(m.tensors, [](const auto& t) { return t.first == "model.layers.1.mlp.up_proj.weight"; }); },
-         ErrorCode::format, "model.layers.1.mlp.up_proj.weight [48, 32]");
-  refuse([](auto& m) { m["model.layers.2.self_attn.k_proj.weight"] = at::zeros({32, 32}); }, ErrorCode::shape,
-         "model.layers.2.self_attn.k_proj.weight as [32, 32] (the configuration says [16, 32])");
-  refuse([](auto& m) { m.tensors.emplace_back("model.layers.0.self_attn.q_proj.bias", at::zeros({32})); }, ErrorCode::format,
-         "model.layers.0.self_attn.q_proj.bias [32]");
+  refuse(
+      [](auto& m) {
+        std::erase_if(m.tensors, [](const auto& t) { return t.first == "model.layers.1.mlp.up_proj.weight"; });
+      },
+      ErrorCode::format, "model.layers.1.mlp.up_proj.weight [48, 32]");
+  refuse(
+      [](auto& m) {
+        m["model.layers.2.self_attn.k_proj.weight"] = at::zeros({32, 32});
+      },
+      ErrorCode::shape, "model.layers.2.self_attn.k_proj.weight as [32, 32] (the configuration says [16, 32])");
+  refuse([](auto& m) { m.tensors.emplace_back("model.layers.0.self_attn.q_proj.bias", at::zeros({32})); },
+         ErrorCode::format, "model.layers.0.self_attn.q_proj.bias [32]");
   refuse([](auto& m) { m["model.norm.weight"] = at::zeros({32}, at::kLong); }, ErrorCode::shape, "model.norm.weight");
-  refuse([](auto& m) { m.config["tie_word_embeddings"] = true, m.config["num_hidden_layers"] = 4; }, ErrorCode::format, "model.layers.3.");
+  refuse([](auto& m) { m.config["tie_word_embeddings"] = true, m.config["num_hidden_layers"] = 4; }, ErrorCode::format,
+         "model.layers.3.");
   for (const double bad : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()})
     for (const auto type : {at::kFloat, at::kBFloat16, at::kHalf})
-      refuse([&](auto& m) {
-        auto& weight = m["model.layers.0.mlp.down_proj.weight"];
-        weight = weight.to(type);
-        weight[31][47] = bad;
-      }, ErrorCode::format, "model.layers.0.mlp.down_proj.weight");
+      refuse(
+          [&](auto& m) {
+            auto& weight = m["model.layers.0.mlp.down_proj.weight"];
+            weight = weight.to(type);
+            weight[31][47] = bad;
+          },
+          ErrorCode::format, "model.layers.0.mlp.down_proj.weight");
 }
 
 TEST(Load, IgnoresBuffersAndATiedHead) {
@@ -143,7 +156,8 @@ TEST(Load, OptionsAreChecked) {
   EXPECT_STEER_ERROR(Model::load(dir.path(), {.max_memory = bytes - 1}), ErrorCode::argument, "max_memory");
   EXPECT_STEER_ERROR(Model::load(dir.path(), {.max_memory = -1}), ErrorCode::argument, "-1");
   for (const char* device : {"", "gpu", "cuda", "cuda:", "cuda:x", "cuda:0x", "cuda:12345", "CPU"})
-    EXPECT_STEER_ERROR(Model::load(dir.path(), {.device = device}), ErrorCode::argument, std::string("\"") + device + "\"");
+    EXPECT_STEER_ERROR(Model::load(dir.path(), {.device = device}), ErrorCode::argument,
+                       std::string("\"") + device + "\"");
   EXPECT_THROW(Model::load(dir.path(), {.device = "cuda:99"}), Error);
   EXPECT_STEER_ERROR(Model::load(dir.path(), {.context = 129}), ErrorCode::argument, "129");
   Session session(Model::load(dir.path(), {.context = 8}));
@@ -168,9 +182,11 @@ TEST(Load, WeightFormats) {
     const auto ids = some_ids(12);
     const at::Tensor exact = reference.forward(ids);
     const double scale = exact.std().item<double>();
-    for (const auto& [format, tolerance] : {std::pair{WeightFormat::f32, 0.0}, {WeightFormat::bf16, 0.05}, {WeightFormat::int8, 0.1}}) {
+    for (const auto& [format, tolerance] :
+         {std::pair{WeightFormat::f32, 0.0}, {WeightFormat::bf16, 0.05}, {WeightFormat::int8, 0.1}}) {
       Session session(tiny.load({.weights = format}));
-      EXPECT_LE((session.forward(ids) - exact).abs().mean().item<double>(), tolerance * scale) << family << " " << to_string(format);
+      EXPECT_LE((session.forward(ids) - exact).abs().mean().item<double>(), tolerance * scale)
+          << family << " " << to_string(format);
     }
   }
 }
@@ -189,16 +205,21 @@ TEST(Load, PeakMemoryIsTheWeightsAndTheCache) {
 #endif
   test::TempDir dir;
   constexpr std::int64_t d = 768, mlp = 2048, vocab = 32000, layers = 10, kv = 256;
-  const json config = {{"model_type", "llama"}, {"vocab_size", vocab}, {"hidden_size", d}, {"num_hidden_layers", layers},
-                       {"num_attention_heads", 12}, {"num_key_value_heads", 4}, {"intermediate_size", mlp},
-                       {"max_position_embeddings", 512}, {"rms_norm_eps", 1e-5}, {"tie_word_embeddings", false}};
+  const json config = {{"model_type", "llama"},     {"vocab_size", vocab},
+                       {"hidden_size", d},          {"num_hidden_layers", layers},
+                       {"num_attention_heads", 12}, {"num_key_value_heads", 4},
+                       {"intermediate_size", mlp},  {"max_position_embeddings", 512},
+                       {"rms_norm_eps", 1e-5},      {"tie_word_embeddings", false}};
   std::ofstream(dir / "config.json") << config.dump();
   {
-    std::vector<TensorSpec> specs{{"model.embed_tokens.weight", at::kBFloat16, {vocab, d}}, {"lm_head.weight", at::kBFloat16, {vocab, d}},
+    std::vector<TensorSpec> specs{{"model.embed_tokens.weight", at::kBFloat16, {vocab, d}},
+                                  {"lm_head.weight", at::kBFloat16, {vocab, d}},
                                   {"model.norm.weight", at::kBFloat16, {d}}};
     for (std::int64_t l = 0; l < layers; ++l) {
       const auto p = fmt::format("model.layers.{}.", l);
-      const auto add = [&](const char* name, std::vector<std::int64_t> shape) { specs.push_back({p + name, at::kBFloat16, std::move(shape)}); };
+      const auto add = [&](const char* name, std::vector<std::int64_t> shape) {
+        specs.push_back({p + name, at::kBFloat16, std::move(shape)});
+      };
       add("input_layernorm.weight", {d}), add("post_attention_layernorm.weight", {d});
       add("self_attn.q_proj.weight", {d, d}), add("self_attn.o_proj.weight", {d, d});
       add("self_attn.k_proj.weight", {kv, d}), add("self_attn.v_proj.weight", {kv, d});
@@ -218,9 +239,11 @@ TEST(Load, PeakMemoryIsTheWeightsAndTheCache) {
   session.step({{s, std::vector<std::int64_t>(200, 5)}});
   for (int i = 0; i < 3; ++i) session.step({{s, std::vector<std::int64_t>{7}, Phase::generated}});
   const std::int64_t grown = (status_kib("VmHWM:") - before) * 1024;
-  const double limit = 1.1 * static_cast<double>(session.model().weight_bytes()) + static_cast<double>(session.cache_bytes());
+  const double limit =
+      1.1 * static_cast<double>(session.model().weight_bytes()) + static_cast<double>(session.cache_bytes());
   std::printf("peak memory: %.1f MB for %.1f MB of weights and %.1f MB of cache\n", static_cast<double>(grown) / 1e6,
-              static_cast<double>(session.model().weight_bytes()) / 1e6, static_cast<double>(session.cache_bytes()) / 1e6);
+              static_cast<double>(session.model().weight_bytes()) / 1e6,
+              static_cast<double>(session.cache_bytes()) / 1e6);
   EXPECT_LE(static_cast<double>(grown), limit);
 }
 

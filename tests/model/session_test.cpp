@@ -27,7 +27,9 @@ TEST(Session, CachedStepsEqualOnePassToTheBit) {
     const std::span all(ids);
     EXPECT_TRUE(at::equal(session.step({{s, all.first(33)}}, Logits::all), reference.narrow(0, 0, 33))) << family;
     for (std::size_t i = 33; i < ids.size(); ++i)
-      EXPECT_TRUE(at::equal(session.step({{s, all.subspan(i, 1), Phase::generated}})[0], reference[static_cast<std::int64_t>(i)])) << family << " " << i;
+      EXPECT_TRUE(at::equal(session.step({{s, all.subspan(i, 1), Phase::generated}})[0],
+                            reference[static_cast<std::int64_t>(i)]))
+          << family << " " << i;
     EXPECT_EQ(session.length(s), 75);
   }
 }
@@ -44,10 +46,12 @@ TEST(Session, RowsDoNotDependOnTheirBatchMates) {
     for (const auto& input : inputs) next.push_back({input.sequence, token, Phase::generated});
     const at::Tensor decoded = session.step(next);
     for (std::size_t i = 0; i < prompts.size(); ++i) {
-      EXPECT_TRUE(at::equal(together[static_cast<std::int64_t>(i)], last_logits(session, prompts[i]))) << family << " row " << i;
+      EXPECT_TRUE(at::equal(together[static_cast<std::int64_t>(i)], last_logits(session, prompts[i])))
+          << family << " row " << i;
       auto longer = prompts[i];
       longer.push_back(11);
-      EXPECT_TRUE(at::equal(decoded[static_cast<std::int64_t>(i)], last_logits(session, longer))) << family << " decoded row " << i;
+      EXPECT_TRUE(at::equal(decoded[static_cast<std::int64_t>(i)], last_logits(session, longer)))
+          << family << " decoded row " << i;
     }
   }
 }
@@ -65,8 +69,8 @@ TEST(Session, BatchViewTellsSequencePositionAndPhase) {
   session.step({{first, a}, {second, b}, {first, answer, Phase::generated}});
   // Chunks of four tokens: a a a b | b b b x | x
   ASSERT_EQ(seen.size(), 5u);
-  const auto check = [&](std::size_t i, SequenceId sequence, std::int64_t begin, std::int64_t end, std::int64_t position,
-                         std::int64_t prompt_length, Phase phase) {
+  const auto check = [&](std::size_t i, SequenceId sequence, std::int64_t begin, std::int64_t end,
+                         std::int64_t position, std::int64_t prompt_length, Phase phase) {
     EXPECT_EQ(seen[i].sequence, sequence) << i;
     EXPECT_EQ(seen[i].begin, begin) << i;
     EXPECT_EQ(seen[i].end, end) << i;
@@ -92,7 +96,8 @@ TEST(Session, ForksShareTheirPrefixUntilTheyGrow) {
     const SequenceId trunk = session.open();
     session.step({{trunk, prefix}});
     const auto bytes = session.cache_bytes();
-    const SequenceId left = session.fork(trunk), right = session.fork(trunk), part = session.fork(trunk, {.length = 41});
+    const SequenceId left = session.fork(trunk), right = session.fork(trunk),
+                     part = session.fork(trunk, {.length = 41});
     EXPECT_EQ(session.cache_bytes(), bytes) << "a fork copies nothing";
     EXPECT_EQ(session.length(part), 41);
     const auto grow = [&](SequenceId sequence, std::size_t kept, std::int64_t seed) {
@@ -100,7 +105,8 @@ TEST(Session, ForksShareTheirPrefixUntilTheyGrow) {
       text.resize(kept);
       const auto more = some_ids(20, seed);
       text.insert(text.end(), more.begin(), more.end());
-      EXPECT_TRUE(at::equal(session.step({{sequence, more}})[0], last_logits(session, text))) << family << " " << sequence;
+      EXPECT_TRUE(at::equal(session.step({{sequence, more}})[0], last_logits(session, text)))
+          << family << " " << sequence;
     };
     grow(left, 50, 7);
     grow(trunk, 50, 8);
@@ -123,14 +129,18 @@ TEST(Session, LayersResumeFromAResidual) {
       at::Tensor residual;
       const SequenceId base = session.open();
       {
-        const auto off = session.hook(HookPoint{Site::resid_post, b - 1}, [&](HookContext& at) { residual = at.value.clone(); });
+        const auto off =
+            session.hook(HookPoint{Site::resid_post, b - 1}, [&](HookContext& at) { residual = at.value.clone(); });
         EXPECT_FALSE(session.step({{base, ids}}, Logits::last, {.last = b}).defined());
       }
       const at::Tensor before = residual.clone();
       for (double strength : {0.0, 2.0}) {
-        const auto edit = session.hook(HookPoint{Site::resid_pre, b}, [&](HookContext& at) { at.value.add_(strength); });
+        const auto edit =
+            session.hook(HookPoint{Site::resid_pre, b}, [&](HookContext& at) { at.value.add_(strength); });
         const SequenceId arm = session.fork(base, {.below_layer = b});
-        EXPECT_TRUE(at::equal(session.step({{arm, ids}}, Logits::last, {.first = b, .residual = residual})[0], last_logits(session, ids))) << family;
+        EXPECT_TRUE(at::equal(session.step({{arm, ids}}, Logits::last, {.first = b, .residual = residual})[0],
+                              last_logits(session, ids)))
+            << family;
         EXPECT_TRUE(at::equal(session.step({{arm, more}})[0], last_logits(session, text))) << family << " going on";
         EXPECT_EQ(session.length(arm), 40);
       }
@@ -140,8 +150,10 @@ TEST(Session, LayersResumeFromAResidual) {
     session.step({{bad, ids}}, Logits::none, {.last = 1});
     EXPECT_STEER_ERROR(session.step({{bad, more}}), ErrorCode::argument, "layer 1");
     EXPECT_STEER_ERROR(session.step({{bad, ids}}, Logits::last, {.first = 1}), ErrorCode::argument, "residual");
-    EXPECT_STEER_ERROR(session.step({{bad, ids}}, Logits::last, {.first = 1, .residual = at::zeros({3, 32})}), ErrorCode::shape, "[3, 32]");
-    EXPECT_STEER_ERROR(session.step({{bad, ids}}, Logits::last, {.first = 2, .last = 1}), ErrorCode::argument, "[2, 1)");
+    EXPECT_STEER_ERROR(session.step({{bad, ids}}, Logits::last, {.first = 1, .residual = at::zeros({3, 32})}),
+                       ErrorCode::shape, "[3, 32]");
+    EXPECT_STEER_ERROR(session.step({{bad, ids}}, Logits::last, {.first = 2, .last = 1}), ErrorCode::argument,
+                       "[2, 1)");
     EXPECT_STEER_ERROR(session.step({{bad, ids}}, Logits::last, {.last = 9}), ErrorCode::argument, "[0, 9)");
   }
 }
@@ -152,7 +164,8 @@ TEST(Session, GradientsFlowThroughHooks) {
     for (const auto format : {WeightFormat::stored, WeightFormat::bf16}) {
       Session session(test::tiny_model(family).load({.weights = format}));
       const auto ids = some_ids(9);
-      for (const char* name : {"hook_embed", "blocks.1.hook_resid_pre", "blocks.0.attn.hook_k", "blocks.1.mlp.hook_post"}) {
+      for (const char* name :
+           {"hook_embed", "blocks.1.hook_resid_pre", "blocks.0.attn.hook_k", "blocks.1.mlp.hook_post"}) {
         const at::AutoGradMode enable(true);
         at::Tensor leaf;
         at::Tensor logit;
@@ -210,7 +223,8 @@ TEST(Session, RefusesBadInputAndKeepsItsState) {
   EXPECT_STEER_ERROR(session.step({{s, one}, {s, large}}), ErrorCode::argument, "97");
   EXPECT_STEER_ERROR(session.step({{s, too_long}}), ErrorCode::shape, "128");
   EXPECT_STEER_ERROR(session.step({{s + 1, one}}), ErrorCode::argument, "never opened");
-  EXPECT_STEER_ERROR(session.step({{s, one, Phase::generated}, {s, one, Phase::prompt}}), ErrorCode::argument, "prompt tokens");
+  EXPECT_STEER_ERROR(session.step({{s, one, Phase::generated}, {s, one, Phase::prompt}}), ErrorCode::argument,
+                     "prompt tokens");
   EXPECT_STEER_ERROR(session.fork(s, {.length = 11}), ErrorCode::argument, "11");
   EXPECT_STEER_ERROR(session.fork(s, {.below_layer = 4}), ErrorCode::argument, "4");
   EXPECT_STEER_ERROR(session.close(9), ErrorCode::argument, "9");
@@ -235,7 +249,9 @@ TEST(Session, StopsAfterALayer) {
   const auto cache = session.run_with_cache(ids, {"blocks.*.hook_resid_post"}, 1);
   EXPECT_FALSE(cache.logits.defined());
   EXPECT_EQ(cache.all().size(), 2u);
-  EXPECT_LT(difference(cache["blocks.1.hook_resid_post"], session.run_with_cache(ids, {"*"})["blocks.1.hook_resid_post"]), 1e-5);
+  EXPECT_LT(
+      difference(cache["blocks.1.hook_resid_post"], session.run_with_cache(ids, {"*"})["blocks.1.hook_resid_post"]),
+      1e-5);
 }
 
 }  // namespace

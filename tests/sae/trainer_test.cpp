@@ -234,9 +234,19 @@ TEST(SaeTrainerInput, BadInputIsNamed) {
   EXPECT_STEER_ERROR(SaeTrainer(o, {}), ErrorCode::argument, "source of activations");
   EXPECT_STEER_ERROR(SaeTrainer(o, {.read = [](auto) { return at::Tensor(); }, .skip = {}}).step(), ErrorCode::argument,
                      "ended after 0 tokens");
-  EXPECT_STEER_ERROR(SaeTrainer(o, {.read = [](auto n) { return at::ones({n, 5}); }, .skip = {}}).step(),
+  EXPECT_STEER_ERROR(SaeTrainer(o, {.read =
+                                        [](auto n) {
+                                          return at::ones({n, 5});
+                                        },
+                                    .skip = {}})
+                         .step(),
                      ErrorCode::shape, "[n, 32]");
-  EXPECT_STEER_ERROR(SaeTrainer(o, {.read = [](auto n) { return at::full({n, 32}, NAN); }, .skip = {}}).step(),
+  EXPECT_STEER_ERROR(SaeTrainer(o, {.read =
+                                        [](auto n) {
+                                          return at::full({n, 32}, NAN);
+                                        },
+                                    .skip = {}})
+                         .step(),
                      ErrorCode::argument, "finite");
 }
 

@@ -90,10 +90,12 @@ TEST(GoldenModelsSteered, LogitsAndContinuationsThroughSteering) {
       const double all = error(logits_under({.include_bos = true}), golden->read("steered_all.logits")[r]);
       const at::Tensor last = logits_under({.where = Where::last});
       const double only_last = error(last[last.size(0) - 1], golden->read("steered_last.logits_last")[r]);
-      const double others = error(last.slice(0, 0, last.size(0) - 1), golden->read("logits")[r].slice(0, 0, last.size(0) - 1));
+      const double others =
+          error(last.slice(0, 0, last.size(0) - 1), golden->read("logits")[r].slice(0, 0, last.size(0) - 1));
       const Steering everywhere = Steering().add(vector, point, 1, {.scope = {.include_bos = true}});
       const Ids wanted = ids_of(golden->read("steered_all.gen_ids")[r]);
-      const bool same = decode(model, {prompt}, std::span(&everywhere, 1), static_cast<std::int64_t>(wanted.size())).ids[0] == wanted;
+      const bool same =
+          decode(model, {prompt}, std::span(&everywhere, 1), static_cast<std::int64_t>(wanted.size())).ids[0] == wanted;
       const bool ok = all <= 1e-4 && only_last <= 1e-4 && others <= 1e-4 && same;
       cases.count(ok);
       EXPECT_TRUE(ok) << folder.filename() << " row " << r << ": all " << all << ", last " << only_last << ", others "
@@ -117,7 +119,8 @@ std::vector<std::pair<std::string, Steering>> one_of_each_kind(const Model& mode
   const std::int64_t d = model.config().d_model;
   const HookPoint point{Site::resid_post, 1};
   Rng rng(4);
-  const Sae sae = test::random_sae(rng, d, 64, SaeActivation::relu), top = test::random_sae(rng, d, 64, SaeActivation::topk);
+  const Sae sae = test::random_sae(rng, d, 64, SaeActivation::relu),
+            top = test::random_sae(rng, d, 64, SaeActivation::topk);
   const at::Tensor v = test::random_tensor(rng, {d}), w = test::random_tensor(rng, {d});
   std::vector<std::pair<std::string, Steering>> kinds{
       {"add", Steering().add(v, point, 1)},
@@ -187,7 +190,8 @@ TEST(SteeredSession, EverySiteReachesDecodeSteps) {
     if (entry.value == Site::mlp_pre || entry.value == Site::mlp_post) width = c.d_mlp;
     Session session(*model);
     Rng rng(1);
-    auto plan = SteeringPlan::compile(*model, Steering().add(test::random_tensor(rng, {width}), point, 3, {.scope = {.where = Where::generated}}));
+    auto plan = SteeringPlan::compile(
+        *model, Steering().add(test::random_tensor(rng, {width}), point, 3, {.scope = {.where = Where::generated}}));
     const auto hooks = plan.attach(session);
     const SequenceId steered = session.open(), plain = session.open();
     plan.bind(steered, 0);
@@ -208,7 +212,8 @@ TEST(SteeredSession, ChunksCacheAndBatchChangeNothing) {
   for (const auto& [name, steering] : one_of_each_kind(*model)) {
     rows.push_back(steering);
     Ids prompt{1};
-    for (std::uint64_t i = 0; i < 3 + rng.below(9); ++i) prompt.push_back(static_cast<std::int64_t>(3 + rng.below(200)));
+    for (std::uint64_t i = 0; i < 3 + rng.below(9); ++i)
+      prompt.push_back(static_cast<std::int64_t>(3 + rng.below(200)));
     prompts.push_back(prompt);
   }
   rows.emplace_back();
@@ -257,7 +262,8 @@ TEST(SteeredSession, AbortReasonsAndReadBackOfAPinnedFeature) {
   auto plan = SteeringPlan::compile(*model, s);
   const auto hooks = plan.attach(session);
   const Ids prompt{1, 5, 9, 30, 7, 22, 40, 41, 42, 43};
-  const at::Tensor f = sae.encode(session.run_with_cache(prompt, {"blocks.1.hook_resid_post"})["blocks.1.hook_resid_post"]);
+  const at::Tensor f =
+      sae.encode(session.run_with_cache(prompt, {"blocks.1.hook_resid_post"})["blocks.1.hook_resid_post"]);
   const SequenceId sequence = session.open();
   plan.bind(sequence, 0);
   session.step({{sequence, prompt, Phase::prompt}});

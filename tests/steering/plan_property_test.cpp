@@ -28,26 +28,39 @@ Scope random_scope(Rng& rng) {
   Scope s;
   s.include_bos = rng.below(3) == 0;
   switch (rng.below(7)) {
-    case 0: s.where = Where::prompt; break;
-    case 1: s.where = Where::generated; break;
-    case 2: s.where = Where::onset, s.count = 1 + static_cast<std::int64_t>(rng.below(3)); break;
-    case 3: s.where = Where::last; break;
-    case 4: s.where = Where::span, s.begin = static_cast<std::int64_t>(rng.below(4)), s.end = s.begin + 2; break;
-    default: break;
+    case 0:
+      s.where = Where::prompt;
+      break;
+    case 1:
+      s.where = Where::generated;
+      break;
+    case 2:
+      s.where = Where::onset, s.count = 1 + static_cast<std::int64_t>(rng.below(3));
+      break;
+    case 3:
+      s.where = Where::last;
+      break;
+    case 4:
+      s.where = Where::span, s.begin = static_cast<std::int64_t>(rng.below(4)), s.end = s.begin + 2;
+      break;
+    default:
+      break;
   }
   return s;
 }
 
-/// One edit of any kind. Thresholds are read from values that move by rounding, so kinds that switch on one (clamp, cap,
-/// project_to, gates) are continuous there, and SAEs see a token only on arrival, or are plain ReLU.
+/// One edit of any kind. Thresholds are read from values that move by rounding, so kinds that switch on one (clamp,
+/// cap, project_to, gates) are continuous there, and SAEs see a token only on arrival, or are plain ReLU.
 void random_edit(Rng& rng, Steering& s, const Case& c, bool first) {
   EditOptions o{.scope = random_scope(rng)};
   const auto vec = [&] { return random_tensor(rng, {c.width}); };
   const Sae& sae = first ? c.saes[rng.below(c.saes.size())] : c.saes[0];
   const auto feature = static_cast<std::int64_t>(rng.below(sae.d_sae()));
   const auto feature_unit = [&] {
-    if (rng.below(3) == 0) o.unit = Unit::residual_norm;
-    else if (rng.below(3) == 0) o.unit = Unit::max_activation, o.max_activation = 1.5;
+    if (rng.below(3) == 0)
+      o.unit = Unit::residual_norm;
+    else if (rng.below(3) == 0)
+      o.unit = Unit::max_activation, o.max_activation = 1.5;
   };
   const bool share = rng.below(2) == 0;
   switch (rng.below(16)) {
@@ -55,29 +68,58 @@ void random_edit(Rng& rng, Steering& s, const Case& c, bool first) {
       if (share) o.unit = Unit::residual_norm;
       s.add(vec(), kPoint, 0.5 * rng.normal(), o);
       break;
-    case 1: feature_unit(); s.nudge(sae, feature, rng.normal(), o); break;
-    case 2: feature_unit(); s.pin(sae, feature, rng.uniform(), o); break;
-    case 3: s.mul(sae, feature, 3 * rng.uniform(), o); break;
-    case 4: feature_unit(); s.clamp(sae, feature, 0.2, 0.7, o); break;
-    case 5: feature_unit(); s.cap(sae, feature, 0.3, o); break;
-    case 6: s.ablate(sae, feature, o); break;
-    case 7: s.project_out(vec(), kPoint, o); break;
-    case 8: s.scale_along(vec(), kPoint, 2 * rng.normal(), o); break;
+    case 1:
+      feature_unit();
+      s.nudge(sae, feature, rng.normal(), o);
+      break;
+    case 2:
+      feature_unit();
+      s.pin(sae, feature, rng.uniform(), o);
+      break;
+    case 3:
+      s.mul(sae, feature, 3 * rng.uniform(), o);
+      break;
+    case 4:
+      feature_unit();
+      s.clamp(sae, feature, 0.2, 0.7, o);
+      break;
+    case 5:
+      feature_unit();
+      s.cap(sae, feature, 0.3, o);
+      break;
+    case 6:
+      s.ablate(sae, feature, o);
+      break;
+    case 7:
+      s.project_out(vec(), kPoint, o);
+      break;
+    case 8:
+      s.scale_along(vec(), kPoint, 2 * rng.normal(), o);
+      break;
     case 9:
       if (share) o.unit = Unit::residual_norm;
       s.project_to(vec(), kPoint, 0.3 * rng.normal(), static_cast<Side>(rng.below(3)), o);
       break;
-    case 10: s.rotate(vec(), vec(), kPoint, 2 * rng.normal(), o); break;
-    case 11: s.gated_add(vec(), rng.normal(), vec(), 0.3, kPoint, o); break;
-    case 12: s.splice(c.saes[0], share, o); break;
+    case 10:
+      s.rotate(vec(), vec(), kPoint, 2 * rng.normal(), o);
+      break;
+    case 11:
+      s.gated_add(vec(), rng.normal(), vec(), 0.3, kPoint, o);
+      break;
+    case 12:
+      s.splice(c.saes[0], share, o);
+      break;
     case 13:
       if (share) o.unit = Unit::residual_norm;
       s.cap_norm(kPoint, share ? 0.8 : 2, o);
       break;
-    case 14: s.keep_norm(kPoint, o); break;
+    case 14:
+      s.keep_norm(kPoint, o);
+      break;
     default:
-      s.custom("halve and count", kPoint,
-               [](const CustomContext& at) { return at.h * 0.5 + at.position.to(at::kFloat).unsqueeze(1) * 0.01; }, o);
+      s.custom(
+          "halve and count", kPoint,
+          [](const CustomContext& at) { return at.h * 0.5 + at.position.to(at::kFloat).unsqueeze(1) * 0.01; }, o);
   }
   if (rng.below(3) == 0) {
     Edit e = s.edits().back();
@@ -96,7 +138,8 @@ Case random_case(std::uint64_t seed) {
   const auto norm = static_cast<SaeNormalization>(rng.below(3));
   c.saes.push_back(test::random_sae(rng, c.width, 24, SaeActivation::relu, norm, rng.below(2) == 0));
   for (auto kind : {SaeActivation::jumprelu, SaeActivation::batchtopk, SaeActivation::gated, SaeActivation::topk})
-    c.saes.push_back(test::random_sae(rng, c.width, 24, kind, static_cast<SaeNormalization>(rng.below(3)), rng.below(2) == 0));
+    c.saes.push_back(
+        test::random_sae(rng, c.width, 24, kind, static_cast<SaeNormalization>(rng.below(3)), rng.below(2) == 0));
   const auto rows = 1 + static_cast<std::int64_t>(rng.below(4));
   for (std::int64_t r = 0; r < rows; ++r) {
     Steering s;
@@ -105,8 +148,11 @@ Case random_case(std::uint64_t seed) {
     c.rows.push_back(s);
     const bool decode = rng.below(2) == 0;
     const auto prompt = 1 + static_cast<std::int64_t>(rng.below(5));
-    if (decode) c.step.add(static_cast<SequenceId>(r), prompt + static_cast<std::int64_t>(rng.below(4)), 1, prompt, Phase::generated);
-    else c.step.add(static_cast<SequenceId>(r), 0, prompt, prompt, Phase::prompt);
+    if (decode)
+      c.step.add(static_cast<SequenceId>(r), prompt + static_cast<std::int64_t>(rng.below(4)), 1, prompt,
+                 Phase::generated);
+    else
+      c.step.add(static_cast<SequenceId>(r), 0, prompt, prompt, Phase::prompt);
   }
   c.h = random_tensor(rng, {c.step.size(), c.width});
   return c;
@@ -128,8 +174,9 @@ std::string words(const Case& c, const at::Tensor& got, const at::Tensor& wanted
   for (const TokenRun& run : c.step.runs)
     for (std::int64_t t = run.begin; t < run.end; ++t)
       if (const double error = worst(got.slice(0, t, t + 1), wanted.slice(0, t, t + 1)); error > kTolerance)
-        text += fmt::format("error {} at position {} ({}) of row {} of width {}:\n{}", error, run.position + t - run.begin,
-                            to_string(run.phase), run.sequence, c.width, c.rows[run.sequence].describe());
+        text +=
+            fmt::format("error {} at position {} ({}) of row {} of width {}:\n{}", error, run.position + t - run.begin,
+                        to_string(run.phase), run.sequence, c.width, c.rows[run.sequence].describe());
   return text;
 }
 
@@ -187,9 +234,11 @@ RC_GTEST_PROP(PlanProperties, UntouchedTokensKeepEveryBit, ()) {
   for (const TokenRun& run : c.step.runs)
     for (std::int64_t t = run.begin; t < run.end; ++t) {
       bool selected = false;
-      for (const Edit& e : c.rows[run.sequence].edits()) selected |= test::in_scope(e.scope, run, run.position + t - run.begin);
+      for (const Edit& e : c.rows[run.sequence].edits())
+        selected |= test::in_scope(e.scope, run, run.position + t - run.begin);
       if (!selected)
-        RC_ASSERT(std::memcmp(got[t].const_data_ptr<float>(), c.h[t].const_data_ptr<float>(), c.width * sizeof(float)) == 0);
+        RC_ASSERT(
+            std::memcmp(got[t].const_data_ptr<float>(), c.h[t].const_data_ptr<float>(), c.width * sizeof(float)) == 0);
     }
 }
 

@@ -80,13 +80,20 @@ inline bool in_scope(const Scope& s, const TokenRun& run, std::int64_t p) {
   if (p == 0 && !s.include_bos) return false;
   const bool generated = run.phase == Phase::generated;
   switch (s.where) {
-    case Where::all: return true;
-    case Where::prompt: return !generated;
-    case Where::generated: return generated;
-    case Where::onset: return generated && p < run.prompt_length + s.count;
-    case Where::last: return !generated && p + 1 == run.prompt_length;
-    case Where::span: return s.begin <= p && p < s.end;
-    default: throw std::logic_error("tags are tested on text");
+    case Where::all:
+      return true;
+    case Where::prompt:
+      return !generated;
+    case Where::generated:
+      return generated;
+    case Where::onset:
+      return generated && p < run.prompt_length + s.count;
+    case Where::last:
+      return !generated && p + 1 == run.prompt_length;
+    case Where::span:
+      return s.begin <= p && p < s.end;
+    default:
+      throw std::logic_error("tags are tested on text");
   }
 }
 
@@ -115,19 +122,32 @@ inline at::Tensor reference_token(const Steering& steering, const HookPoint& poi
         if (!in_scope(edits[i].scope, run, position)) continue;
         at::Tensor probe = at::zeros_like(f);
         probe[0][op->index] = 1;
-        const double reach = at::norm((sae.decode(probe, x) - sae.decode(at::zeros_like(f), x)).to(at::kDouble)).item<double>();
+        const double reach =
+            at::norm((sae.decode(probe, x) - sae.decode(at::zeros_like(f), x)).to(at::kDouble)).item<double>();
         double unit = 1;
         if (edits[i].unit == Unit::max_activation) unit = op->max_activation;
         if (edits[i].unit == Unit::residual_norm) unit = norm0 / reach;
         const double old = g[0][op->index].item<double>();
         double now = old;
         switch (op->action) {
-          case FeatureAction::nudge: now = old + op->value * unit; break;
-          case FeatureAction::pin: now = op->value * unit; break;
-          case FeatureAction::mul: now = old * op->value; break;
-          case FeatureAction::clamp: now = std::min(std::max(old, op->low * unit), op->high * unit); break;
-          case FeatureAction::cap: now = std::min(old, op->high * unit); break;
-          case FeatureAction::ablate: now = 0; break;
+          case FeatureAction::nudge:
+            now = old + op->value * unit;
+            break;
+          case FeatureAction::pin:
+            now = op->value * unit;
+            break;
+          case FeatureAction::mul:
+            now = old * op->value;
+            break;
+          case FeatureAction::clamp:
+            now = std::min(std::max(old, op->low * unit), op->high * unit);
+            break;
+          case FeatureAction::cap:
+            now = std::min(old, op->high * unit);
+            break;
+          case FeatureAction::ablate:
+            now = 0;
+            break;
         }
         g[0][op->index] = old + edits[i].strength * (now - old);
       }
@@ -167,8 +187,10 @@ inline at::Tensor reference_token(const Steering& steering, const HookPoint& poi
     } else if (std::holds_alternative<op::KeepNorm>(e.op)) {
       h = h + s * (h * (norm0 / at::norm(h).item<double>()) - h);
     } else if (const auto* c = std::get_if<op::Custom>(&e.op)) {
-      const at::Tensor out = (*c->function)({.point = point, .h = h.to(at::kFloat).unsqueeze(0),
-                                             .position = at::full({1}, position, at::kLong), .sequence = run.sequence});
+      const at::Tensor out = (*c->function)({.point = point,
+                                             .h = h.to(at::kFloat).unsqueeze(0),
+                                             .position = at::full({1}, position, at::kLong),
+                                             .sequence = run.sequence});
       h = h + s * (out[0].to(at::kDouble) - h);
     }
   }

@@ -70,12 +70,24 @@ Tokenizer letter_tokenizer(const test::TempDir& folder) {
   std::int64_t id = 0;
   for (char c = '!'; c <= '~'; ++c) vocab[std::string(1, c)] = id++;
   vocab["\u0120"] = id++;  // a space, as GPT-2 spells it
-  const json byte_level{{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}};
-  const json file{{"version", "1.0"}, {"added_tokens", json::array()}, {"normalizer", nullptr},
-                  {"pre_tokenizer", byte_level}, {"post_processor", nullptr}, {"decoder", byte_level},
-                  {"model", {{"type", "BPE"}, {"dropout", nullptr}, {"unk_token", nullptr},
-                             {"continuing_subword_prefix", nullptr}, {"end_of_word_suffix", nullptr},
-                             {"fuse_unk", false}, {"byte_fallback", false}, {"vocab", vocab}, {"merges", json::array()}}}};
+  const json byte_level{
+      {"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}};
+  const json file{{"version", "1.0"},
+                  {"added_tokens", json::array()},
+                  {"normalizer", nullptr},
+                  {"pre_tokenizer", byte_level},
+                  {"post_processor", nullptr},
+                  {"decoder", byte_level},
+                  {"model",
+                   {{"type", "BPE"},
+                    {"dropout", nullptr},
+                    {"unk_token", nullptr},
+                    {"continuing_subword_prefix", nullptr},
+                    {"end_of_word_suffix", nullptr},
+                    {"fuse_unk", false},
+                    {"byte_fallback", false},
+                    {"vocab", vocab},
+                    {"merges", json::array()}}}};
   std::ofstream(folder / "tokenizer.json") << file.dump();
   return Tokenizer::load(folder / "tokenizer.json");
 }
@@ -107,7 +119,8 @@ TEST(Scopes, FollowTagsThroughPromptAndGeneratedText) {
       std::copy_n(ids.begin() + static_cast<std::ptrdiff_t>(at), chunk, step.ids.begin());
       const at::Tensor got = test::apply(plan, kPoint, step, at::zeros({static_cast<std::int64_t>(chunk), kWidth}));
       for (std::size_t i = 0; i < chunk; ++i)
-        EXPECT_EQ(got[static_cast<std::int64_t>(i)][0].item<float>() != 0, wanted[at + i] == (where == Where::inside_tag))
+        EXPECT_EQ(got[static_cast<std::int64_t>(i)][0].item<float>() != 0,
+                  wanted[at + i] == (where == Where::inside_tag))
             << to_string(where) << " at " << at + i;
       at += chunk;
     }
@@ -142,7 +155,8 @@ TEST(Conditions, HoldInTheirBandWithHysteresisAndStickiness) {
   EXPECT_EQ(acts(Condition::probe_above(w, -1, {.point = kPoint}), values), ".*...*.");
   EXPECT_EQ(acts(Condition::probe_above(w, -1, {.point = kPoint, .release = 0.5}), values), ".**..*.");
   EXPECT_EQ(acts(Condition::probe_above(w, -1, {.point = kPoint, .sticky = true}), values), ".******");
-  const Condition high = Condition::probe_above(w, -1, {.point = kPoint}), low = Condition::probe_above(-w, 0.5, {.point = kPoint});
+  const Condition high = Condition::probe_above(w, -1, {.point = kPoint}),
+                  low = Condition::probe_above(-w, 0.5, {.point = kPoint});
   EXPECT_EQ(acts(Condition::any_of({high, low}), values), "**.*.**");
   EXPECT_EQ(acts(Condition::all_of({high, low}), values), ".......");
 }
@@ -193,10 +207,10 @@ TEST(Conditions, EntropyOfTheDistributionATokenWasDrawnFrom) {
     step.add(0, position, 1, 3, Phase::generated);
     return test::apply(plan, kPoint, step, at::zeros({1, kWidth}))[0][0].item<float>();
   };
-  EXPECT_EQ(decode(3, at::zeros({4})), 1);             // ln 4 = 1.39
-  EXPECT_EQ(decode(4, at::tensor({0.f, -50.f})), 0);   // 0
+  EXPECT_EQ(decode(3, at::zeros({4})), 1);            // ln 4 = 1.39
+  EXPECT_EQ(decode(4, at::tensor({0.f, -50.f})), 0);  // 0
   EXPECT_FALSE(plan.abort_reason(0).has_value());
-  EXPECT_EQ(decode(5, at::zeros({64})), 0);            // ln 64 = 4.16
+  EXPECT_EQ(decode(5, at::zeros({64})), 0);  // ln 64 = 4.16
   EXPECT_EQ(plan.abort_reason(0), "too unsure");
 }
 
@@ -205,7 +219,8 @@ TEST(Conditions, HandlersAreCalledOnEachRise) {
   w[0] = 1;
   std::vector<std::int64_t> positions;
   Steering s;
-  s.on(Condition::probe_above(w, -1, {.point = kPoint}), [&](const SteeringEvent& e) { positions.push_back(e.position); });
+  s.on(Condition::probe_above(w, -1, {.point = kPoint}),
+       [&](const SteeringEvent& e) { positions.push_back(e.position); });
   auto plan = plan_of(s);
   FakeStep step;
   step.add(0, 0, 5, 5, Phase::prompt);
@@ -282,9 +297,12 @@ TEST(BadInput, IsRefusedWhenTheEditIsMade) {
   EXPECT_STEER_ERROR(s.cap_norm(kPoint, 0), ErrorCode::argument, "above 0");
   EXPECT_STEER_ERROR(s.nudge(sae, 1, 1, {.unit = Unit::max_activation}), ErrorCode::argument, "maximum activation");
   EXPECT_STEER_ERROR(s.mul(sae, 1, 1, {.unit = Unit::residual_norm}), ErrorCode::argument, "unit");
-  EXPECT_STEER_ERROR(s.add(ones(), kPoint, 1, {.scope = {.where = Where::onset}}), ErrorCode::argument, "match nothing");
-  EXPECT_STEER_ERROR(s.add(ones(), kPoint, 1, {.scope = {.where = Where::span, .begin = 3, .end = 3}}), ErrorCode::argument, "match nothing");
-  EXPECT_STEER_ERROR(s.add(ones(), kPoint, 1, {.scope = {.where = Where::span, .begin = 0, .end = 1}}), ErrorCode::argument, "match nothing");
+  EXPECT_STEER_ERROR(s.add(ones(), kPoint, 1, {.scope = {.where = Where::onset}}), ErrorCode::argument,
+                     "match nothing");
+  EXPECT_STEER_ERROR(s.add(ones(), kPoint, 1, {.scope = {.where = Where::span, .begin = 3, .end = 3}}),
+                     ErrorCode::argument, "match nothing");
+  EXPECT_STEER_ERROR(s.add(ones(), kPoint, 1, {.scope = {.where = Where::span, .begin = 0, .end = 1}}),
+                     ErrorCode::argument, "match nothing");
   EXPECT_STEER_ERROR(s.add(ones(), kPoint, 1, {.scope = {.where = Where::inside_tag}}), ErrorCode::argument, "tag");
   EXPECT_STEER_ERROR(Condition::feature_above(sae, 99, 1), ErrorCode::argument, "[0, 12)");
   EXPECT_STEER_ERROR(Condition::entropy_between(2, 1), ErrorCode::argument, "low <= high");
@@ -301,9 +319,11 @@ TEST(BadInput, IsRefusedWhenThePlanIsCompiled) {
   EXPECT_STEER_ERROR(compile(Steering().add(ones(), "blocks.3.hook_resid_post", 1)), ErrorCode::argument, "[0, 3)");
   EXPECT_STEER_ERROR(compile(Steering().add(ones(8), kPoint, 1)), ErrorCode::shape, "width 16");
   EXPECT_STEER_ERROR(compile(Steering().nudge(sae_of(SaeActivation::relu, 8), 1, 1)), ErrorCode::shape, "edit 0");
-  EXPECT_STEER_ERROR(compile(Steering().add(ones(), "blocks.1.attn.hook_pattern", 1)), ErrorCode::unsupported, "hook_pattern");
-  EXPECT_STEER_ERROR(compile(Steering().add(ones(), kPoint, 1, {.scope = {.where = Where::span, .begin = 600, .end = 700}})),
-                     ErrorCode::argument, "context");
+  EXPECT_STEER_ERROR(compile(Steering().add(ones(), "blocks.1.attn.hook_pattern", 1)), ErrorCode::unsupported,
+                     "hook_pattern");
+  EXPECT_STEER_ERROR(
+      compile(Steering().add(ones(), kPoint, 1, {.scope = {.where = Where::span, .begin = 600, .end = 700}})),
+      ErrorCode::argument, "context");
   const auto late = Condition::probe_above(ones(), 0, {.point = HookPoint{Site::resid_post, 2}});
   EXPECT_STEER_ERROR(compile(Steering().add(ones(), kPoint, 1, {.when = late})), ErrorCode::argument, "behind");
   SaeConfig config = sae_of().config();
@@ -316,7 +336,8 @@ TEST(BadInput, IsRefusedWhenThePlanIsCompiled) {
   weights.b_dec = base.b_dec();
   const Sae other = Sae::from_weights(config, weights);
   EXPECT_EQ(compile(Steering().nudge(other, 1, 1)).warnings().size(), 1u);
-  EXPECT_STEER_ERROR(compile(Steering().nudge(other, 1, 1), {.model_mismatch = ModelMismatch::error}), ErrorCode::config, "other-7b");
+  EXPECT_STEER_ERROR(compile(Steering().nudge(other, 1, 1), {.model_mismatch = ModelMismatch::error}),
+                     ErrorCode::config, "other-7b");
   EXPECT_TRUE(compile(Steering().nudge(other, 1, 1), {.model_mismatch = ModelMismatch::ignore}).warnings().empty());
 }
 
@@ -330,7 +351,9 @@ Steering of_every_kind(const Sae& sae) {
       .pin(sae, 2, 0.1, {.unit = Unit::max_activation, .max_activation = 3})
       .mul(sae, 3, 1.5, {.when = Condition::feature_above(sae, 5, 0.3, {.release = 0.1, .sticky = true})})
       .clamp(sae, 4, -1, 2)
-      .cap(sae, 5, 0.7, {.when = Condition::all_of({Condition::entropy_between(0.1, 2), Condition::probe_above(v, 0.5, {.point = kPoint})})})
+      .cap(sae, 5, 0.7,
+           {.when = Condition::all_of(
+                {Condition::entropy_between(0.1, 2), Condition::probe_above(v, 0.5, {.point = kPoint})})})
       .ablate(sae, 6)
       .project_out(v, kPoint)
       .scale_along(v, kPoint, -0.5, {.scope = {.where = Where::span, .begin = 2, .end = 9, .include_bos = true}})
@@ -383,7 +406,8 @@ TEST(SteeringValue, ComposesScalesAndDiffs) {
   const Sae sae = sae_of();
   const Steering a = Steering().nudge(sae, 1, 0.5).pin(sae, 2, 1), b = Steering().nudge(sae, 1, 0.5).pin(sae, 2, 2);
   EXPECT_TRUE(a.diff(a).empty());
-  EXPECT_EQ(a.diff(b), (std::vector<std::string>{"- pin 2 to 1 at blocks.1.hook_resid_post", "+ pin 2 to 2 at blocks.1.hook_resid_post"}));
+  EXPECT_EQ(a.diff(b), (std::vector<std::string>{"- pin 2 to 1 at blocks.1.hook_resid_post",
+                                                 "+ pin 2 to 2 at blocks.1.hook_resid_post"}));
   EXPECT_EQ((a + b).edits().size(), 4u);
   EXPECT_EQ(a.scaled(0.5).edits()[0].strength, 0.5);
   EXPECT_EQ(a.first_layer(), 1);
@@ -399,12 +423,15 @@ TEST(SteeringInterop, HostedVariants) {
     "scopes":[{"condition":{"conditionals":[{"left_hand":{"features":[{"uuid":"u","label":"","max_activation_strength":1.0,"index_in_sae":5}]},
       "right_hand":0.3,"operator":">"}],"operator":"AND"},
       "nested_variant":{"base_model":"m","edits":[{"feature_id":"","feature_label":"","max_activation_strength":1.0,"index_in_sae":6,"mode":"mul","value":2.0}],"scopes":[]}}]})");
-  const Steering wanted = Steering().nudge(sae, 3, 0.5, {.max_activation = 4}).pin(sae, 4, -0.25, {.max_activation = 2})
+  const Steering wanted = Steering()
+                              .nudge(sae, 3, 0.5, {.max_activation = 4})
+                              .pin(sae, 4, -0.25, {.max_activation = 2})
                               .mul(sae, 6, 2, {.when = Condition::feature_above(sae, 5, 0.3), .max_activation = 1});
   const Steering got = from_hosted_variant(variant, sae);
   EXPECT_EQ(got, wanted) << got.describe();
   EXPECT_EQ(from_hosted_variant(to_hosted_variant(got, "m"), sae), got);
-  const json controller = json::parse(R"({"name":"c","interventions":[{"mode":"nudge","value":0.5,"features":{"features":[{"uuid":"u",
+  const json controller =
+      json::parse(R"({"name":"c","interventions":[{"mode":"nudge","value":0.5,"features":{"features":[{"uuid":"u",
       "label":"l","max_activation_strength":1.0,"index_in_sae":3}]}}],"scopes":[],"nonzero_strength_threshold":null,
       "min_nudge_entropy":0.5,"max_nudge_entropy":null})");
   const Steering nudge = from_hosted_variant(controller, sae);
@@ -416,23 +443,28 @@ TEST(SteeringInterop, HostedVariants) {
   bad = variant;
   bad["edits"][0]["mode"] = "boost";
   EXPECT_STEER_ERROR(from_hosted_variant(bad, sae), ErrorCode::format, "boost");
-  EXPECT_STEER_ERROR(to_hosted_variant(Steering().nudge(sae, 1, 1).ablate(sae, 2), "m"), ErrorCode::unsupported, "edit 1 (ablate 2");
+  EXPECT_STEER_ERROR(to_hosted_variant(Steering().nudge(sae, 1, 1).ablate(sae, 2), "m"), ErrorCode::unsupported,
+                     "edit 1 (ablate 2");
 }
 
 TEST(SteeringInterop, VllmJson) {
-  const json source = json::parse(R"({"vectors":{"post_mlp":{"1":[1,2,3]}},"decode_vectors":{"post_mlp":{"2":{"vector":[0,0,1],"scale":-2}}}})");
+  const json source = json::parse(
+      R"({"vectors":{"post_mlp":{"1":[1,2,3]}},"decode_vectors":{"post_mlp":{"2":{"vector":[0,0,1],"scale":-2}}}})");
   const Steering s = from_vllm_json(source);
   ASSERT_EQ(s.edits().size(), 2u);
   EXPECT_EQ(s.edits()[0].point, (HookPoint{Site::resid_post, 1}));
   EXPECT_TRUE(s.edits()[0].scope.include_bos);
   EXPECT_EQ(s.edits()[1].scope.where, Where::generated);
   EXPECT_EQ(s.edits()[1].strength, -2);
-  EXPECT_EQ(to_vllm_json(s), json::parse(R"({"vectors":{"post_mlp":{"1":[1.0,2.0,3.0]}},"decode_vectors":{"post_mlp":{"2":[0.0,0.0,-2.0]}}})"));
+  EXPECT_EQ(to_vllm_json(s),
+            json::parse(
+                R"({"vectors":{"post_mlp":{"1":[1.0,2.0,3.0]}},"decode_vectors":{"post_mlp":{"2":[0.0,0.0,-2.0]}}})"));
   EXPECT_STEER_ERROR(from_vllm_json(json::parse(R"({"vectors":{"pre_attn":{}}})")), ErrorCode::unsupported, "pre_attn");
   EXPECT_STEER_ERROR(from_vllm_json(json::parse(R"({"vektors":{}})")), ErrorCode::format, "vektors");
   EXPECT_STEER_ERROR(to_vllm_json(Steering().add(ones(), kPoint, 1)), ErrorCode::unsupported, "BOS");
-  EXPECT_STEER_ERROR(to_vllm_json(Steering().rotate(ones(), at::arange(16, at::kFloat), kPoint, 1, {.scope = {.include_bos = true}})),
-                     ErrorCode::unsupported, "rotate");
+  EXPECT_STEER_ERROR(
+      to_vllm_json(Steering().rotate(ones(), at::arange(16, at::kFloat), kPoint, 1, {.scope = {.include_bos = true}})),
+      ErrorCode::unsupported, "rotate");
 }
 
 TEST(SteeringInterop, ControlVectorsOfLlamaCpp) {
@@ -447,9 +479,11 @@ TEST(SteeringInterop, ControlVectorsOfLlamaCpp) {
   const std::int64_t feature = 3;
   const at::Tensor wanted = 2 * ones() + 0.5 * sae.decoder_rows(std::span(&feature, 1))[0];
   EXPECT_LT((std::get<op::Add>(back.edits()[0].op).vector - wanted).abs().max().item<double>(), 1e-6);
-  EXPECT_STEER_ERROR(to_control_vector(Steering().add(ones(), "blocks.0.hook_resid_post", 1, {.scope = {.include_bos = true}})),
-                     ErrorCode::unsupported, "layer 0");
-  EXPECT_STEER_ERROR(to_control_vector(Steering().pin(sae, 1, 1, {.scope = {.include_bos = true}})), ErrorCode::unsupported, "pin 1");
+  EXPECT_STEER_ERROR(
+      to_control_vector(Steering().add(ones(), "blocks.0.hook_resid_post", 1, {.scope = {.include_bos = true}})),
+      ErrorCode::unsupported, "layer 0");
+  EXPECT_STEER_ERROR(to_control_vector(Steering().pin(sae, 1, 1, {.scope = {.include_bos = true}})),
+                     ErrorCode::unsupported, "pin 1");
 }
 
 TEST(Vectors, FindAPlantedDirection) {
@@ -498,7 +532,8 @@ TEST(Vectors, FilesRoundTrip) {
     ASSERT_EQ(back.size(), 2u);
     for (const auto& [point, vector] : set) EXPECT_TRUE(at::equal(back.at(point), vector));
   }
-  EXPECT_STEER_ERROR(save_vectors(folder / "w.gguf", {{{Site::mlp_out, 1}, at::ones({4})}}), ErrorCode::argument, "mlp_out");
+  EXPECT_STEER_ERROR(save_vectors(folder / "w.gguf", {{{Site::mlp_out, 1}, at::ones({4})}}), ErrorCode::argument,
+                     "mlp_out");
 }
 
 }  // namespace

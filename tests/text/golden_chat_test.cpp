@@ -22,7 +22,8 @@ bool spells_special(const Tokenizer& tokenizer, const std::vector<Message>& mess
   return false;
 }
 
-void run_file(const std::filesystem::path& cases, const std::string& name, const Tokenizer& tokenizer, test::CaseCounter& counter) {
+void run_file(const std::filesystem::path& cases, const std::string& name, const Tokenizer& tokenizer,
+              test::CaseCounter& counter) {
   ASSERT_TRUE(tokenizer.chat_template().has_value()) << name;
   const ChatTemplate chat(ChatTemplate::recognise(*tokenizer.chat_template()), tokenizer);
   std::ifstream file(cases);
@@ -45,8 +46,10 @@ void run_file(const std::filesystem::path& cases, const std::string& name, const
       options.parse_special_in_content = false;
       const RenderedChat safe = chat.render(messages, options);
       EXPECT_EQ(safe.text, parsed.text);
-      if (spells_special(tokenizer, messages)) EXPECT_NE(safe.ids, parsed.ids);
-      else EXPECT_EQ(safe.ids, parsed.ids);
+      if (spells_special(tokenizer, messages))
+        EXPECT_NE(safe.ids, parsed.ids);
+      else
+        EXPECT_EQ(safe.ids, parsed.ids);
     }
     counter.count(testing::UnitTest::GetInstance()->current_test_info()->result()->total_part_count() == parts_before);
   }

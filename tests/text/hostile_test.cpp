@@ -62,7 +62,15 @@ TEST_F(HostileTokenizers, FlippedBits) {
 
 TEST_F(HostileTokenizers, WrongTypes) {
   const json good = json::parse(test::read_file(data / "byte_level.json"));
-  const json wrong[] = {nullptr, true, -1, 1e300, "text", json::array(), json::object(), json::array({json::array()}), std::uint64_t(1) << 63};
+  const json wrong[] = {nullptr,
+                        true,
+                        -1,
+                        1e300,
+                        "text",
+                        json::array(),
+                        json::object(),
+                        json::array({json::array()}),
+                        std::uint64_t(1) << 63};
   // Every place in the document, tables apart, gets every wrong value.
   json outline = good;
   outline["model"]["vocab"] = "table";
@@ -94,7 +102,8 @@ TEST_F(HostileTokenizers, NamesWhatItDoesNotSupport) {
     return document;
   };
   EXPECT_STEER_ERROR(load(with("normalizer", {{"type", "BertNormalizer"}})), ErrorCode::unsupported, "BertNormalizer");
-  EXPECT_STEER_ERROR(load(with("pre_tokenizer", {{"type", "UnicodeScripts"}})), ErrorCode::unsupported, "UnicodeScripts");
+  EXPECT_STEER_ERROR(load(with("pre_tokenizer", {{"type", "UnicodeScripts"}})), ErrorCode::unsupported,
+                     "UnicodeScripts");
   EXPECT_STEER_ERROR(load(with("post_processor", {{"type", "Strange"}})), ErrorCode::unsupported, "Strange");
   EXPECT_STEER_ERROR(load(with("decoder", {{"type", "CTC"}})), ErrorCode::unsupported, "CTC");
   json unigram = good;

@@ -35,11 +35,21 @@ std::string random_text(Rng& rng, bool valid) {
   const std::uint64_t length = rng.below(24);
   for (std::uint64_t i = 0; i < length; ++i) {
     switch (rng.below(valid ? 4 : 5)) {
-      case 0: out += static_cast<char>(32 + rng.below(95)); break;
-      case 1: out += std::string_view(" \n\t\r ").substr(rng.below(5), 1); break;
-      case 2: detail::utf8_append(out, static_cast<char32_t>(0x80 + rng.below(0xD000))); break;
-      case 3: detail::utf8_append(out, static_cast<char32_t>(0x10000 + rng.below(0x100000))); break;
-      default: out += static_cast<char>(rng.below(256)); break;
+      case 0:
+        out += static_cast<char>(32 + rng.below(95));
+        break;
+      case 1:
+        out += std::string_view(" \n\t\r ").substr(rng.below(5), 1);
+        break;
+      case 2:
+        detail::utf8_append(out, static_cast<char32_t>(0x80 + rng.below(0xD000)));
+        break;
+      case 3:
+        detail::utf8_append(out, static_cast<char32_t>(0x10000 + rng.below(0x100000)));
+        break;
+      default:
+        out += static_cast<char>(rng.below(256));
+        break;
     }
   }
   return out;
@@ -87,7 +97,8 @@ TEST(Tokenizer, ParsesSpecialTokensOnlyOnRequest) {
     const auto tokenizer = Tokenizer::load(data / file);
     const std::string special = file == std::string("bpe.model") ? "</s>" : "<|im_end|>";
     const std::int64_t id = *tokenizer.id_of(special);
-    const Ids parsed = tokenizer.encode("a" + special + "b"), plain = tokenizer.encode("a" + special + "b", {.parse_special = false});
+    const Ids parsed = tokenizer.encode("a" + special + "b"),
+              plain = tokenizer.encode("a" + special + "b", {.parse_special = false});
     EXPECT_EQ(std::count(parsed.begin(), parsed.end(), id), 1) << file;
     EXPECT_EQ(std::count(plain.begin(), plain.end(), id), 0) << file;
   }
@@ -152,7 +163,8 @@ TEST(StreamDecoder, GivesTheSameTextInWholeCharacters) {
     const auto tokenizer = Tokenizer::load(data / file);
     for (int i = 0; i < 500; ++i) {
       Ids ids(rng.below(20));
-      for (auto& id : ids) id = static_cast<std::int64_t>(rng.below(static_cast<std::uint64_t>(tokenizer.vocab_size())));
+      for (auto& id : ids)
+        id = static_cast<std::int64_t>(rng.below(static_cast<std::uint64_t>(tokenizer.vocab_size())));
       StreamDecoder stream(tokenizer);
       std::string text;
       for (const auto id : ids) {
@@ -202,7 +214,8 @@ TEST(Tokenizer, MayBeSharedByThreads) {
 // The same merges through GGUF's keys give the same ids.
 TEST(GgufTokenizer, ReadsByteLevelVocabularies) {
   const json source = json::parse(test::read_file(data / "byte_level.json"));
-  json metadata = {{"tokenizer.ggml.model", "gpt2"}, {"tokenizer.ggml.pre", "llama-bpe"}, {"tokenizer.ggml.bos_token_id", 0u}};
+  json metadata = {
+      {"tokenizer.ggml.model", "gpt2"}, {"tokenizer.ggml.pre", "llama-bpe"}, {"tokenizer.ggml.bos_token_id", 0u}};
   const auto tokenizer = Tokenizer::load(data / "byte_level.json");
   for (std::int64_t id = 0; id < tokenizer.vocab_size(); ++id) {
     metadata["tokenizer.ggml.tokens"].push_back(tokenizer.token(id));
@@ -239,7 +252,8 @@ TEST(ChatTemplate, ContentCannotSpellSpecialTokens) {
 
 TEST(ChatTemplate, SpansHoldTheContent) {
   const auto tokenizer = Tokenizer::load(data / "byte_level.json");
-  const auto chat = ChatTemplate(ChatFormat::chatml, tokenizer).render({{Role::system, "Be brief."}, {Role::user, "Hi there"}, {Role::user, ""}});
+  const auto chat = ChatTemplate(ChatFormat::chatml, tokenizer)
+                        .render({{Role::system, "Be brief."}, {Role::user, "Hi there"}, {Role::user, ""}});
   const auto text_of = [&](RenderedChat::Span span) {
     return tokenizer.decode(Ids(chat.ids.begin() + span.begin, chat.ids.begin() + span.end));
   };
@@ -254,7 +268,8 @@ TEST(ChatTemplate, SpansHoldTheContent) {
 TEST(ChatTemplate, RecognisesTemplates) {
   const auto is = [](const char* source) { return to_string(ChatTemplate::recognise(source)); };
   EXPECT_EQ(is("{{'<|im_start|>' + message['role'] + '\\n'}}"), "chatml");
-  EXPECT_EQ(is("'<|im_start|>system\\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>'"), "qwen2_5");
+  EXPECT_EQ(is("'<|im_start|>system\\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>'"),
+            "qwen2_5");
   EXPECT_EQ(is("'<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n'"), "qwen2");
   EXPECT_EQ(is("<|start_header_id|> <|eot_id|> Cutting Knowledge Date: December 2023"), "llama3_1");
   EXPECT_EQ(is("bos_token + '[INST] ' '<<SYS>>\\n'"), "llama2");
@@ -267,7 +282,8 @@ TEST(ChatTemplate, RecognisesTemplates) {
 TEST(ChatTemplate, RendersTheFormatsWithoutGoldenFiles) {
   // Expected texts: the models' own templates, by hand.
   const auto tokenizer = Tokenizer::load(data / "bpe.model");
-  const std::vector<Message> talk = {{Role::system, "S"}, {Role::user, " a "}, {Role::assistant, " b "}, {Role::user, "c"}};
+  const std::vector<Message> talk = {
+      {Role::system, "S"}, {Role::user, " a "}, {Role::assistant, " b "}, {Role::user, "c"}};
   const auto text = [&](ChatFormat format, const std::vector<Message>& messages) {
     return ChatTemplate(format, tokenizer).render(messages).text;
   };
@@ -275,16 +291,21 @@ TEST(ChatTemplate, RendersTheFormatsWithoutGoldenFiles) {
   EXPECT_EQ(text(ChatFormat::mistral, talk), "<s> [INST] S\n\n a  [/INST]  b </s> [INST] c [/INST]");
   EXPECT_EQ(text(ChatFormat::plain, talk), "S\n\n a \n\n b \n\nc");
   EXPECT_EQ(text(ChatFormat::llama3_1, {{Role::user, "x"}}),
-            "<s><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n<|eot_id|>"
+            "<s><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: 26 "
+            "Jul 2024\n\n<|eot_id|>"
             "<|start_header_id|>user<|end_header_id|>\n\nx<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n");
   EXPECT_EQ(ChatTemplate(ChatFormat::qwen3, tokenizer)
-                .render({{Role::user, "q"}, {Role::assistant, "<think>\nhm\n</think>\n\nA"}, {Role::user, "r"}, {Role::assistant, "B"}},
+                .render({{Role::user, "q"},
+                         {Role::assistant, "<think>\nhm\n</think>\n\nA"},
+                         {Role::user, "r"},
+                         {Role::assistant, "B"}},
                         {.generation_prompt = false})
                 .text,
             "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\nA<|im_end|>\n<|im_start|>user\nr<|im_end|>\n"
             "<|im_start|>assistant\n<think>\n\n</think>\n\nB<|im_end|>\n");
   EXPECT_STEER_ERROR(text(ChatFormat::gemma2, talk), ErrorCode::argument, "System role not supported");
-  EXPECT_STEER_ERROR(text(ChatFormat::llama2, {{Role::user, "a"}, {Role::user, "b"}}), ErrorCode::argument, "must alternate");
+  EXPECT_STEER_ERROR(text(ChatFormat::llama2, {{Role::user, "a"}, {Role::user, "b"}}), ErrorCode::argument,
+                     "must alternate");
   EXPECT_STEER_ERROR(text(ChatFormat::chatml, {}), ErrorCode::argument, "at least one message");
 }
 

@@ -26,9 +26,12 @@ template <>
 struct EnumTable<ErrorCode> {
   static constexpr std::string_view name = "error code";
   static constexpr EnumEntry<ErrorCode> entries[] = {
-      {ErrorCode::io, "io"},           {ErrorCode::format, "format"},
-      {ErrorCode::shape, "shape"},     {ErrorCode::config, "config"},
-      {ErrorCode::unsupported, "unsupported"}, {ErrorCode::argument, "argument"},
+      {ErrorCode::io, "io"},
+      {ErrorCode::format, "format"},
+      {ErrorCode::shape, "shape"},
+      {ErrorCode::config, "config"},
+      {ErrorCode::unsupported, "unsupported"},
+      {ErrorCode::argument, "argument"},
       {ErrorCode::cancelled, "cancelled"},
   };
 };
@@ -57,7 +60,8 @@ template <class... Args>
 /// `fail` unless `ok`. The text is formatted only on failure.
 template <class... Args>
 void require(bool ok, ErrorCode code, std::string_view where, fmt::format_string<Args...> text, Args&&... args) {
-  if (!ok) [[unlikely]] fail(code, where, text, std::forward<Args>(args)...);
+  if (!ok) [[unlikely]]
+    fail(code, where, text, std::forward<Args>(args)...);
 }
 
 /// The enumerator with this name.

@@ -37,9 +37,9 @@ struct EnumTable<Asking> {
 enum class Variant {
   as_given,
   flipped,          ///< every strength negated
-  random_features,  ///< every feature edit on another feature of the SAE, drawn by seed, its strength scaled to the same
-                    ///< length of change; vectors are replaced by random ones of the same norm
-  noise,            ///< every edit becomes the addition of Gaussian noise (one draw) with the norm of its change
+  random_features,  ///< every feature edit on another feature of the SAE, drawn by seed, its strength scaled to the
+                    ///< same length of change; vectors are replaced by random ones of the same norm
+  noise,  ///< every edit becomes the addition of Gaussian noise (one draw) with the norm of its change
 };
 
 template <>
@@ -62,7 +62,7 @@ struct SteeringSource {
   std::string name;      ///< identifies the source within an experiment
   std::string identity;  ///< all that the steerings depend on, for journals
   std::function<FoundSteering(const Model&, const Behaviour&)> find;
-  bool costly = false;   ///< a search: its results are journalled and shared by the arms of this source
+  bool costly = false;         ///< a search: its results are journalled and shared by the arms of this source
   std::vector<Sae> saes = {};  ///< that its steerings refer to: needed to read a journalled one
 };
 
@@ -73,10 +73,10 @@ struct Arm {
   Asking asking = Asking::nothing;
   std::shared_ptr<const SteeringSource> source = {};  ///< none: unsteered
   Variant variant = Variant::as_given;
-  double strength = 1;        ///< multiplies every edit
-  std::string family = {};    ///< arms that differ in strength only
-  std::uint64_t seed = 42;    ///< of random features and noise
-  std::int64_t every = 1;     ///< answers every n-th question only: for sweeps; trade-offs leave such an arm out
+  double strength = 1;      ///< multiplies every edit
+  std::string family = {};  ///< arms that differ in strength only
+  std::uint64_t seed = 42;  ///< of random features and noise
+  std::int64_t every = 1;   ///< answers every n-th question only: for sweeps; trade-offs leave such an arm out
 
   /// Whether its answers differ between behaviours.
   bool depends_on_behaviour() const { return asking != Asking::nothing || source; }

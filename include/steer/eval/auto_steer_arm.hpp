@@ -9,13 +9,13 @@
 
 namespace steer {
 
-/// An arm whose steerings Auto Steer finds, one search a behaviour (by its name). Searches are journalled, and shared by
-/// all arms made from this one.
+/// An arm whose steerings Auto Steer finds, one search a behaviour (by its name). Searches are journalled, and shared
+/// by all arms made from this one.
 /// @param options  prompts and capability set must be disjoint from the experiment's questions: see `search_options`.
 Arm auto_steer(Sae sae, AutoSteerMode mode, AutoSteerOptions options);
 
-/// Search options from questions that the experiment does not ask: some as neutral prompts, the others as the capability
-/// set, scored as the experiment scores its answers (strict rule).
+/// Search options from questions that the experiment does not ask: some as neutral prompts, the others as the
+/// capability set, scored as the experiment scores its answers (strict rule).
 /// @throws Error(argument) for fewer than 8 questions with choices, or max_tokens < 1.
 AutoSteerOptions search_options(const Model& model, const std::vector<Question>& held_out, std::int64_t max_tokens,
                                 std::uint64_t seed = 42);

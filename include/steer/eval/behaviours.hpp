@@ -16,11 +16,11 @@ struct Criterion {
 
 /// Something a model can be steered to be.
 struct Behaviour {
-  std::string name;                 ///< one word, used in ids and file names
-  std::string instruction;          ///< completes "When answering, please ...": "be funny"
-  std::vector<Criterion> criteria;  ///< points sum to 5
-  std::vector<std::string> examples;          ///< optional: texts that show it, for contrasts
-  std::vector<std::string> counterexamples;   ///< optional: texts that do not
+  std::string name;                          ///< one word, used in ids and file names
+  std::string instruction;                   ///< completes "When answering, please ...": "be funny"
+  std::vector<Criterion> criteria;           ///< points sum to 5
+  std::vector<std::string> examples;         ///< optional: texts that show it, for contrasts
+  std::vector<std::string> counterexamples;  ///< optional: texts that do not
 };
 
 /// The 14 behaviours of arXiv 2602.04903: authoritative, concise, imaginative, diplomatic, educational, emotional,

@@ -29,20 +29,21 @@ enum class AnswerMode {
 template <>
 struct EnumTable<AnswerMode> {
   static constexpr std::string_view name = "answer mode";
-  static constexpr EnumEntry<AnswerMode> entries[] = {{AnswerMode::generate, "generate"}, {AnswerMode::letters, "letters"}};
+  static constexpr EnumEntry<AnswerMode> entries[] = {{AnswerMode::generate, "generate"},
+                                                      {AnswerMode::letters, "letters"}};
 };
 
 /// What is measured: every arm answers every question under every behaviour.
 struct Experiment {
   std::vector<Question> questions;
   std::vector<Behaviour> behaviours = study_behaviours();
-  std::vector<Arm> arms;                    ///< names must differ
+  std::vector<Arm> arms;  ///< names must differ
   AnswerMode mode = AnswerMode::generate;
   SamplingOptions sampling{.temperature = 0.6, .top_p = 0.9};  ///< the settings of arXiv 2602.04903
   std::int64_t max_tokens = 1024;
-  std::uint64_t seed = 42;                  ///< a question has one seed, the same under every arm and behaviour
-  bool nll = true;                          ///< score "nll": of the answer under the unsteered model, nats a token
-  bool kl = false;                          ///< score "kl": from the unsteered next-token distribution, nats a token
+  std::uint64_t seed = 42;  ///< a question has one seed, the same under every arm and behaviour
+  bool nll = true;          ///< score "nll": of the answer under the unsteered model, nats a token
+  bool kl = false;          ///< score "kl": from the unsteered next-token distribution, nats a token
 
   /// @throws Error(argument) for no questions, behaviours or arms, names or ids that occur twice, options out of range.
   void validate() const;
@@ -65,8 +66,8 @@ struct RunOptions {
 /// the lowest steered layer.
 /// With several processes, rank 0 returns the report; on the others it holds the same results.
 /// @throws Error(config) for a journal of other settings, or an arm whose steering changed nothing in any row;
-///         Error(io) for a journal that cannot be written, a judge that is down or a lost rank 0 (start again: nothing is
-///         lost); whatever arms, generation and judge throw.
+///         Error(io) for a journal that cannot be written, a judge that is down or a lost rank 0 (start again: nothing
+///         is lost); whatever arms, generation and judge throw.
 Report run(const Experiment& experiment, const Model& model, const RunOptions& options = {});
 
 /// What a run will need, from the headers of the model's files and its tokenizer alone.
@@ -75,15 +76,16 @@ struct RunPlan {
   std::int64_t answers = 0;        ///< taken from the model: fewer than rows where arms ignore the behaviour
   std::int64_t prompt_tokens = 0;  ///< over all answers
   std::int64_t longest_prompt = 0;
-  std::int64_t new_tokens = 0;     ///< at most
-  std::int64_t weight_bytes = 0;   ///< of the model's files
-  std::int64_t cache_bytes = 0;    ///< of the keys and values of one batch at full length
-  std::int64_t memory_bytes = 0;   ///< this machine has for use now; 0 when unknown
-  std::string describe() const;    ///< a table for people
+  std::int64_t new_tokens = 0;    ///< at most
+  std::int64_t weight_bytes = 0;  ///< of the model's files
+  std::int64_t cache_bytes = 0;   ///< of the keys and values of one batch at full length
+  std::int64_t memory_bytes = 0;  ///< this machine has for use now; 0 when unknown
+  std::string describe() const;   ///< a table for people
 };
 
 /// Reads headers only. Arms whose steerings are searched are counted without the search.
-/// @param model_path  as for Model::load. @throws as Model::load for files it cannot read; Error(config) when weights and
+/// @param model_path  as for Model::load. @throws as Model::load for files it cannot read; Error(config) when weights
+/// and
 ///         cache exceed the memory there is, or a prompt and its answer the model's context, saying by how much.
 RunPlan plan_run(const Experiment& experiment, const std::filesystem::path& model_path, const RunOptions& options = {});
 

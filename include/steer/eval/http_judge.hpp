@@ -15,15 +15,15 @@ struct HttpJudgeOptions {
   std::string model;                              ///< required
   std::string key_variable = "OPENAI_API_KEY";    ///< environment variable that holds the key; empty: send none
   double temperature = 0;
-  std::int64_t max_attempts = 5;        ///< for one judgement
-  double first_delay_s = 1;             ///< before the second attempt; doubles, with random jitter, up to max_delay_s
+  std::int64_t max_attempts = 5;  ///< for one judgement
+  double first_delay_s = 1;       ///< before the second attempt; doubles, with random jitter, up to max_delay_s
   double max_delay_s = 60;
-  double timeout_s = 60;                ///< of one request
-  double requests_per_minute = 0;       ///< 0: no limit
-  std::int64_t parallel = 4;            ///< requests under way at once
-  double price_per_million_input = 0;   ///< for `usage().cost`
+  double timeout_s = 60;               ///< of one request
+  double requests_per_minute = 0;      ///< 0: no limit
+  std::int64_t parallel = 4;           ///< requests under way at once
+  double price_per_million_input = 0;  ///< for `usage().cost`
   double price_per_million_output = 0;
-  double max_cost = 0;                  ///< stop before more is spent; 0: no limit
+  double max_cost = 0;  ///< stop before more is spent; 0: no limit
 };
 
 /// What a judge has used so far.
@@ -45,7 +45,8 @@ class HttpJudge : public Judge {
   explicit HttpJudge(HttpJudgeOptions options);
   ~HttpJudge() override;
   std::string identity() const override;
-  /// @throws Error(io) when the server cannot be reached in any attempt, or the cost limit is met; Error(config) when it
+  /// @throws Error(io) when the server cannot be reached in any attempt, or the cost limit is met; Error(config) when
+  /// it
   ///         refuses the key, the model or the request (other 4xx statuses).
   std::vector<Judgement> judge(Rubric rubric, std::span<const JudgeRequest> requests) override;
   JudgeUsage usage() const;

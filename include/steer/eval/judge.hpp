@@ -23,9 +23,9 @@ struct EnumTable<Rubric> {
 };
 
 struct JudgeRequest {
-  std::string prompt;                  ///< what the model was asked
-  std::string response;                ///< what it said
-  const Behaviour* behaviour = nullptr;///< for Rubric::behaviour
+  std::string prompt;                    ///< what the model was asked
+  std::string response;                  ///< what it said
+  const Behaviour* behaviour = nullptr;  ///< for Rubric::behaviour
 };
 
 /// A score, or why there is none. A failed judgement is missing data: it is reported, and analyses bound what it could
@@ -49,8 +49,8 @@ class Judge {
 /// The instructions for a judge that is a language model: the rubric, and to reply with JSON `{"scores": [...]}`, one
 /// number a criterion (behaviour) or one level (coherence).
 std::string judge_prompt(Rubric rubric, const JudgeRequest& request);
-/// The score in such a reply: the sum of points, at least 1, or the level. Nothing when the reply is not of that form or
-/// out of range.
+/// The score in such a reply: the sum of points, at least 1, or the level. Nothing when the reply is not of that form
+/// or out of range.
 std::optional<double> parse_judgement(Rubric rubric, const JudgeRequest& request, std::string_view reply);
 
 }  // namespace steer

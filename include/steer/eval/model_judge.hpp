@@ -15,10 +15,10 @@ std::shared_ptr<Judge> logit_judge(Model model);
 /// A judge for models too small to follow a rubric, by their own likelihoods.
 ///
 /// Behaviour: 1 + 4 P(asked), P = 1 / (1 + exp(-llr)) with llr = log p(response | request, prompt) - log p(response |
-/// prompt): how sure the unsteered model is that the response was written on request. Coherence: 1 + 4 / (1 + (nll / 2)^2)
-/// with nll the lower of both prompts' mean negative log-likelihood a token: at 1.15 nats it is 4, at 2 nats 3. Both are
-/// the model's opinion of itself: they rank arms on one model and are not comparable with scores of people or of other
-/// judges.
+/// prompt): how sure the unsteered model is that the response was written on request. Coherence: 1 + 4 / (1 + (nll /
+/// 2)^2) with nll the lower of both prompts' mean negative log-likelihood a token: at 1.15 nats it is 4, at 2 nats 3.
+/// Both are the model's opinion of itself: they rank arms on one model and are not comparable with scores of people or
+/// of other judges.
 /// @throws Error(config) for a model without a tokenizer.
 std::shared_ptr<Judge> likelihood_judge(Model model);
 

@@ -11,11 +11,11 @@ namespace steer {
 
 /// A multiple-choice question, or an open prompt when it has no choices.
 struct Question {
-  std::string id;                    ///< stable: results are joined by it, never by row
-  std::string subject;               ///< stratum
+  std::string id;       ///< stable: results are joined by it, never by row
+  std::string subject;  ///< stratum
   std::string text;
   std::vector<std::string> choices = {};  ///< at most 26; empty for an open prompt
-  int answer = -1;                   ///< index of the right choice; -1 when there are none
+  int answer = -1;                        ///< index of the right choice; -1 when there are none
 
   /// "A" for choice 0; empty for an open prompt.
   std::string gold() const { return answer < 0 ? std::string() : std::string(1, static_cast<char>('A' + answer)); }
@@ -33,10 +33,8 @@ enum class Mmlu {
 template <>
 struct EnumTable<Mmlu> {
   static constexpr std::string_view name = "MMLU selection";
-  static constexpr EnumEntry<Mmlu> entries[] = {{Mmlu::first_three_dev, "first_three_dev"},
-                                                {Mmlu::dev, "dev"},
-                                                {Mmlu::val, "val"},
-                                                {Mmlu::test, "test"}};
+  static constexpr EnumEntry<Mmlu> entries[] = {
+      {Mmlu::first_three_dev, "first_three_dev"}, {Mmlu::dev, "dev"}, {Mmlu::val, "val"}, {Mmlu::test, "test"}};
 };
 
 /// Questions from MMLU in its original layout: `dev/<subject>_dev.csv` without header, columns question, A, B, C, D,

@@ -17,7 +17,7 @@ struct ArmNote {
   std::string hash;         ///< of all that defines it
   std::string family;       ///< arms of one family differ in strength only: they form a strength curve
   double strength = 0;
-  bool prompted = false;    ///< the system prompt asked for the behaviour
+  bool prompted = false;  ///< the system prompt asked for the behaviour
 };
 
 /// Results, their analysis, and the files that show them. The files hold nothing that changes from run to run (no
@@ -28,8 +28,8 @@ struct Report {
   Analysis analysis;
   std::vector<Question> questions;  ///< for the sample answers
   std::vector<ArmNote> arms;
-  std::string settings;             ///< JSON of everything the run depends on
-  std::vector<std::string> notes;   ///< caveats, shown beside the verdict
+  std::string settings;            ///< JSON of everything the run depends on
+  std::vector<std::string> notes;  ///< caveats, shown beside the verdict
 
   /// Writes `file` (one page, no outside resources; light and dark, phone and desk) and beside it report.md,
   /// results.csv and results.jsonl. Plots are drawn by gnuplot; without it the page says so and has its tables.

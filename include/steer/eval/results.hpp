@@ -15,14 +15,14 @@ namespace steer {
 struct Result {
   std::string arm;
   std::string behaviour;
-  std::string question;        ///< id
-  std::string gold = {};            ///< the right letter; empty for open prompts
-  std::string response = {};        ///< empty when only letter likelihoods were read
-  std::string answer = {};          ///< by the strict rule; empty when there is none
-  std::string answer_lenient = {};  ///< by the lenient rule
-  bool truncated = false;      ///< stopped at the token limit
-  std::int64_t tokens = 0;     ///< generated
-  std::map<std::string, double> scores = {};       ///< "behaviour", "coherence" (1 to 5), "nll", "kl", "repetition", ...
+  std::string question;                       ///< id
+  std::string gold = {};                      ///< the right letter; empty for open prompts
+  std::string response = {};                  ///< empty when only letter likelihoods were read
+  std::string answer = {};                    ///< by the strict rule; empty when there is none
+  std::string answer_lenient = {};            ///< by the lenient rule
+  bool truncated = false;                     ///< stopped at the token limit
+  std::int64_t tokens = 0;                    ///< generated
+  std::map<std::string, double> scores = {};  ///< "behaviour", "coherence" (1 to 5), "nll", "kl", "repetition", ...
   std::map<std::string, std::string> failed = {};  ///< scores whose judgement failed, with the reason
   std::map<std::string, double> edits = {};        ///< audit: "seen", "edited", "mean_change", "max_change"
 
@@ -53,7 +53,8 @@ std::vector<Result> load_results_csv(const std::filesystem::path& csv,
 
 /// Adds scores given by people (or any other source): a CSV with the header `arm,behaviour,question,score` and, if the
 /// scores are of several kinds, `name`; else they are called `name`. Returns how many rows were matched.
-/// @throws Error(io | format) naming the line: a missing column, no number, a row that no result has or that comes twice.
+/// @throws Error(io | format) naming the line: a missing column, no number, a row that no result has or that comes
+/// twice.
 std::int64_t import_scores(std::vector<Result>& results, const std::filesystem::path& csv, std::string_view name);
 
 }  // namespace steer

@@ -11,8 +11,9 @@
 namespace steer {
 
 // Statistics of steering experiments. All functions are pure, take plain values, are safe to call from several threads
-// and throw Error(argument) for values that are not finite. Distributions are Boost.Math's. `diff` is always b - a: what b adds.
-// An estimate that does not exist (a standard deviation of one value) is NaN, a p-value that cannot be computed is 1.
+// and throw Error(argument) for values that are not finite. Distributions are Boost.Math's. `diff` is always b - a:
+// what b adds. An estimate that does not exist (a standard deviation of one value) is NaN, a p-value that cannot be
+// computed is 1.
 
 struct Interval {
   double low = 0, high = 0;
@@ -101,19 +102,19 @@ SignTest sign_test(std::span<const double> differences);
 /// p = (1 + as extreme) / (1 + draws).
 /// @param clusters  the cluster of each difference, any numbering; empty: each row its own.
 /// @throws Error(shape) if the lengths differ, Error(argument) if draws < 1.
-double permutation_test(std::span<const double> differences, std::span<const std::int64_t> clusters,
-                        std::int64_t draws, std::uint64_t seed);
+double permutation_test(std::span<const double> differences, std::span<const std::int64_t> clusters, std::int64_t draws,
+                        std::uint64_t seed);
 
 /// A mean with standard errors that allow for rows of one cluster (question) being alike.
 struct ClusteredMean {
   std::int64_t n = 0, clusters = 0;
   double mean = 0;
-  double se_iid = 0;  ///< sd / sqrt(n), as if all rows were independent
-  double se_cr0 = 0;  ///< sqrt(sum_g (S_g - n_g mean)^2) / n
-  double se_cr1 = 0;  ///< cr0 * sqrt(G / (G - 1))
-  double p_normal = 1;///< two-sided normal p of mean / cr0
-  double p = 1;       ///< two-sided Student p of mean / cr1, G - 1 degrees of freedom; a one-sample t-test when every row
-                      ///< is its own cluster
+  double se_iid = 0;    ///< sd / sqrt(n), as if all rows were independent
+  double se_cr0 = 0;    ///< sqrt(sum_g (S_g - n_g mean)^2) / n
+  double se_cr1 = 0;    ///< cr0 * sqrt(G / (G - 1))
+  double p_normal = 1;  ///< two-sided normal p of mean / cr0
+  double p = 1;  ///< two-sided Student p of mean / cr1, G - 1 degrees of freedom; a one-sample t-test when every row
+                 ///< is its own cluster
   Interval interval = {};  ///< 95 %, Student with G - 1 degrees of freedom, by cr1
 };
 

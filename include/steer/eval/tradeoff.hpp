@@ -34,9 +34,9 @@ struct TradeoffOptions {
 
 /// The most behaviour that can be had under a limit.
 struct BestGain {
-  std::string arm;          ///< empty when only the baseline keeps the limit
-  double gain = 0;          ///< behaviour over the baseline's
-  Interval interval;        ///< bootstrap over questions; the choice of the arm is part of every draw
+  std::string arm;    ///< empty when only the baseline keeps the limit
+  double gain = 0;    ///< behaviour over the baseline's
+  Interval interval;  ///< bootstrap over questions; the choice of the arm is part of every draw
 };
 
 /// One behaviour's trade-off, or that over all of them.
@@ -51,7 +51,8 @@ struct Tradeoff {
 };
 
 /// The trade-off of every behaviour found in the results, then (last) of all together. Arms without behaviour scores
-/// are left out, and so are arms that answered fewer than 80 % of the baseline's questions. Intervals come from one bootstrap over questions, so that all arms see the same draws.
+/// are left out, and so are arms that answered fewer than 80 % of the baseline's questions. Intervals come from one
+/// bootstrap over questions, so that all arms see the same draws.
 /// @param baseline  the arm gains and losses are measured against. @throws Error(argument) if the results have none.
 std::vector<Tradeoff> tradeoffs(std::span<const Result> results, const std::string& baseline,
                                 const TradeoffOptions& options = {});

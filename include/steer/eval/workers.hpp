@@ -11,9 +11,9 @@ namespace steer {
 struct Workers {
   std::int64_t rank = 0;
   std::int64_t count = 1;
-  std::string address;      ///< of the host of rank 0
+  std::string address;  ///< of the host of rank 0
   std::uint16_t port = 0;
-  double timeout_s = 60;    ///< for joining, and for taking a silent process for dead
+  double timeout_s = 60;  ///< for joining, and for taking a silent process for dead
 
   /// From RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT; one process alone when WORLD_SIZE is absent or 1.
   /// @throws Error(config) naming the variable that is missing or not a number.

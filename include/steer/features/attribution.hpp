@@ -23,22 +23,23 @@ LogitMetric sequence_log_probability(std::vector<std::int64_t> ids, std::int64_t
 
 /// What each feature contributes to a metric, to first order.
 struct Attribution {
-  double metric = 0;                ///< of the unedited run
-  at::Tensor effect;                ///< [d_sae], f32: gradient x activation, summed over tokens
-  at::Tensor gradient;              ///< [tokens, d_in], f32: of the metric to the activation at the hook point
+  double metric = 0;    ///< of the unedited run
+  at::Tensor effect;    ///< [d_sae], f32: gradient x activation, summed over tokens
+  at::Tensor gradient;  ///< [tokens, d_in], f32: of the metric to the activation at the hook point
 };
 
-/// Gradient x activation: effect_i = sum over tokens of f_i (g . d_i), with f_i the feature's activation, d_i its decoder
-/// row and g the metric's gradient: how much the metric would fall, to first order, if the feature were ablated.
-/// (Attribution patching, Nanda 2023; for SAE features Marks et al. 2024, arXiv:2403.19647.) Position 0 is left out.
+/// Gradient x activation: effect_i = sum over tokens of f_i (g . d_i), with f_i the feature's activation, d_i its
+/// decoder row and g the metric's gradient: how much the metric would fall, to first order, if the feature were
+/// ablated. (Attribution patching, Nanda 2023; for SAE features Marks et al. 2024, arXiv:2403.19647.) Position 0 is
+/// left out.
 /// @param ids  the text; the metric sees the logits of all its tokens, [tokens, vocab].
 /// @throws Error(argument) for an empty text or a metric that is no finite scalar; as `sae_point`.
 Attribution attribute(Session& session, const Sae& sae, std::span<const std::int64_t> ids, const LogitMetric& metric);
 
-/// The true effect: metric(unedited) - metric(feature ablated at every token but the first), for each feature [features],
-/// f32. One forward pass above the hook point each. @throws as `attribute`.
-at::Tensor ablation_effects(Session& session, const Sae& sae, std::span<const std::int64_t> ids, const LogitMetric& metric,
-                            std::span<const std::int64_t> features);
+/// The true effect: metric(unedited) - metric(feature ablated at every token but the first), for each feature
+/// [features], f32. One forward pass above the hook point each. @throws as `attribute`.
+at::Tensor ablation_effects(Session& session, const Sae& sae, std::span<const std::int64_t> ids,
+                            const LogitMetric& metric, std::span<const std::int64_t> features);
 
 /// A token and what a feature does to it.
 struct TokenEffect {
@@ -51,13 +52,13 @@ struct LogitEffects {
   std::vector<TokenEffect> promoted, suppressed;  ///< by size; effect in logits per unit of activation, mean removed
 };
 
-/// Through final-norm gain and unembedding: W_U (gain * d_i). The final norm's scale is unknown without an activation, so
-/// only the order and the ratios mean something. @throws Error(argument) for a feature outside the SAE or `top` < 1.
+/// Through final-norm gain and unembedding: W_U (gain * d_i). The final norm's scale is unknown without an activation,
+/// so only the order and the ratios mean something. @throws Error(argument) for a feature outside the SAE or `top` < 1.
 LogitEffects logit_effects(const Model& model, const Sae& sae, std::int64_t feature, std::int64_t top = 10);
 
-/// By intervention: how much more likely the feature's `top` promoted tokens become after the prompts when the feature is
-/// nudged by `strength` (raw) on all their tokens: mean change of their summed log-probability. High for features that
-/// act on the output, low for ones that only read the input (idea: Arad et al. 2025, arXiv:2505.20063).
+/// By intervention: how much more likely the feature's `top` promoted tokens become after the prompts when the feature
+/// is nudged by `strength` (raw) on all their tokens: mean change of their summed log-probability. High for features
+/// that act on the output, low for ones that only read the input (idea: Arad et al. 2025, arXiv:2505.20063).
 double output_score(Session& session, const Sae& sae, std::int64_t feature, double strength,
                     std::span<const std::vector<std::int64_t>> prompts, std::int64_t top = 10);
 

@@ -26,15 +26,16 @@ enum class AutoSteerMode {
 template <>
 struct EnumTable<AutoSteerMode> {
   static constexpr std::string_view name = "Auto Steer mode";
-  static constexpr EnumEntry<AutoSteerMode> entries[] = {{AutoSteerMode::published, "published"}, {AutoSteerMode::safe, "safe"}};
+  static constexpr EnumEntry<AutoSteerMode> entries[] = {{AutoSteerMode::published, "published"},
+                                                         {AutoSteerMode::safe, "safe"}};
 };
 
 /// How a search ended.
 enum class AutoSteerVerdict {
-  steered,             ///< `steering` holds the edit
-  not_needed,          ///< unsteered answers already show the behaviour about as much as asked-for ones
-  no_candidate,        ///< no feature tells the behaviour's answers from others, or none acts on the output
-  no_gain_in_bounds,   ///< safe: nothing tried gained behaviour within the bounds
+  steered,            ///< `steering` holds the edit
+  not_needed,         ///< unsteered answers already show the behaviour about as much as asked-for ones
+  no_candidate,       ///< no feature tells the behaviour's answers from others, or none acts on the output
+  no_gain_in_bounds,  ///< safe: nothing tried gained behaviour within the bounds
 };
 
 template <>
@@ -62,26 +63,27 @@ struct CapabilitySet {
 struct CapabilityBounds {
   double accuracy_loss = 0.02;  ///< share of the capability set's prompts
   double format_loss = 0.02;
-  double loop_gain = 0.02;      ///< share of answers that repeat themselves
-  double nll_gain = 0.3;        ///< see AutoSteerTrial
-  double kl = 1.0;              ///< mean KL of next-token distributions over the unsteered answers, nats a token
+  double loop_gain = 0.02;  ///< share of answers that repeat themselves
+  double nll_gain = 0.3;    ///< see AutoSteerTrial
+  double kl = 1.0;          ///< mean KL of next-token distributions over the unsteered answers, nats a token
 };
 
 struct AutoSteerOptions {
-  std::vector<std::string> prompts;   ///< neutral user messages, disjoint from any evaluation; at least 4
+  std::vector<std::string> prompts;  ///< neutral user messages, disjoint from any evaluation; at least 4
   std::string ask = "When answering, please be more {}.";           ///< system prompt; {} is the behaviour
   std::string ask_opposite = "When answering, please be less {}.";  ///< empty: the opposite is not asked for
-  CapabilitySet capability;           ///< needed by `safe`
+  CapabilitySet capability;                                         ///< needed by `safe`
   CapabilityBounds bounds;
   SamplingOptions sampling{.temperature = 0.6, .top_p = 0.9};
   std::int64_t max_tokens = 256;
-  std::int64_t batch = 64;            ///< rows generated at once
-  std::int64_t candidates = 12;       ///< features kept by contrast
-  std::int64_t features = 3;          ///< at most this many are nudged
-  double strength_sum = 1.1;          ///< published: sum of |strength|, in units of maximum activation
-  double enough = 0.8;                ///< not needed when unsteered answers reach this share of the asked-for score
-  std::function<double(std::int64_t)> max_activation;    ///< of a feature, e.g. from FeatureLabels; default: as observed here
-  std::function<std::string(std::int64_t)> label;        ///< names features in the explanation
+  std::int64_t batch = 64;       ///< rows generated at once
+  std::int64_t candidates = 12;  ///< features kept by contrast
+  std::int64_t features = 3;     ///< at most this many are nudged
+  double strength_sum = 1.1;     ///< published: sum of |strength|, in units of maximum activation
+  double enough = 0.8;           ///< not needed when unsteered answers reach this share of the asked-for score
+  std::function<double(std::int64_t)>
+      max_activation;                              ///< of a feature, e.g. from FeatureLabels; default: as observed here
+  std::function<std::string(std::int64_t)> label;  ///< names features in the explanation
   std::uint64_t seed = 42;
   Progress progress;
 };
@@ -90,24 +92,25 @@ struct AutoSteerOptions {
 struct AutoSteerCandidate {
   std::int64_t feature = 0;
   std::string label;
-  FeatureContrast contrast;       ///< between answers with the behaviour asked for and others, read without the request
+  FeatureContrast contrast;  ///< between answers with the behaviour asked for and others, read without the request
   double max_activation = 0;
-  double attribution = 0;         ///< gradient x activation on log p(answers with the behaviour), nats a token
-  double output_score = 0;        ///< behaviour gained when it alone is nudged, as a share of what asking gains
-  std::string dropped;            ///< why it was not used; empty if it was
+  double attribution = 0;   ///< gradient x activation on log p(answers with the behaviour), nats a token
+  double output_score = 0;  ///< behaviour gained when it alone is nudged, as a share of what asking gains
+  std::string dropped;      ///< why it was not used; empty if it was
 };
 
 /// One steering that was tried.
 struct AutoSteerTrial {
-  std::string form;               ///< "nudge all", "nudge onset 6", "raise to target", ...
-  double strength = 0;            ///< in the form's own unit
+  std::string form;     ///< "nudge all", "nudge onset 6", "raise to target", ...
+  double strength = 0;  ///< in the form's own unit
   std::vector<std::int64_t> features;
   Steering steering;
-  double behaviour = 0;           ///< 0: as unsteered, 1: as when asked for
-  double nll_gain = 0;            ///< of its answers above asked-for ones, under the unsteered model with or without the
-                                  ///< request, whichever explains them better: nats a token; broken text scores high
-  double accuracy = 0, format = 0, loops = 0, kl = 0;  ///< on the capability set; these and nll_gain NaN where not measured
-  bool screened_out = false;      ///< dropped on the first tokens of few answers
+  double behaviour = 0;  ///< 0: as unsteered, 1: as when asked for
+  double nll_gain = 0;   ///< of its answers above asked-for ones, under the unsteered model with or without the
+                         ///< request, whichever explains them better: nats a token; broken text scores high
+  double accuracy = 0, format = 0, loops = 0,
+         kl = 0;              ///< on the capability set; these and nll_gain NaN where not measured
+  bool screened_out = false;  ///< dropped on the first tokens of few answers
   bool within_bounds = false;
 };
 
@@ -116,11 +119,11 @@ struct AutoSteerResult {
   std::string behaviour;
   AutoSteerMode mode = AutoSteerMode::safe;
   AutoSteerVerdict verdict = AutoSteerVerdict::no_candidate;
-  std::string reason;             ///< one sentence with the numbers
-  Steering steering;              ///< empty unless the verdict is `steered`
-  double score_unsteered = 0;     ///< behaviour score (see AutoSteer), mean over unsteered answers
-  double score_asked = 0;         ///< of answers with the behaviour asked for
-  std::int64_t chosen = -1;       ///< place in `trials`
+  std::string reason;          ///< one sentence with the numbers
+  Steering steering;           ///< empty unless the verdict is `steered`
+  double score_unsteered = 0;  ///< behaviour score (see AutoSteer), mean over unsteered answers
+  double score_asked = 0;      ///< of answers with the behaviour asked for
+  std::int64_t chosen = -1;    ///< place in `trials`
   std::vector<AutoSteerCandidate> candidates;
   std::vector<AutoSteerTrial> trials;
   double accuracy_unsteered = 0, format_unsteered = 0, loops_unsteered = 0;
@@ -134,12 +137,13 @@ struct AutoSteerResult {
 /// From a behaviour in words to a steering, on one's own model and SAE: a local reconstruction of the hosted Auto Steer
 /// (`published`), and a search that minds what steering costs (`safe`).
 ///
-/// The behaviour score of an answer is the unsteered model's own posterior that the behaviour was asked for, at even odds:
-/// 1 / (1 + p(answer | prompt) / p(answer | request, prompt)). Another style than the one asked for scores low.
-/// Steps: the model's answers to neutral prompts with the behaviour asked for, not asked for and its opposite asked for;
-/// features by contrast between them, read without the request, and by how far their decoder rows point along the mean
-/// difference; each nudged alone on the first tokens of a few answers and kept if that alone moves the behaviour (what
-/// marks a behaviour need not cause it); then the mode's own choice of form and strength, tried in batches, pruned early.
+/// The behaviour score of an answer is the unsteered model's own posterior that the behaviour was asked for, at even
+/// odds: 1 / (1 + p(answer | prompt) / p(answer | request, prompt)). Another style than the one asked for scores low.
+/// Steps: the model's answers to neutral prompts with the behaviour asked for, not asked for and its opposite asked
+/// for; features by contrast between them, read without the request, and by how far their decoder rows point along the
+/// mean difference; each nudged alone on the first tokens of a few answers and kept if that alone moves the behaviour
+/// (what marks a behaviour need not cause it); then the mode's own choice of form and strength, tried in batches,
+/// pruned early.
 ///
 /// Immutable but for what `find` remembers: unsteered answers are made once and shared by all behaviours. One thread.
 class AutoSteer {

@@ -8,10 +8,10 @@
 namespace steer {
 
 struct ContrastOptions {
-  std::int64_t limit = 100;         ///< return this many of the strongest; 0: all
-  double always_on = 0.95;          ///< flag features active in at least this share of both sets' rows
-  double confidence = 0.95;         ///< of the bootstrap interval
-  std::int64_t bootstrap = 500;     ///< resamples a returned feature; 0: no interval
+  std::int64_t limit = 100;      ///< return this many of the strongest; 0: all
+  double always_on = 0.95;       ///< flag features active in at least this share of both sets' rows
+  double confidence = 0.95;      ///< of the bootstrap interval
+  std::int64_t bootstrap = 500;  ///< resamples a returned feature; 0: no interval
   std::uint64_t seed = 0;
 };
 
@@ -19,11 +19,11 @@ struct ContrastOptions {
 struct FeatureContrast {
   std::int64_t feature = 0;
   double mean_positive = 0, mean_negative = 0;
-  double standardised = 0;          ///< difference of means over the pooled standard deviation (Cohen's d)
-  double auroc = 0.5;               ///< P(positive > negative) + P(equal) / 2 (Mann-Whitney)
+  double standardised = 0;               ///< difference of means over the pooled standard deviation (Cohen's d)
+  double auroc = 0.5;                    ///< P(positive > negative) + P(equal) / 2 (Mann-Whitney)
   double auroc_low = 0, auroc_high = 1;  ///< percentile bootstrap over rows
   double active_positive = 0, active_negative = 0;  ///< share of rows on which the feature is not zero
-  bool always_on = false;           ///< too dense to mean one thing
+  bool always_on = false;                           ///< too dense to mean one thing
 };
 
 /// Ranks features by how well they tell two sets of texts apart, the strongest standardised difference (of either

@@ -30,10 +30,10 @@ struct InspectedToken {
 /// A feature over the whole text.
 struct InspectedFeature {
   std::int64_t feature = 0;
-  std::string label;               ///< empty without labels
+  std::string label;  ///< empty without labels
   double mean = 0, max = 0;
-  double active = 0;               ///< share of tokens on which it is not zero
-  std::vector<double> activations; ///< [tokens]; position 0 is 0
+  double active = 0;                ///< share of tokens on which it is not zero
+  std::vector<double> activations;  ///< [tokens]; position 0 is 0
 };
 
 /// Which features a text activates, and where.
@@ -47,8 +47,8 @@ struct Inspection {
   /// {"hook_point", "tokens": [{"id", "text", "top"}], "features": [{"feature", "label", "mean", "max", "active",
   /// "activations"}]}.
   nlohmann::json to_json() const;
-  /// A page of its own, no other file needed: the text, tokens shaded by the chosen feature's activation, and the list of
-  /// features to choose from. Light and dark.
+  /// A page of its own, no other file needed: the text, tokens shaded by the chosen feature's activation, and the list
+  /// of features to choose from. Light and dark.
   std::string to_html(std::string_view title = "Feature activations") const;
   /// Writes `to_html` or, for a name ending in .json, `to_json`. @throws Error(io).
   void write(const std::filesystem::path& file) const;
@@ -61,9 +61,12 @@ struct InspectOptions {
 };
 
 /// Feature activations of a text given as ids (BOS included where the model has one). Position 0 is left out: it is an
-/// attention sink whose features mean nothing. @throws Error(argument) for an empty text or limits below 1; as `sae_point`.
-Inspection inspect(Session& session, const Sae& sae, std::span<const std::int64_t> ids, const InspectOptions& options = {});
+/// attention sink whose features mean nothing. @throws Error(argument) for an empty text or limits below 1; as
+/// `sae_point`.
+Inspection inspect(Session& session, const Sae& sae, std::span<const std::int64_t> ids,
+                   const InspectOptions& options = {});
 /// The same for a conversation in the model's chat format.
-Inspection inspect(Session& session, const Sae& sae, const std::vector<Message>& conversation, const InspectOptions& options = {});
+Inspection inspect(Session& session, const Sae& sae, const std::vector<Message>& conversation,
+                   const InspectOptions& options = {});
 
 }  // namespace steer

@@ -54,9 +54,9 @@ struct GenerateOptions {
   std::uint64_t seed = 0;              ///< row r of a batch draws from derive_seed(seed, "row", r)
   std::int64_t batch = 32;             ///< rows computed at once; a finished row makes room for the next
   bool require_fired = false;          ///< a steering that edited no token is an error
-  bool batch_invariant = true;         ///< exact independence of batch mates (see SessionOptions); false: up to rounding
+  bool batch_invariant = true;  ///< exact independence of batch mates (see SessionOptions); false: up to rounding
   std::function<bool(const TokenEvent&)> on_token;  ///< called per token; false ends that row
-  Progress progress;                   ///< counts rows
+  Progress progress;                                ///< counts rows
 };
 
 /// One row of a batch.

@@ -27,13 +27,15 @@ struct TextScore {
 };
 
 /// log p(tail | prompt) of each text, in the order given. Deterministic; one thread.
-/// @throws Error(argument) for a text without a tail or with ids outside the vocabulary; Error(unsupported) for a steering
+/// @throws Error(argument) for a text without a tail or with ids outside the vocabulary; Error(unsupported) for a
+/// steering
 ///         whose conditions read the next-token entropy, which a text scored in one pass does not have; whatever
 ///         SteeringPlan::compile throws.
 std::vector<TextScore> score(const Model& model, std::span<const ScoreRequest> requests, const Progress& progress = {});
 
-/// What a steering changes: mean over the tail's tokens of KL(p unsteered || p steered) of the next-token distributions,
-/// in nats, for each request. @throws as `score`.
-std::vector<double> kl_from_unsteered(const Model& model, std::span<const ScoreRequest> requests, const Progress& progress = {});
+/// What a steering changes: mean over the tail's tokens of KL(p unsteered || p steered) of the next-token
+/// distributions, in nats, for each request. @throws as `score`.
+std::vector<double> kl_from_unsteered(const Model& model, std::span<const ScoreRequest> requests,
+                                      const Progress& progress = {});
 
 }  // namespace steer

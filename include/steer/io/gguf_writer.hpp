@@ -13,7 +13,8 @@
 namespace steer {
 
 /// Writes a GGUF version 3 file, complete or not at all (atomic rename).
-/// @param metadata  an object. Strings, bools, integers (u32, or i32 if negative; 64 bits where needed), fractions (f32) and
+/// @param metadata  an object. Strings, bools, integers (u32, or i32 if negative; 64 bits where needed), fractions
+/// (f32) and
 ///                  arrays of one of these kinds.
 /// @param tensors   [up to 4 dimensions], f32, f16, bf16, f64, i8, i16, i32 or i64; any device and strides.
 /// @throws Error(argument) for a name twice or a value, type or shape that GGUF lacks; Error(io).
@@ -22,8 +23,9 @@ void save_gguf(const std::filesystem::path& path, const nlohmann::json& metadata
 
 /// Steering directions in the form that llama.cpp loads (`--control-vector`): GGUF, architecture "controlvector".
 struct ControlVector {
-  std::string model_hint;                       ///< the architecture it was made for, e.g. "llama"; may be empty
-  std::map<std::int64_t, at::Tensor> directions;  ///< by layer L >= 1: f32 [d_model], added to `blocks.L.hook_resid_post`
+  std::string model_hint;  ///< the architecture it was made for, e.g. "llama"; may be empty
+  std::map<std::int64_t, at::Tensor>
+      directions;  ///< by layer L >= 1: f32 [d_model], added to `blocks.L.hook_resid_post`
 };
 
 /// Tensors `direction.L`, keys `controlvector.model_hint` and `controlvector.layer_count`.

@@ -20,7 +20,7 @@ struct TensorInfo {
   std::string storage;              ///< as the format names it: "F32", "BF16", "Q4_K", ...
   /// What `read` returns: f32 for quantised storage, Undefined for storage that steer cannot decode (`raw` works).
   at::ScalarType dtype = at::ScalarType::Undefined;
-  std::int64_t bytes = 0;           ///< size of the stored data
+  std::int64_t bytes = 0;  ///< size of the stored data
 };
 
 /// Read access to a file (or several) of named tensors, whatever its format. Immutable and safe to share between

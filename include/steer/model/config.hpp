@@ -33,17 +33,19 @@ struct EnumTable<ActivationKind> {
 template <>
 struct EnumTable<RopeKind> {
   static constexpr std::string_view name = "rope kind";
-  static constexpr EnumEntry<RopeKind> entries[] = {
-      {RopeKind::none, "none"}, {RopeKind::plain, "default"}, {RopeKind::linear, "linear"}, {RopeKind::llama3, "llama3"}};
+  static constexpr EnumEntry<RopeKind> entries[] = {{RopeKind::none, "none"},
+                                                    {RopeKind::plain, "default"},
+                                                    {RopeKind::linear, "linear"},
+                                                    {RopeKind::llama3, "llama3"}};
 };
 
 /// Rotary embedding of one kind of layer.
 struct RopeConfig {
   RopeKind kind = RopeKind::none;
   double theta = 10000;
-  double factor = 1;                               ///< linear, llama3
-  double low_freq_factor = 1, high_freq_factor = 4;///< llama3
-  std::int64_t original_context = 0;               ///< llama3
+  double factor = 1;                                 ///< linear, llama3
+  double low_freq_factor = 1, high_freq_factor = 4;  ///< llama3
+  std::int64_t original_context = 0;                 ///< llama3
   friend bool operator==(const RopeConfig&, const RopeConfig&) = default;
 };
 
@@ -61,7 +63,7 @@ struct ModelConfig {
   std::int64_t context = 0;  ///< longest sequence
   NormKind norm = NormKind::rms;
   double norm_eps = 1e-5;
-  bool norm_plus_one = false;      ///< gain is 1 + weight (Gemma; GGUF files store the sum already)
+  bool norm_plus_one = false;  ///< gain is 1 + weight (Gemma; GGUF files store the sum already)
   ActivationKind activation = ActivationKind::silu;
   bool gated_mlp = true;
   bool attn_bias = false, attn_out_bias = false, mlp_bias = false;
@@ -70,11 +72,11 @@ struct ModelConfig {
   bool parallel_residual = false;  ///< attention and MLP both read resid_pre (NeoX)
   bool learned_positions = false;  ///< GPT-2
   bool tied_embeddings = false;
-  double embed_scale = 1;          ///< sqrt(d_model) in Gemma
-  double attn_scale = 0;           ///< multiplies q.k
+  double embed_scale = 1;                        ///< sqrt(d_model) in Gemma
+  double attn_scale = 0;                         ///< multiplies q.k
   double attn_soft_cap = 0, logit_soft_cap = 0;  ///< 0: none
-  std::int64_t rotary_dims = 0;    ///< leading dimensions of a head that rotate
-  std::vector<LayerConfig> layers; ///< [n_layers]
+  std::int64_t rotary_dims = 0;                  ///< leading dimensions of a head that rotate
+  std::vector<LayerConfig> layers;               ///< [n_layers]
   std::vector<std::int64_t> bos_ids, eos_ids;
 
   /// From a Hugging Face config.json, as published checkpoints or transformers 5 write it.

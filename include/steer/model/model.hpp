@@ -24,7 +24,7 @@ enum class WeightFormat {
   stored,  ///< as in the file, used in place where it is mapped (f32, f16, bf16, GGUF Q8_0 and Q4_K); others become f32
   f32,
   bf16,
-  int8,    ///< quantised at load, symmetric, one scale a group of 32
+  int8,  ///< quantised at load, symmetric, one scale a group of 32
 };
 
 template <>
@@ -38,9 +38,9 @@ struct EnumTable<WeightFormat> {
 
 struct LoadOptions {
   WeightFormat weights = WeightFormat::stored;
-  std::string device = "cpu";     ///< "cpu" or "cuda:N"
-  std::int64_t max_memory = 0;    ///< bytes the weights may take; 0: no limit. More is an error before anything is read
-  std::int64_t context = 0;       ///< lowers the longest sequence; 0: the model's own
+  std::string device = "cpu";   ///< "cpu" or "cuda:N"
+  std::int64_t max_memory = 0;  ///< bytes the weights may take; 0: no limit. More is an error before anything is read
+  std::int64_t context = 0;     ///< lowers the longest sequence; 0: the model's own
 };
 
 /// A language model: weights, configuration, tokenizer. Immutable, cheap to copy, shared by any number of sessions

@@ -57,8 +57,8 @@ struct SessionOptions {
   /// in passes with gradients, libtorch's products depend on the number of rows, and true computes them sequence by
   /// sequence: as many products as sequences.
   bool batch_invariant = false;
-  std::int64_t prompt_chunk = 512; ///< prompt tokens computed at once, over all rows
-  std::int64_t max_cache_bytes = 0;///< limit of the KV cache; 0: none
+  std::int64_t prompt_chunk = 512;   ///< prompt tokens computed at once, over all rows
+  std::int64_t max_cache_bytes = 0;  ///< limit of the KV cache; 0: none
 };
 
 /// New tokens for one sequence.
@@ -125,7 +125,8 @@ class Session {
   ///         followed by a prompt-phase one; Error(shape) when a sequence would outgrow the context; nothing is
   ///         appended then.
   at::Tensor step(std::span<const StepInput> inputs, Logits logits = Logits::last, const LayerRange& layers = {});
-  at::Tensor step(std::initializer_list<StepInput> inputs, Logits logits = Logits::last, const LayerRange& layers = {}) {
+  at::Tensor step(std::initializer_list<StepInput> inputs, Logits logits = Logits::last,
+                  const LayerRange& layers = {}) {
     return step(std::span(inputs.begin(), inputs.size()), logits, layers);
   }
 

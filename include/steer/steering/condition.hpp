@@ -35,9 +35,9 @@ struct EnumTable<ConditionSource> {
 
 /// How a condition remembers.
 struct ConditionOptions {
-  std::optional<HookPoint> point{};///< read here; default: where the SAE was trained
-  double release = 0;              ///< hysteresis: once on, stays on until the value is this far outside the band
-  bool sticky = false;             ///< once on, stays on for the rest of the sequence
+  std::optional<HookPoint> point{};  ///< read here; default: where the SAE was trained
+  double release = 0;                ///< hysteresis: once on, stays on until the value is this far outside the band
+  bool sticky = false;               ///< once on, stays on for the rest of the sequence
 };
 
 /// When an edit acts, decided token by token: the value read lies in the band `above < value <= at_most`.
@@ -48,11 +48,11 @@ struct ConditionOptions {
 /// scope covers them.
 struct Condition {
   ConditionSource source = ConditionSource::feature;
-  HookPoint point;               ///< feature, probe
-  std::optional<Sae> sae;        ///< feature
-  std::int64_t feature = 0;      ///< feature
-  at::Tensor probe;              ///< probe: w [width], f32
-  double bias = 0;               ///< probe: b
+  HookPoint point;           ///< feature, probe
+  std::optional<Sae> sae;    ///< feature
+  std::int64_t feature = 0;  ///< feature
+  at::Tensor probe;          ///< probe: w [width], f32
+  double bias = 0;           ///< probe: b
   double above = -std::numeric_limits<double>::infinity();
   double at_most = std::numeric_limits<double>::infinity();
   double release = 0;

@@ -37,19 +37,24 @@ enum class Where {
   all,
   prompt,
   generated,
-  onset,        ///< the first `count` generated tokens
-  last,         ///< the last token of the prompt
-  span,         ///< positions [begin, end)
-  inside_tag,   ///< between `<tag>` and `</tag>`
+  onset,       ///< the first `count` generated tokens
+  last,        ///< the last token of the prompt
+  span,        ///< positions [begin, end)
+  inside_tag,  ///< between `<tag>` and `</tag>`
   outside_tag,
 };
 
 template <>
 struct EnumTable<Where> {
   static constexpr std::string_view name = "scope";
-  static constexpr EnumEntry<Where> entries[] = {
-      {Where::all, "all"},   {Where::prompt, "prompt"}, {Where::generated, "generated"},   {Where::onset, "onset"},
-      {Where::last, "last"}, {Where::span, "span"},     {Where::inside_tag, "inside_tag"}, {Where::outside_tag, "outside_tag"}};
+  static constexpr EnumEntry<Where> entries[] = {{Where::all, "all"},
+                                                 {Where::prompt, "prompt"},
+                                                 {Where::generated, "generated"},
+                                                 {Where::onset, "onset"},
+                                                 {Where::last, "last"},
+                                                 {Where::span, "span"},
+                                                 {Where::inside_tag, "inside_tag"},
+                                                 {Where::outside_tag, "outside_tag"}};
 };
 
 /// Positions, as a value.
@@ -104,15 +109,15 @@ struct EnumTable<Side> {
 /// What a custom edit gets: the tokens of one row that its scope and condition select.
 struct CustomContext {
   HookPoint point;
-  at::Tensor h;               ///< [tokens, width], f32, a copy
-  at::Tensor position;        ///< [tokens], i64
+  at::Tensor h;         ///< [tokens, width], f32, a copy
+  at::Tensor position;  ///< [tokens], i64
   SequenceId sequence = 0;
 };
 
 using CustomFunction = std::function<at::Tensor(const CustomContext&)>;
 
-/// The edits. h is one token's activation at the hook point, |h| its norm on arrival there (before any edit), v^ = v/|v|
-/// and s `Edit::strength`.
+/// The edits. h is one token's activation at the hook point, |h| its norm on arrival there (before any edit), v^ =
+/// v/|v| and s `Edit::strength`.
 namespace op {
 
 /// h + s v; with Unit::residual_norm h + s |h| v^.
@@ -131,7 +136,8 @@ struct Feature {
   std::int64_t index = 0;
   FeatureAction action = FeatureAction::nudge;
   double value = 0;  ///< nudge, pin, mul
-  double low = -std::numeric_limits<double>::infinity(), high = std::numeric_limits<double>::infinity();  ///< clamp, cap
+  double low = -std::numeric_limits<double>::infinity(),
+         high = std::numeric_limits<double>::infinity();  ///< clamp, cap
   double max_activation = 0;  ///< what Unit::max_activation multiplies `value`, `low` and `high` by
 };
 
@@ -153,8 +159,8 @@ struct ProjectTo {
 /// Rotates the part of h in the plane of a and b by s * angle, a towards b; the rest and |h| stay. (Angular Steering,
 /// Vu and Nguyen 2025, with the angle given and not the direction.)
 struct Rotate {
-  at::Tensor a, b;  ///< span the plane; need not be orthogonal
-  double angle = 0; ///< radians
+  at::Tensor a, b;   ///< span the plane; need not be orthogonal
+  double angle = 0;  ///< radians
 };
 
 /// h + s a relu(w.h + b) z.
@@ -200,7 +206,7 @@ struct Edit {
   Unit unit = Unit::raw;
   Scope scope{};
   std::optional<Condition> when{};
-  std::string name{};   ///< what the audit calls it; empty: `describe()`
+  std::string name{};  ///< what the audit calls it; empty: `describe()`
 
   /// The kind, as JSON and messages name it: "add", "nudge", ..., "project_out", "custom".
   std::string_view kind() const;

@@ -18,13 +18,13 @@ namespace steer {
 
 /// What one edit did in one row.
 struct EditAudit {
-  std::string edit;            ///< its name or description
+  std::string edit;  ///< its name or description
   HookPoint point;
-  std::int64_t seen = 0;       ///< tokens that passed the hook point
-  std::int64_t in_scope = 0;   ///< of those, tokens its scope and condition selected
-  std::int64_t edited = 0;     ///< of those, tokens whose activation it changed
-  double mean_change = 0;      ///< |change| / |h on arrival|, mean over edited tokens
-  double max_change = 0;       ///< the largest
+  std::int64_t seen = 0;      ///< tokens that passed the hook point
+  std::int64_t in_scope = 0;  ///< of those, tokens its scope and condition selected
+  std::int64_t edited = 0;    ///< of those, tokens whose activation it changed
+  double mean_change = 0;     ///< |change| / |h on arrival|, mean over edited tokens
+  double max_change = 0;      ///< the largest
 };
 
 /// What a row's steering did. Silent no-op steering, the commonest fault in this field, shows here.

@@ -35,14 +35,14 @@ struct EditOptions {
   Scope scope{};
   std::optional<Condition> when{};
   Unit unit = Unit::raw;
-  double max_activation = 0;       ///< for Unit::max_activation: the feature's, e.g. from FeatureLabels
-  std::optional<HookPoint> point{};///< feature edits and splices: instead of the place the SAE was trained at
-  std::string name{};              ///< for the audit
+  double max_activation = 0;         ///< for Unit::max_activation: the feature's, e.g. from FeatureLabels
+  std::optional<HookPoint> point{};  ///< feature edits and splices: instead of the place the SAE was trained at
+  std::string name{};                ///< for the audit
 };
 
 /// What happened when a handler's condition became true.
 struct SteeringEvent {
-  std::int64_t row = 0;       ///< of the plan
+  std::int64_t row = 0;  ///< of the plan
   SequenceId sequence = 0;
   std::int64_t position = 0;  ///< of the token
   std::string_view reason;

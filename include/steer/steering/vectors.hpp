@@ -24,14 +24,14 @@ namespace steer {
 at::Tensor difference_of_means(const at::Tensor& positive, const at::Tensor& negative);
 
 /// The first principal component of the examples' differences, unit length, pointing from negative to positive
-/// (Zou et al. 2023, arXiv:2310.01405): of positive[i] - negative[i] for equally many examples, taken as pairs, about 0;
-/// else of all examples about the midpoint of the two means.
+/// (Zou et al. 2023, arXiv:2310.01405): of positive[i] - negative[i] for equally many examples, taken as pairs, about
+/// 0; else of all examples about the midpoint of the two means.
 /// @throws as above.
 at::Tensor principal_direction(const at::Tensor& positive, const at::Tensor& negative);
 
 /// A linear classifier: positive where w.h + b > 0.
 struct LinearProbe {
-  at::Tensor w;         ///< [width], f32
+  at::Tensor w;  ///< [width], f32
   double b = 0;
   double accuracy = 0;  ///< on the examples it was fitted to
 };
@@ -51,10 +51,9 @@ enum class VectorMethod { difference_of_means, principal_direction, logistic_pro
 template <>
 struct EnumTable<VectorMethod> {
   static constexpr std::string_view name = "vector method";
-  static constexpr EnumEntry<VectorMethod> entries[] = {
-      {VectorMethod::difference_of_means, "difference_of_means"},
-      {VectorMethod::principal_direction, "principal_direction"},
-      {VectorMethod::logistic_probe, "logistic_probe"}};
+  static constexpr EnumEntry<VectorMethod> entries[] = {{VectorMethod::difference_of_means, "difference_of_means"},
+                                                        {VectorMethod::principal_direction, "principal_direction"},
+                                                        {VectorMethod::logistic_probe, "logistic_probe"}};
 };
 
 /// Which tokens of an example speak for it.
@@ -77,8 +76,8 @@ struct SweepOptions {
 struct SweepResult {
   HookPoint point;
   at::Tensor vector;      ///< [width]
-  double separation = 0;  ///< share of (positive, negative) pairs whose projections on the vector are in order (AUC), on
-                          ///< examples the vector was not fitted to (five folds)
+  double separation = 0;  ///< share of (positive, negative) pairs whose projections on the vector are in order (AUC),
+                          ///< on examples the vector was not fitted to (five folds)
 };
 
 /// Vectors at one site of every layer, from prompts. Each prompt runs once, whatever the number of layers.

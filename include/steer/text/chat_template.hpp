@@ -46,9 +46,9 @@ template <>
 struct EnumTable<ChatFormat> {
   static constexpr std::string_view name = "chat format";
   static constexpr EnumEntry<ChatFormat> entries[] = {
-      {ChatFormat::plain, "plain"},       {ChatFormat::llama2, "llama2"}, {ChatFormat::llama3, "llama3"},
-      {ChatFormat::llama3_1, "llama3_1"}, {ChatFormat::gemma, "gemma"},   {ChatFormat::gemma2, "gemma2"},
-      {ChatFormat::chatml, "chatml"},     {ChatFormat::qwen2, "qwen2"},   {ChatFormat::qwen2_5, "qwen2_5"},
+      {ChatFormat::plain, "plain"},       {ChatFormat::llama2, "llama2"},  {ChatFormat::llama3, "llama3"},
+      {ChatFormat::llama3_1, "llama3_1"}, {ChatFormat::gemma, "gemma"},    {ChatFormat::gemma2, "gemma2"},
+      {ChatFormat::chatml, "chatml"},     {ChatFormat::qwen2, "qwen2"},    {ChatFormat::qwen2_5, "qwen2_5"},
       {ChatFormat::qwen3, "qwen3"},       {ChatFormat::mistral, "mistral"}};
 };
 

@@ -6,7 +6,8 @@
 //   static Row row(const WeightView&, int64 n);
 //   kBytes                                           of 32 weights in memory, for prefetching
 //   kBlock, kStep                                    groups that share a Block; groups that `step` decodes at once
-//   [[gnu::always_inline]] static Block block(const Row&, int64 g);     of groups [g, g + kBlock), g a multiple of kBlock
+//   [[gnu::always_inline]] static Block block(const Row&, int64 g);     of groups [g, g + kBlock), g a multiple of
+//   kBlock
 //   [[gnu::always_inline]] static void step(const Block&, int s, F out[kStep * kVectors]);   its groups from s kStep on
 //   static void tail(const Row&, int64 g, int64 count, F out[kVectors]);  fewer than 32, the others 0
 // Formats whose groups stand alone give `group(const Row&, int64 g, F out[kVectors])` and derive from SingleGroups.
@@ -77,7 +78,9 @@ template <F (*Load)(const std::uint16_t*)>
 struct Format16 : SingleGroups<Format16<Load>, const std::uint16_t*> {
   static constexpr int kBytes = 64;
   using Row = const std::uint16_t*;
-  static Row row(const WeightView& w, std::int64_t n) { return reinterpret_cast<const std::uint16_t*>(row_start(w, n)); }
+  static Row row(const WeightView& w, std::int64_t n) {
+    return reinterpret_cast<const std::uint16_t*>(row_start(w, n));
+  }
   [[gnu::always_inline]] static void group(Row r, std::int64_t g, F out[kVectors]) {
     for (int v = 0; v < kVectors; ++v) out[v] = Load(r + g * kGroup + v * kWidth);
   }
@@ -253,7 +256,8 @@ struct FormatQ5_K : SingleBlocks<FormatQ5_K> {
     const int sub = static_cast<int>(g & 7);
     int s, m;
     scale_min(b + 4, sub, s, m);
-    const F scale = set1(read_half(b) * static_cast<float>(s)), offset = set1(-read_half(b + 2) * static_cast<float>(m));
+    const F scale = set1(read_half(b) * static_cast<float>(s)),
+            offset = set1(-read_half(b + 2) * static_cast<float>(m));
     const std::uint8_t *qh = b + 16, *qs = b + 48 + (sub >> 1) * 32;
     const int shift = (sub & 1) * 4;
     for (int v = 0; v < kVectors; ++v) {
@@ -294,11 +298,13 @@ struct FormatQ6_K {
 
  private:
   // 32 values of 4 bits of `low` and 2 of `high`, less 32, computed as bytes.
-  [[gnu::always_inline]] static void six_bits(const std::uint8_t* low, int low_shift, const std::uint8_t* high, int high_shift,
-                                              std::int8_t* out) {
+  [[gnu::always_inline]] static void six_bits(const std::uint8_t* low, int low_shift, const std::uint8_t* high,
+                                              int high_shift, std::int8_t* out) {
 #ifdef STEER_KERNEL_X86
-    const __m256i l = _mm256_srl_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(low)), _mm_cvtsi32_si128(low_shift));
-    const __m256i h = _mm256_srl_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(high)), _mm_cvtsi32_si128(high_shift));
+    const __m256i l =
+        _mm256_srl_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(low)), _mm_cvtsi32_si128(low_shift));
+    const __m256i h =
+        _mm256_srl_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(high)), _mm_cvtsi32_si128(high_shift));
     const __m256i q = _mm256_or_si256(_mm256_and_si256(l, _mm256_set1_epi8(15)),
                                       _mm256_slli_epi16(_mm256_and_si256(h, _mm256_set1_epi8(3)), 4));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_sub_epi8(q, _mm256_set1_epi8(32)));

@@ -26,8 +26,8 @@ struct BlockType {
 };
 
 constexpr BlockType kBlockTypes[] = {
-    {"Q4_0", WeightType::q4_0, 32, 18},  {"Q4_1", WeightType::q4_1, 32, 20},  {"Q5_0", WeightType::q5_0, 32, 22},
-    {"Q5_1", WeightType::q5_1, 32, 24},  {"Q8_0", WeightType::q8_0, 32, 34},  {"Q4_K", WeightType::q4_k, 256, 144},
+    {"Q4_0", WeightType::q4_0, 32, 18},   {"Q4_1", WeightType::q4_1, 32, 20},   {"Q5_0", WeightType::q5_0, 32, 22},
+    {"Q5_1", WeightType::q5_1, 32, 24},   {"Q8_0", WeightType::q8_0, 32, 34},   {"Q4_K", WeightType::q4_k, 256, 144},
     {"Q5_K", WeightType::q5_k, 256, 176}, {"Q6_K", WeightType::q6_k, 256, 210},
 };
 
@@ -42,8 +42,8 @@ constexpr std::int64_t kGroup = 32;
 
 at::Tensor checked_bias(const at::Tensor& bias, std::int64_t out) {
   if (!bias.defined()) return bias;
-  require(bias.dim() == 1 && bias.size(0) == out, ErrorCode::shape, "Linear", "expected a bias of shape [{}] but got {}",
-          out, fmt::join(bias.sizes(), "x"));
+  require(bias.dim() == 1 && bias.size(0) == out, ErrorCode::shape, "Linear",
+          "expected a bias of shape [{}] but got {}", out, fmt::join(bias.sizes(), "x"));
   return bias.to(at::kFloat).contiguous();
 }
 
@@ -70,7 +70,8 @@ std::int64_t piece_rows(const ProductArgs& a) {
 }
 
 void run(std::span<const ProductArgs> products) {
-  constexpr std::int64_t kWorthThreads = 1 << 16;  // multiply-adds below which a parallel region costs more than it saves
+  constexpr std::int64_t kWorthThreads = 1
+                                         << 16;  // multiply-adds below which a parallel region costs more than it saves
   const KernelTable& table = kernels();
   std::int64_t work = 0;
   for (const auto& a : products) work += a.m * a.weight.n * a.weight.k;
@@ -149,8 +150,8 @@ bool Linear::keeps_blocks(std::string_view storage) { return find_block_type(sto
 
 Linear Linear::blocks(at::Tensor raw, std::string_view storage, std::int64_t out, std::int64_t in, at::Tensor bias) {
   const BlockType* type = find_block_type(storage);
-  require(type != nullptr, ErrorCode::unsupported, "Linear::blocks", "expected a block type steer computes with but got {}",
-          storage);
+  require(type != nullptr, ErrorCode::unsupported, "Linear::blocks",
+          "expected a block type steer computes with but got {}", storage);
   require(out >= 0 && in >= 0 && in % type->values == 0, ErrorCode::shape, "Linear::blocks",
           "expected rows of a multiple of {} values for {} but got [{}, {}]", type->values, storage, out, in);
   require(raw.defined() && raw.scalar_type() == at::kByte && raw.is_cpu() && raw.is_contiguous(), ErrorCode::argument,
@@ -180,8 +181,8 @@ at::Tensor Linear::operator()(const at::Tensor& x) const {
                     !(at::GradMode::is_enabled() && x.requires_grad());
   if (!fast) {
     // Weights of another precision are widened, never activations narrowed.
-    const bool same = view_.type != WeightType::int8 && data_.scalar_type() == x.scalar_type() &&
-                      data_.scalar_type() != at::kByte;
+    const bool same =
+        view_.type != WeightType::int8 && data_.scalar_type() == x.scalar_type() && data_.scalar_type() != at::kByte;
     const at::Tensor weight = same ? data_ : to_f32().to(x.scalar_type());
     return at::linear(x, weight, bias_.defined() ? bias_.to(x.scalar_type()) : bias_);
   }
@@ -206,8 +207,8 @@ void apply_together(const float* x, std::int64_t m, std::span<const LinearCall> 
   for (const auto& call : calls) {
     const WeightView& w = call.weight->view();
     const at::Tensor& bias = call.weight->bias();
-    products.push_back({w, bias.defined() ? bias.const_data_ptr<float>() : nullptr, x, w.k, m, call.y,
-                        call.ldy > 0 ? call.ldy : w.n});
+    products.push_back(
+        {w, bias.defined() ? bias.const_data_ptr<float>() : nullptr, x, w.k, m, call.y, call.ldy > 0 ? call.ldy : w.n});
   }
   run(products);
 }
@@ -215,8 +216,8 @@ void apply_together(const float* x, std::int64_t m, std::span<const LinearCall> 
 at::Tensor Linear::gather(std::span<const std::int64_t> ids) const {
   const auto count = static_cast<std::int64_t>(ids.size());
   for (std::int64_t id : ids) {
-    require(id >= 0 && id < view_.n, ErrorCode::argument, "Linear::gather", "expected ids in [0, {}) but got {}", view_.n,
-            id);
+    require(id >= 0 && id < view_.n, ErrorCode::argument, "Linear::gather", "expected ids in [0, {}) but got {}",
+            view_.n, id);
   }
   if (!data_.is_cpu()) {
     const at::Tensor index = at::tensor(at::ArrayRef(ids.data(), ids.size()), at::kLong).to(data_.device());

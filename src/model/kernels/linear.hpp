@@ -30,7 +30,8 @@ class Linear {
   /// @param raw      u8, the tensor's stored bytes (`TensorReader::raw`), kept alive.
   /// @param storage  GGUF's name of the type, e.g. "Q4_K"; `keeps_blocks(storage)` must hold.
   /// @throws Error(unsupported | shape | format).
-  static Linear blocks(at::Tensor raw, std::string_view storage, std::int64_t out, std::int64_t in, at::Tensor bias = {});
+  static Linear blocks(at::Tensor raw, std::string_view storage, std::int64_t out, std::int64_t in,
+                       at::Tensor bias = {});
   /// Whether `blocks` takes this type; others are for the reader to dequantise.
   static bool keeps_blocks(std::string_view storage);
 

@@ -13,8 +13,8 @@ constexpr std::int64_t kPanelM = 8, kBlockM = 64, kBlockN = 24, kBlockK = 768;
 constexpr std::int64_t kInPlaceM = 16;
 static_assert(kBlockM * kBlockN * kWidth + kBlockN * kBlockK <= kScratchFloats);
 
-// Where the rows of W are that come after those in work, to be fetched meanwhile: rows of a few hundred bytes end before
-// the hardware's prefetcher has understood them.
+// Where the rows of W are that come after those in work, to be fetched meanwhile: rows of a few hundred bytes end
+// before the hardware's prefetcher has understood them.
 struct Ahead {
   const std::uint8_t* rows = nullptr;  // null: nothing to fetch
   std::int64_t row_bytes = 0;
@@ -22,8 +22,9 @@ struct Ahead {
 
 // Adds the products over [k_begin, k_end) to the accumulators; k_begin is a multiple of kGroup * Format::kBlock.
 template <class Format, int M, int N>
-[[gnu::always_inline]] inline void accumulate(const typename Format::Row* rows, const float* x, std::int64_t ldx, std::int64_t k_begin,
-                       std::int64_t k_end, F (&sum)[M][N], Ahead ahead = {}) {
+[[gnu::always_inline]] inline void accumulate(const typename Format::Row* rows, const float* x, std::int64_t ldx,
+                                              std::int64_t k_begin, std::int64_t k_end, F (&sum)[M][N],
+                                              Ahead ahead = {}) {
   const std::int64_t groups = k_end / kGroup, rest = k_end % kGroup;
   const auto fetch = [&](std::int64_t g) {
     if (!ahead.rows) return;
@@ -99,7 +100,7 @@ inline void tile(const typename Format::Row* rows, const ProductArgs& a, std::in
     for (auto& s : row) s = zero();
   }
   accumulate<Format, M, N>(rows, a.x + m * a.ldx, a.ldx, 0, a.weight.k, sum,
-                                 {row_start(a.weight, n + N < a.weight.n ? n + N : n), a.weight.row_bytes});
+                           {row_start(a.weight, n + N < a.weight.n ? n + N : n), a.weight.row_bytes});
   finish<M, N>(sum, a, m, n);
 }
 
@@ -109,10 +110,14 @@ inline void thin(const ProductArgs& a, std::int64_t n) {
   typename Format::Row rows[N];
   for (int i = 0; i < N; ++i) rows[i] = Format::row(a.weight, n + i);
   switch (a.m) {
-    case 1: return tile<Format, 1, N>(rows, a, 0, n);
-    case 2: return tile<Format, 2, N>(rows, a, 0, n);
-    case 3: return tile<Format, 3, N>(rows, a, 0, n);
-    case 4: return tile<Format, 4, N>(rows, a, 0, n);
+    case 1:
+      return tile<Format, 1, N>(rows, a, 0, n);
+    case 2:
+      return tile<Format, 2, N>(rows, a, 0, n);
+    case 3:
+      return tile<Format, 3, N>(rows, a, 0, n);
+    case 4:
+      return tile<Format, 4, N>(rows, a, 0, n);
   }
 }
 
@@ -124,8 +129,8 @@ struct Part {
 };
 
 template <int M, int N>
-[[gnu::noinline]] void partial_tile(const float* const* rows, const ProductArgs& a, const Part& part, std::int64_t m, std::int64_t n,
-                         float* sums, std::int64_t lds) {
+[[gnu::noinline]] void partial_tile(const float* const* rows, const ProductArgs& a, const Part& part, std::int64_t m,
+                                    std::int64_t n, float* sums, std::int64_t lds) {
   F sum[M][N];
 #pragma GCC unroll 8
   for (int i = 0; i < M; ++i) {
@@ -149,9 +154,12 @@ inline void partial_strip(const float* const* rows, const ProductArgs& a, Part p
     part.ahead.rows = nullptr;  // the first tile fetched them
   }
   switch (m1 - m) {
-    case 3: return partial_tile<3, N>(rows, a, part, m, n, sums, lds);
-    case 2: return partial_tile<2, N>(rows, a, part, m, n, sums, lds);
-    case 1: return partial_tile<1, N>(rows, a, part, m, n, sums, lds);
+    case 3:
+      return partial_tile<3, N>(rows, a, part, m, n, sums, lds);
+    case 2:
+      return partial_tile<2, N>(rows, a, part, m, n, sums, lds);
+    case 1:
+      return partial_tile<1, N>(rows, a, part, m, n, sums, lds);
   }
 }
 
@@ -203,7 +211,8 @@ void thick(const ProductArgs& a, std::int64_t n0, std::int64_t n1, std::int64_t 
         if (in_place) panel[i] = rows[i] + part.k0;
       }
       if (!in_place) {
-        decode<Format>(rows[i], part.k0, part.k1, decoded + i * kBlockK, next ? next + i * a.weight.row_bytes : nullptr);
+        decode<Format>(rows[i], part.k0, part.k1, decoded + i * kBlockK,
+                       next ? next + i * a.weight.row_bytes : nullptr);
       }
     }
     for (std::int64_t m = m0; m < m1; m += kPanelM) {
@@ -243,21 +252,33 @@ void decode_of(const WeightView& w, std::int64_t row, float* out) {
   decode<Format>(Format::row(w, row), 0, w.k, out);
 }
 
-#define STEER_FOR_TYPE(type, call)                   \
-  switch (type) {                                    \
-    case WeightType::f32: return call<FormatF32>;    \
-    case WeightType::f16: return call<FormatF16>;    \
-    case WeightType::bf16: return call<FormatBf16>;  \
-    case WeightType::int8: return call<FormatInt8>;  \
-    case WeightType::q4_0: return call<FormatQ4_0>;  \
-    case WeightType::q4_1: return call<FormatQ4_1>;  \
-    case WeightType::q5_0: return call<FormatQ5_0>;  \
-    case WeightType::q5_1: return call<FormatQ5_1>;  \
-    case WeightType::q8_0: return call<FormatQ8_0>;  \
-    case WeightType::q4_k: return call<FormatQ4_K>;  \
-    case WeightType::q5_k: return call<FormatQ5_K>;  \
-    case WeightType::q6_k: return call<FormatQ6_K>;  \
-  }                                                  \
+#define STEER_FOR_TYPE(type, call) \
+  switch (type) {                  \
+    case WeightType::f32:          \
+      return call<FormatF32>;      \
+    case WeightType::f16:          \
+      return call<FormatF16>;      \
+    case WeightType::bf16:         \
+      return call<FormatBf16>;     \
+    case WeightType::int8:         \
+      return call<FormatInt8>;     \
+    case WeightType::q4_0:         \
+      return call<FormatQ4_0>;     \
+    case WeightType::q4_1:         \
+      return call<FormatQ4_1>;     \
+    case WeightType::q5_0:         \
+      return call<FormatQ5_0>;     \
+    case WeightType::q5_1:         \
+      return call<FormatQ5_1>;     \
+    case WeightType::q8_0:         \
+      return call<FormatQ8_0>;     \
+    case WeightType::q4_k:         \
+      return call<FormatQ4_K>;     \
+    case WeightType::q5_k:         \
+      return call<FormatQ5_K>;     \
+    case WeightType::q6_k:         \
+      return call<FormatQ6_K>;     \
+  }                                \
   return nullptr
 
 inline auto product_for(WeightType type) -> void (*)(const ProductArgs&, std::int64_t, std::int64_t, float*) {

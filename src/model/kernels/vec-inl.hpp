@@ -24,8 +24,8 @@ inline F max(F a, F b) { return _mm512_max_ps(a, b); }
 inline F min(F a, F b) { return _mm512_min_ps(a, b); }
 inline F round(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 inline F load_bf16(const std::uint16_t* p) {
-  return _mm512_castsi512_ps(_mm512_slli_epi32(
-      _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16));
+  return _mm512_castsi512_ps(
+      _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16));
 }
 inline F load_f16(const std::uint16_t* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
@@ -44,17 +44,19 @@ inline I or_i(I a, I b) { return _mm512_or_si512(a, b); }
 inline I sub_i(I a, I b) { return _mm512_sub_epi32(a, b); }
 inline I add_i(I a, I b) { return _mm512_add_epi32(a, b); }
 template <int S>
-inline I shift_right(I a) { return _mm512_srli_epi32(a, S); }
+inline I shift_right(I a) {
+  return _mm512_srli_epi32(a, S);
+}
 template <int S>
-inline I shift_left(I a) { return _mm512_slli_epi32(a, S); }
+inline I shift_left(I a) {
+  return _mm512_slli_epi32(a, S);
+}
 inline I shift_right(I a, int s) { return _mm512_srl_epi32(a, _mm_cvtsi32_si128(s)); }
 inline F to_float(I a) { return _mm512_cvtepi32_ps(a); }
 inline I to_int(F a) { return _mm512_cvtps_epi32(a); }
 inline F as_float(I a) { return _mm512_castsi512_ps(a); }
 /// 16 in the lanes whose bit of `bits` is set (lane i: bit i), else 0.
-inline I sixteen_where(std::uint32_t bits) {
-  return _mm512_maskz_set1_epi32(static_cast<__mmask16>(bits), 16);
-}
+inline I sixteen_where(std::uint32_t bits) { return _mm512_maskz_set1_epi32(static_cast<__mmask16>(bits), 16); }
 /// a + b in the lanes whose bit of `bits` is set, else a.
 inline F add_where(std::uint32_t bits, F a, F b) { return _mm512_mask_add_ps(a, static_cast<__mmask16>(bits), a, b); }
 /// The values q * scale + offset of q = 0 to 15. `point` takes q from the low four bits of each lane.
@@ -118,9 +120,13 @@ inline I or_i(I a, I b) { return _mm256_or_si256(a, b); }
 inline I sub_i(I a, I b) { return _mm256_sub_epi32(a, b); }
 inline I add_i(I a, I b) { return _mm256_add_epi32(a, b); }
 template <int S>
-inline I shift_right(I a) { return _mm256_srli_epi32(a, S); }
+inline I shift_right(I a) {
+  return _mm256_srli_epi32(a, S);
+}
 template <int S>
-inline I shift_left(I a) { return _mm256_slli_epi32(a, S); }
+inline I shift_left(I a) {
+  return _mm256_slli_epi32(a, S);
+}
 inline I shift_right(I a, int s) { return _mm256_srl_epi32(a, _mm_cvtsi32_si128(s)); }
 inline F to_float(I a) { return _mm256_cvtepi32_ps(a); }
 inline I to_int(F a) { return _mm256_cvtps_epi32(a); }
@@ -176,9 +182,7 @@ inline F round(F a) {  // |a| < 2^22
   return (a + magic) - magic;
 }
 inline I to_int(F a) { return __builtin_convertvector(round(a), I); }
-inline F load_bf16(const std::uint16_t* p) {
-  return as_float(I{p[0] << 16, p[1] << 16, p[2] << 16, p[3] << 16});
-}
+inline F load_bf16(const std::uint16_t* p) { return as_float(I{p[0] << 16, p[1] << 16, p[2] << 16, p[3] << 16}); }
 inline F load_f16(const std::uint16_t* p) {
   return F{half_to_float(p[0]), half_to_float(p[1]), half_to_float(p[2]), half_to_float(p[3])};
 }
@@ -190,9 +194,13 @@ inline I or_i(I a, I b) { return a | b; }
 inline I sub_i(I a, I b) { return a - b; }
 inline I add_i(I a, I b) { return a + b; }
 template <int S>
-inline I shift_right(I a) { return a >> S; }  // of values >= 0 only
+inline I shift_right(I a) {
+  return a >> S;
+}  // of values >= 0 only
 template <int S>
-inline I shift_left(I a) { return a << S; }
+inline I shift_left(I a) {
+  return a << S;
+}
 inline I shift_right(I a, int s) { return a >> s; }
 inline I sixteen_where(std::uint32_t bits) {
   return I{static_cast<int>((bits & 1) << 4), static_cast<int>((bits & 2) << 3), static_cast<int>((bits & 4) << 2),
