@@ -17,7 +17,8 @@ namespace {
 /// All of a run, as options and as JSON.
 struct Settings {
   std::string model, sae, mmlu, questions, search_questions, behaviour_file,
-      judge = "likelihood", judge_url = "https://api.openai.com/v1", judge_model, mode = "generate", out = "tradeoff";
+      judge = "likelihood", judge_url = "https://api.openai.com/v1", judge_model, mode = "generate", out = "tradeoff",
+      device = "cpu", weights = "stored";
   std::vector<std::string> behaviours, arms{"control", "prompt", "published", "safe", "safe+prompt", "random"}, steer;
   std::vector<double> sweep;
   std::int64_t limit = 0, sweep_every = 1, max_tokens = 1024, batch = 64;
@@ -26,12 +27,43 @@ struct Settings {
   bool kl = false;
   NLOHMANN_DEFINE_TYPE_INTRUSIVE_WITH_DEFAULT(Settings, model, sae, mmlu, questions, search_questions, behaviour_file,
                                               judge, judge_url, judge_model, mode, out, behaviours, arms, steer, sweep,
-                                              limit, sweep_every, max_tokens, batch, temperature, top_p, seed, kl)
+                                              limit, sweep_every, max_tokens, batch, temperature, top_p, seed, kl,
+                                              device, weights)
 };
+
+/// Settings from a JSON file. A key that is none of ours would be a setting that is silently not made.
+Settings read_settings(const std::string& path) {
+  constexpr auto where = "mmlu_tradeoff";
+  std::ifstream file(path);
+  steer::require(file.is_open(), steer::ErrorCode::io, where,
+                 "expected a readable file of settings but got \"{}\"; check the path", path);
+  const auto json = nlohmann::json::parse(file, nullptr, /*allow_exceptions=*/false);
+  steer::require(json.is_object(), steer::ErrorCode::format, where, "expected one JSON object but got {} ({})",
+                 json.is_discarded() ? "a syntax error" : json.type_name(), path);
+  const auto known = nlohmann::json(Settings{});
+  for (const auto& [key, value] : json.items()) {
+    std::string names;
+    for (const auto& [name, unused] : known.items()) names += (names.empty() ? "" : ", ") + name;
+    steer::require(known.contains(key), steer::ErrorCode::config, where,
+                   "expected the keys {} but got \"{}\" ({}); correct or remove it", names, key, path);
+    try {
+      nlohmann::json{{key, value}}.get<Settings>();
+    } catch (const nlohmann::json::exception&) {
+      steer::fail(steer::ErrorCode::config, where, "expected for \"{}\" a value like {} but got {} ({})", key,
+                  known[key].dump(), value.dump(), path);
+    }
+  }
+  return json.get<Settings>();
+}
 
 void add_options(CLI::App& app, Settings& s) {
   app.add_option("--model", s.model, "model: a Hugging Face folder or a GGUF file")->group("Model");
   app.add_option("--sae", s.sae, "sparse autoencoder; needed by published, safe and what is made from them")
+      ->group("Model");
+  app.add_option("--device", s.device, "cpu or cuda:N")->capture_default_str()->group("Model");
+  app.add_option("--weights", s.weights, "how weights are kept: stored, f32, bf16 or int8")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"stored", "f32", "bf16", "int8"}))
       ->group("Model");
   app.add_option("--mmlu", s.mmlu,
                  "MMLU folder in its original layout; asks the study's 171 questions (first 3 dev rows x 57 subjects)")
@@ -106,6 +138,7 @@ std::vector<steer::Arm> arms_of(const Settings& s, const std::optional<steer::Mo
   std::optional<steer::Sae> sae;
   if (!s.sae.empty()) sae = steer::Sae::load(s.sae);
   if (sae) {
+    // Without a model (for a plan) there is no search, only its size.
     const auto options = model ? steer::search_options(*model, search_questions_of(s, asked), s.max_tokens, s.seed)
                                : steer::AutoSteerOptions{};
     for (const auto mode : {steer::AutoSteerMode::published, steer::AutoSteerMode::safe}) {
@@ -122,7 +155,9 @@ std::vector<steer::Arm> arms_of(const Settings& s, const std::optional<steer::Mo
   for (const auto& name : s.arms) {
     const auto found = made.find(name);
     steer::require(found != made.end(), steer::ErrorCode::argument, "mmlu_tradeoff",
-                   "expected a known arm but got \"{}\"{}", name, sae ? "" : "; steered arms need --sae");
+                   "expected arms among control, prompt, strong{} but got \"{}\"{}",
+                   sae ? ", published, safe, published+prompt, safe+prompt, random, noise, flipped" : "", name,
+                   sae ? "" : "; arms that are steered need --sae, or steerings of your own with --steer");
     arms.push_back(found->second);
   }
   for (const auto& given : s.steer) {
@@ -140,10 +175,11 @@ std::vector<steer::Arm> arms_of(const Settings& s, const std::optional<steer::Mo
   return arms;
 }
 
-std::shared_ptr<steer::Judge> judge_of(const Settings& s, const steer::Model& model) {
-  if (s.judge == "likelihood") return steer::likelihood_judge(model);
-  if (s.judge == "logits") return steer::logit_judge(model);
-  if (s.judge != "http") return nullptr;
+/// @param model  none: only what needs no model.
+std::shared_ptr<steer::Judge> judge_of(const Settings& s, const std::optional<steer::Model>& model) {
+  if (model && s.judge == "likelihood") return steer::likelihood_judge(*model);
+  if (model && s.judge == "logits") return steer::logit_judge(*model);
+  if (s.judge != "http" || s.mode == "letters") return nullptr;
   steer::HttpJudgeOptions options;
   options.url = s.judge_url;
   options.model = s.judge_model;
@@ -162,6 +198,50 @@ steer::Experiment experiment_of(const Settings& s, const std::optional<steer::Mo
   study.seed = s.seed;
   study.kl = s.kl;
   return study;
+}
+
+/// Creates the folder and shows, before hours of work, that it takes files.
+void prepare_folder(const std::filesystem::path& out, const Settings& s) {
+  std::error_code error;
+  std::filesystem::create_directories(out, error);
+  const auto config = out / "config.json";
+  if (!error && std::filesystem::exists(config)) return;
+  std::ofstream file(config);
+  file << nlohmann::json(s).dump(2) << '\n';
+  steer::require(!error && file.flush().good(), steer::ErrorCode::io, "mmlu_tradeoff",
+                 "expected a folder that can be written but got \"{}\"{}{}; choose another --out", out.string(),
+                 error ? ": " : "", error ? error.message() : "");
+}
+
+int run(const Settings& settings, bool plan_only, int threads) {
+  steer::require(!settings.model.empty() && (!settings.mmlu.empty() || !settings.questions.empty()),
+                 steer::ErrorCode::argument, "mmlu_tradeoff", "expected --model and --mmlu or --questions; see --help");
+  steer::set_threads(threads);
+  const std::filesystem::path out = settings.out;
+  steer::RunOptions options{.judge = nullptr, .journal = out / "journal.jsonl", .batch = settings.batch};
+  const steer::LoadOptions load{.weights = steer::parse_enum<steer::WeightFormat>(settings.weights, "mmlu_tradeoff"),
+                                .device = settings.device};
+  const steer::Experiment planned = experiment_of(settings, std::nullopt);
+  auto plan = steer::plan_run(planned, settings.model, options, load);
+  if (plan_only) {
+    steer::estimate_time(plan, settings.model, options, load);
+    fmt::print("{}", plan.describe());
+    return plan.problems.empty() ? 0 : 1;
+  }
+  plan.require_fits();
+  judge_of(settings, std::nullopt);  // what is wrong with its settings shows before the model is loaded
+  options.workers = steer::Workers::from_environment();
+  if (options.workers.rank == 0) prepare_folder(out, settings);
+  const steer::Model model = steer::Model::load(settings.model, load);
+  const steer::Experiment study = experiment_of(settings, model);
+  options.judge = judge_of(settings, model);
+  options.progress = steer::Progress("mmlu_tradeoff", 0);
+  const steer::Report report = steer::run(study, model, options);
+  if (options.workers.rank != 0) return 0;
+  std::ofstream(out / "config.json") << nlohmann::json(settings).dump(2) << '\n';
+  report.write(out / "report.html");
+  fmt::print("{}\n\n{}\n", report.verdict(), (out / "report.html").string());
+  return 0;
 }
 
 }  // namespace
@@ -185,37 +265,15 @@ int main(int argc, char** argv) {
   app.add_flag("--plan", plan_only, "print what the run needs, from file headers alone, and stop")->group("Run");
   app.add_option("--threads", threads, "0: one a core")->group("Run");
   try {
-    for (int i = 1; i + 1 < argc; ++i)  // before the options, which override it
-      if (std::string_view(argv[i]) == "--config") {
-        std::ifstream file(argv[i + 1]);
-        steer::require(file.is_open(), steer::ErrorCode::io, "mmlu_tradeoff", "expected a readable file but got \"{}\"",
-                       argv[i + 1]);
-        settings = nlohmann::json::parse(file).get<Settings>();
-      }
+    CLI::App first;  // the file comes before the options, which override it
+    first.allow_extras();
+    first.set_help_flag();
+    first.add_option("--config", config);
+    CLI11_PARSE(first, argc, argv);
+    if (!config.empty()) settings = read_settings(config);
     add_options(app, settings);
     CLI11_PARSE(app, argc, argv);
-    steer::require(!settings.model.empty() && (!settings.mmlu.empty() || !settings.questions.empty()),
-                   steer::ErrorCode::argument, "mmlu_tradeoff",
-                   "expected --model and --mmlu or --questions; see --help");
-    steer::set_threads(threads);
-    steer::RunOptions options{
-        .judge = nullptr, .journal = std::filesystem::path(settings.out) / "journal.jsonl", .batch = settings.batch};
-    if (plan_only) {
-      fmt::print("{}", steer::plan_run(experiment_of(settings, std::nullopt), settings.model, options).describe());
-      return 0;
-    }
-    const steer::Model model = steer::Model::load(settings.model);
-    const steer::Experiment study = experiment_of(settings, model);
-    std::filesystem::create_directories(settings.out);
-    options.judge = judge_of(settings, model);
-    options.workers = steer::Workers::from_environment();
-    options.progress = steer::Progress("mmlu_tradeoff", 0);
-    const steer::Report report = steer::run(study, model, options);
-    if (options.workers.rank != 0) return 0;
-    std::ofstream(std::filesystem::path(settings.out) / "config.json") << nlohmann::json(settings).dump(2) << '\n';
-    const auto page = std::filesystem::path(settings.out) / "report.html";
-    report.write(page);
-    fmt::print("{}\n\n{}\n", report.verdict(), page.string());
+    return run(settings, plan_only, threads);
   } catch (const std::exception& error) {
     fmt::print(stderr, "{}\n", error.what());
     return 1;

@@ -11,6 +11,21 @@
 #include "eval/prompts.hpp"
 
 namespace steer {
+namespace {
+
+constexpr std::size_t kPrompts = 24, kCapability = 64;
+
+/// Answers of one search: to each prompt asked, not asked and asked for the opposite, then of the trial (published) or
+/// of a dozen finalists and of none on prompts and capability set (safe). What is screened on first tokens is a tenth
+/// of it.
+std::int64_t answers_of(const AutoSteerOptions& options, AutoSteerMode mode) {
+  const bool empty = options.prompts.empty();  // a plan's, which is made without the model
+  const std::size_t prompts = empty ? kPrompts : options.prompts.size(),
+                    capability = empty ? kCapability : options.capability.prompts.size();
+  return static_cast<std::int64_t>(mode == AutoSteerMode::safe ? 15 * prompts + 13 * capability : 4 * prompts);
+}
+
+}  // namespace
 
 Arm auto_steer(Sae sae, AutoSteerMode mode, AutoSteerOptions options) {
   ContentHasher hasher;
@@ -40,12 +55,12 @@ Arm auto_steer(Sae sae, AutoSteerMode mode, AutoSteerOptions options) {
        .identity = hasher.hex(),
        .find = find,
        .costly = true,
-       .saes = {sae}});
+       .saes = {sae},
+       .answers = answers_of(options, mode)});
 }
 
 AutoSteerOptions search_options(const Model& model, const std::vector<Question>& held_out, std::int64_t max_tokens,
                                 std::uint64_t seed) {
-  constexpr std::size_t kPrompts = 24, kCapability = 64;
   std::vector<Question> usable;
   for (const auto& question : held_out)
     if (question.answer >= 0) usable.push_back(question);

@@ -1,15 +1,20 @@
+#include <ATen/DeviceAccelerator.h>
+#include <fmt/ranges.h>
+
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include <steer/core/error.hpp>
 #include <steer/eval/experiment.hpp>
 #include <steer/io/tensor_reader.hpp>
-#include <steer/model/config.hpp>
 #include <steer/text/tokenizer.hpp>
 
+#include "eval/calibrate.hpp"
 #include "eval/csv.hpp"
 #include "eval/prompts.hpp"
+#include "model/assemble.hpp"
 
 namespace steer {
 namespace {
@@ -17,8 +22,16 @@ namespace {
 constexpr std::int64_t kTemplateTokens = 6;  // that a chat format adds to a message, about
 constexpr std::int64_t kCacheBytes = 4;      // of one key or value: f32
 
-/// Bytes for use without swapping, as Linux reports them; 0 where it does not.
-std::int64_t available_memory() {
+/// Bytes for use without swapping, as Linux or the accelerator reports them; 0 where neither does.
+std::int64_t available_memory(const std::string& device) {
+  if (device != "cpu") {
+    try {
+      const at::Device place(device);
+      return static_cast<std::int64_t>(at::accelerator::getMemoryInfo(place.index()).first);
+    } catch (const std::exception&) {
+      return 0;
+    }
+  }
   std::ifstream file("/proc/meminfo");
   std::string name, unit;
   for (std::int64_t kib = 0; file >> name >> kib >> unit;)
@@ -28,27 +41,111 @@ std::int64_t available_memory() {
 
 std::string bytes_text(std::int64_t bytes) { return fmt::format("{:.2f} GiB", static_cast<double>(bytes) / (1 << 30)); }
 
+std::string time_text(double seconds) {
+  if (seconds < 100) return fmt::format("{:.0f} s", std::max(seconds, 1.0));
+  if (seconds < 100 * 60) return fmt::format("{:.0f} minutes", seconds / 60);
+  if (seconds < 48 * 3600) return fmt::format("{:.1f} hours", seconds / 3600);
+  return fmt::format("{:.1f} days", seconds / 86400);
+}
+
+/// The files of a model, their headers read.
+struct ModelFiles {
+  std::shared_ptr<const TensorReader> tensors;
+  bool folder;
+  ModelConfig config;
+};
+
+ModelFiles open_model(const std::filesystem::path& path) {
+  std::error_code ignored;
+  require(std::filesystem::exists(path, ignored), ErrorCode::io, "plan_run",
+          "expected a model's folder or GGUF file but {} does not exist; check the path", path.string());
+  const bool folder = std::filesystem::is_directory(path);
+  auto tensors = open_tensors(path);
+  if (!folder) {
+    auto config = ModelConfig::from_gguf(*tensors);
+    return {std::move(tensors), false, std::move(config)};
+  }
+  const auto json =
+      nlohmann::json::parse(detail::read_text(path / "config.json", "plan_run"), nullptr, /*allow_exceptions=*/false);
+  require(!json.is_discarded(), ErrorCode::format, "plan_run",
+          "expected JSON but got a syntax error ({}); get the file again", (path / "config.json").string());
+  return {std::move(tensors), true, ModelConfig::from_hugging_face(json)};
+}
+
+std::string describe_model(const ModelFiles& files, const LoadOptions& load) {
+  std::int64_t elements = 0;
+  std::set<std::string> storage;
+  for (const auto& tensor : files.tensors->tensors()) {
+    std::int64_t n = 1;
+    for (auto size : tensor.shape) n *= size;
+    elements += n;
+    if (tensor.shape.size() > 1) storage.insert(tensor.storage);
+  }
+  const auto& c = files.config;
+  return fmt::format("{}, {:.2f} billion parameters, {} layers of width {}, vocabulary {}, context {}; {} in {}{}",
+                     c.family, static_cast<double>(elements) / 1e9, c.n_layers, c.d_model, c.vocab_size, c.context,
+                     fmt::join(storage, " and "), files.tensors->format(),
+                     load.weights == WeightFormat::stored ? "" : fmt::format(", kept as {}", to_string(load.weights)));
+}
+
+void add_saes(const Experiment& experiment, const ModelConfig& config, RunPlan& plan) {
+  std::set<const Sae::Impl*> seen;
+  for (const auto& arm : experiment.arms) {
+    if (!arm.source) continue;
+    for (const auto& sae : arm.source->saes) {
+      if (!seen.insert(&sae.impl()).second) continue;
+      const auto& point = sae.config().hook_in;
+      plan.saes.push_back(fmt::format("{} features of width {} at {} ({})", sae.d_sae(), sae.d_in(),
+                                      point ? point->name() : "a point its files do not name", sae.config().format));
+      plan.sae_bytes += (sae.d_in() + sae.d_out()) * sae.d_sae() * static_cast<std::int64_t>(sizeof(float));
+      const bool residual = point && (point->site == Site::resid_post || point->site == Site::resid_pre);
+      if (residual && sae.d_in() != config.d_model)
+        plan.problems.push_back(fmt::format(
+            "the SAE reads {} values of the residual stream but the model's is {} wide: it was made for another model",
+            sae.d_in(), config.d_model));
+      if (point && point->layer >= config.n_layers)
+        plan.problems.push_back(
+            fmt::format("the SAE reads {} but the model has {} layers: it was made for another model", point->name(),
+                        config.n_layers));
+    }
+  }
+}
+
 }  // namespace
 
 std::string RunPlan::describe() const {
-  return fmt::format(
+  std::string text = fmt::format("model                  {}\n", model);
+  for (const auto& sae : saes) text += fmt::format("SAE                    {}\n", sae);
+  text += fmt::format(
       "rows of the results    {}\nanswers to take        {}\nprompt tokens          {} (longest prompt about {})\n"
-      "new tokens, at most    {}\nweights                {}\ncache of one batch     {}\nmemory for use now     {}\n",
-      rows, answers, prompt_tokens, longest_prompt, new_tokens, bytes_text(weight_bytes), bytes_text(cache_bytes),
-      memory_bytes ? bytes_text(memory_bytes) : "unknown");
+      "new tokens, at most    {}\nread again, at most    {} tokens\nanswers of searches    {}, at most about\n\n"
+      "weights                {}\nSAEs                   {}\ncache of one batch     {}\nmemory for use now     {}\n",
+      rows, answers, prompt_tokens, longest_prompt, new_tokens, scored_tokens, search_answers, bytes_text(weight_bytes),
+      bytes_text(sae_bytes), bytes_text(cache_bytes), memory_bytes ? bytes_text(memory_bytes) : "unknown");
+  if (seconds > 0)
+    text += fmt::format("time, roughly          {}, if every answer is as long as it may be; judges not counted\n",
+                        time_text(seconds));
+  for (const auto& problem : problems) text += fmt::format("\ncannot run here: {}\n", problem);
+  return text;
 }
 
-RunPlan plan_run(const Experiment& experiment, const std::filesystem::path& model_path, const RunOptions& options) {
+void RunPlan::require_fits() const {
+  require(problems.empty(), ErrorCode::config, "RunPlan", "expected a run that this machine can hold but {}",
+          fmt::join(problems, "; "));
+}
+
+RunPlan plan_run(const Experiment& experiment, const std::filesystem::path& model_path, const RunOptions& options,
+                 const LoadOptions& load) {
   experiment.validate();
-  const auto reader = open_tensors(model_path);
-  const bool folder = std::filesystem::is_directory(model_path);
-  const ModelConfig config = folder ? ModelConfig::from_hugging_face(nlohmann::json::parse(
-                                          detail::read_text(model_path / "config.json", "plan_run")))
-                                    : ModelConfig::from_gguf(*reader);
-  const Tokenizer tokenizer = folder ? Tokenizer::load(model_path) : Tokenizer::from_gguf(*reader);
+  const ModelFiles files = open_model(model_path);
+  const ModelConfig& config = files.config;
+  const Tokenizer tokenizer = files.folder ? Tokenizer::load(model_path) : Tokenizer::from_gguf(*files.tensors);
   RunPlan plan;
-  for (const auto& tensor : reader->tensors()) plan.weight_bytes += tensor.bytes;
+  plan.model = describe_model(files, load);
+  plan.weight_bytes = detail::check_weights(config, *files.tensors, load);
+  add_saes(experiment, config, plan);
   const bool letters = experiment.mode == AnswerMode::letters;
+  const std::int64_t answer = letters ? 0 : experiment.max_tokens;
   std::vector<std::int64_t> question_tokens;
   for (const auto& question : experiment.questions)
     question_tokens.push_back(
@@ -69,23 +166,46 @@ RunPlan plan_run(const Experiment& experiment, const std::filesystem::path& mode
         ++plan.answers;
         plan.prompt_tokens += question_tokens[q] + asked;
         plan.longest_prompt = std::max(plan.longest_prompt, question_tokens[q] + asked);
+        if (!letters)
+          plan.scored_tokens +=
+              (experiment.nll + (experiment.kl && arm.source ? 2 : 0)) * (question_tokens[q] + answer);
       }
     }
-  const std::int64_t answer = letters ? 0 : experiment.max_tokens;
+  std::map<std::string, std::int64_t> searches;  // by source: arms made from one share its searches
+  for (const auto& arm : experiment.arms)
+    if (arm.source && arm.source->costly) searches[arm.source->name] = arm.source->answers;
+  for (const auto& [name, count] : searches)
+    plan.search_answers += count * static_cast<std::int64_t>(experiment.behaviours.size());
   plan.new_tokens = plan.answers * answer;
   plan.cache_bytes = 2 * kCacheBytes * config.n_layers * config.n_kv_heads * config.d_head * options.batch *
                      (plan.longest_prompt + answer);
-  plan.memory_bytes = available_memory();
-  require(config.context == 0 || plan.longest_prompt + answer <= config.context, ErrorCode::config, "plan_run",
-          "expected prompts and answers within the model's context of {} tokens but the longest need about {} + {}; "
-          "lower max_tokens",
-          config.context, plan.longest_prompt, answer);
-  const std::int64_t needed = plan.weight_bytes + plan.cache_bytes;
-  require(plan.memory_bytes == 0 || needed <= plan.memory_bytes, ErrorCode::config, "plan_run",
-          "expected weights and cache within the {} this machine has but they need {} + {}; use a smaller batch, "
-          "quantised weights or a larger machine",
-          bytes_text(plan.memory_bytes), bytes_text(plan.weight_bytes), bytes_text(plan.cache_bytes));
+  plan.memory_bytes = available_memory(load.device);
+  const std::int64_t context = load.context > 0 ? load.context : config.context;
+  if (context > 0 && plan.longest_prompt + answer > context)
+    plan.problems.push_back(fmt::format(
+        "the model's context is {} tokens but the longest prompt and answer need about {} + {}; lower max_tokens",
+        context, plan.longest_prompt, answer));
+  const std::int64_t needed = plan.weight_bytes + plan.sae_bytes + plan.cache_bytes;
+  if (plan.memory_bytes > 0 && needed > plan.memory_bytes)
+    plan.problems.push_back(
+        fmt::format("weights, SAEs and cache need {} + {} + {} but {} are free: {} too much; use quantised weights, a "
+                    "smaller batch "
+                    "or a larger machine",
+                    bytes_text(plan.weight_bytes), bytes_text(plan.sae_bytes), bytes_text(plan.cache_bytes),
+                    bytes_text(plan.memory_bytes), bytes_text(needed - plan.memory_bytes)));
   return plan;
+}
+
+void estimate_time(RunPlan& plan, const std::filesystem::path& model_path, const RunOptions& options,
+                   const LoadOptions& load) {
+  const ModelFiles files = open_model(model_path);
+  const auto cost = detail::calibrate(files.config, *files.tensors, load, options.batch);
+  const auto count = static_cast<double>(std::max<std::int64_t>(plan.answers, 1));
+  const double prompt = static_cast<double>(plan.prompt_tokens) / count,
+               answer = static_cast<double>(plan.new_tokens) / count;
+  const double answers = count + static_cast<double>(plan.search_answers);
+  plan.seconds = answers * (prompt * cost.prompt_token + answer * cost.new_token + cost.logits) +
+                 static_cast<double>(plan.scored_tokens) * (cost.prompt_token + cost.logits);
 }
 
 }  // namespace steer

@@ -23,4 +23,8 @@ std::shared_ptr<Transformer> build(const ModelConfig& config, const TensorReader
                                    void (*assemble)(Transformer&, WeightSource&),
                                    bool (*ignored)(const ModelConfig&, std::string_view));
 
+/// Bytes the weights will take, from the reader's headers alone. @throws as Model::load for tensors that are missing,
+/// mis-shaped or too many.
+std::int64_t check_weights(const ModelConfig& config, const TensorReader& reader, const LoadOptions& options);
+
 }  // namespace steer::detail

@@ -147,4 +147,15 @@ std::shared_ptr<Transformer> build(const ModelConfig& config, const TensorReader
   return model;
 }
 
+std::int64_t check_weights(const ModelConfig& config, const TensorReader& reader, const LoadOptions& options) {
+  const bool gguf = reader.format() == "gguf";
+  Transformer model;
+  model.config = config;
+  model.layers.resize(static_cast<std::size_t>(config.n_layers));
+  WeightSource source(reader, options, at::kCPU);
+  (gguf ? assemble_gguf : assemble_hugging_face)(model, source);
+  source.finish_check([&](std::string_view name) { return (gguf ? ignored_gguf : ignored_hugging_face)(config, name); });
+  return source.bytes();
+}
+
 }  // namespace steer::detail

@@ -64,6 +64,7 @@ struct SteeringSource {
   std::function<FoundSteering(const Model&, const Behaviour&)> find;
   bool costly = false;         ///< a search: its results are journalled and shared by the arms of this source
   std::vector<Sae> saes = {};  ///< that its steerings refer to: needed to read a journalled one
+  std::int64_t answers = 0;    ///< that a search takes from the model, at most about: for plans
 };
 
 /// One condition of an experiment: what is asked, and how the model is steered. A value.

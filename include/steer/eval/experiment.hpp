@@ -70,23 +70,41 @@ struct RunOptions {
 ///         is lost); whatever arms, generation and judge throw.
 Report run(const Experiment& experiment, const Model& model, const RunOptions& options = {});
 
-/// What a run will need, from the headers of the model's files and its tokenizer alone.
+/// What a run will load, hold and compute, from the headers of the files and the tokenizer alone.
 struct RunPlan {
+  std::string model;               ///< family, size and storage of the weights, in words
+  std::vector<std::string> saes;   ///< one line each
   std::int64_t rows = 0;           ///< of the results
   std::int64_t answers = 0;        ///< taken from the model: fewer than rows where arms ignore the behaviour
   std::int64_t prompt_tokens = 0;  ///< over all answers
   std::int64_t longest_prompt = 0;
-  std::int64_t new_tokens = 0;    ///< at most
-  std::int64_t weight_bytes = 0;  ///< of the model's files
-  std::int64_t cache_bytes = 0;   ///< of the keys and values of one batch at full length
-  std::int64_t memory_bytes = 0;  ///< this machine has for use now; 0 when unknown
-  std::string describe() const;   ///< a table for people
+  std::int64_t new_tokens = 0;        ///< at most
+  std::int64_t scored_tokens = 0;     ///< at most: answers read again by the unsteered model (nll, kl), not by judges
+  std::int64_t search_answers = 0;    ///< of the searches for steerings, at most about
+  std::int64_t weight_bytes = 0;      ///< of the model, as it is kept
+  std::int64_t sae_bytes = 0;         ///< as f32, which they compute in
+  std::int64_t cache_bytes = 0;       ///< of the keys and values of one batch at full length
+  std::int64_t memory_bytes = 0;      ///< the device has for use now; 0 when unknown
+  double seconds = 0;                 ///< rough, at most: see `estimate_time`; 0 before
+  std::vector<std::string> problems;  ///< why it cannot run here; each says by how much and what to do
+
+  /// A table for people.
+  std::string describe() const;
+  /// @throws Error(config) with all problems.
+  void require_fits() const;
 };
 
-/// Reads headers only. Arms whose steerings are searched are counted without the search.
-/// @param model_path  as for Model::load. @throws as Model::load for files it cannot read; Error(config) when weights
-/// and
-///         cache exceed the memory there is, or a prompt and its answer the model's context, saying by how much.
-RunPlan plan_run(const Experiment& experiment, const std::filesystem::path& model_path, const RunOptions& options = {});
+/// Reads headers only; the tensors are checked against the configuration. Arms whose steerings are searched are counted
+/// without the search.
+/// @param model_path  as for Model::load, and so is `load`. @throws as Model::load for files it cannot take.
+RunPlan plan_run(const Experiment& experiment, const std::filesystem::path& model_path, const RunOptions& options = {},
+                 const LoadOptions& load = {});
+
+/// Sets `plan.seconds`: times products of the model's shapes with random weights of its storage types on its device,
+/// for one or two seconds, and scales them to the plan's tokens. Attention, sampling, SAE encoding and judges are left
+/// out and every answer is taken to be as long as it may be: right within a factor of two or so for models of a
+/// gigabyte and more, too low for tiny ones. @throws as plan_run.
+void estimate_time(RunPlan& plan, const std::filesystem::path& model_path, const RunOptions& options = {},
+                   const LoadOptions& load = {});
 
 }  // namespace steer
