@@ -14,7 +14,7 @@
 namespace steer::detail {
 namespace {
 
-constexpr std::int64_t kWeights = 16 << 20;   // timed of one kind: larger than caches
+constexpr std::int64_t kWeights = 16 << 20;  // timed of one kind: larger than caches
 constexpr std::int64_t kPromptRows = 128;
 constexpr int kRepeats = 2;
 
@@ -24,15 +24,18 @@ struct Kind {
 };
 
 /// A matrix of random weights, kept as the model would keep one of this storage type.
-Linear random_linear(const std::string& storage, const Kind& kind, std::int64_t out, std::int64_t in, const LoadOptions& load) {
+Linear random_linear(const std::string& storage, const Kind& kind, std::int64_t out, std::int64_t in,
+                     const LoadOptions& load) {
   const at::Device device(load.device);
   const bool stored = load.weights == WeightFormat::stored;
   if (stored && Linear::keeps_blocks(storage))  // the same byte everywhere: small finite scales, whatever the type
-    return Linear::blocks(at::full({out * in * kind.bytes / kind.elements}, 0x11, at::kByte), storage, out, in).to(device);
+    return Linear::blocks(at::full({out * in * kind.bytes / kind.elements}, 0x11, at::kByte), storage, out, in)
+        .to(device);
   const at::Tensor weight = at::empty({out, in}).uniform_(-1, 1);
   if (load.weights == WeightFormat::int8) return Linear::int8(weight).to(device);
   if (stored && storage == "F16") return Linear::dense(weight.to(at::kHalf)).to(device);
-  if (load.weights == WeightFormat::bf16 || (stored && storage == "BF16")) return Linear::dense(weight.to(at::kBFloat16)).to(device);
+  if (load.weights == WeightFormat::bf16 || (stored && storage == "BF16"))
+    return Linear::dense(weight.to(at::kBFloat16)).to(device);
   return Linear::dense(weight).to(device);
 }
 
@@ -50,9 +53,11 @@ double seconds_a_row(const Linear& weight, std::int64_t rows) {
 
 }  // namespace
 
-TokenCost calibrate(const ModelConfig& config, const TensorReader& tensors, const LoadOptions& load, std::int64_t batch) {
+TokenCost calibrate(const ModelConfig& config, const TensorReader& tensors, const LoadOptions& load,
+                    std::int64_t batch) {
   c10::NoGradGuard no_grad;
-  std::map<std::tuple<std::string, std::int64_t, bool>, Kind> kinds;  // by storage, width and whether it is the unembedding
+  std::map<std::tuple<std::string, std::int64_t, bool>, Kind>
+      kinds;  // by storage, width and whether it is the unembedding
   const TensorInfo* unembedding = nullptr;
   for (const auto& tensor : tensors.tensors()) {
     if (tensor.shape.size() != 2) continue;
@@ -66,7 +71,8 @@ TokenCost calibrate(const ModelConfig& config, const TensorReader& tensors, cons
     kind.out = std::max(kind.out, tensor.shape[0]);
   }
   if (unembedding)
-    kinds[{unembedding->storage, config.d_model, true}] = {config.vocab_size * config.d_model, unembedding->bytes, config.vocab_size};
+    kinds[{unembedding->storage, config.d_model, true}] = {config.vocab_size * config.d_model, unembedding->bytes,
+                                                           config.vocab_size};
   TokenCost cost;
   for (const auto& [key, kind] : kinds) {
     const auto& [storage, in, last] = key;

@@ -14,8 +14,9 @@ struct TokenCost {
   double logits = 0;        ///< the unembedding among many tokens
 };
 
-/// Times products of the model's shapes and storage types (at most 16 million random weights of each) on its device, and
-/// scales them to all its weights. Reads no weights. Takes one or two seconds.
-TokenCost calibrate(const ModelConfig& config, const TensorReader& tensors, const LoadOptions& load, std::int64_t batch);
+/// Times products of the model's shapes and storage types (at most 16 million random weights of each) on its device,
+/// and scales them to all its weights. Reads no weights. Takes one or two seconds.
+TokenCost calibrate(const ModelConfig& config, const TensorReader& tensors, const LoadOptions& load,
+                    std::int64_t batch);
 
 }  // namespace steer::detail

@@ -209,13 +209,19 @@ class Runner {
     for (const auto& q : experiment_.questions) questions[q.id] = &q;
     std::map<std::string, const Behaviour*> behaviours;
     for (const auto& b : experiment_.behaviours) behaviours[b.name] = &b;
+    // Answers to one question side by side: a judge that is a model computes its prompt once.
+    std::map<std::string, std::size_t> places;
+    for (const auto& q : experiment_.questions) places.try_emplace(q.id, places.size());
+    std::vector<const Result*> order;
+    for (const auto& result : results_) order.push_back(&result);
+    std::ranges::stable_sort(order, {}, [&](const Result* r) { return places.at(r->question); });
     std::vector<std::string> keys;
-    for (const auto& result : results_) keys.push_back(result.key());
+    for (const auto* result : order) keys.push_back(result->key());
     const auto work = [&](std::span<const std::size_t> indices) {
       std::vector<JudgeRequest> requests;
       for (auto i : indices)
-        requests.push_back({user_prompt(*questions.at(results_[i].question)), results_[i].response,
-                            behaviours.at(results_[i].behaviour)});
+        requests.push_back(
+            {user_prompt(*questions.at(order[i]->question)), order[i]->response, behaviours.at(order[i]->behaviour)});
       std::vector<ordered_json> json(requests.size(), ordered_json::object());
       for (const Rubric rubric : {Rubric::behaviour, Rubric::coherence}) {
         const auto judgements = options_.judge->judge(rubric, requests);
@@ -232,12 +238,12 @@ class Runner {
       return records;
     };
     const auto records = stage("judge", keys, work, 4 * options_.batch);
-    for (std::size_t i = 0; i < results_.size(); ++i) {
-      const auto json = ordered_json::parse(records.at("judge|" + keys[i]));
+    for (auto& result : results_) {
+      const auto json = ordered_json::parse(records.at("judge|" + result.key()));
       if (json.contains("scores"))
-        for (const auto& [name, value] : json["scores"].items()) results_[i].scores[name] = value;
+        for (const auto& [name, value] : json["scores"].items()) result.scores[name] = value;
       if (json.contains("failed"))
-        for (const auto& [name, value] : json["failed"].items()) results_[i].failed[name] = value;
+        for (const auto& [name, value] : json["failed"].items()) result.failed[name] = value;
     }
   }
 
@@ -274,8 +280,9 @@ class Runner {
           steerings[arm.name][behaviour.name] = {{"edits", steering.empty() ? "none" : steering.describe()},
                                                  {"note", found.note}};
         }
-      report.arms.push_back(
-          {arm.name, arm.description, hasher.hex(), arm.family, arm.strength, arm.asking != Asking::nothing});
+      report.arms.push_back({arm.name, arm.description, hasher.hex(), arm.family, arm.strength,
+                             arm.asking != Asking::nothing,
+                             arm.variant == Variant::random_features || arm.variant == Variant::noise});
     }
     ordered_json settings = identity_;
     if (!steerings.empty()) settings["steerings"] = steerings;
@@ -291,7 +298,8 @@ class Runner {
             fmt::format("{} has no steering for {}: its rows there are unsteered.", arm.name, unsteered));
     }
     if (options_.judge)
-      report.notes.push_back("Behaviour and coherence are scores of: " + options_.judge->identity() + ".");
+      report.notes.push_back("Behaviour and coherence are scores of: " + options_.judge->identity() + "." +
+                             (options_.judge->caveat().empty() ? "" : " " + options_.judge->caveat() + "."));
     if (experiment_.mode == AnswerMode::letters)
       report.notes.push_back(
           "Answers are the likeliest letter; nothing was generated, so there is no behaviour or coherence.");

@@ -75,6 +75,12 @@ class LikelihoodJudge : public Judge {
   }
 
   std::string identity() const override { return "likelihoods of " + model_.hash(); }
+  std::string caveat() const override {
+    return "They say how sure the unsteered model is that a text was written on request, and how little it surprises: "
+           "they rank arms on one model and cannot be compared with scores of people or of other judges. Answers to "
+           "the "
+           "request itself (the prompting arms) score near 5 by construction";
+  }
 
   std::vector<Judgement> judge(Rubric rubric, std::span<const JudgeRequest> requests) override {
     // Each text as asked for and as not; both rubrics, and answers that several behaviours share, use the same scores.

@@ -130,7 +130,7 @@ std::string RunPlan::describe() const {
 }
 
 void RunPlan::require_fits() const {
-  require(problems.empty(), ErrorCode::config, "RunPlan", "expected a run that this machine can hold but {}",
+  require(problems.empty(), ErrorCode::config, "RunPlan", "expected a run that can be done here but {}",
           fmt::join(problems, "; "));
 }
 

@@ -71,9 +71,11 @@ std::string leading_arm(const Report& report, bool steered_only) {
     if (!result.edits.empty()) edited.insert(result.arm);
   std::string best;
   double most = -INFINITY;
+  const auto rows = report.analysis.cell(report.analysis.options.baseline).n;
   for (const auto& arm : report.analysis.arms) {
     const auto* note = note_of(report, arm);
-    if (steered_only && (!edited.contains(arm) || (note && note->prompted))) continue;
+    if (steered_only && (!edited.contains(arm) || (note && (note->prompted || note->placebo)))) continue;
+    if (5 * report.analysis.cell(arm).n < 4 * rows) continue;  // a sweep on few of the questions
     const auto* gain = report.analysis.comparison(arm, "behaviour");
     if (gain && gain->difference.mean > most) {
       most = gain->difference.mean;
@@ -160,12 +162,15 @@ std::string Report::verdict() const {
   const Cell& control = analysis.cell(base);
   std::map<std::string, int> asked;
   for (const auto& result : results) ++asked[result.question];
+  const bool graded =
+      control.accuracy.n > 0 && !std::isnan(control.accuracy.value);  // open prompts have no right answer
   std::string text =
-      fmt::format("Over {} questions and {} behaviours, {} gets {} % right", asked.size(), analysis.behaviours.size(),
-                  base, with_interval(control.accuracy.value, control.accuracy.interval, 100, 1));
+      fmt::format("Over {} questions and {} behaviours, {}", asked.size(), analysis.behaviours.size(), base);
+  if (graded)
+    text += fmt::format(" gets {} % right", with_interval(control.accuracy.value, control.accuracy.interval, 100, 1));
   const auto scored = control.scores.find("behaviour");
   if (scored != control.scores.end())
-    text += fmt::format(" and scores {} of 5 for behaviour",
+    text += fmt::format("{} scores {} of 5 for behaviour", graded ? " and" : "",
                         with_interval(scored->second.summary.mean, scored->second.interval, 1, 2));
   if (const auto coherence = control.scores.find("coherence"); coherence != control.scores.end())
     text += fmt::format(", {} for coherence",
@@ -184,9 +189,17 @@ std::string Report::verdict() const {
   if (!leader.empty()) text += fmt::format(" Most behaviour is gained by {}: {}", leader, gain_of(leader));
   if (!steered.empty() && steered != leader)
     text += fmt::format(" Of the steered arms it is {}: {}", steered, gain_of(steered));
+  for (const auto& note : arms)
+    if (const auto* gain = note.placebo ? analysis.comparison(note.name, "behaviour") : nullptr) {
+      const auto* accuracy = analysis.comparison(note.name, "accuracy");
+      text += fmt::format(
+          " For scale, {}, which disturb the model as much to no purpose, gain {}{}.", note.name,
+          change(gain->difference, 1, 2, ""),
+          accuracy ? fmt::format(" with {} of accuracy", change(accuracy->difference, 100, 1, " points")) : "");
+    }
   const Tradeoff& all = analysis.tradeoffs.back();
   const double points = analysis.options.tradeoff.accuracy_loss * 100;
-  if (!leader.empty()) {
+  if (!leader.empty() && graded) {
     const auto& within = all.within_accuracy;
     text += within.arm.empty()
                 ? fmt::format(" No arm gains behaviour at a loss of at most {:g} points of accuracy.", points)
@@ -284,8 +297,16 @@ void Report::write(const std::filesystem::path& file) const {
   const auto replace = [&](const std::filesystem::path& path, auto&& writer) {
     auto part = path;
     part += ".part";
-    writer(part);
-    std::filesystem::rename(part, path);
+    try {
+      writer(part);
+      std::filesystem::rename(part, path);
+    } catch (const std::filesystem::filesystem_error& failed) {
+      fail(ErrorCode::io, "Report::write", "expected to replace \"{}\" but: {}", path.string(),
+           failed.code().message());
+    } catch (const Error&) {
+      std::filesystem::remove(part, error);
+      throw;
+    }
   };
   replace(folder / "results.jsonl", [&](const auto& path) { save_results(results, path); });
   replace(folder / "results.csv", [&](const auto& path) { save_results_csv(results, path); });

@@ -137,14 +137,31 @@ class Page {
     return plot;
   }
 
+  static constexpr Interval kScores{0.85, 5.15};  ///< the scale of judges, with room for the marks at its ends
+
+  /// A range of percent that never ends above 100, but for the mark's own width.
+  static Interval padded_share(Interval x) {
+    const double pad = std::max(0.04 * (x.high - x.low), 0.1);
+    return {std::max(x.low - pad, -0.5), std::min(x.high, 100.0) + pad};
+  }
+
   void scatter() {
     const Tradeoff& all = report_.analysis.tradeoffs.back();
     if (all.points.empty()) return;
-    out_ +=
+    Plot plot = tradeoff_plot(all, 540, 390, {NAN, NAN});
+    Interval x{100, 0};
+    for (const auto& point : all.points) {
+      const auto& bar = find_cell(point.arm, "")->accuracy.interval;
+      x = {std::min(x.low, bar.low * 100), std::max(x.high, bar.high * 100)};
+    }
+    plot.x_range = padded_share(x);
+    plot.y_range = kScores;
+    out_ += fmt::format(
         "<h2>The trade-off</h2>\n<p class=\"soft\">Up and to the right is better. Bars are 95 % intervals, clustered "
         "by question; the "
-        "dashed line joins the arms that no other arm beats in both.</p>\n<div class=\"card scatter\">";
-    out_ += picture(tradeoff_plot(all, 540, 390, {NAN, NAN}));
+        "dashed line joins the arms that no other arm beats in both. {}</p>\n<div class=\"card scatter\">",
+        plot.x_range->low > 0 ? "The accuracy axis does not begin at 0." : "");
+    out_ += picture(plot);
     legend();
     out_ += "</div>\n";
   }
@@ -159,10 +176,16 @@ class Page {
     return cell + "</td>";
   }
 
-  static std::string change_cell(const Comparison* comparison, double scale, int digits) {
+  static std::string change_cell(const Comparison* comparison, double scale, int digits,
+                                 const std::string& below = "") {
     if (!comparison) return "<td>-</td>";
     const auto& d = comparison->difference;
-    return value_cell(d.mean, d.interval, scale, digits, d.interval.low > 0 ? "up" : d.interval.high < 0 ? "down" : "");
+    std::string cell = value_cell(d.mean, d.interval, scale, digits,
+                                  d.interval.low > 0    ? "up"
+                                  : d.interval.high < 0 ? "down"
+                                                        : "");
+    if (!below.empty()) cell.insert(cell.size() - 5, "<small>" + escape_html(below) + "</small>");
+    return cell;
   }
 
   static std::string score_cell(const Cell& cell, const char* name) {
@@ -187,9 +210,8 @@ class Page {
         "wide\"><table>\n<tr><th>arm</th>"
         "<th>rows</th><th>accuracy<br>%</th><th>given<br>format %</th><th>lenient<br>%</th><th>format<br>%</th><th>cut "
         "off<br>%</th><th>collapse<br>screen %</th>"
-        "<th>behaviour</th><th>coherence</th><th>accuracy<br>change</th><th>p "
-        "not<br>inferior</th><th>behaviour<br>change</th><th>p</th>"
-        "<th>coherence<br>change</th></tr>\n";
+        "<th>behaviour<br>1 to 5</th><th>coherence<br>1 to 5</th><th>accuracy<br>change</th>"
+        "<th>behaviour<br>change</th><th>coherence<br>change</th></tr>\n";
     for (const auto& arm : a.arms) {
       const Cell& c = a.cell(arm);
       const auto *accuracy = a.comparison(arm, "accuracy"), *behaviour = a.comparison(arm, "behaviour");
@@ -198,10 +220,10 @@ class Page {
               "<td>" + number(c.accuracy_given_format.value * 100, 1) + "</td><td>" +
               number(c.accuracy_lenient.value * 100, 1) + "</td><td>" + number(c.format.value * 100, 1) + "</td><td>" +
               number(c.truncated.value * 100, 1) + "</td><td>" + number(c.collapsed.value * 100, 1) + "</td>" +
-              score_cell(c, "behaviour") + score_cell(c, "coherence") + change_cell(accuracy, 100, 1) + "<td>" +
-              (accuracy ? p_text(accuracy->p_non_inferior) : "-") + "</td>" + change_cell(behaviour, 1, 2) + "<td>" +
-              (behaviour ? p_text(behaviour->p) : "-") + "</td>" + change_cell(a.comparison(arm, "coherence"), 1, 2) +
-              "</tr>\n";
+              score_cell(c, "behaviour") + score_cell(c, "coherence") +
+              change_cell(accuracy, 100, 1, accuracy ? "not worse: p " + p_text(accuracy->p_non_inferior) : "") +
+              change_cell(behaviour, 1, 2, behaviour ? "p " + p_text(behaviour->p) : "") +
+              change_cell(a.comparison(arm, "coherence"), 1, 2) + "</tr>\n";
     }
     out_ += "</table></div>\n";
     std::string described;
@@ -243,20 +265,19 @@ class Page {
     out_ += "<h2>Each behaviour</h2>\n";
     legend();
     // One scale for all, so that the panels can be compared.
-    Interval x{100, 0}, y{1, 5};
+    Interval x{100, 0};
     for (const auto& t : a.tradeoffs)
       for (const auto& point : t.points) {
         if (t.behaviour.empty()) continue;
         const auto& bar = find_cell(point.arm, t.behaviour)->accuracy.interval;
-        x = {std::min(x.low, bar.low * 100 - 2), std::max(x.high, bar.high * 100 + 2)};
-        y = {std::min(y.low, point.behaviour), std::max(y.high, point.behaviour)};
+        x = {std::min(x.low, bar.low * 100), std::max(x.high, bar.high * 100)};
       }
     out_ += "<div class=\"grid\">\n";
     for (const auto& t : a.tradeoffs) {
       if (t.behaviour.empty() || t.points.empty()) continue;
       Plot plot = tradeoff_plot(t, 400, 310, {NAN, NAN});
-      plot.x_range = x;
-      plot.y_range = {y.low - 0.15, y.high + 0.15};
+      plot.x_range = padded_share(x);
+      plot.y_range = kScores;
       out_ += "<div class=\"card\"><h3>" + escape_html(t.behaviour) + "</h3>" + picture(plot) + "</div>\n";
     }
     out_ +=
@@ -312,10 +333,16 @@ class Page {
                                    {NAN, NAN},
                                    {NAN, NAN}});
         Plot plot{.x_label = "strength",
-                  .y_label = accuracy ? "accuracy (%)" : measure,
+                  .y_label = accuracy ? "accuracy (%)" : fmt::format("{} (1 to 5)", measure),
                   .series = {base, series},
                   .width = 400,
                   .height = 300};
+        Interval shares{100, 0};
+        for (const auto* line : {&base, &series})
+          for (const auto& [at, value, none, bar] : line->points)
+            shares = {std::min({shares.low, value, std::isnan(bar.low) ? value : bar.low}),
+                      std::max({shares.high, value, std::isnan(bar.high) ? value : bar.high})};
+        plot.y_range = accuracy ? padded_share(shares) : kScores;
         out_ += "<div class=\"card\">" + picture(plot) + "</div>\n";
       }
       out_ += "</div>\n<p class=\"soft\">Dashed: " + escape_html(a.options.baseline) + " on the same questions.</p>\n";

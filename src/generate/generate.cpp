@@ -1,5 +1,8 @@
 #include <steer/generate/generate.hpp>
 
+#include <ATen/Functions.h>
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 #include <set>
 
@@ -142,32 +145,47 @@ class Generation {
               .decoder = {},
               .stops = detail::StopMatcher(options_.stop)};
       if (model_.has_tokenizer()) row.decoder.emplace(model_.tokenizer(), DecodeOptions{.skip_special = true});
-      if (extend(row, rows[i].logits)) admitted.push_back(std::move(row));
+      admitted.push_back(std::move(row));
     }
+    std::vector<at::Tensor> logits;
+    for (const auto& row : rows) logits.push_back(row.logits);
+    extend(admitted, at::stack(logits));
     std::ranges::move(admitted, std::back_inserter(active_));
   }
 
   void step() {
     std::vector<StepInput> inputs;
     for (const Row& row : active_) inputs.push_back({row.sequence, std::span(row.history).last(1), Phase::generated});
-    const at::Tensor logits = session_.step(inputs, Logits::last);
-    std::vector<Row> still;
-    for (std::size_t i = 0; i < active_.size(); ++i)
-      if (extend(active_[i], logits[static_cast<std::int64_t>(i)])) still.push_back(std::move(active_[i]));
-    active_ = std::move(still);
+    extend(active_, session_.step(inputs, Logits::last));
   }
 
-  /// Draws a row's next token. @return whether the row goes on.
-  bool extend(Row& row, const at::Tensor& device_logits) {
+  /// Draws every row's next token from logits [rows, vocab], on all threads, and drops the rows that end.
+  void extend(std::vector<Row>& rows, const at::Tensor& logits) {
+    std::vector<std::optional<std::string>> aborted(rows.size());
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      if (plan_.needs_logits(rows[i].sequence)) plan_.observe(rows[i].sequence, logits[static_cast<std::int64_t>(i)]);
+      aborted[i] = plan_.abort_reason(rows[i].sequence);
+    }
+    const detail::DrawRows prepared(logits, options_.sampling);
+    std::vector<detail::Draw> draws(rows.size());
+    at::parallel_for(0, std::ssize(rows), 16, [&](std::int64_t begin, std::int64_t end) {
+      for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i)
+        if (!aborted[i]) draws[i] = detail::draw_token(prepared[i], rows[i].history, options_.sampling, rows[i].rng);
+    });
+    std::vector<Row> still;
+    for (std::size_t i = 0; i < rows.size(); ++i)
+      if (take(rows[i], draws[i], std::move(aborted[i]))) still.push_back(std::move(rows[i]));
+    rows = std::move(still);
+  }
+
+  /// Adds a drawn token to its row. @return whether the row goes on.
+  bool take(Row& row, const detail::Draw& draw, std::optional<std::string> aborted) {
     GenerateResult& result = results_[row.request];
-    if (plan_.needs_logits(row.sequence)) plan_.observe(row.sequence, device_logits);
-    if (auto reason = plan_.abort_reason(row.sequence)) {
-      result.abort_reason = *std::move(reason);
+    if (aborted) {
+      result.abort_reason = *std::move(aborted);
       return finish(row, FinishReason::aborted);
     }
-    const at::Tensor logits = device_logits.cpu();
-    const auto [id, log_probability] = detail::draw_token(
-        {logits.data_ptr<float>(), static_cast<std::size_t>(logits.numel())}, row.history, options_.sampling, row.rng);
+    const auto [id, log_probability] = draw;
     if (stop_ids_.contains(id)) return finish(row, FinishReason::stop_token);
 
     row.history.push_back(id);

@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <unordered_set>
+
+#include <ATen/Functions.h>
 
 #include <steer/core/error.hpp>
 
@@ -13,21 +14,10 @@ namespace {
 struct Candidate {
   float logit;
   std::int64_t id;
-  /// Heap order: the likeliest on top, the lower id among equals.
-  bool operator<(const Candidate& other) const { return logit != other.logit ? logit < other.logit : id > other.id; }
+  double weight;
+  /// The likeliest first, the lower id among equals.
+  bool operator<(const Candidate& other) const { return logit != other.logit ? logit > other.logit : id < other.id; }
 };
-
-/// log(sum(exp(logits))), in double. @throws Error(argument) for a NaN or nothing finite.
-double log_sum_exp(std::span<const float> logits) {
-  const float best = *std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (float logit : logits) sum += std::exp(static_cast<double>(logit) - best);
-  require(
-      std::isfinite(best) && std::isfinite(sum), ErrorCode::argument, "generate",
-      "expected finite logits but got a NaN or an infinity (largest {}); check the weights and the steering's strength",
-      best);
-  return best + std::log(sum);
-}
 
 std::int64_t argmax(std::span<const float> logits) {
   return std::max_element(logits.begin(), logits.end()) - logits.begin();
@@ -54,47 +44,70 @@ void check(const SamplingOptions& o, std::string_view where) {
           "expected a repetition penalty above 0 (1: none) but got {}", o.repetition_penalty);
 }
 
-Draw draw_token(std::span<const float> logits, std::span<const std::int64_t> seen, const SamplingOptions& options,
-                Rng& rng) {
-  const double normaliser = log_sum_exp(logits);
-  const auto drawn = [&](std::int64_t id) { return Draw{id, logits[static_cast<std::size_t>(id)] - normaliser}; };
+DrawRows::DrawRows(const at::Tensor& logits, const SamplingOptions& options)
+    : logits_(logits.cpu().contiguous()), log_sum_(at::logsumexp(logits_, {-1})) {
+  // A penalty changes each row in another way.
+  if (options.temperature > 0 && options.repetition_penalty == 1)
+    weights_ = logits_.sub(logits_.amax({-1}, true)).div_(options.temperature).exp_();
+}
 
-  std::vector<float> penalised;
-  std::span<const float> weights = logits;
+DrawRows::Row DrawRows::operator[](std::size_t row) const {
+  const auto width = static_cast<std::size_t>(logits_.size(1));
+  const auto of = [&](const at::Tensor& t) {
+    return t.defined() ? std::span(t.const_data_ptr<float>() + row * width, width) : std::span<const float>();
+  };
+  return {of(logits_), of(weights_), log_sum_.const_data_ptr<float>()[row]};
+}
+
+Draw draw_token(const DrawRows::Row& row, std::span<const std::int64_t> seen, const SamplingOptions& options,
+                Rng& rng) {
+  require(std::isfinite(row.log_sum), ErrorCode::argument, "generate",
+          "expected finite logits but got a NaN or an infinity; check the weights and the steering's strength");
+  const auto drawn = [&](std::int64_t id) { return Draw{id, row.logits[static_cast<std::size_t>(id)] - row.log_sum}; };
+
+  std::vector<float> penalised, penalised_weights;
+  std::span<const float> logits = row.logits, weights = row.weights;
   if (options.repetition_penalty != 1) {
     penalised.assign(logits.begin(), logits.end());
     penalise_seen(penalised, seen, options.repetition_penalty);
-    weights = penalised;
+    logits = penalised;
+    const float best = logits[static_cast<std::size_t>(argmax(logits))];
+    if (options.temperature > 0)
+      for (float logit : logits)
+        penalised_weights.push_back(
+            static_cast<float>(std::exp((static_cast<double>(logit) - best) / options.temperature)));
+    weights = penalised_weights;
   }
-  if (options.temperature == 0) return drawn(argmax(weights));
+  if (options.temperature == 0) return drawn(argmax(logits));
 
-  // The heap yields candidates from the likeliest down, so that a filter that keeps few never sorts the vocabulary.
-  std::vector<Candidate> heap(weights.size());
-  for (std::size_t i = 0; i < weights.size(); ++i) heap[i] = {weights[i], static_cast<std::int64_t>(i)};
-  if (options.top_k > 0 && options.top_k < static_cast<std::int64_t>(heap.size())) {
-    std::nth_element(heap.begin(), heap.begin() + options.top_k, heap.end(), [](auto& a, auto& b) { return b < a; });
-    heap.resize(static_cast<std::size_t>(options.top_k));
-  }
-  const double best = std::max_element(heap.begin(), heap.end())->logit;
-  const auto weight = [&](float logit) { return std::exp((logit - best) / options.temperature); };
+  // The likeliest weighs 1. Tokens that weigh less than `least` weigh less than 1 - top_p together, or less than min_p
+  // each: nothing that is kept is among them, and the vocabulary need not be sorted.
   double total = 0;
-  for (const Candidate& candidate : heap) total += weight(candidate.logit);
-
-  std::make_heap(heap.begin(), heap.end());
-  std::vector<std::pair<std::int64_t, double>> kept;
-  double mass = 0;
-  for (auto end = heap.end(); end != heap.begin(); --end) {
-    std::pop_heap(heap.begin(), end);
-    const double w = weight((end - 1)->logit);
-    if (w < options.min_p) break;  // the likeliest weighs 1
-    kept.emplace_back((end - 1)->id, w);
-    mass += w;
-    if (options.top_p < 1 && mass >= options.top_p * total) break;
+  for (float w : weights) total += w;
+  const bool ranked = options.top_k > 0 && options.top_k < static_cast<std::int64_t>(weights.size());
+  double least = 0;
+  if (!ranked && options.top_p < 1) least = 0.999 * (1 - options.top_p) * total / static_cast<double>(weights.size());
+  if (!ranked) least = std::max(least, options.min_p);
+  std::vector<Candidate> candidates;
+  for (std::size_t i = 0; i < weights.size(); ++i)
+    if (weights[i] >= least) candidates.push_back({logits[i], static_cast<std::int64_t>(i), weights[i]});
+  const auto last = candidates.begin() +
+                    (ranked ? std::min<std::ptrdiff_t>(options.top_k, std::ssize(candidates)) : std::ssize(candidates));
+  if (ranked || options.top_p < 1) std::partial_sort(candidates.begin(), last, candidates.end());
+  candidates.erase(last, candidates.end());
+  if (ranked) {  // top-p is a share of what top-k kept
+    total = 0;
+    for (const auto& candidate : candidates) total += candidate.weight;
   }
+  double mass = 0;
+  std::size_t kept = 0;
+  while (kept < candidates.size() && candidates[kept].weight >= options.min_p &&
+         (kept == 0 || options.top_p >= 1 || mass < options.top_p * total))
+    mass += candidates[kept++].weight;
   double point = rng.uniform() * mass;
-  for (const auto& [id, w] : kept)
-    if ((point -= w) < 0) return drawn(id);
-  return drawn(kept.back().first);
+  for (std::size_t i = 0; i < kept; ++i)
+    if ((point -= candidates[i].weight) < 0) return drawn(candidates[i].id);
+  return drawn(candidates[kept - 1].id);
 }
 
 }  // namespace steer::detail

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -17,10 +19,26 @@ struct Draw {
   double log_probability = 0;  ///< under the unfiltered distribution
 };
 
-/// Draws one token from logits [vocab]. Deterministic: equal logits, history and generator state give equal tokens.
+/// Logits of several rows, and what every draw from them needs, computed for all rows at once.
+class DrawRows {
+ public:
+  /// @param logits  [rows, vocab], f32, on any device.
+  DrawRows(const at::Tensor& logits, const SamplingOptions& options);
+  struct Row {
+    std::span<const float> logits;
+    std::span<const float> weights;  ///< exp((logit - largest) / temperature); empty where not needed
+    double log_sum;                  ///< of exp(logit)
+  };
+  Row operator[](std::size_t row) const;
+
+ private:
+  at::Tensor logits_, weights_, log_sum_;
+};
+
+/// Draws one token. Deterministic: equal logits, history and generator state give equal tokens.
 /// @param seen  the row's tokens so far, for the repetition penalty.
 /// @throws Error(argument) when the logits hold a NaN or nothing finite.
-Draw draw_token(std::span<const float> logits, std::span<const std::int64_t> seen, const SamplingOptions& options,
+Draw draw_token(const DrawRows::Row& row, std::span<const std::int64_t> seen, const SamplingOptions& options,
                 Rng& rng);
 
 }  // namespace steer::detail

@@ -4,7 +4,10 @@
 #include <ATen/TensorOperators.h>
 #include <c10/core/GradMode.h>
 
+#include <algorithm>
 #include <functional>
+#include <map>
+#include <numeric>
 
 #include <steer/core/error.hpp>
 #include <steer/model/session.hpp>
@@ -47,9 +50,23 @@ class TailRunner {
   std::vector<at::Tensor> run(std::span<const Row> rows) {
     std::vector<StepInput> heads, tails;
     std::vector<SequenceId> sequences;
+    // Unsteered texts of one prompt: the first one's sequence computes it, the others fork from there.
+    std::map<std::vector<std::int64_t>, SequenceId> prompts;
+    std::vector<std::pair<std::size_t, SequenceId>> forks;  // place in `rows`, from which sequence
     for (const auto& [r, steered] : rows) {
       const auto ids = std::span(requests_[r].ids);
       const auto begin = static_cast<std::size_t>(requests_[r].begin);
+      if (!steered && begin > 1) {
+        const auto head = ids.first(begin - 1);
+        const auto [known, is_new] = prompts.try_emplace({head.begin(), head.end()}, -1);
+        if (is_new) {
+          known->second = session_.open();
+          heads.push_back({known->second, head, Phase::prompt});
+        }
+        forks.emplace_back(sequences.size(), known->second);
+        sequences.push_back(-1);
+        continue;
+      }
       const SequenceId sequence = session_.open();
       sequences.push_back(sequence);
       if (steered) {
@@ -58,11 +75,17 @@ class TailRunner {
                 "expected a steering without entropy conditions but text {} has one; generate instead", r);
       }
       if (begin > 1) heads.push_back({sequence, ids.first(begin - 1), Phase::prompt});
-      tails.push_back({sequence, ids.subspan(begin - 1, 1), Phase::prompt});
-      if (ids.size() - begin > 1)
-        tails.push_back({sequence, ids.subspan(begin, ids.size() - begin - 1), Phase::generated});
     }
     if (!heads.empty()) session_.step(heads, Logits::none);
+    for (const auto& [place, prompt] : forks) sequences[place] = session_.fork(prompt);
+    for (const auto& [head, sequence] : prompts) session_.close(sequence);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      const auto ids = std::span(requests_[rows[i].request].ids);
+      const auto begin = static_cast<std::size_t>(requests_[rows[i].request].begin);
+      tails.push_back({sequences[i], ids.subspan(begin - 1, 1), Phase::prompt});
+      if (ids.size() - begin > 1)
+        tails.push_back({sequences[i], ids.subspan(begin, ids.size() - begin - 1), Phase::generated});
+    }
     const at::Tensor logits = session_.step(tails, Logits::all);
     std::vector<at::Tensor> results;
     std::int64_t at = 0;
@@ -80,18 +103,29 @@ class TailRunner {
     return static_cast<std::int64_t>(requests_[r].ids.size()) - requests_[r].begin;
   }
 
-  /// Cuts the requests into runs that keep to the bounds; `copies` sequences run for each.
-  void in_batches(std::int64_t copies, const std::function<void(std::size_t begin, std::size_t end)>& run_batch) {
+  /// Cuts the requests, ordered by prompt, into runs that keep to the bounds; `copies` sequences run for each.
+  void in_batches(std::int64_t copies, const std::function<void(std::span<const std::size_t>)>& run_batch) {
     const std::int64_t vocabulary = session_.model().config().vocab_size;
-    for (std::size_t begin = 0; begin < requests_.size();) {
+    std::vector<std::size_t> order(requests_.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    const auto head = [&](std::size_t r) {
+      return std::span(requests_[r].ids).first(static_cast<std::size_t>(requests_[r].begin - 1));
+    };
+    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+      return std::ranges::lexicographical_compare(head(a), head(b));
+    });
+    for (std::size_t begin = 0; begin < order.size();) {
       std::int64_t tokens = 0, tail = 0;
       std::size_t end = begin;
-      for (; end < requests_.size(); ++end) {
-        tokens += copies * static_cast<std::int64_t>(requests_[end].ids.size());
-        tail += copies * tail_tokens(end);
+      for (; end < order.size(); ++end) {
+        const std::size_t r = order[end];
+        const bool computed =
+            end > begin && !requests_[r].steering && std::ranges::equal(head(r), head(order[end - 1]));
+        tokens += copies * tail_tokens(r) + (computed ? 0 : copies * requests_[r].begin);
+        tail += copies * tail_tokens(r);
         if (end > begin && (tokens > tokens_a_step || tail * vocabulary > logits_a_step)) break;
       }
-      run_batch(begin, end);
+      run_batch(std::span(order).subspan(begin, end - begin));
       begin = end;
     }
   }
@@ -118,20 +152,20 @@ std::vector<TextScore> score(const Model& model, std::span<const ScoreRequest> r
   c10::NoGradGuard no_grad;
   Progress progress = shown;
   TailRunner runner(model, requests, "score");
-  std::vector<TextScore> results;
-  runner.in_batches(1, [&](std::size_t begin, std::size_t end) {
+  std::vector<TextScore> results(requests.size());
+  runner.in_batches(1, [&](std::span<const std::size_t> batch) {
     std::vector<TailRunner::Row> rows;
-    for (std::size_t r = begin; r < end; ++r) rows.push_back({r, requests[r].steering.has_value()});
+    for (std::size_t r : batch) rows.push_back({r, requests[r].steering.has_value()});
     const auto logits = runner.run(rows);
-    for (std::size_t r = begin; r < end; ++r) {
-      const at::Tensor& tail = logits[r - begin];
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+      const auto& [ids, first, steering] = requests[batch[i]];
+      const at::Tensor& tail = logits[i];
       const at::Tensor targets =
-          at::tensor(std::vector<std::int64_t>(requests[r].ids.begin() + requests[r].begin, requests[r].ids.end()))
-              .to(tail.device());
+          at::tensor(std::vector<std::int64_t>(ids.begin() + first, ids.end())).to(tail.device());
       const at::Tensor chosen = at::log_softmax(tail, -1).gather(1, targets.unsqueeze(1));
-      results.push_back({chosen.sum(at::kDouble).item<double>(), runner.tail_tokens(r)});
+      results[batch[i]] = {chosen.sum(at::kDouble).item<double>(), runner.tail_tokens(batch[i])};
     }
-    progress.advance(static_cast<std::int64_t>(end - begin));
+    progress.advance(static_cast<std::int64_t>(batch.size()));
   });
   return results;
 }
@@ -143,21 +177,20 @@ std::vector<double> kl_from_unsteered(const Model& model, std::span<const ScoreR
   c10::NoGradGuard no_grad;
   Progress progress = shown;
   TailRunner runner(model, requests, "kl_from_unsteered");
-  std::vector<double> results;
-  runner.in_batches(2, [&](std::size_t begin, std::size_t end) {
+  std::vector<double> results(requests.size());
+  runner.in_batches(2, [&](std::span<const std::size_t> batch) {
     std::vector<TailRunner::Row> rows;
-    for (std::size_t r = begin; r < end; ++r) {
+    for (std::size_t r : batch) {
       rows.push_back({r, false});
       rows.push_back({r, true});
     }
     const auto logits = runner.run(rows);
-    for (std::size_t r = begin; r < end; ++r) {
-      const at::Tensor base = at::log_softmax(logits[2 * (r - begin)], -1),
-                       steered = at::log_softmax(logits[2 * (r - begin) + 1], -1);
-      results.push_back(((base - steered) * base.exp()).sum(at::kDouble).item<double>() /
-                        static_cast<double>(runner.tail_tokens(r)));
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+      const at::Tensor base = at::log_softmax(logits[2 * i], -1), steered = at::log_softmax(logits[2 * i + 1], -1);
+      results[batch[i]] = ((base - steered) * base.exp()).sum(at::kDouble).item<double>() /
+                          static_cast<double>(runner.tail_tokens(batch[i]));
     }
-    progress.advance(static_cast<std::int64_t>(end - begin));
+    progress.advance(static_cast<std::int64_t>(batch.size()));
   });
   return results;
 }

@@ -154,7 +154,8 @@ std::int64_t check_weights(const ModelConfig& config, const TensorReader& reader
   model.layers.resize(static_cast<std::size_t>(config.n_layers));
   WeightSource source(reader, options, at::kCPU);
   (gguf ? assemble_gguf : assemble_hugging_face)(model, source);
-  source.finish_check([&](std::string_view name) { return (gguf ? ignored_gguf : ignored_hugging_face)(config, name); });
+  source.finish_check(
+      [&](std::string_view name) { return (gguf ? ignored_gguf : ignored_hugging_face)(config, name); });
   return source.bytes();
 }
 

@@ -149,6 +149,47 @@ TEST_F(OnTheDemo, ResumedRunsGiveTheSameBytes) {
                      "seed was 42, is 43");
 }
 
+/// Gives the length of an answer, until it is down.
+class FailingJudge : public Judge {
+ public:
+  explicit FailingJudge(int good_calls) : left_(good_calls) {}
+  std::string identity() const override { return "length"; }
+  std::vector<Judgement> judge(Rubric, std::span<const JudgeRequest> requests) override {
+    require(left_-- > 0, ErrorCode::io, "FailingJudge",
+            "expected the judge to answer but it is down; start again when it is up");
+    std::vector<Judgement> judgements;
+    for (const auto& request : requests)
+      judgements.push_back({1 + static_cast<double>(request.response.size() % 5), ""});
+    return judgements;
+  }
+
+ private:
+  int left_;
+};
+
+TEST_F(OnTheDemo, AJudgeThatIsDownLosesNothing) {
+  test::TempDir dir;
+  Experiment study = experiment();
+  study.arms.resize(3);
+  const auto journal = dir / "journal.jsonl";
+  const auto whole = run(study, *model_, {.judge = std::make_shared<FailingJudge>(1000), .batch = 2});
+  // Two calls a batch of 8 rows: the third batch fails.
+  EXPECT_STEER_ERROR(run(study, *model_, {.judge = std::make_shared<FailingJudge>(4), .journal = journal, .batch = 2}),
+                     ErrorCode::io, "start again when it is up");
+  const std::string kept = test::read_file(journal);
+  const auto count = [](const std::string& text, const std::string& what) {
+    std::size_t n = 0;
+    for (auto at = text.find(what); at != std::string::npos; at = text.find(what, at + 1)) ++n;
+    return n;
+  };
+  EXPECT_EQ(count(kept, "\"key\":\"answer|"), 6u + 2 * 2 * 6) << "every answer is on disk";
+  EXPECT_EQ(count(kept, "\"key\":\"judge|"), 2u * 8);
+  const auto resumed =
+      run(study, *model_, {.judge = std::make_shared<FailingJudge>(1000), .journal = journal, .batch = 2});
+  EXPECT_EQ(test::read_file(journal).compare(0, kept.size(), kept), 0) << "nothing was done again";
+  EXPECT_EQ(resumed.results, whole.results);
+}
+
 TEST_F(OnTheDemo, LettersMatchOnePassEach) {
   const Experiment study = experiment();
   std::vector<detail::Task> tasks;
@@ -212,7 +253,7 @@ TEST_F(OnTheDemo, PlansFromHeaders) {
   EXPECT_NEAR(static_cast<double>(plan.longest_prompt), static_cast<double>(longest),
               0.2 * static_cast<double>(longest));
   study.max_tokens = 1 << 20;
-  EXPECT_STEER_ERROR(plan_run(study, demo.path), ErrorCode::config, "context");
+  EXPECT_STEER_ERROR(plan_run(study, demo.path).require_fits(), ErrorCode::config, "context");
 }
 
 }  // namespace

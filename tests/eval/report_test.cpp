@@ -1,6 +1,8 @@
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <cmath>
+#include <csignal>
 #include <cstdlib>
 #include <fstream>
 
@@ -139,6 +141,35 @@ TEST(Reports, UnwritableFolderIsAClearError) {
   test::TempDir dir;
   std::ofstream(dir / "file") << "x";
   EXPECT_STEER_ERROR(make_report(made_up(5, {"funny"})).write(dir / "file" / "report.html"), ErrorCode::io, "file");
+}
+
+TEST(Reports, FullDiskKeepsTheOldFilesAndSaysSo) {
+  test::TempDir dir;
+  const Report report = make_report(made_up(40, {"funny"}));
+  report.write(dir / "report.html");
+  const std::string page = test::read_file(dir / "report.html"), rows = test::read_file(dir / "results.jsonl");
+  // A file size limit stands in for a full disk: writing fails in the middle.
+  std::signal(SIGXFSZ, SIG_IGN);
+  rlimit old{};
+  getrlimit(RLIMIT_FSIZE, &old);
+  for (const rlim_t limit : {rlim_t{100}, static_cast<rlim_t>(rows.size() + 1)}) {
+    const rlimit small{limit, old.rlim_max};
+    setrlimit(RLIMIT_FSIZE, &small);
+    EXPECT_STEER_ERROR(report.write(dir / "report.html"), ErrorCode::io, "results");
+    setrlimit(RLIMIT_FSIZE, &old);
+    EXPECT_EQ(test::read_file(dir / "report.html"), page);
+    EXPECT_EQ(test::read_file(dir / "results.jsonl"), rows);
+    for (const auto& entry : std::filesystem::directory_iterator(dir.path()))
+      EXPECT_NE(entry.path().extension(), ".part");
+  }
+  report.write(dir / "report.html");
+  EXPECT_EQ(test::read_file(dir / "report.html"), page) << "with room again it is written";
+}
+
+TEST(Reports, ReadOnlyFolderIsAClearError) {
+  // Also for root, whom permissions do not stop.
+  EXPECT_STEER_ERROR(make_report(made_up(5, {"funny"})).write("/proc/steer/report.html"), ErrorCode::io, "/proc/steer");
+  EXPECT_STEER_ERROR(make_report(made_up(5, {"funny"})).write("/proc/report.html"), ErrorCode::io, "/proc/");
 }
 
 }  // namespace

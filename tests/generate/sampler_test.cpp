@@ -1,5 +1,6 @@
 #include "generate/sampler.hpp"
 
+#include <ATen/Functions.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -13,12 +14,18 @@
 namespace steer::detail {
 namespace {
 
+Draw draw(const std::vector<float>& logits, const std::vector<std::int64_t>& seen, const SamplingOptions& options,
+          Rng& rng) {
+  const DrawRows rows(at::tensor(logits).unsqueeze(0), options);
+  return draw_token(rows[0], seen, options, rng);
+}
+
 std::map<std::int64_t, double> frequencies(const std::vector<float>& logits, const SamplingOptions& options,
                                            const std::vector<std::int64_t>& seen = {}) {
   std::map<std::int64_t, double> counts;
   Rng rng(5);
   constexpr int n = 40000;
-  for (int i = 0; i < n; ++i) counts[draw_token(logits, seen, options, rng).id] += 1.0 / n;
+  for (int i = 0; i < n; ++i) counts[draw(logits, seen, options, rng).id] += 1.0 / n;
   return counts;
 }
 
@@ -69,16 +76,16 @@ TEST(Sampler, DrawsFromTheFilteredDistribution) {
 TEST(Sampler, TemperatureZeroTakesTheLowestOfTheBest) {
   Rng rng(1);
   const std::vector<float> logits = {0, 2, 2, 1};
-  const auto draw = draw_token(logits, {}, {}, rng);
-  EXPECT_EQ(draw.id, 1);
-  EXPECT_NEAR(draw.log_probability, 2 - std::log(1 + 2 * std::exp(2) + std::exp(1)), 1e-6);
+  const auto drawn = draw(logits, {}, {}, rng);
+  EXPECT_EQ(drawn.id, 1);
+  EXPECT_NEAR(drawn.log_probability, 2 - std::log(1 + 2 * std::exp(2) + std::exp(1)), 1e-6);
 }
 
 TEST(Sampler, RefusesWhatCannotBeDrawnFrom) {
   Rng rng(1);
   const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
-  EXPECT_STEER_ERROR(draw_token(std::vector<float>{1, nan}, {}, {}, rng), ErrorCode::argument, "finite logits");
-  EXPECT_STEER_ERROR(draw_token(std::vector<float>{-inf, -inf}, {}, {}, rng), ErrorCode::argument, "finite logits");
+  EXPECT_STEER_ERROR(draw(std::vector<float>{1, nan}, {}, {}, rng), ErrorCode::argument, "finite logits");
+  EXPECT_STEER_ERROR(draw(std::vector<float>{-inf, -inf}, {}, {}, rng), ErrorCode::argument, "finite logits");
   EXPECT_STEER_ERROR(check({.temperature = -1}, "generate"), ErrorCode::argument, "temperature");
   EXPECT_STEER_ERROR(check({.temperature = nan}, "generate"), ErrorCode::argument, "temperature");
   EXPECT_STEER_ERROR(check({.top_p = 0}, "generate"), ErrorCode::argument, "top_p");

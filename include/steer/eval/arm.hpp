@@ -39,7 +39,7 @@ enum class Variant {
   flipped,          ///< every strength negated
   random_features,  ///< every feature edit on another feature of the SAE, drawn by seed, its strength scaled to the
                     ///< same length of change; vectors are replaced by random ones of the same norm
-  noise,  ///< every edit becomes the addition of Gaussian noise (one draw) with the norm of its change
+  noise,            ///< every edit becomes the addition of Gaussian noise (one draw) with the norm of its change
 };
 
 template <>

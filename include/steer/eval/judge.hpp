@@ -41,6 +41,8 @@ class Judge {
   virtual ~Judge() = default;
   /// What the scores depend on (model, settings), for journals and reports.
   virtual std::string identity() const = 0;
+  /// What a reader of its scores must know, in a sentence; may be empty.
+  virtual std::string caveat() const { return {}; }
   /// One judgement a request, in order. @throws Error(io) when the judge cannot be reached at all: the run stops, and
   /// resumes where it was.
   virtual std::vector<Judgement> judge(Rubric rubric, std::span<const JudgeRequest> requests) = 0;

@@ -18,6 +18,7 @@ struct ArmNote {
   std::string family;       ///< arms of one family differ in strength only: they form a strength curve
   double strength = 0;
   bool prompted = false;  ///< the system prompt asked for the behaviour
+  bool placebo = false;   ///< steered by as much in a direction that has nothing to do with the behaviour
 };
 
 /// Results, their analysis, and the files that show them. The files hold nothing that changes from run to run (no

@@ -1,0 +1,57 @@
+// One steering at several strengths on a few questions: what it gains, and where it breaks the answers.
+//
+//   sweep --steering examples/data/demo/steerings/concise.json --behaviour concise --strengths 0.5,1,2,4
+//   sweep --feature 279 --value 6 --behaviour imaginative --strengths=-1,0.5,1,2
+
+#include <CLI/CLI.hpp>
+#include <steer/eval/experiment.hpp>
+#include <steer/eval/model_judge.hpp>
+
+int main(int argc, char** argv) {
+  CLI::App app("One steering at several strengths on a few questions");
+  std::string model_path = "examples/data/demo", sae_path = "examples/data/demo/sae.safetensors",
+              behaviour = "imaginative", question_path = "examples/data/demo/questions.jsonl", steering_path;
+  std::vector<double> strengths{0.5, 1, 2};
+  std::int64_t feature = 279, every = 8;
+  double value = 6;
+  steer::Experiment study{.max_tokens = 96};
+  app.add_option("--model", model_path, "a Hugging Face folder or a GGUF file")->capture_default_str();
+  app.add_option("--sae", sae_path, "a file or folder of any layout in docs/sae-formats.md")->capture_default_str();
+  app.add_option("--steering", steering_path, "a steering file; else --feature is nudged by --value at every token");
+  app.add_option("--feature", feature)->capture_default_str();
+  app.add_option("--value", value)->capture_default_str();
+  app.add_option("--behaviour", behaviour, "one of the study's 14: what is judged")->capture_default_str();
+  app.add_option("--strengths", strengths, "factors of all edits")->delimiter(',')->capture_default_str();
+  app.add_option("--questions", question_path, "JSON lines (id, question, choices, answer)")->capture_default_str();
+  app.add_option("--every", every, "ask every n-th question")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--max-tokens", study.max_tokens, "longest answer")->capture_default_str();
+  CLI11_PARSE(app, argc, argv);
+  try {
+    const auto model = steer::Model::load(model_path);
+    const auto sae = steer::Sae::load(sae_path);
+    const auto questions = steer::load_questions(question_path);
+    for (std::size_t i = 0; i < questions.size(); i += static_cast<std::size_t>(every))
+      study.questions.push_back(questions[i]);
+    study.behaviours = steer::select_behaviours(study.behaviours, {behaviour});
+    const auto steering = steering_path.empty() ? steer::Steering().nudge(sae, feature, value)
+                                                : steer::Steering::load(steering_path, {.saes = {sae}});
+    const auto arm = steer::steered("steering", {{"", steering}});
+    study.arms = steer::strength_sweep(arm, strengths);
+    study.arms.insert(study.arms.begin(), {steer::control(), steer::prompt()});
+    const auto report = steer::run(study, model, {.judge = steer::likelihood_judge(model)});
+
+    fmt::print("{}\n{} questions; shares and means with 95% intervals\n\n{:16} {:22} {:22} {}\n", steering.describe(),
+               study.questions.size(), "arm", "right answers", "behaviour, 1 to 5", "coherence, 1 to 5");
+    for (const auto& name : report.analysis.arms) {
+      const auto& cell = report.analysis.cell(name, behaviour);
+      const auto show = [](double at, const steer::Interval& within) {
+        return fmt::format("{:.2f} [{:.2f}, {:.2f}]", at, within.low, within.high);
+      };
+      const auto &shown = cell.scores.at("behaviour"), &coherent = cell.scores.at("coherence");
+      fmt::print("{:16} {:22} {:22} {}\n", name, show(cell.accuracy.value, cell.accuracy.interval),
+                 show(shown.summary.mean, shown.interval), show(coherent.summary.mean, coherent.interval));
+    }
+  } catch (const std::exception& error) {
+    return fmt::print(stderr, "{}\n", error.what()), 1;
+  }
+}
