@@ -152,10 +152,10 @@ TEST(Reports, FullDiskKeepsTheOldFilesAndSaysSo) {
   std::signal(SIGXFSZ, SIG_IGN);
   rlimit old{};
   getrlimit(RLIMIT_FSIZE, &old);
-  for (const rlim_t limit : {rlim_t{100}, static_cast<rlim_t>(rows.size() + 1)}) {
+  for (const rlim_t limit : {rlim_t{100}, static_cast<rlim_t>(std::min(rows.size(), page.size()) - 1)}) {
     const rlimit small{limit, old.rlim_max};
     setrlimit(RLIMIT_FSIZE, &small);
-    EXPECT_STEER_ERROR(report.write(dir / "report.html"), ErrorCode::io, "results");
+    EXPECT_STEER_ERROR(report.write(dir / "report.html"), ErrorCode::io, "disk");
     setrlimit(RLIMIT_FSIZE, &old);
     EXPECT_EQ(test::read_file(dir / "report.html"), page);
     EXPECT_EQ(test::read_file(dir / "results.jsonl"), rows);
