@@ -21,14 +21,14 @@ struct Settings {
       device = "cpu", weights = "stored";
   std::vector<std::string> behaviours, arms{"control", "prompt", "published", "safe", "safe+prompt", "random"}, steer;
   std::vector<double> sweep;
-  std::int64_t limit = 0, sweep_every = 1, max_tokens = 1024, batch = 64;
+  std::int64_t per_subject = 0, limit = 0, sweep_every = 1, max_tokens = 1024, batch = 64;
   double temperature = 0.6, top_p = 0.9;
   std::uint64_t seed = 42;
   bool kl = false;
   NLOHMANN_DEFINE_TYPE_INTRUSIVE_WITH_DEFAULT(Settings, model, sae, mmlu, questions, search_questions, behaviour_file,
                                               judge, judge_url, judge_model, mode, out, behaviours, arms, steer, sweep,
-                                              limit, sweep_every, max_tokens, batch, temperature, top_p, seed, kl,
-                                              device, weights)
+                                              per_subject, limit, sweep_every, max_tokens, batch, temperature, top_p,
+                                              seed, kl, device, weights)
 };
 
 /// Settings from a JSON file. A key that is none of ours would be a setting that is silently not made.
@@ -73,6 +73,9 @@ void add_options(CLI::App& app, Settings& s) {
   app.add_option("--search-questions", s.search_questions,
                  "JSON lines that Auto Steer may use; default: MMLU dev rows that are not asked")
       ->group("Questions");
+  app.add_option("--per-subject", s.per_subject,
+                 "of --mmlu: this many test questions a subject, drawn by --seed, instead of the study's 171")
+      ->group("Questions");
   app.add_option("--limit", s.limit, "ask only the first N questions; 0: all")->group("Questions");
   app.add_option("--behaviours", s.behaviours, "names, comma-separated; default: all")->delimiter(',')->group("Arms");
   app.add_option("--behaviour-file", s.behaviour_file, "behaviours of one's own, JSON")->group("Arms");
@@ -94,9 +97,15 @@ void add_options(CLI::App& app, Settings& s) {
       ->check(CLI::IsMember({"generate", "letters"}))
       ->group("Answers");
   app.add_option("--max-tokens", s.max_tokens, "longest answer")->capture_default_str()->group("Answers");
-  app.add_option("--temperature", s.temperature)->capture_default_str()->group("Answers");
-  app.add_option("--top-p", s.top_p)->capture_default_str()->group("Answers");
-  app.add_option("--seed", s.seed)->capture_default_str()->group("Answers");
+  app.add_option("--temperature", s.temperature, "of sampling; 0: the likeliest token")
+      ->capture_default_str()
+      ->group("Answers");
+  app.add_option("--top-p", s.top_p, "sample among the likeliest tokens of this probability")
+      ->capture_default_str()
+      ->group("Answers");
+  app.add_option("--seed", s.seed, "of all draws; a question has one seed under every arm")
+      ->capture_default_str()
+      ->group("Answers");
   app.add_flag("--kl", s.kl, "also measure KL to the unsteered model")->group("Answers");
   app.add_option(
          "--judge", s.judge,
@@ -115,7 +124,10 @@ void add_options(CLI::App& app, Settings& s) {
 }
 
 std::vector<steer::Question> questions_of(const Settings& s) {
-  auto questions = s.questions.empty() ? steer::load_mmlu(s.mmlu) : steer::load_questions(s.questions);
+  auto questions = !s.questions.empty() ? steer::load_questions(s.questions)
+                   : s.per_subject == 0
+                       ? steer::load_mmlu(s.mmlu)
+                       : steer::stratified_sample(steer::load_mmlu(s.mmlu, steer::Mmlu::test), s.per_subject, s.seed);
   if (s.limit > 0 && static_cast<std::size_t>(s.limit) < questions.size())
     questions.resize(static_cast<std::size_t>(s.limit));
   return questions;

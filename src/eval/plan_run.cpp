@@ -39,7 +39,14 @@ std::int64_t available_memory(const std::string& device) {
   return 0;
 }
 
-std::string bytes_text(std::int64_t bytes) { return fmt::format("{:.2f} GiB", static_cast<double>(bytes) / (1 << 30)); }
+std::string bytes_text(std::int64_t bytes) {
+  const auto mib = static_cast<double>(bytes) / (1 << 20);
+  return mib < 1000 ? fmt::format("{:.1f} MiB", mib) : fmt::format("{:.2f} GiB", mib / 1024);
+}
+
+std::string count_text(double count) {
+  return count < 1e9 ? fmt::format("{:.1f} million", count / 1e6) : fmt::format("{:.2f} billion", count / 1e9);
+}
 
 std::string time_text(double seconds) {
   if (seconds < 100) return fmt::format("{:.0f} s", std::max(seconds, 1.0));
@@ -82,8 +89,8 @@ std::string describe_model(const ModelFiles& files, const LoadOptions& load) {
     if (tensor.shape.size() > 1) storage.insert(tensor.storage);
   }
   const auto& c = files.config;
-  return fmt::format("{}, {:.2f} billion parameters, {} layers of width {}, vocabulary {}, context {}; {} in {}{}",
-                     c.family, static_cast<double>(elements) / 1e9, c.n_layers, c.d_model, c.vocab_size, c.context,
+  return fmt::format("{}, {} parameters, {} layers of width {}, vocabulary {}, context {}; {} in {}{}", c.family,
+                     count_text(static_cast<double>(elements)), c.n_layers, c.d_model, c.vocab_size, c.context,
                      fmt::join(storage, " and "), files.tensors->format(),
                      load.weights == WeightFormat::stored ? "" : fmt::format(", kept as {}", to_string(load.weights)));
 }
@@ -100,13 +107,14 @@ void add_saes(const Experiment& experiment, const ModelConfig& config, RunPlan& 
       plan.sae_bytes += (sae.d_in() + sae.d_out()) * sae.d_sae() * static_cast<std::int64_t>(sizeof(float));
       const bool residual = point && (point->site == Site::resid_post || point->site == Site::resid_pre);
       if (residual && sae.d_in() != config.d_model)
-        plan.problems.push_back(fmt::format(
-            "the SAE reads {} values of the residual stream but the model's is {} wide: it was made for another model",
-            sae.d_in(), config.d_model));
+        plan.problems.push_back(
+            fmt::format("the SAE reads {} values of the residual stream but the model's is {} wide: it was made for "
+                        "another model, give this one's",
+                        sae.d_in(), config.d_model));
       if (point && point->layer >= config.n_layers)
         plan.problems.push_back(
-            fmt::format("the SAE reads {} but the model has {} layers: it was made for another model", point->name(),
-                        config.n_layers));
+            fmt::format("the SAE reads {} but the model has {} layers: it was made for another model, give this one's",
+                        point->name(), config.n_layers));
     }
   }
 }
@@ -137,6 +145,8 @@ void RunPlan::require_fits() const {
 RunPlan plan_run(const Experiment& experiment, const std::filesystem::path& model_path, const RunOptions& options,
                  const LoadOptions& load) {
   experiment.validate();
+  require(options.batch >= 1, ErrorCode::argument, "plan_run", "expected batches of at least 1 but got {}",
+          options.batch);
   const ModelFiles files = open_model(model_path);
   const ModelConfig& config = files.config;
   const Tokenizer tokenizer = files.folder ? Tokenizer::load(model_path) : Tokenizer::from_gguf(*files.tensors);

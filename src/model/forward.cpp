@@ -83,6 +83,7 @@ at::Tensor ForwardPass::run(const BatchView& batch, std::span<SequenceState* con
   // Layers add in place; the caller's tensor must stay as it is.
   if (first > 0 && is_plain(resid)) resid = resid.clone();
   for (std::int64_t layer = first; layer < last; ++layer) {
+    if (layer + 1 == config_.n_layers && only_some_rows_matter(resid, rows)) return last_layer(resid, rows);
     hook(Site::resid_pre, layer, resid);
     at::Tensor attn_out = attention(layer, resid);
     if (config_.parallel_residual) {

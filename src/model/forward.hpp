@@ -73,6 +73,8 @@ class ForwardPass {
   at::Tensor attend_plain(std::int64_t layer, const at::Tensor& q);
   at::Tensor attend_by_operators(std::int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
   at::Tensor logits(const at::Tensor& resid, const LogitRows& rows);
+  bool only_some_rows_matter(const at::Tensor& resid, const LogitRows& rows) const;
+  at::Tensor last_layer(const at::Tensor& resid, const LogitRows& rows);
 
   const Transformer& model_;
   const ModelConfig& config_;
