@@ -36,6 +36,26 @@ std::vector<Ids> mmlu_texts(const steer::Model& model, const fs::path& folder) {
   return texts;
 }
 
+/// Computes `rows` activations once and gives them again and again, in the order they came; the trainer's buffer
+/// shuffles.
+steer::ActivationSource kept(const steer::ActivationSource& source, std::int64_t rows, steer::Progress progress) {
+  std::vector<at::Tensor> parts;
+  for (std::int64_t have = 0; have < rows; have += parts.back().size(0)) {
+    parts.push_back(source.read(rows - have));
+    progress.advance(parts.back().size(0));
+  }
+  progress.finish();
+  const at::Tensor all = at::cat(parts);
+  auto next = std::make_shared<std::int64_t>(0);
+  return {.read =
+              [=](std::int64_t tokens) {
+                const at::Tensor rows = all.narrow(0, *next, std::min(tokens, all.size(0) - *next));
+                *next = (*next + rows.size(0)) % all.size(0);
+                return rows;
+              },
+          .skip = [=](std::int64_t tokens) { *next = (*next + tokens) % all.size(0); }};
+}
+
 /// The text files under `path`, in pieces of one sequence each.
 std::vector<Ids> file_texts(const steer::Model& model, const fs::path& path) {
   std::vector<fs::path> files;
@@ -66,7 +86,7 @@ std::vector<Ids> file_texts(const steer::Model& model, const fs::path& path) {
 int main(int argc, char** argv) {
   std::string model_path, point = "blocks.12.hook_resid_post", mmlu, out = "sae.safetensors";
   std::vector<std::string> text_paths;
-  std::int64_t tokens = 1'000'000, limit = 0, threads = 0;
+  std::int64_t tokens = 1'000'000, keep = 0, limit = 0, threads = 0;
   steer::SaeTrainingOptions options{.d_sae = 4096,
                                     .batch_tokens = 2048,
                                     .buffer_tokens = 1 << 15,
@@ -85,6 +105,8 @@ int main(int argc, char** argv) {
   app.add_option("--k", options.k, "active features a token (TopK)")->capture_default_str();
   app.add_option("--tokens", tokens, "activations to train on; texts are read again when they end")
       ->capture_default_str();
+  app.add_option("--keep", keep, "compute so many activations once, hold them in memory and train on these; 0: stream")
+      ->capture_default_str();
   app.add_option("--batch", options.batch_tokens, "activations a step")->capture_default_str();
   app.add_option("--learning-rate", options.learning_rate)->capture_default_str();
   app.add_option("--seed", options.seed)->capture_default_str();
@@ -100,7 +122,7 @@ int main(int argc, char** argv) {
     const auto add = [&](std::vector<Ids> more) {
       rng.shuffle(more);
       if (limit > 0 && more.size() > static_cast<std::size_t>(limit)) more.resize(static_cast<std::size_t>(limit));
-      const std::size_t held = std::min<std::size_t>(more.size() / 10, 48);
+      const std::size_t held = std::min<std::size_t>(more.size() / 10, 12);
       held_out.insert(held_out.end(), more.begin(), more.begin() + static_cast<std::ptrdiff_t>(held));
       texts.insert(texts.end(), more.begin() + static_cast<std::ptrdiff_t>(held), more.end());
     };
@@ -125,8 +147,9 @@ int main(int argc, char** argv) {
       options.progress.note(
           fmt::format("explained {:.3f}, L0 {:.1f}, dead {:.3f}", m.explained_variance, m.l0, m.dead_share));
     };
-    steer::SaeTrainer trainer(
-        options, steer::stream_activations(model, hook, texts, {.context = kContext, .seed = options.seed}));
+    auto source = steer::stream_activations(model, hook, texts, {.context = kContext, .seed = options.seed});
+    if (keep > 0) source = kept(source, keep, steer::Progress("activations", keep));
+    steer::SaeTrainer trainer(options, source);
     const steer::Sae sae = trainer.train();
     sae.save(out);
 
