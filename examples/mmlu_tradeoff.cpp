@@ -21,14 +21,15 @@ struct Settings {
       device = "cpu", weights = "stored";
   std::vector<std::string> behaviours, arms{"control", "prompt", "published", "safe", "safe+prompt", "random"}, steer;
   std::vector<double> sweep;
-  std::int64_t per_subject = 0, limit = 0, sweep_every = 1, max_tokens = 1024, batch = 64;
+  std::int64_t per_subject = 0, limit = 0, search_prompts = 24, search_checks = 64, sweep_every = 1, max_tokens = 1024,
+               batch = 64;
   double temperature = 0.6, top_p = 0.9;
   std::uint64_t seed = 42;
   bool kl = false;
   NLOHMANN_DEFINE_TYPE_INTRUSIVE_WITH_DEFAULT(Settings, model, sae, mmlu, questions, search_questions, behaviour_file,
                                               judge, judge_url, judge_model, mode, out, behaviours, arms, steer, sweep,
-                                              per_subject, limit, sweep_every, max_tokens, batch, temperature, top_p,
-                                              seed, kl, device, weights)
+                                              per_subject, limit, search_prompts, search_checks, sweep_every,
+                                              max_tokens, batch, temperature, top_p, seed, kl, device, weights)
 };
 
 /// Settings from a JSON file. A key that is none of ours would be a setting that is silently not made.
@@ -73,16 +74,22 @@ void add_options(CLI::App& app, Settings& s) {
   app.add_option("--search-questions", s.search_questions,
                  "JSON lines that Auto Steer may use; default: MMLU dev rows that are not asked")
       ->group("Questions");
+  app.add_option("--search-prompts", s.search_prompts, "Auto Steer looks at answers to so many of them")
+      ->capture_default_str()
+      ->group("Questions");
+  app.add_option("--search-checks", s.search_checks, "and holds a safe steering's cost against so many others")
+      ->capture_default_str()
+      ->group("Questions");
   app.add_option("--per-subject", s.per_subject,
                  "of --mmlu: this many test questions a subject, drawn by --seed, instead of the study's 171")
       ->group("Questions");
-  app.add_option("--limit", s.limit, "ask only the first N questions; 0: all")->group("Questions");
+  app.add_option("--limit", s.limit, "ask only N of the questions, evenly spread; 0: all")->group("Questions");
   app.add_option("--behaviours", s.behaviours, "names, comma-separated; default: all")->delimiter(',')->group("Arms");
   app.add_option("--behaviour-file", s.behaviour_file, "behaviours of one's own, JSON")->group("Arms");
   app.add_option("--arms", s.arms,
                  "control, prompt, strong, published, safe, published+prompt, safe+prompt, random, noise, flipped; the "
-                 "last three are made "
-                 "from safe if it is there, else from published")
+                 "last three are made from safe if it is there, else from published, else from the first --steer; "
+                 "NAME+prompt is --steer NAME with the prompt")
       ->delimiter(',')
       ->capture_default_str()
       ->group("Arms");
@@ -128,9 +135,11 @@ std::vector<steer::Question> questions_of(const Settings& s) {
                    : s.per_subject == 0
                        ? steer::load_mmlu(s.mmlu)
                        : steer::stratified_sample(steer::load_mmlu(s.mmlu, steer::Mmlu::test), s.per_subject, s.seed);
-  if (s.limit > 0 && static_cast<std::size_t>(s.limit) < questions.size())
-    questions.resize(static_cast<std::size_t>(s.limit));
-  return questions;
+  const auto limit = static_cast<std::size_t>(std::max<std::int64_t>(s.limit, 0));
+  if (limit == 0 || limit >= questions.size()) return questions;
+  std::vector<steer::Question> some;
+  for (std::size_t i = 0; i < limit; ++i) some.push_back(questions[i * questions.size() / limit]);
+  return some;
 }
 
 std::vector<steer::Question> search_questions_of(const Settings& s, const std::vector<steer::Question>& asked) {
@@ -142,6 +151,11 @@ std::vector<steer::Question> search_questions_of(const Settings& s, const std::v
   return questions;
 }
 
+template <class T>
+void cut_to(std::vector<T>& items, std::int64_t count) {
+  if (count >= 0 && static_cast<std::size_t>(count) < items.size()) items.resize(static_cast<std::size_t>(count));
+}
+
 std::vector<steer::Arm> arms_of(const Settings& s, const std::optional<steer::Model>& model,
                                 const std::vector<steer::Question>& asked) {
   const auto wanted = [&](const char* name) { return std::find(s.arms.begin(), s.arms.end(), name) != s.arms.end(); };
@@ -151,14 +165,30 @@ std::vector<steer::Arm> arms_of(const Settings& s, const std::optional<steer::Mo
   if (!s.sae.empty()) sae = steer::Sae::load(s.sae);
   if (sae) {
     // Without a model (for a plan) there is no search, only its size.
-    const auto options = model ? steer::search_options(*model, search_questions_of(s, asked), s.max_tokens, s.seed)
-                               : steer::AutoSteerOptions{};
+    auto options = model ? steer::search_options(*model, search_questions_of(s, asked), s.max_tokens, s.seed)
+                         : steer::AutoSteerOptions{};
+    cut_to(options.prompts, s.search_prompts);
+    cut_to(options.capability.prompts, s.search_checks);
     for (const auto mode : {steer::AutoSteerMode::published, steer::AutoSteerMode::safe}) {
       const std::string name(to_string(mode));
       made[name] = steer::auto_steer(*sae, mode, options);
       made[name + "+prompt"] = steer::with_prompt(made[name]);
     }
-    const steer::Arm& base = made[wanted("safe") || wanted("safe+prompt") ? "safe" : "published"];
+  }
+  std::vector<steer::Arm> given;
+  for (const auto& text : s.steer) {
+    const auto cut = text.find('=');
+    steer::require(cut != std::string::npos, steer::ErrorCode::argument, "mmlu_tradeoff",
+                   "expected --steer NAME=PATH but got \"{}\"", text);
+    given.push_back(steer::steering_files(text.substr(0, cut), text.substr(cut + 1),
+                                          {.saes = sae ? std::vector{*sae} : std::vector<steer::Sae>{}}));
+    made[given.back().name + "+prompt"] = steer::with_prompt(given.back());
+  }
+  const bool safe = wanted("safe") || wanted("safe+prompt"),
+             published = wanted("published") || wanted("published+prompt");
+  if (sae || !given.empty()) {
+    const steer::Arm base =
+        sae && (safe || published || given.empty()) ? made.at(safe ? "safe" : "published") : given.front();
     made["random"] = steer::random_features(base, s.seed);
     made["noise"] = steer::noise(base, s.seed);
     made["flipped"] = steer::flipped(base);
@@ -172,13 +202,7 @@ std::vector<steer::Arm> arms_of(const Settings& s, const std::optional<steer::Mo
                    sae ? "" : "; arms that are steered need --sae, or steerings of your own with --steer");
     arms.push_back(found->second);
   }
-  for (const auto& given : s.steer) {
-    const auto cut = given.find('=');
-    steer::require(cut != std::string::npos, steer::ErrorCode::argument, "mmlu_tradeoff",
-                   "expected --steer NAME=PATH but got \"{}\"", given);
-    arms.push_back(steer::steering_files(given.substr(0, cut), given.substr(cut + 1),
-                                         {.saes = sae ? std::vector{*sae} : std::vector<steer::Sae>{}}));
-  }
+  for (auto& arm : given) arms.push_back(std::move(arm));
   const auto swept = std::find_if(arms.rbegin(), arms.rend(), [](const auto& arm) {
     return arm.source && arm.asking == steer::Asking::nothing && arm.variant == steer::Variant::as_given;
   });

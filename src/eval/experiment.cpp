@@ -277,6 +277,9 @@ class Runner {
           const auto& found = found_.at(arm.source->name + "|" + behaviour.name);
           const Steering steering = arm.apply(found.steering, behaviour);
           hasher.update(steering.describe());
+          if (arm.source->costly && arm.asking == Asking::nothing && arm.variant == Variant::as_given &&
+              arm.family.empty() && !steering.empty())
+            report.steerings[arm.name][behaviour.name] = steering;
           steerings[arm.name][behaviour.name] = {{"edits", steering.empty() ? "none" : steering.describe()},
                                                  {"note", found.note}};
         }

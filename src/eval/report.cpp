@@ -311,6 +311,12 @@ void Report::write(const std::filesystem::path& file) const {
   replace(folder / "results.jsonl", [&](const auto& path) { save_results(results, path); });
   replace(folder / "results.csv", [&](const auto& path) { save_results_csv(results, path); });
   replace(folder / "report.md", [&](const auto& path) { write_file(path, markdown()); });
+  for (const auto& [arm, found] : steerings)
+    for (const auto& [behaviour, steering] : found) {
+      const auto place = folder / "steerings" / arm;
+      std::filesystem::create_directories(place, error);
+      steering.save(place / (behaviour + ".json"));
+    }
   replace(file, [&](const auto& path) { write_file(path, html()); });
 }
 

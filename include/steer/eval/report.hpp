@@ -1,12 +1,14 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
 #include <steer/eval/analysis.hpp>
 #include <steer/eval/questions.hpp>
 #include <steer/eval/results.hpp>
+#include <steer/steering/steering.hpp>
 
 namespace steer {
 
@@ -31,10 +33,13 @@ struct Report {
   std::vector<ArmNote> arms;
   std::string settings;            ///< JSON of everything the run depends on
   std::vector<std::string> notes;  ///< caveats, shown beside the verdict
+  /// What searches found, by arm and behaviour.
+  std::map<std::string, std::map<std::string, Steering>> steerings = {};
 
   /// Writes `file` (one page, no outside resources; light and dark, phone and desk) and beside it report.md,
-  /// results.csv and results.jsonl. Plots are drawn by gnuplot; without it the page says so and has its tables.
-  /// Each file is complete or absent: it is written under another name and renamed.
+  /// results.csv, results.jsonl and what was found as steerings/ARM/BEHAVIOUR.json. Plots are drawn by gnuplot; without
+  /// it the page says so and has its tables. Each file is complete or absent: it is written under another name and
+  /// renamed.
   /// @throws Error(io) for a folder that cannot be written.
   void write(const std::filesystem::path& file) const;
   /// The verdict: one paragraph of plain text, every number with its interval.
