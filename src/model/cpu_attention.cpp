@@ -1,9 +1,8 @@
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <limits>
 #include <vector>
 
+#include "core/crew.hpp"
 #include "model/cpu_ops.hpp"
 #include "model/vec16.hpp"
 
@@ -147,14 +146,10 @@ void attend(std::span<const AttentionArgs> runs) {
     thread_local std::vector<float> scratch;
     for (std::int64_t i = begin; i < end; ++i) compute(list[i], scratch);
   };
-  // Waking a second thread costs some microseconds: not for less work than that.
-  constexpr std::int64_t kWorthAThread = 200'000;
+  // A second thread comes within a microsecond or two: not for less work than that.
+  constexpr std::int64_t kWorthAThread = 50'000;
   const auto count = static_cast<std::int64_t>(tiles.size());
-  if (work < kWorthAThread)
-    compute_range(0, count);
-  else
-    at::parallel_for(0, count, std::max<std::int64_t>(1, count * kWorthAThread / std::max<std::int64_t>(work, 1)),
-                     compute_range);
+  run_ranges(count, work == 0 ? count : count * kWorthAThread / work, compute_range);
 }
 
 void store_kv(std::span<const BlockView> blocks, const float* k, const float* v, std::int64_t rows,

@@ -188,7 +188,12 @@ at::Tensor ForwardPass::attention(std::int64_t layer, const at::Tensor& resid) {
     const auto count = run.end - run.begin;
     LayerCache& cache = states_[i]->layers[static_cast<std::size_t>(layer)];
     cache_.reserve(cache, run.position, count);
-    cache_.store(cache, run.position, k.narrow(0, run.begin, count), v.narrow(0, run.begin, count));
+    if (is_plain(k) && is_plain(v))
+      cpu::store_kv(cache.views, k.const_data_ptr<float>() + run.begin * k.size(1),
+                    v.const_data_ptr<float>() + run.begin * v.size(1), count, run.position, config_.n_kv_heads,
+                    config_.d_head);
+    else
+      cache_.store(cache, run.position, k.narrow(0, run.begin, count), v.narrow(0, run.begin, count));
   }
   const bool plain = is_plain(q) && is_plain(k) && is_plain(v) && !hooks_.any(Site::attn_pattern, layer);
   at::Tensor z = plain ? attend_plain(layer, q) : attend_by_operators(layer, q, k, v);

@@ -158,8 +158,7 @@ struct FormatQ4_0 : SingleBlocks<FormatQ4_0> {
   static constexpr int kBytes = 18;
   [[gnu::always_inline]] static void group(Row r, std::int64_t g, F out[kVectors]) {
     const std::uint8_t* b = r + g * 18;
-    const F d = set1_half(b);
-    nibbles_on(line16(d, mul(d, set1(-8))), b + 2, out);
+    nibbles_on(line16_through_zero(set1_half(b), -8), b + 2, out);
   }
 };
 
@@ -177,7 +176,7 @@ struct FormatQ5_0 : SingleBlocks<FormatQ5_0> {
     const std::uint8_t* b = r + g * 22;
     // d is an f16: all of this is exact in f32.
     const F d = set1_half(b), sixteen = mul(d, set1(16));
-    nibbles_on(line16(d, sub(zero(), sixteen)), b + 6, out);
+    nibbles_on(line16_through_zero(d, -16), b + 6, out);
     for (int v = 0; v < kVectors; ++v) out[v] = add_where(lane_bits(b + 2, v), out[v], sixteen);
   }
 };

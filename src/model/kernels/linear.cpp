@@ -8,13 +8,14 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <memory>
 #include <utility>
 #include <vector>
 
 #include <steer/core/error.hpp>
+
+#include "core/crew.hpp"
 
 namespace steer::detail {
 namespace {
@@ -47,7 +48,7 @@ at::Tensor checked_bias(const at::Tensor& bias, std::int64_t out) {
   return bias.to(at::kFloat).contiguous();
 }
 
-// A work item of one parallel region: rows [begin, end) of one weight.
+// Rows [begin, end) of one weight.
 struct Piece {
   const ProductArgs* args;
   std::int64_t begin, end;
@@ -63,34 +64,34 @@ float* thread_scratch() {
 
 // Rows of W a thread takes at once: enough bytes that taking is free, few enough that the threads end together even
 // when one of them shares its core. A multiple of every instruction set's tile, and of the kernels' blocks.
-std::int64_t piece_rows(const ProductArgs& a) {
-  constexpr std::int64_t kBlockRows = 24, kBytes = 96 << 10;
+std::int64_t piece_rows(const ProductArgs& a, std::int64_t all_rows) {
+  constexpr std::int64_t kBlockRows = 24, kBytes = 96 << 10, kPieces = 8;
+  const std::int64_t least = a.m <= 4 ? kBlockRows : 2 * kBlockRows;
   const std::int64_t work = std::max<std::int64_t>(1, a.weight.row_bytes * std::max<std::int64_t>(1, a.m / 4));
-  return std::max<std::int64_t>(a.m <= 4 ? kBlockRows : 2 * kBlockRows, kBytes / work / kBlockRows * kBlockRows);
+  const std::int64_t rows = std::min(kBytes / work, all_rows / (kPieces * at::get_num_threads()));
+  return std::max(least, rows / kBlockRows * kBlockRows);
 }
 
 void run(std::span<const ProductArgs> products) {
-  constexpr std::int64_t kWorthThreads = 1
-                                         << 16;  // multiply-adds below which a parallel region costs more than it saves
+  constexpr std::int64_t kWorthThreads = 1 << 14;  // multiply-adds below which a second thread costs more than it saves
   const KernelTable& table = kernels();
-  std::int64_t work = 0;
-  for (const auto& a : products) work += a.m * a.weight.n * a.weight.k;
-  if (work < kWorthThreads || at::get_num_threads() == 1 || at::in_parallel_region()) {
-    float* scratch = thread_scratch();
-    for (const auto& a : products) table.product(a, 0, a.weight.n, scratch);
+  std::int64_t work = 0, rows = 0;
+  for (const auto& a : products) {
+    work += a.m * a.weight.n * a.weight.k;
+    rows += a.weight.n;
+  }
+  if (work < kWorthThreads || at::get_num_threads() == 1) {
+    for (const auto& a : products) table.product(a, 0, a.weight.n, thread_scratch());
     return;
   }
   std::vector<Piece> pieces;
   for (const auto& a : products) {
-    const std::int64_t step = piece_rows(a);
+    const std::int64_t step = piece_rows(a, rows);
     for (std::int64_t n = 0; n < a.weight.n; n += step) pieces.push_back({&a, n, std::min(a.weight.n, n + step)});
   }
-  std::atomic<std::size_t> next{0};
-  at::parallel_for(0, at::get_num_threads(), 1, [&](std::int64_t, std::int64_t) {
-    float* scratch = thread_scratch();
-    for (std::size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < pieces.size();) {
-      table.product(*pieces[i].args, pieces[i].begin, pieces[i].end, scratch);
-    }
+  run_pieces(static_cast<std::int64_t>(pieces.size()), [&](std::int64_t i) {
+    const Piece& piece = pieces[static_cast<std::size_t>(i)];
+    table.product(*piece.args, piece.begin, piece.end, thread_scratch());
   });
 }
 

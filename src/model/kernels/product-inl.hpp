@@ -8,9 +8,20 @@ constexpr int kTileM = 4;
 // Accumulators take three quarters of the registers, W's vectors most of the others.
 constexpr int kTileN = kWidth == 16 ? 6 : kWidth == 8 ? 3 : 2;
 // For more than kTileM rows of x: rows of x and of W, and length of k, that are worked on together.
-constexpr std::int64_t kPanelM = 8, kBlockM = 64, kBlockN = 24, kBlockK = 768;
+constexpr std::int64_t kPanelM = 8, kBlockM = 64, kBlockN = 24, kBlockK = 512;
 // Up to so many rows of x, f32 weights are read where they are.
-constexpr std::int64_t kInPlaceM = 16;
+constexpr std::int64_t kInPlaceM = 8;
+// Up to so many rows of x, W is decoded in registers, for every kTileM of them again.
+template <class Format>
+constexpr std::int64_t kThinM = kTileM;
+template <>
+constexpr std::int64_t kThinM<FormatBf16> = 2 * kTileM;
+template <>
+constexpr std::int64_t kThinM<FormatF16> = 2 * kTileM;
+template <>
+constexpr std::int64_t kThinM<FormatInt8> = 2 * kTileM;
+template <>
+constexpr std::int64_t kThinM<FormatQ8_0> = 2 * kTileM;
 static_assert(kBlockM * kBlockN * kWidth + kBlockN * kBlockK <= kScratchFloats);
 
 // Where the rows of W are that come after those in work, to be fetched meanwhile: rows of a few hundred bytes end
@@ -72,13 +83,18 @@ template <class Format, int M, int N>
     }
   }
   if (rest > 0) {
+    // Unrolled, or the sums would have to live in memory, where an index can reach them.
+#pragma GCC unroll 8
     for (int n = 0; n < N; ++n) {
       F w[kVectors];
       Format::tail(rows[n], groups, rest, w);
+#pragma GCC unroll 8
       for (int m = 0; m < M; ++m) {
         F xv[kVectors];
         FormatF32::tail(x + m * ldx, groups, rest, xv);
-        for (int v = 0; v < kVectors && v * kWidth < rest; ++v) sum[m][n] = fma(w[v], xv[v], sum[m][n]);
+        // Vectors beyond the rest are 0 times 0.
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) sum[m][n] = fma(w[v], xv[v], sum[m][n]);
       }
     }
   }
@@ -86,38 +102,39 @@ template <class Format, int M, int N>
 
 template <int M, int N>
 [[gnu::always_inline]] inline void finish(const F (&sum)[M][N], const ProductArgs& a, std::int64_t m, std::int64_t n) {
-  for (int i = 0; i < M; ++i) {
-    float* y = a.y + (m + i) * a.ldy + n;
-    for (int j = 0; j < N; ++j) y[j] = reduce_add(sum[i][j]) + (a.bias ? a.bias[n + j] : 0.0f);
-  }
+#pragma GCC unroll 8
+  for (int i = 0; i < M; ++i) store_sums(a.y + (m + i) * a.ldy + n, sum[i], a.bias ? a.bias + n : nullptr);
 }
 
 // M rows of x by N rows of W from n on, over all of k.
 template <class Format, int M, int N>
-inline void tile(const typename Format::Row* rows, const ProductArgs& a, std::int64_t m, std::int64_t n) {
+inline void tile(const typename Format::Row* rows, const ProductArgs& a, std::int64_t m, std::int64_t n, Ahead ahead) {
   F sum[M][N];
   for (auto& row : sum) {
     for (auto& s : row) s = zero();
   }
-  accumulate<Format, M, N>(rows, a.x + m * a.ldx, a.ldx, 0, a.weight.k, sum,
-                           {row_start(a.weight, n + N < a.weight.n ? n + N : n), a.weight.row_bytes});
+  accumulate<Format, M, N>(rows, a.x + m * a.ldx, a.ldx, 0, a.weight.k, sum, ahead);
   finish<M, N>(sum, a, m, n);
 }
 
-// Few rows of x: W is decoded in registers and read once.
+// Few rows of x: W is decoded in registers and read from memory once.
 template <class Format, int N>
 inline void thin(const ProductArgs& a, std::int64_t n) {
   typename Format::Row rows[N];
   for (int i = 0; i < N; ++i) rows[i] = Format::row(a.weight, n + i);
-  switch (a.m) {
+  Ahead ahead{row_start(a.weight, n + N < a.weight.n ? n + N : n), a.weight.row_bytes};
+  std::int64_t m = 0;
+  for (; m + kTileM <= a.m; m += kTileM) {
+    tile<Format, kTileM, N>(rows, a, m, n, ahead);
+    ahead.rows = nullptr;  // the first tile fetched them
+  }
+  switch (a.m - m) {
     case 1:
-      return tile<Format, 1, N>(rows, a, 0, n);
+      return tile<Format, 1, N>(rows, a, m, n, ahead);
     case 2:
-      return tile<Format, 2, N>(rows, a, 0, n);
+      return tile<Format, 2, N>(rows, a, m, n, ahead);
     case 3:
-      return tile<Format, 3, N>(rows, a, 0, n);
-    case 4:
-      return tile<Format, 4, N>(rows, a, 0, n);
+      return tile<Format, 3, N>(rows, a, m, n, ahead);
   }
 }
 
@@ -233,7 +250,7 @@ void thick(const ProductArgs& a, std::int64_t n0, std::int64_t n1, std::int64_t 
 
 template <class Format>
 void product_of(const ProductArgs& a, std::int64_t begin, std::int64_t end, float* scratch) {
-  if (a.m <= kTileM) {
+  if (a.m <= kThinM<Format>) {
     std::int64_t n = begin;
     for (; n + kTileN <= end; n += kTileN) thin<Format, kTileN>(a, n);
     for (; n < end; ++n) thin<Format, 1>(a, n);

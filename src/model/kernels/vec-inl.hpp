@@ -59,10 +59,14 @@ inline F as_float(I a) { return _mm512_castsi512_ps(a); }
 inline I sixteen_where(std::uint32_t bits) { return _mm512_maskz_set1_epi32(static_cast<__mmask16>(bits), 16); }
 /// a + b in the lanes whose bit of `bits` is set, else a.
 inline F add_where(std::uint32_t bits, F a, F b) { return _mm512_mask_add_ps(a, static_cast<__mmask16>(bits), a, b); }
-/// The values q * scale + offset of q = 0 to 15. `point` takes q from the low four bits of each lane.
+/// The values q * scale + offset of q = 0 to 15, or (q + first) * scale where that is exact. `point` takes q from the
+/// low four bits of each lane.
 using Line16 = F;
 inline Line16 line16(F scale, F offset) {
   return fma(_mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), scale, offset);
+}
+inline Line16 line16_through_zero(F scale, float first) {
+  return mul(scale, add(_mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), set1(first)));
 }
 inline F point(Line16 line, I q) { return _mm512_permutexvar_ps(q, line); }
 // The order of additions is part of the contract (a row's bits): halves, quarters, eighths.
@@ -73,6 +77,19 @@ inline __m128 fold4(F a) {
 inline __m128 max4(F a) {
   __m256 b = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
   return _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+}
+// Two vectors' halves, and two such pairs' quarters, added in reduce_add's order.
+inline F fold_halves(F a, F b) { return add(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee)); }
+inline F fold_quarters(F ab, F cd) {
+  return add(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+}
+inline void store_sums(float* y, const F (&a)[6], const float* bias) {
+  const F abcd = fold_quarters(fold_halves(a[0], a[1]), fold_halves(a[2], a[3]));
+  const F ef = fold_quarters(fold_halves(a[4], a[5]), zero());
+  const F twos = add(_mm512_shuffle_ps(abcd, ef, 0x44), _mm512_shuffle_ps(abcd, ef, 0xee));
+  const F ones = add(_mm512_shuffle_ps(twos, twos, 0x88), _mm512_shuffle_ps(twos, twos, 0xdd));
+  const F sums = _mm512_permutexvar_ps(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), ones);
+  store_first(y, add(sums, bias ? load_first(bias, 6) : zero()), 6);
 }
 #define STEER_KERNEL_X86 1
 
@@ -143,6 +160,16 @@ inline F add_where(std::uint32_t bits, F a, F b) {
 }
 inline __m128 fold4(F a) { return _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1)); }
 inline __m128 max4(F a) { return _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1)); }
+inline F fold_halves(F a, F b) { return add(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31)); }
+inline void store_sums(float* y, const F (&a)[3], const float* bias) {
+  const F ab = fold_halves(a[0], a[1]), c = fold_halves(a[2], zero());
+  const F twos = add(_mm256_shuffle_ps(ab, c, 0x44), _mm256_shuffle_ps(ab, c, 0xee));
+  const __m128 low = _mm256_castps256_ps128(twos), high = _mm256_extractf128_ps(twos, 1);  // a a c c, b b 0 0
+  const __m128 acb = _mm_add_ps(_mm_shuffle_ps(low, high, 0x88), _mm_shuffle_ps(low, high, 0xdd));
+  const __m128i first = _mm_setr_epi32(-1, -1, -1, 0);
+  const __m128 sums = _mm_shuffle_ps(acb, acb, 0xd8);
+  _mm_maskstore_ps(y, first, _mm_add_ps(sums, bias ? _mm_maskload_ps(bias, first) : _mm_setzero_ps()));
+}
 #define STEER_KERNEL_X86 1
 
 #else  // the compiler's own vectors: SSE2 or NEON registers, or plain code
@@ -234,11 +261,19 @@ inline float reduce_max(F a) {
 }
 #endif
 
+/// y[j] = reduce_add(a[j]) + bias[j], bias 0 where null. For the tile's width there is a faster form with the same
+/// bits.
+template <int N>
+inline void store_sums(float* y, const F (&a)[N], const float* bias) {
+  for (int j = 0; j < N; ++j) y[j] = reduce_add(a[j]) + (bias ? bias[j] : 0.0f);
+}
+
 #if !defined(__AVX512F__)
 // No register holds sixteen floats: computed each time.
 struct Line16 {
   F scale, offset;
 };
 inline Line16 line16(F scale, F offset) { return {scale, offset}; }
+inline Line16 line16_through_zero(F scale, float first) { return {scale, mul(scale, set1(first))}; }
 inline F point(const Line16& line, I q) { return fma(to_float(and_i(q, set1_i(15))), line.scale, line.offset); }
 #endif
