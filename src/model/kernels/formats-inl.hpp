@@ -203,15 +203,15 @@ struct FormatQ5_1 : SingleBlocks<FormatQ5_1> {
 #endif
 }
 
-// Scale and minimum (6 bits each) of sub-block j of 8, packed in 12 bytes (get_scale_min_k4).
-inline void scale_min(const std::uint8_t* q, int j, int& scale, int& minimum) {
-  if (j < 4) {
-    scale = q[j] & 63;
-    minimum = q[j + 4] & 63;
-  } else {
-    scale = (q[j + 4] & 15) | ((q[j - 4] >> 6) << 4);
-    minimum = (q[j + 4] >> 4) | ((q[j] >> 6) << 4);
-  }
+// What a super-block of Q4_K or Q5_K begins with: for each of its eight groups w = q * scale + offset. Scales and
+// minima are 6 bits each in 12 bytes (get_scale_min_k4), taken four groups at a time: a byte of a word is one of them.
+[[gnu::always_inline]] inline void scales_and_offsets(const std::uint8_t* b, float scale[8], float offset[8]) {
+  const float d = read_half(b), m = -read_half(b + 2);
+  const std::uint32_t low = read_u32(b + 4), mid = read_u32(b + 8), top = read_u32(b + 12);
+  const std::uint32_t scales[2] = {low & 0x3f3f3f3f, (top & 0x0f0f0f0f) | (low >> 2 & 0x30303030)};
+  const std::uint32_t offsets[2] = {mid & 0x3f3f3f3f, (top >> 4 & 0x0f0f0f0f) | (mid >> 2 & 0x30303030)};
+  scale_bytes(scales, d, scale);
+  scale_bytes(offsets, m, offset);
 }
 
 struct FormatQ4_K {
@@ -224,15 +224,9 @@ struct FormatQ4_K {
   static Row row(const WeightView& w, std::int64_t n) { return row_start(w, n); }
   [[gnu::always_inline]] static Block block(Row r, std::int64_t g) {
     const std::uint8_t* b = r + (g >> 3) * 144;
-    const float d = read_half(b), m = -read_half(b + 2);
-    // get_scale_min_k4 for four sub-blocks at a time: a byte of a word is one of them.
-    const std::uint32_t low = read_u32(b + 4), mid = read_u32(b + 8), top = read_u32(b + 12);
-    const std::uint32_t scales[2] = {low & 0x3f3f3f3f, (top & 0x0f0f0f0f) | (low >> 2 & 0x30303030)};
-    const std::uint32_t offsets[2] = {mid & 0x3f3f3f3f, (top >> 4 & 0x0f0f0f0f) | (mid >> 2 & 0x30303030)};
     Block out;
     out.qs = b + 16;
-    scale_bytes(scales, d, out.scale);
-    scale_bytes(offsets, m, out.offset);
+    scales_and_offsets(b, out.scale, out.offset);
     return out;
   }
   [[gnu::always_inline]] static void step(const Block& b, int s, F out[2 * kVectors]) {
@@ -248,23 +242,33 @@ struct FormatQ4_K {
   static void tail(Row, std::int64_t, std::int64_t, F[kVectors]) {}
 };
 
-struct FormatQ5_K : SingleBlocks<FormatQ5_K> {
-  static constexpr int kBytes = 22;
-  [[gnu::always_inline]] static void group(Row r, std::int64_t g, F out[kVectors]) {
-    const std::uint8_t* b = r + (g >> 3) * 176;
-    const int sub = static_cast<int>(g & 7);
-    int s, m;
-    scale_min(b + 4, sub, s, m);
-    const F scale = set1(read_half(b) * static_cast<float>(s)),
-            offset = set1(-read_half(b + 2) * static_cast<float>(m));
-    const std::uint8_t *qh = b + 16, *qs = b + 48 + (sub >> 1) * 32;
-    const int shift = (sub & 1) * 4;
+struct FormatQ5_K {
+  static constexpr int kBytes = 22, kBlock = 8, kStep = 2;
+  using Row = const std::uint8_t*;
+  struct Block {
+    const std::uint8_t* at;
+    float scale[8], offset[8];
+  };
+  static Row row(const WeightView& w, std::int64_t n) { return row_start(w, n); }
+  [[gnu::always_inline]] static Block block(Row r, std::int64_t g) {
+    Block out;
+    out.at = r + (g >> 3) * 176;
+    scales_and_offsets(out.at, out.scale, out.offset);
+    return out;
+  }
+  // Bit j of the 32 bytes at 16 is the fifth bit of group j; groups 2s and 2s + 1 share the bytes of their low four.
+  [[gnu::always_inline]] static void step(const Block& b, int s, F out[2 * kVectors]) {
+    const std::uint8_t* qs = b.at + 48 + s * 32;
+    const Line32 even = line32(set1(b.scale[2 * s]), set1(b.offset[2 * s]));
+    const Line32 odd = line32(set1(b.scale[2 * s + 1]), set1(b.offset[2 * s + 1]));
+    const std::uint32_t even_high = bit_of_bytes(b.at + 16, 2 * s), odd_high = bit_of_bytes(b.at + 16, 2 * s + 1);
     for (int v = 0; v < kVectors; ++v) {
-      const I low = and_i(shift_right(load_u8(qs + v * kWidth), shift), set1_i(15));
-      const I high = and_i(shift_right(load_u8(qh + v * kWidth), sub), set1_i(1));
-      out[v] = fma(to_float(or_i(low, shift_left<4>(high))), scale, offset);
+      const I bytes = load_u8(qs + v * kWidth);
+      out[v] = point(even, bytes, even_high >> v * kWidth);
+      out[v + kVectors] = point(odd, shift_right<4>(bytes), odd_high >> v * kWidth);
     }
   }
+  static void tail(Row, std::int64_t, std::int64_t, F[kVectors]) {}
 };
 
 struct FormatQ6_K {

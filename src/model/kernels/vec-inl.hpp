@@ -69,6 +69,17 @@ inline Line16 line16_through_zero(F scale, float first) {
   return mul(scale, add(_mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), set1(first)));
 }
 inline F point(Line16 line, I q) { return _mm512_permutexvar_ps(q, line); }
+/// The same for q = 0 to 31. `point` takes the fifth bit of lane i from bit i of `high`.
+struct Line32 {
+  F low, high;
+};
+inline Line32 line32(F scale, F offset) {
+  const F sixteen = _mm512_setr_ps(16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31);
+  return {line16(scale, offset), fma(sixteen, scale, offset)};
+}
+inline F point(const Line32& line, I q, std::uint32_t high) {
+  return _mm512_mask_permutexvar_ps(_mm512_permutexvar_ps(q, line.low), static_cast<__mmask16>(high), q, line.high);
+}
 // The order of additions is part of the contract (a row's bits): halves, quarters, eighths.
 inline __m128 fold4(F a) {
   __m256 b = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
@@ -276,4 +287,23 @@ struct Line16 {
 inline Line16 line16(F scale, F offset) { return {scale, offset}; }
 inline Line16 line16_through_zero(F scale, float first) { return {scale, mul(scale, set1(first))}; }
 inline F point(const Line16& line, I q) { return fma(to_float(and_i(q, set1_i(15))), line.scale, line.offset); }
+struct Line32 {
+  F scale, offset;
+};
+inline Line32 line32(F scale, F offset) { return {scale, offset}; }
+inline F point(const Line32& line, I q, std::uint32_t high) {
+  return fma(to_float(or_i(and_i(q, set1_i(15)), sixteen_where(high))), line.scale, line.offset);
+}
 #endif
+
+/// Bit `bit` of each of the 32 bytes at p; byte i's is bit i of the result.
+inline std::uint32_t bit_of_bytes(const std::uint8_t* p, int bit) {
+#ifdef STEER_KERNEL_X86
+  const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return static_cast<std::uint32_t>(_mm256_movemask_epi8(_mm256_sll_epi16(bytes, _mm_cvtsi32_si128(7 - bit))));
+#else
+  std::uint32_t out = 0;
+  for (int i = 0; i < 32; ++i) out |= static_cast<std::uint32_t>(p[i] >> bit & 1) << i;
+  return out;
+#endif
+}
