@@ -10,18 +10,19 @@ constexpr int kTileN = kWidth == 16 ? 6 : kWidth == 8 ? 3 : 2;
 // For more than kTileM rows of x: rows of x and of W, and length of k, that are worked on together.
 constexpr std::int64_t kPanelM = 8, kBlockM = 64, kBlockN = 24, kBlockK = 512;
 // Up to so many rows of x, f32 weights are read where they are.
-constexpr std::int64_t kInPlaceM = 8;
-// Up to so many rows of x, W is decoded in registers, for every kTileM of them again.
+constexpr std::int64_t kInPlaceM = kRegisters == 32 ? 8 : 16;
+// Up to so many rows of x, W is decoded in registers, for every kTileM of them again where decoding is cheap.
 template <class Format>
 constexpr std::int64_t kThinM = kTileM;
+constexpr std::int64_t kCheapThinM = kRegisters == 32 ? 2 * kTileM : kTileM;
 template <>
-constexpr std::int64_t kThinM<FormatBf16> = 2 * kTileM;
+constexpr std::int64_t kThinM<FormatBf16> = kCheapThinM;
 template <>
-constexpr std::int64_t kThinM<FormatF16> = 2 * kTileM;
+constexpr std::int64_t kThinM<FormatF16> = kCheapThinM;
 template <>
-constexpr std::int64_t kThinM<FormatInt8> = 2 * kTileM;
+constexpr std::int64_t kThinM<FormatInt8> = kCheapThinM;
 template <>
-constexpr std::int64_t kThinM<FormatQ8_0> = 2 * kTileM;
+constexpr std::int64_t kThinM<FormatQ8_0> = kCheapThinM;
 static_assert(kBlockM * kBlockN * kWidth + kBlockN * kBlockK <= kScratchFloats);
 
 // Where the rows of W are that come after those in work, to be fetched meanwhile: rows of a few hundred bytes end
@@ -30,6 +31,21 @@ struct Ahead {
   const std::uint8_t* rows = nullptr;  // null: nothing to fetch
   std::int64_t row_bytes = 0;
 };
+
+// The last `rest` < 32 of k, for row n of W. Lanes beyond it add 0 times 0.
+template <class Format, int M, int N>
+[[gnu::always_inline]] inline void add_rest(const typename Format::Row& row, int n, const float* x, std::int64_t ldx,
+                                            std::int64_t groups, std::int64_t rest, F (&sum)[M][N]) {
+  F w[kVectors];
+  Format::tail(row, groups, rest, w);
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m) {
+    F xv[kVectors];
+    FormatF32::tail(x + m * ldx, groups, rest, xv);
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) sum[m][n] = fma(w[v], xv[v], sum[m][n]);
+  }
+}
 
 // Adds the products over [k_begin, k_end) to the accumulators; k_begin is a multiple of kGroup * Format::kBlock.
 template <class Format, int M, int N>
@@ -83,19 +99,14 @@ template <class Format, int M, int N>
     }
   }
   if (rest > 0) {
-    // Unrolled, or the sums would have to live in memory, where an index can reach them.
+    // Where registers abound this is unrolled, so that no index reaches the sums and they stay in registers all along.
+    // Elsewhere they wait in memory meanwhile: kept, they would push each other out within the loop above.
+    if constexpr (kRegisters == 32) {
 #pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) {
-      F w[kVectors];
-      Format::tail(rows[n], groups, rest, w);
-#pragma GCC unroll 8
-      for (int m = 0; m < M; ++m) {
-        F xv[kVectors];
-        FormatF32::tail(x + m * ldx, groups, rest, xv);
-        // Vectors beyond the rest are 0 times 0.
-#pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v) sum[m][n] = fma(w[v], xv[v], sum[m][n]);
-      }
+      for (int n = 0; n < N; ++n) add_rest<Format, M, N>(rows[n], n, x, ldx, groups, rest, sum);
+    } else {
+#pragma GCC unroll 1
+      for (int n = 0; n < N; ++n) add_rest<Format, M, N>(rows[n], n, x, ldx, groups, rest, sum);
     }
   }
 }
