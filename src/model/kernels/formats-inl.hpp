@@ -9,7 +9,9 @@
 //   [[gnu::always_inline]] static Block block(const Row&, int64 g);     of groups [g, g + kBlock), g a multiple of
 //   kBlock
 //   [[gnu::always_inline]] static void step(const Block&, int s, F out[kStep * kVectors]);   its groups from s kStep on
-//   static void tail(const Row&, int64 g, int64 count, F out[kVectors]);  fewer than 32, the others 0
+//   static void tail(const Row&, int64 g, int64 count, F out[kVectors]);  fewer than 32, the others 0; not for kBlock >
+//   1,
+//                                                    where rows are whole blocks
 // Formats whose groups stand alone give `group(const Row&, int64 g, F out[kVectors])` and derive from SingleGroups.
 // Block layouts are ggml's (ggml-common.h and ggml-quants.c of llama.cpp).
 
@@ -238,8 +240,6 @@ struct FormatQ4_K {
       out[v + kVectors] = point(odd, shift_right<4>(bytes));
     }
   }
-  // Rows are whole blocks.
-  static void tail(Row, std::int64_t, std::int64_t, F[kVectors]) {}
 };
 
 struct FormatQ5_K {
@@ -268,7 +268,6 @@ struct FormatQ5_K {
       out[v + kVectors] = point(odd, shift_right<4>(bytes), odd_high >> v * kWidth);
     }
   }
-  static void tail(Row, std::int64_t, std::int64_t, F[kVectors]) {}
 };
 
 struct FormatQ6_K {
@@ -297,7 +296,6 @@ struct FormatQ6_K {
       out[v] = mul(to_float(load_i8(q + v * kWidth)), set1(scale[v / (kVectors / 2)]));
     }
   }
-  static void tail(Row, std::int64_t, std::int64_t, F[kVectors]) {}
 
  private:
   // 32 values of 4 bits of `low` and 2 of `high`, less 32, computed as bytes.

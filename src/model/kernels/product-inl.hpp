@@ -47,12 +47,27 @@ template <class Format, int M, int N>
   }
 }
 
+template <class Format, int M, int N>
+[[gnu::always_inline]] inline void add_rests(const typename Format::Row* rows, const float* x, std::int64_t ldx,
+                                             std::int64_t groups, std::int64_t rest, F (&sum)[M][N]) {
+  // Where registers abound this is unrolled, so that no index reaches the sums and they stay in registers all along.
+  // Elsewhere they wait in memory meanwhile: kept, they would push each other out within the loop before.
+  if constexpr (kRegisters == 32) {
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) add_rest<Format, M, N>(rows[n], n, x, ldx, groups, rest, sum);
+  } else {
+#pragma GCC unroll 1
+    for (int n = 0; n < N; ++n) add_rest<Format, M, N>(rows[n], n, x, ldx, groups, rest, sum);
+  }
+}
+
 // Adds the products over [k_begin, k_end) to the accumulators; k_begin is a multiple of kGroup * Format::kBlock.
 template <class Format, int M, int N>
 [[gnu::always_inline]] inline void accumulate(const typename Format::Row* rows, const float* x, std::int64_t ldx,
                                               std::int64_t k_begin, std::int64_t k_end, F (&sum)[M][N],
                                               Ahead ahead = {}) {
-  const std::int64_t groups = k_end / kGroup, rest = k_end % kGroup;
+  const std::int64_t groups = k_end / kGroup;
+  [[maybe_unused]] const std::int64_t rest = k_end % kGroup;
   const auto fetch = [&](std::int64_t g) {
     if (!ahead.rows) return;
 #pragma GCC unroll 8
@@ -98,16 +113,8 @@ template <class Format, int M, int N>
       }
     }
   }
-  if (rest > 0) {
-    // Where registers abound this is unrolled, so that no index reaches the sums and they stay in registers all along.
-    // Elsewhere they wait in memory meanwhile: kept, they would push each other out within the loop above.
-    if constexpr (kRegisters == 32) {
-#pragma GCC unroll 8
-      for (int n = 0; n < N; ++n) add_rest<Format, M, N>(rows[n], n, x, ldx, groups, rest, sum);
-    } else {
-#pragma GCC unroll 1
-      for (int n = 0; n < N; ++n) add_rest<Format, M, N>(rows[n], n, x, ldx, groups, rest, sum);
-    }
+  if constexpr (Format::kBlock == 1) {
+    if (rest > 0) add_rests<Format, M, N>(rows, x, ldx, groups, rest, sum);
   }
 }
 
@@ -195,7 +202,8 @@ template <class Format>
 inline void decode(const typename Format::Row& row, std::int64_t begin, std::int64_t end, float* out,
                    const std::uint8_t* ahead = nullptr) {
   F w[Format::kStep * kVectors];
-  const std::int64_t groups = end / kGroup, rest = end % kGroup;
+  const std::int64_t groups = end / kGroup;
+  [[maybe_unused]] const std::int64_t rest = end % kGroup;
   for (std::int64_t g = begin / kGroup; g < groups; g += Format::kBlock) {
     const auto block = Format::block(row, g);
     for (int s = 0; s < Format::kBlock / Format::kStep; ++s, out += Format::kStep * kGroup) {
@@ -204,11 +212,13 @@ inline void decode(const typename Format::Row& row, std::int64_t begin, std::int
       for (int v = 0; v < Format::kStep * kVectors; ++v) store(out + v * kWidth, w[v]);
     }
   }
-  if (rest == 0) return;
-  Format::tail(row, groups, rest, w);
-  for (int v = 0; v < kVectors && v * kWidth < rest; ++v) {
-    const std::int64_t left = rest - v * kWidth;
-    left >= kWidth ? store(out + v * kWidth, w[v]) : store_first(out + v * kWidth, w[v], left);
+  if constexpr (Format::kBlock == 1) {
+    if (rest == 0) return;
+    Format::tail(row, groups, rest, w);
+    for (int v = 0; v < kVectors && v * kWidth < rest; ++v) {
+      const std::int64_t left = rest - v * kWidth;
+      left >= kWidth ? store(out + v * kWidth, w[v]) : store_first(out + v * kWidth, w[v], left);
+    }
   }
 }
 
