@@ -1,12 +1,14 @@
 // What steering costs: one hook point's pass by kind of edit, width, features, batch and distinct steerings; a dense
-// encode beside it; and, with STEER_BENCH_MODEL=FOLDER, decode steps of a model with and without.
+// encode beside it; and, with STEER_BENCH_MODEL=FOLDER, decode steps of a model with and without, in turn.
 //   bench/steering --benchmark_out=steering.json --benchmark_out_format=json
-// For the decode lines add --benchmark_filter=decode --benchmark_repetitions=9
-// --benchmark_enable_random_interleaving=true, so that lines that are compared run in turn.
+// One core: OMP_NUM_THREADS=1. bench/peers/run_steering_pairs.py runs the decode lines beside a Python peer.
 #include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 #include <benchmark/benchmark.h>
+#include <fmt/format.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <map>
@@ -132,69 +134,138 @@ void dense_encode(benchmark::State& state) {
 }
 BENCHMARK(dense_encode)->Unit(benchmark::kMicrosecond)->MinTime(1);
 
-/// Decode steps of a model: 0 plain, 1 nudge of three features at one layer, 2 pin of three; and the batch. With 3 and
-/// 4 the batch shares one nudge, or every row has its own.
-void decode(benchmark::State& state) {
+/// What the pass over a batch of 64 cannot go below, whatever it does besides: adding to every row of [64, d] one
+/// shared vector (distinct 1) or one of its own (64), over and over, by a plain loop.
+void add_rows(benchmark::State& state) {
+  const std::int64_t width = state.range(0), distinct = state.range(1), batch = 64;
+  at::Tensor h = at::randn({batch, width}), vectors = at::randn({distinct, width});
+  float* rows = h.data_ptr<float>();
+  const float* added = vectors.const_data_ptr<float>();
+  for (auto _ : state) {
+    for (std::int64_t r = 0; r < batch; ++r) {
+      float* __restrict row = rows + r * width;
+      const float* __restrict v = added + r % distinct * width;
+      for (std::int64_t i = 0; i < width; ++i) row[i] = 0.5f * row[i] + v[i];  // halved, so that it stays small
+    }
+    benchmark::ClobberMemory();
+  }
+  state.counters["us_per_token"] = benchmark::Counter(
+      static_cast<double>(batch) * 1e-6, benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
+}
+BENCHMARK(add_rows)->ArgNames({"d", "distinct"})->ArgsProduct({{256, 768, 2048, 4096}, {1, 64}})->MinTime(0.2);
+
+enum Mode { plain, nudge_3, pin_3, nudge_3_shared, nudge_3_own };
+constexpr const char* kModes[] = {"plain", "nudge 3", "pin 3", "nudge 3, one for all rows",
+                                  "nudge 3, each row its own"};
+
+/// A batch of sequences that decode in one mode, in a session of their own, steered in the middle layer.
+class Decoder {
+ public:
+  Decoder(const Model& model, Mode mode, std::int64_t batch)
+      : batch_(batch),
+        session_(model),
+        plan_(SteeringPlan::compile(model, rows(model.config(), mode, batch))),
+        hooks_(plan_.attach(session_)) {
+    restart();
+  }
+
+  /// Another token for every sequence. Lengths go round between the prompt's and kLongest.
+  void step() {
+    std::vector<StepInput> inputs;
+    for (const SequenceId s : sequences_) inputs.push_back({s, next_, Phase::generated});
+    benchmark::DoNotOptimize(session_.step(inputs));
+  }
+  bool is_long() const { return session_.length(sequences_.front()) >= kLongest; }
+
+  void restart() {
+    for (const SequenceId s : sequences_) session_.close(s);
+    sequences_.clear();
+    const std::vector<std::int64_t> prompt(32, 7);
+    for (std::int64_t r = 0; r < batch_; ++r) {
+      sequences_.push_back(r == 0 ? session_.open() : session_.fork(sequences_.front()));
+      if (r == 0) session_.step({{sequences_.front(), prompt, Phase::prompt}}, Logits::none);
+      plan_.bind(sequences_.back(), r);
+    }
+  }
+
+ private:
+  static constexpr std::int64_t kLongest = 160;
+
+  static std::vector<Steering> rows(const ModelConfig& config, Mode mode, std::int64_t batch) {
+    EditOptions options;
+    options.point = HookPoint{Site::resid_post, config.n_layers / 2};
+    std::vector<Steering> rows;
+    for (std::int64_t r = 0; r < batch; ++r) {
+      Steering s;
+      for (std::int64_t i = 0; i < 3 && mode != plain; ++i) {
+        const std::int64_t feature = 7 * i + (mode == nudge_3_own ? 21 * r : 0);
+        if (mode == pin_3)
+          s.pin(sae_of(config.d_model), feature, 0.5, options);
+        else
+          s.nudge(sae_of(config.d_model), feature, 0.1, options);
+      }
+      rows.push_back(s);
+    }
+    return rows;
+  }
+
+  std::int64_t batch_;
+  Session session_;
+  SteeringPlan plan_;
+  std::vector<HookHandle> hooks_;
+  std::vector<SequenceId> sequences_;
+  std::vector<std::int64_t> next_{9};
+};
+
+/// Decode steps of two modes in turn, one step each: the median and the quartiles of what the second costs over the
+/// first.
+void decode_pairs(benchmark::State& state) {
   const char* folder = std::getenv("STEER_BENCH_MODEL");
   if (!folder) {
     state.SkipWithError("set STEER_BENCH_MODEL to a model's folder");
     return;
   }
   static const Model model = Model::load(folder);
-  const std::int64_t mode = state.range(0), batch = state.range(1), width = model.config().d_model;
-  EditOptions options;
-  options.point = HookPoint{Site::resid_post, model.config().n_layers / 2};
-  std::vector<Steering> rows;
-  for (std::int64_t r = 0; r < batch; ++r) {
-    Steering s;
-    for (std::int64_t i = 0; i < 3 && mode > 0; ++i) {
-      const std::int64_t feature = 7 * i + (mode == 4 ? 21 * r : 0);
-      if (mode == 2)
-        s.pin(sae_of(width), feature, 0.5, options);
-      else
-        s.nudge(sae_of(width), feature, 0.1, options);
-    }
-    rows.push_back(s);
-  }
-  Session session(model);
-  auto plan = SteeringPlan::compile(model, rows);
-  const auto hooks = plan.attach(session);
-  const std::vector<std::int64_t> prompt(32, 7);
-  constexpr std::int64_t kLongest = 160;  // all lines see the same lengths
-  std::vector<SequenceId> sequences;
-  const auto restart = [&] {
-    for (const SequenceId s : sequences) session.close(s);
-    sequences.clear();
-    for (std::int64_t r = 0; r < batch; ++r) {
-      sequences.push_back(r == 0 ? session.open() : session.fork(sequences.front()));
-      if (r == 0) session.step({{sequences.front(), prompt, Phase::prompt}}, Logits::none);
-      plan.bind(sequences.back(), r);
-    }
+  const auto first = static_cast<Mode>(state.range(0)), second = static_cast<Mode>(state.range(1));
+  Decoder a(model, first, state.range(2)), b(model, second, state.range(2));
+  const auto seconds = [](Decoder& decoder) {
+    const auto start = std::chrono::steady_clock::now();
+    decoder.step();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   };
-  restart();
-  const std::vector<std::int64_t> next{9};
+  std::vector<double> plain_us, over_us, over_percent;
   for (auto _ : state) {
-    if (session.length(sequences.front()) >= kLongest) {
-      state.PauseTiming();
-      restart();
-      state.ResumeTiming();
-    }
-    std::vector<StepInput> inputs;
-    for (const SequenceId s : sequences) inputs.push_back({s, next, Phase::generated});
-    benchmark::DoNotOptimize(session.step(inputs));
+    state.PauseTiming();
+    if (a.is_long()) a.restart(), b.restart();
+    state.ResumeTiming();
+    // Which one goes first alternates too.
+    const bool swap = plain_us.size() % 2;
+    double of_b = swap ? seconds(b) : 0;
+    const double of_a = seconds(a);
+    if (!swap) of_b = seconds(b);
+    plain_us.push_back(1e6 * of_a);
+    over_us.push_back(1e6 * (of_b - of_a));
+    over_percent.push_back(100 * (of_b / of_a - 1));
   }
-  constexpr const char* kModes[] = {"plain", "nudge 3", "pin 3", "nudge 3, shared", "nudge 3, each its own"};
-  state.SetLabel(kModes[mode]);
+  const auto quantile = [](std::vector<double> values, double q) {
+    std::sort(values.begin(), values.end());
+    return values[static_cast<std::size_t>(q * static_cast<double>(values.size() - 1))];
+  };
+  state.SetLabel(fmt::format("{} over {}", kModes[second], kModes[first]));
+  state.counters["step_us"] = quantile(plain_us, 0.5);
+  state.counters["over_us"] = quantile(over_us, 0.5);
+  state.counters["over_percent"] = quantile(over_percent, 0.5);
+  state.counters["low_percent"] = quantile(over_percent, 0.25);
+  state.counters["high_percent"] = quantile(over_percent, 0.75);
 }
-BENCHMARK(decode)
-    ->ArgNames({"mode", "batch"})
-    ->Args({0, 1})
-    ->Args({1, 1})
-    ->Args({2, 1})
-    ->Args({3, 64})
-    ->Args({4, 64})
+BENCHMARK(decode_pairs)
+    ->ArgNames({"first", "second", "batch"})
+    ->Args({plain, plain, 1})
+    ->Args({plain, nudge_3, 1})
+    ->Args({plain, pin_3, 1})
+    ->Args({nudge_3_shared, nudge_3_own, 64})
     ->Unit(benchmark::kMicrosecond)
-    ->MinTime(1);
+    ->MinTime(6);
 
 }  // namespace
 

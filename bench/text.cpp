@@ -1,8 +1,10 @@
 // Tokenizer speed on MMLU test questions, one thread, and on the two texts that show quadratic merges.
 //   bench/text TOKENIZER_FOLDER MMLU_TEST_FOLDER
-// Prints one line of JSON. bench/peers/text_pair.py runs it in turn with Hugging Face's tokenizers.
+// Prints one line of JSON: processor seconds of the questions, wall seconds of the two texts. bench/peers/text_pair.py
+// runs it in turn with Hugging Face's tokenizers.
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <ctime>
 #include <fstream>
@@ -15,10 +17,16 @@
 namespace {
 
 // Of this process's one thread on a processor, so that other programs' load counts as little as it can.
-double seconds(const auto& work) {
+double processor_seconds(const auto& work) {
   const auto start = std::clock();
   work();
   return static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
+}
+
+double wall_seconds(const auto& work) {
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 // One text a line of the CSV files, as the peer takes them.
@@ -50,15 +58,15 @@ int main(int argc, char** argv) try {
   std::vector<double> passes;
   for (int pass = 0; pass < 4; ++pass) {  // the first warms up
     tokens = 0;
-    passes.push_back(seconds([&] {
+    passes.push_back(processor_seconds([&] {
       for (const auto& text : texts) tokens += tokenizer.encode(text, {.add_special = false}).size();
     }));
   }
   std::string english;
   for (std::size_t i = 0; english.size() < (1u << 20); ++i) english += texts[i % texts.size()] + " ";
   english.resize(1 << 20);
-  const double run = seconds([&] { tokenizer.encode(std::string(1 << 20, 'a')); });
-  const double prose = seconds([&] { tokenizer.encode(english); });
+  const double run = wall_seconds([&] { tokenizer.encode(std::string(1 << 20, 'a')); });
+  const double prose = wall_seconds([&] { tokenizer.encode(english); });
   std::printf(
       "{\"texts\": %zu, \"bytes\": %zu, \"tokens\": %zu, \"seconds\": %.4f, \"mb_per_s\": %.2f, \"1MB_of_a\": %.3f, "
       "\"1MB_of_english\": %.3f}\n",

@@ -71,8 +71,9 @@ class ByteCursor {
   /// @throws Error(format) when fewer than `count` bytes are left.
   Bytes take(std::uint64_t count) {
     require(count <= left(), ErrorCode::format, where_,
-            "expected {} more bytes in {} but got {} (at byte {}); the file is cut off or damaged", count, what_,
-            left(), position_);
+            "expected {} more bytes in {} but got {} (at byte {}); the file is cut off or damaged: download or save it "
+            "again",
+            count, what_, left(), position_);
     const auto part = bytes_.subspan(position_, static_cast<std::size_t>(count));
     position_ += part.size();
     return part;

@@ -104,7 +104,7 @@ class HeaderParser {
     if (count > cursor_.left() / least_size(type) || depth >= 4)
       fail(ErrorCode::format, kWhere,
            "expected an array that fits the file, at most 4 deep, but got {} values of type {} at "
-           "byte {} ({})",
+           "byte {} ({}); the file is cut off or damaged: download it again",
            count, type, cursor_.position(), file_);
     charge(64 + static_cast<std::size_t>(count) * sizeof(Json));
     Json::array_t values;
@@ -221,7 +221,9 @@ class GgufReader final : public TensorReader {
       const auto type_id = cursor.read<std::uint32_t>();
       const auto* type = find_ggml_type(type_id);
       if (!type)
-        fail(ErrorCode::unsupported, kWhere, "expected a tensor type that ggml defines but got {} (tensor {} in {})",
+        fail(ErrorCode::unsupported, kWhere,
+             "expected a tensor type that ggml defines but got {} (tensor {} in {}); "
+             "use another quantisation of this model",
              type_id, quote(info.name), file);
       const auto values = element_count(info.shape);
       const auto row = info.shape.empty() ? 1 : info.shape.back();
@@ -252,14 +254,20 @@ class GgufReader final : public TensorReader {
     std::uint64_t end = 0;
     for (const auto place : order) {
       const auto begin = begins_[place], bytes = static_cast<std::uint64_t>(infos_[place].bytes);
-      if (begin % alignment != 0 || begin < end || begin > available || bytes > available - begin)
+      std::uint64_t next = 0;
+      if (begin % alignment != 0 || begin < end || __builtin_add_overflow(begin, bytes, &next) ||
+          next > std::uint64_t{INT64_MAX})
         fail(ErrorCode::format, kWhere,
-             "expected aligned tensor data that do not overlap, within {} bytes, but got {} bytes at {} (tensor {} in "
-             "{}); the "
-             "file is cut off or damaged",
-             available, bytes, begin, quote(infos_[place].name), file);
-      end = begin + bytes;
+             "expected aligned tensor data that do not overlap but got {} bytes at {} (tensor {} in {}); the file is "
+             "damaged: "
+             "download it again",
+             bytes, begin, quote(infos_[place].name), file);
+      end = next;
     }
+    if (end > available)
+      fail(ErrorCode::format, kWhere,
+           "expected a file of {} bytes, as its header says, but got {} ({}); the file is cut off: download it again",
+           header_end + end, size, file);
     data_ = available ? file_->bytes().subspan(header_end) : Bytes{};
   }
 

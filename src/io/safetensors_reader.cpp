@@ -116,20 +116,23 @@ void check_ranges(Header& header, std::int64_t data_bytes, const std::string& fi
   std::sort(order.begin(), order.end(), [&](auto a, auto b) {
     return std::pair(header.begins[a], header.tensors[a].bytes) < std::pair(header.begins[b], header.tensors[b].bytes);
   });
-  std::int64_t end = 0;  // at most data_bytes, so `end + bytes` cannot overflow
+  std::int64_t end = 0;
   for (const auto place : order) {
     const auto& tensor = header.tensors[place];
-    if (header.begins[place] != end || tensor.bytes > data_bytes - end)
-      fail(
-          ErrorCode::format, kWhere,
-          "expected tensor data that follow each other within the file's {} bytes of data but got bytes [{}, {}) where "
-          "{} was due (tensor {} in {}); the file is cut off or damaged",
-          data_bytes, header.begins[place], header.begins[place] + tensor.bytes, end, quote(tensor.name), file);
-    end += tensor.bytes;
+    const auto next = checked_add(end, tensor.bytes);
+    if (header.begins[place] != end || !next)
+      fail(ErrorCode::format, kWhere,
+           "expected tensor data that follow each other but got {} bytes at {} where {} was due (tensor {} in {}); the "
+           "file is "
+           "damaged: download or save it again",
+           tensor.bytes, header.begins[place], end, quote(tensor.name), file);
+    end = *next;
   }
   if (end != data_bytes)
-    fail(ErrorCode::format, kWhere, "expected {} bytes of tensor data, as the header says, but got {} ({})", end,
-         data_bytes, file);
+    fail(ErrorCode::format, kWhere, "expected {} bytes of tensor data, as the header says, but got {} ({}); {}", end,
+         data_bytes, file,
+         end > data_bytes ? "the file is cut off: download or save it again"
+                          : "the file is damaged: download or save it again");
 }
 
 struct File {
@@ -173,6 +176,7 @@ class SafetensorsReader final : public TensorReader {
   SafetensorsReader(const std::filesystem::path& index, const std::map<std::string, std::uint32_t>& shard_of,
                     const std::vector<std::string>& shards)
       : path_(index) {
+    require_all(shards);
     for (std::uint32_t shard = 0; shard < shards.size(); ++shard) {
       const auto shard_path = index.parent_path() / shards[shard];
       auto file = read_file(shard_path, MappedFile::open(shard_path, kWhere));
@@ -214,6 +218,18 @@ class SafetensorsReader final : public TensorReader {
   }
 
  private:
+  void require_all(const std::vector<std::string>& shards) const {
+    std::vector<std::string> missing;
+    for (const auto& shard : shards)
+      if (std::error_code ignored; !std::filesystem::exists(path_.parent_path() / shard, ignored))
+        missing.push_back(shard);
+    if (missing.empty()) return;
+    fail(ErrorCode::io, kWhere,
+         "expected the {} files that the index names but got {} of them ({}); download {}{} into the same folder",
+         shards.size(), shards.size() - missing.size(), path_.string(), quote(missing[0]),
+         missing.size() > 1 ? fmt::format(" and {} more", missing.size() - 1) : "");
+  }
+
   Bytes bytes_of(const TensorInfo& info) const {
     return {places_[place_of(info)].data, static_cast<std::size_t>(info.bytes)};
   }
@@ -272,7 +288,7 @@ bool looks_like_safetensors(Bytes file) {
   if (file.size() < 9 || file[8] != std::byte{'{'}) return false;
   std::uint64_t length = 0;
   std::memcpy(&length, file.data(), sizeof length);
-  return length <= file.size() - 8;
+  return length <= kMaxHeader || length <= file.size() - 8;  // of a file that is cut off the reader says so
 }
 
 std::shared_ptr<const TensorReader> open_safetensors(const std::filesystem::path& path,
@@ -288,7 +304,8 @@ std::shared_ptr<const TensorReader> open_sharded_safetensors(const std::filesyst
   IndexEvents events(index.string());
   events.parse(text);
   require(events.has_weight_map, ErrorCode::format, kWhere,
-          "expected a \"weight_map\", as a *.safetensors.index.json has, but got JSON without one ({})",
+          "expected a \"weight_map\", as a *.safetensors.index.json has, but got JSON without one ({}); "
+          "name the weight file or its folder",
           index.string());
   return std::make_shared<SafetensorsReader>(index, events.shard_of, events.shards);
 }

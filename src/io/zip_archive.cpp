@@ -52,7 +52,9 @@ Directory find_directory(Bytes file, const std::string& name) {
     return directory;
   }
   fail(ErrorCode::format, kWhere,
-       "expected a zip directory at the end of the file but got none ({}); the file is cut off", name);
+       "expected a zip directory at the end of the file but got none ({}); the file is cut off: "
+       "download or save it again",
+       name);
 }
 
 // Replaces the fields that did not fit 32 bits by those of the Zip64 extra field, which has them in this order.

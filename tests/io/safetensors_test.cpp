@@ -1,9 +1,11 @@
+#include <steer/io/gguf_writer.hpp>
 #include <steer/io/safetensors_writer.hpp>
 #include <steer/io/tensor_reader.hpp>
 
 #include <sys/stat.h>
 
 #include <ATen/ATen.h>
+#include <gmock/gmock.h>
 #include <nlohmann/json.hpp>
 
 #include "builders.hpp"
@@ -12,6 +14,7 @@
 namespace steer {
 namespace {
 
+using test::read_file;
 using test::safetensors_bytes;
 using test::TempDir;
 using test::write_bytes;
@@ -132,6 +135,8 @@ TEST(Safetensors, ReadsShards) {
   EXPECT_STEER_ERROR(open_tensors(index), ErrorCode::format, "outside");
   write_bytes(index, R"({"weight_map":{"a":"missing"}})");
   EXPECT_STEER_ERROR(open_tensors(index), ErrorCode::io, "missing");
+  write_bytes(index, R"({"weight_map":{"a":"model-00001-of-00002.safetensors","b":"x","c":"y"}})");
+  EXPECT_STEER_ERROR(open_tensors(index), ErrorCode::io, "expected the 3 files that the index names but got 1");
   write_bytes(index, R"({"other":{}})");
   EXPECT_STEER_ERROR(open_tensors(index), ErrorCode::format, "weight_map");
 }
@@ -209,12 +214,48 @@ TEST(TensorReader, OpensOnlyWhatItKnows) {
   write_bytes(dir / "a", "hello");
   write_bytes(dir / "empty", "");
   EXPECT_STEER_ERROR(open_tensors(dir / "a"), ErrorCode::unsupported, "hello");
-  EXPECT_STEER_ERROR(open_tensors(dir / "empty"), ErrorCode::unsupported, "0 bytes");
+  EXPECT_STEER_ERROR(open_tensors(dir / "empty"), ErrorCode::format, "empty file");
   EXPECT_STEER_ERROR(open_tensors(dir / "none"), ErrorCode::io, "none");
   EXPECT_STEER_ERROR(open_tensors(dir.path()), ErrorCode::io, "model.safetensors");
   EXPECT_STEER_ERROR(open_tensors("/dev/null"), ErrorCode::io, "regular");
   ASSERT_EQ(mkfifo((dir / "pipe").c_str(), 0600), 0);
   EXPECT_STEER_ERROR(open_tensors(dir / "pipe"), ErrorCode::io, "regular");
+}
+
+TEST(TensorReader, SaysWhatToDoAboutAFileThatIsNotWeights) {
+  const TempDir dir;
+  const auto refusal = [&](std::string_view bytes) {
+    write_bytes(dir / "a", bytes);
+    try {
+      open_tensors(dir / "a");
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  using testing::HasSubstr;
+  EXPECT_THAT(refusal("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"), HasSubstr("git lfs pull"));
+  EXPECT_THAT(refusal("<!DOCTYPE html><html>sign in</html>"), HasSubstr("download it again"));
+  EXPECT_THAT(refusal("\x1f\x8b\x08"), HasSubstr("unpack it first"));
+  EXPECT_THAT(refusal("\x80\x04\x95"), HasSubstr("save it again"));
+  EXPECT_THAT(refusal("PK\3\4 and no more"), HasSubstr("cut off: download or save it again"));
+  EXPECT_THAT(refusal(R"({"model_type":"llama"})"), HasSubstr("name the weight file or its folder"));
+
+  save_safetensors(dir / "whole", {{"w", at::zeros({100})}});
+  std::string whole = read_file(dir / "whole");
+  EXPECT_THAT(refusal(whole.substr(0, 20)), HasSubstr("cut off or damaged: download or save it again"));
+  EXPECT_THAT(refusal(whole.substr(0, whole.size() - 4)),
+              HasSubstr("expected 400 bytes of tensor data, as the header says, but got 396"));
+
+  save_gguf(dir / "gguf", nlohmann::json::object(), {{"w", at::zeros({100})}});
+  whole = read_file(dir / "gguf");
+  EXPECT_THAT(refusal(whole.substr(0, whole.size() - 32)), HasSubstr("the file is cut off: download it again"));
+
+  std::filesystem::create_directory(dir / "folder");
+  EXPECT_STEER_ERROR(open_tensors(dir / "folder"), ErrorCode::io, "holds no weights");
+  write_bytes(dir / "folder" / "b.gguf", "");
+  write_bytes(dir / "folder" / "a.npz", "");
+  EXPECT_STEER_ERROR(open_tensors(dir / "folder"), ErrorCode::io, "\"a.npz\", \"b.gguf\"");
 }
 
 }  // namespace
