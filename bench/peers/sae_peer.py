@@ -35,7 +35,7 @@ def trainer_of(activation, d, f, batch, k):
         if activation in ("topk", "batchtopk"):
             options |= {"k": k, "use_sparse_activations": os.environ.get("SPARSE") == "1"} if activation == "topk" else {"k": k}
         sae = cls(config(**options))
-        cfg = SAETrainerConfig(total_training_samples=1 << 40, train_batch_size_samples=batch, n_batches_for_norm_estimate=2)
+        cfg = SAETrainerConfig(total_training_samples=1 << 40, train_batch_size_samples=batch, n_batches_for_norm_estimate=2, lr_end=3e-5)
         trainer = SAETrainer(cfg=cfg, sae=sae, data_provider=noise(d, batch))
         trainer.activation_scaler.estimate_scaling_factor(d_in=d, data_provider=trainer.data_provider, n_batches_for_norm_estimate=2)
         step = lambda: trainer.step(next(trainer.data_provider))
