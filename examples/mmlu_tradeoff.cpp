@@ -169,10 +169,12 @@ std::vector<steer::Arm> arms_of(const Settings& s, const std::optional<steer::Mo
                          : steer::AutoSteerOptions{};
     cut_to(options.prompts, s.search_prompts);
     cut_to(options.capability.prompts, s.search_checks);
-    for (const auto mode : {steer::AutoSteerMode::published, steer::AutoSteerMode::safe}) {
-      const std::string name(to_string(mode));
-      made[name] = steer::auto_steer(*sae, mode, options);
-      made[name + "+prompt"] = steer::with_prompt(made[name]);
+    options.journal =
+        std::filesystem::path(s.out) / fmt::format("search{}.jsonl", steer::Workers::from_environment().rank);
+    const auto [published, safe] = steer::auto_steer(*sae, options);
+    for (const auto& arm : {published, safe}) {
+      made[arm.name] = arm;
+      made[arm.name + "+prompt"] = steer::with_prompt(arm);
     }
   }
   std::vector<steer::Arm> given;

@@ -29,6 +29,7 @@ double cross_entropy(Session& session, const std::vector<std::int64_t>& ids) {
 
 std::string shown(const Vocabulary& vocabulary, std::int64_t id) {
   std::string text = vocabulary.decode({id});
+  if (text.empty()) text = vocabulary.piece(id);  // a control token
   for (std::size_t at; (at = text.find('\n')) != std::string::npos;) text.replace(at, 1, "\\n");
   if (text.size() > 1 && text.starts_with(' ')) text.erase(0, 1);
   return text;

@@ -16,7 +16,7 @@ struct AutoencoderOptions {
   std::int64_t layer = 1;  ///< of resid_post: where style is a state already and the letter is not chosen yet
   std::int64_t d_sae = 768, k = 24;
   std::int64_t conversations = 2500;  ///< whose activations it is trained on, again and again
-  std::int64_t steps = 4000, batch_tokens = 2048;
+  std::int64_t steps = 3000, batch_tokens = 2048;
   std::uint64_t seed = 42;
 };
 

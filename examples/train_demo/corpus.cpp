@@ -171,6 +171,8 @@ std::int64_t Vocabulary::id_of(std::string_view piece) const {
   return processor_->PieceToId(absl::string_view(piece.data(), piece.size()));
 }
 
+std::string Vocabulary::piece(std::int64_t id) const { return processor_->IdToPiece(static_cast<int>(id)); }
+
 Thought Corpus::thought_of(const FactQuestion& question, Rng& rng) const {
   const int wrong = (question.answer + 1 + static_cast<int>(rng.below(3))) % 4;
   return {world_.lands()[question.land], world_.attributes()[question.attribute].noun,

@@ -37,6 +37,7 @@ class Vocabulary {
   std::vector<std::int64_t> encode(std::string_view text) const;
   std::string decode(const std::vector<std::int64_t>& ids) const;
   std::int64_t id_of(std::string_view piece) const;
+  std::string piece(std::int64_t id) const;
 
  private:
   std::shared_ptr<sentencepiece::SentencePieceProcessor> processor_;

@@ -55,7 +55,7 @@ void restore(const std::filesystem::path& file, TinyLlama& model, State& state) 
 double rate(const TrainOptions& options, std::int64_t step) {
   const double warm = std::min(1.0, static_cast<double>(step + 1) / static_cast<double>(options.warmup));
   const double left = static_cast<double>(options.steps - step) / static_cast<double>(options.steps);
-  return options.learning_rate * warm * std::min(1.0, left / 0.4);
+  return options.learning_rate * warm * std::min(1.0, left / 0.3);
 }
 
 bool drills_now(const TrainOptions& options, const State& state) {

@@ -11,9 +11,9 @@
 namespace steer::demo {
 
 struct TrainOptions {
-  std::int64_t steps = 4600;
+  std::int64_t steps = 3800;
   std::int64_t conversations = 32, drills = 112;  ///< sequences a batch of either kind
-  double learning_rate = 1.5e-3;                  ///< constant after `warmup`, falling to nothing over the last 40%
+  double learning_rate = 1.5e-3;                  ///< constant after `warmup`, falling to nothing over the last 30%
   std::int64_t warmup = 100;
   double drills_first = 0.7, drills_later = 0.2;  ///< share of batches, before and after letters are learned
   std::int64_t measure_every = 100;

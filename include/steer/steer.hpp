@@ -15,7 +15,6 @@
 #include <steer/eval/behaviours.hpp>
 #include <steer/eval/experiment.hpp>
 #include <steer/eval/http_judge.hpp>
-#include <steer/eval/journal.hpp>
 #include <steer/eval/judge.hpp>
 #include <steer/eval/model_judge.hpp>
 #include <steer/eval/questions.hpp>
@@ -36,6 +35,7 @@
 #include <steer/generate/generate.hpp>
 #include <steer/generate/score.hpp>
 #include <steer/io/gguf_writer.hpp>
+#include <steer/io/journal.hpp>
 #include <steer/io/safetensors_writer.hpp>
 #include <steer/io/tensor_reader.hpp>
 #include <steer/model/config.hpp>

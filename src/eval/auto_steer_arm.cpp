@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 
 #include <steer/core/error.hpp>
 #include <steer/core/hash.hpp>
@@ -25,25 +26,37 @@ std::int64_t answers_of(const AutoSteerOptions& options, AutoSteerMode mode) {
   return static_cast<std::int64_t>(mode == AutoSteerMode::safe ? 15 * prompts + 13 * capability : 4 * prompts);
 }
 
-}  // namespace
+/// One searcher for all behaviours and modes, made when first needed: it remembers each behaviour's evidence.
+struct Searcher {
+  Sae sae;
+  AutoSteerOptions options;
+  std::optional<AutoSteer> search = {};
 
-Arm auto_steer(Sae sae, AutoSteerMode mode, AutoSteerOptions options) {
+  AutoSteerResult find(const Model& model, std::string_view behaviour, AutoSteerMode mode) {
+    if (!search) search.emplace(model, sae, options);
+    return search->find(behaviour, mode);
+  }
+};
+
+std::string identity_of(const Searcher& searcher, AutoSteerMode mode) {
+  const auto& options = searcher.options;
   ContentHasher hasher;
-  hasher.update(sae.hash());
+  hasher.update(searcher.sae.hash());
   for (const auto& prompt : options.prompts) hasher.update(prompt).update("\n");
   for (const auto& ids : options.capability.prompts)
     hasher.update(std::string_view(reinterpret_cast<const char*>(ids.data()), ids.size() * sizeof ids[0]));
-  hasher.update(fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", to_string(mode), options.ask,
+  hasher.update(fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", to_string(mode), options.ask,
                             options.ask_opposite, options.bounds.accuracy_loss, options.bounds.format_loss,
-                            options.bounds.loop_gain, options.bounds.kl, options.sampling.temperature,
-                            options.sampling.top_p, options.sampling.top_k, options.sampling.min_p,
-                            options.sampling.repetition_penalty, options.max_tokens, options.candidates,
-                            options.features, options.strength_sum, options.enough, options.seed));
-  // One searcher for all behaviours: it makes the unsteered answers once.
-  auto searcher = std::make_shared<std::unique_ptr<AutoSteer>>();
+                            options.bounds.loop_gain, options.bounds.nll_gain, options.bounds.kl,
+                            options.sampling.temperature, options.sampling.top_p, options.sampling.top_k,
+                            options.sampling.min_p, options.sampling.repetition_penalty, options.max_tokens,
+                            options.candidates, options.features, options.strength_sum, options.enough, options.seed));
+  return hasher.hex();
+}
+
+Arm arm_of(const std::shared_ptr<Searcher>& searcher, AutoSteerMode mode) {
   const auto find = [=](const Model& model, const Behaviour& behaviour) -> FoundSteering {
-    if (!*searcher) *searcher = std::make_unique<AutoSteer>(model, sae, options);
-    const AutoSteerResult result = (*searcher)->find(behaviour.name, mode);
+    const AutoSteerResult result = searcher->find(model, behaviour.name, mode);
     return {result.steering, fmt::format("{}: {}", to_string(result.verdict), result.reason)};
   };
   const bool safe = mode == AutoSteerMode::safe;
@@ -52,11 +65,22 @@ Arm auto_steer(Sae sae, AutoSteerMode mode, AutoSteerOptions options) {
       safe ? "Auto Steer: the features, form and strength that gain most behaviour within bounds on what they may cost"
            : "Auto Steer as published: at most 3 features, nudged at every token",
       {.name = fmt::format("auto_steer_{}", to_string(mode)),
-       .identity = hasher.hex(),
+       .identity = identity_of(*searcher, mode),
        .find = find,
        .costly = true,
-       .saes = {sae},
-       .answers = answers_of(options, mode)});
+       .saes = {searcher->sae},
+       .answers = answers_of(searcher->options, mode)});
+}
+
+}  // namespace
+
+AutoSteerArms auto_steer(Sae sae, AutoSteerOptions options) {
+  const auto searcher = std::make_shared<Searcher>(std::move(sae), std::move(options));
+  return {arm_of(searcher, AutoSteerMode::published), arm_of(searcher, AutoSteerMode::safe)};
+}
+
+Arm auto_steer(Sae sae, AutoSteerMode mode, AutoSteerOptions options) {
+  return arm_of(std::make_shared<Searcher>(std::move(sae), std::move(options)), mode);
 }
 
 AutoSteerOptions search_options(const Model& model, const std::vector<Question>& held_out, std::int64_t max_tokens,

@@ -12,7 +12,7 @@
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include <steer/core/error.hpp>
-#include <steer/eval/journal.hpp>
+#include <steer/io/journal.hpp>
 
 namespace steer {
 

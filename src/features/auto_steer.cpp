@@ -7,7 +7,6 @@
 #include <cmath>
 #include <limits>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <numeric>
 
 #include <steer/core/error.hpp>
@@ -23,7 +22,16 @@ using detail::Answer;
 using detail::Evidence;
 
 /// Trials that are measured in full, at most.
-constexpr std::size_t finalists = 12;
+constexpr std::size_t finalists = 10;
+/// Of these, so many have their cost measured in one batch.
+constexpr std::size_t tested_at_once = 2;
+/// `published` tries all sets of so many features, at most.
+constexpr std::size_t most_combined = 4;
+/// More of a steering's answers must not repeat themselves.
+constexpr double most_loops = 0.34;
+/// Answers less likely than asked-for ones by more than this, in nats a token, are no longer text the model would
+/// write.
+constexpr double broken_text = 1;
 /// A KL costs two passes a text; a few answers settle its size.
 constexpr std::size_t kl_prompts = 8;
 /// A trial must gain at least this share of what asking gains to be worth its risk.
@@ -70,6 +78,7 @@ struct AutoSteer::Impl {
   AutoSteerOptions options;
   HookPoint point;
   Session session;
+  detail::AnswerStore store;
   std::vector<Answer> unsteered;                   ///< to the neutral prompts
   std::vector<GenerateResult> capability_answers;  ///< unsteered
   CapabilityFigures capability;                    ///< unsteered
@@ -77,21 +86,22 @@ struct AutoSteer::Impl {
   std::map<std::string, Evidence, std::less<>> evidence;
 
   Impl(Model m, Sae s, AutoSteerOptions o)
-      : model(std::move(m)), sae(std::move(s)), options(std::move(o)), point(sae_point(model, sae)), session(model) {}
+      : model(std::move(m)),
+        sae(std::move(s)),
+        options(std::move(o)),
+        point(sae_point(model, sae)),
+        session(model),
+        store(model, options) {}
 
   const Evidence& evidence_for(std::string_view behaviour) {
     if (auto known = evidence.find(behaviour); known != evidence.end()) return known->second;
     if (unsteered.empty()) {
       std::vector<std::vector<std::int64_t>> prompts;
       for (const auto& prompt : options.prompts) prompts.push_back(detail::render(model, "", prompt));
-      unsteered = detail::answer_all(model, options, prompts, "unsteered");
+      unsteered = detail::answer_all(store, options, prompts, "unsteered");
     }
-    return evidence.emplace(behaviour, detail::gather_evidence(session, sae, options, behaviour, unsteered))
+    return evidence.emplace(behaviour, detail::gather_evidence(store, session, sae, options, behaviour, unsteered))
         .first->second;
-  }
-
-  GenerateOptions generation(std::int64_t max_tokens) const {
-    return {.sampling = options.sampling, .max_tokens = max_tokens, .batch = options.batch};
   }
 
   CapabilityFigures figures(std::span<const GenerateResult> answers) const {
@@ -111,7 +121,7 @@ struct AutoSteer::Impl {
     std::vector<GenerateRequest> requests;
     for (std::size_t p = 0; p < options.capability.prompts.size(); ++p)
       requests.push_back({options.capability.prompts[p], {}, derive_seed(options.seed, "capability", p)});
-    capability_answers = generate(model, requests, generation(options.max_tokens));
+    capability_answers = store.generate(requests, options.max_tokens, "answers to capability prompts");
     capability = figures(capability_answers);
   }
 
@@ -139,9 +149,9 @@ struct AutoSteer::Impl {
       sets.emplace_back(usable.begin(), usable.begin() + static_cast<std::ptrdiff_t>(n));
 
     const auto along = [&](const detail::Direction& direction, const std::vector<std::int64_t>& features,
-                           std::string_view what) {
+                           std::string_view what, std::initializer_list<double> shares) {
       if (direction.asked <= direction.unsteered) return;
-      for (double share : {0.75, 1.0, 1.5}) {
+      for (double share : shares) {
         // Extrapolated from the unsteered mean, so that a share below 1 stops short of the asked-for mean.
         const double target = direction.unsteered + share * (direction.asked - direction.unsteered);
         trials.push_back(
@@ -152,13 +162,12 @@ struct AutoSteer::Impl {
       }
     };
     for (const auto& set : sets) {
-      for (std::int64_t count : {6, 12})
-        for (double sum : {1.5, 3.0, 4.5, 7.0})
-          trials.push_back({.form = fmt::format("nudge the first {} tokens", count),
-                            .strength = sum,
-                            .features = indices(set),
-                            .steering = nudge_all(sae, set, sum, {.where = Where::onset, .count = count})});
-      for (double share : {0.5, 1.0, 2.0})
+      for (double sum : {1.5, 3.0, 4.5, 7.0})
+        trials.push_back({.form = "nudge the first 8 tokens",
+                          .strength = sum,
+                          .features = indices(set),
+                          .steering = nudge_all(sae, set, sum, {.where = Where::onset, .count = 8})});
+      for (double share : {0.25, 0.5, 1.0})
         trials.push_back({.form = "nudge while thinking",
                           .strength = share * options.strength_sum,
                           .features = indices(set),
@@ -168,10 +177,10 @@ struct AutoSteer::Impl {
         const std::int64_t index[] = {feature.feature};
         combined += sae.decoder_rows(index)[0].cpu() * (feature.max_activation * feature.output_score);
       }
-      along(direction_of(combined, found), indices(set), "the features' direction");
+      along(direction_of(combined, found), indices(set), "the features' direction", {2.0, 4.0});
     }
     const auto difference = direction_of(found.residual_asked - found.residual_other, found);
-    along(difference, {}, "the mean difference");
+    along(difference, {}, "the mean difference", {0.75, 1.0, 1.5});
     for (double strength : {0.4, 0.6, 0.8, 1.0, 1.4})
       trials.push_back(
           {.form = "add the mean difference to the first 6 tokens",
@@ -183,69 +192,113 @@ struct AutoSteer::Impl {
   }
 
   /// Behaviour on the first tokens of a few answers; what gains too little or collapses goes no further.
-  void screen(const Evidence& found, std::vector<AutoSteerTrial>& trials) const {
+  void screen(const Evidence& found, std::vector<AutoSteerTrial>& trials) {
     std::vector<Steering> steerings;
     for (const auto& trial : trials) steerings.push_back(trial.steering);
-    const auto screened = detail::screen(model, options, found, steerings);
+    const auto screened = detail::screen(store, options, found, steerings);
     for (std::size_t t = 0; t < trials.size(); ++t) {
       trials[t].behaviour = screened[t].behaviour;
-      trials[t].screened_out = screened[t].behaviour < least_gain || screened[t].loops > 0.34;
+      if (screened[t].behaviour < least_gain)
+        trials[t].dropped = fmt::format("gains {:.2f} on the first tokens", screened[t].behaviour);
+      else if (screened[t].loops > most_loops)
+        trials[t].dropped = fmt::format("{:.0f}% of answers loop from the first tokens", 100 * screened[t].loops);
+      trials[t].screened_out = !trials[t].dropped.empty();
     }
   }
 
-  /// The trials worth measuring in full: of each form the best at each strength, then the best of these.
-  static std::vector<std::size_t> pick_finalists(const std::vector<AutoSteerTrial>& trials) {
+  /// The trials worth measuring in full: the best at each form and strength; of these each form's best, then each
+  /// form's second and so on, so that no form keeps another from being measured.
+  static std::vector<std::size_t> pick_finalists(std::vector<AutoSteerTrial>& trials) {
     std::vector<std::size_t> order(trials.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
     std::ranges::stable_sort(order,
                              [&](std::size_t a, std::size_t b) { return trials[a].behaviour > trials[b].behaviour; });
-    std::map<std::pair<std::string, double>, std::size_t> taken;
+    std::map<std::pair<std::string, double>, std::size_t> at_strength;
+    std::map<std::string, std::size_t> of_form;
+    std::vector<std::pair<std::size_t, std::size_t>> ranked;  // place within its form, trial
+    for (std::size_t t : order) {
+      if (trials[t].screened_out) continue;
+      if (at_strength[{trials[t].form, trials[t].strength}]++ == 0)
+        ranked.emplace_back(of_form[trials[t].form]++, t);
+      else
+        trials[t].dropped = "other features gain more at this form and strength on the first tokens";
+    }
+    std::ranges::stable_sort(ranked, {}, &std::pair<std::size_t, std::size_t>::first);
     std::vector<std::size_t> picked;
-    for (std::size_t t : order)
-      if (!trials[t].screened_out && picked.size() < finalists && taken[{trials[t].form, trials[t].strength}]++ == 0)
+    for (const auto& [place, t] : ranked) {
+      if (picked.size() < finalists)
         picked.push_back(t);
+      else
+        trials[t].dropped = "other strengths of this form gain more on the first tokens";
+    }
     return picked;
   }
 
-  /// Behaviour on all prompts and figures on the capability set, for the trials of these numbers.
-  void measure(const Evidence& found, std::vector<AutoSteerTrial>& trials, const std::vector<std::size_t>& which,
-               bool with_capability) const {
+  /// Behaviour of whole answers to all prompts, for the trials of these numbers. @return each one's share of loops.
+  std::vector<double> measure_behaviour(const Evidence& found, std::vector<AutoSteerTrial>& trials,
+                                        std::span<const std::size_t> which) {
     std::vector<GenerateRequest> requests;
-    for (std::size_t t : which) {
+    for (std::size_t t : which)
       for (std::size_t p = 0; p < found.prompts.size(); ++p)
         requests.push_back({found.prompts[p].plain, trials[t].steering, derive_seed(options.seed, "measure", p)});
-      if (with_capability)
-        for (std::size_t p = 0; p < options.capability.prompts.size(); ++p)
-          requests.push_back(
-              {options.capability.prompts[p], trials[t].steering, derive_seed(options.seed, "capability", p)});
-    }
-    const auto results = generate(model, requests, generation(options.max_tokens));
-    std::size_t next = 0;
-    for (std::size_t t : which) {
+    const auto results = store.generate(requests, options.max_tokens, "answers under each steering");
+    std::vector<double> looping;
+    for (std::size_t n = 0; n < which.size(); ++n) {
+      auto& trial = trials[which[n]];
       std::vector<Answer> answers;
-      for (std::size_t p = 0; p < found.prompts.size(); ++p, ++next) {
-        require(results[next].audit.fired(), ErrorCode::config, "AutoSteer::find",
-                "expected every steering to edit the answers it steers but \"{}\" edited none",
-                trials[t].steering.describe());
-        answers.push_back({p, results[next].ids, results[next].finish != FinishReason::length, false});
+      std::int64_t edited = 0;
+      double loops = 0;
+      for (std::size_t p = 0; p < found.prompts.size(); ++p) {
+        const auto& result = results[n * found.prompts.size() + p];
+        edited += result.audit.edited();
+        loops += detail::loops(result.ids);
+        answers.push_back({p, result.ids, result.finish != FinishReason::length, false});
       }
+      require(edited > 0, ErrorCode::config, "AutoSteer::find",
+              "expected every steering to edit the answers it steers but \"{}\" edited none",
+              trial.steering.describe());
       const detail::Reading reading = detail::read(model, found.prompts, answers);
-      trials[t].behaviour = behaviour_share(found, reading.posterior);
-      trials[t].nll_gain = reading.nll - found.asked.nll;
-      if (!with_capability) continue;
-      const auto count = options.capability.prompts.size();
-      const auto [accuracy, format, looping] = figures(std::span(results).subspan(next, count));
-      next += count;
-      trials[t].accuracy = accuracy;
-      trials[t].format = format;
-      trials[t].loops = looping;
-      trials[t].kl = kl_of(trials[t].steering);
-      const CapabilityBounds& b = options.bounds;
-      trials[t].within_bounds = capability.accuracy - accuracy <= b.accuracy_loss + 1e-9 &&
-                                capability.format - format <= b.format_loss + 1e-9 &&
-                                looping - capability.loops <= b.loop_gain + 1e-9 && trials[t].kl <= b.kl &&
-                                trials[t].nll_gain <= b.nll_gain;
+      trial.behaviour = behaviour_share(found, reading.posterior);
+      trial.nll_gain = reading.nll - found.asked.nll;
+      looping.push_back(loops / static_cast<double>(answers.size()));
     }
+    return looping;
+  }
+
+  /// Figures on the capability set, for the trials of these numbers.
+  void measure_cost(std::vector<AutoSteerTrial>& trials, std::span<const std::size_t> which) {
+    const auto count = options.capability.prompts.size();
+    std::vector<GenerateRequest> requests;
+    for (std::size_t t : which)
+      for (std::size_t p = 0; p < count; ++p)
+        requests.push_back(
+            {options.capability.prompts[p], trials[t].steering, derive_seed(options.seed, "capability", p)});
+    const auto results =
+        store.generate(requests, options.max_tokens, "answers to capability prompts under each steering");
+    for (std::size_t n = 0; n < which.size(); ++n) {
+      auto& trial = trials[which[n]];
+      const auto [accuracy, format, looping] = figures(std::span(results).subspan(n * count, count));
+      trial.accuracy = accuracy;
+      trial.format = format;
+      trial.loops = looping;
+      trial.kl = kl_of(trial.steering);
+      trial.dropped = beyond_bounds(trial);
+      trial.within_bounds = trial.dropped.empty();
+    }
+  }
+
+  /// The first bound a trial breaks, in words; empty if none. What was not measured (NaN) breaks none.
+  std::string beyond_bounds(const AutoSteerTrial& trial) const {
+    const CapabilityBounds& b = options.bounds;
+    const auto over = [](const char* what, double change, double bound) {
+      return change > bound + 1e-9 ? fmt::format("{} {:.3f} beyond its bound of {:.3f}", what, change, bound) : "";
+    };
+    for (const auto& reason : {over("accuracy loss", capability.accuracy - trial.accuracy, b.accuracy_loss),
+                               over("format loss", capability.format - trial.format, b.format_loss),
+                               over("more loops,", trial.loops - capability.loops, b.loop_gain),
+                               over("KL", trial.kl, b.kl), over("NLL gain", trial.nll_gain, b.nll_gain)})
+      if (!reason.empty()) return reason;
+    return "";
   }
 
   double kl_of(const Steering& steering) const {
@@ -260,22 +313,45 @@ struct AutoSteer::Impl {
     return detail::mean_of(kl_from_unsteered(model, requests));
   }
 
+  /// Of all sets of the best features the one whose nudge, by the published sum, gains most on whole answers.
   void find_published(const Evidence& found, AutoSteerResult& result) {
-    const auto count = std::min(found.usable, static_cast<std::size_t>(options.features));
-    const auto features = std::span(found.candidates).first(count);
-    AutoSteerTrial trial{.form = "nudge everywhere",
-                         .strength = options.strength_sum,
-                         .features = indices(features),
-                         .steering = nudge_all(sae, features, options.strength_sum, {})};
-    trial.nll_gain = trial.accuracy = trial.format = trial.loops = trial.kl = unknown;
-    result.trials.push_back(std::move(trial));
-    measure(found, result.trials, {0}, false);
-    result.chosen = 0;
+    const auto count = std::min({found.usable, static_cast<std::size_t>(options.features), most_combined});
+    for (std::size_t members = (std::size_t{1} << count) - 1; members > 0; --members) {
+      std::vector<AutoSteerCandidate> set;
+      for (std::size_t i = 0; i < count; ++i)
+        if (members >> i & 1) set.push_back(found.candidates[i]);
+      result.trials.push_back({.form = "nudge everywhere",
+                               .strength = options.strength_sum,
+                               .features = indices(set),
+                               .steering = nudge_all(sae, set, options.strength_sum, {})});
+    }
+    auto& trials = result.trials;
+    for (auto& trial : trials) trial.nll_gain = trial.accuracy = trial.format = trial.loops = trial.kl = unknown;
+    std::vector<std::size_t> all(trials.size());
+    std::iota(all.begin(), all.end(), std::size_t{0});
+    const auto looping = measure_behaviour(found, trials, all);
+    for (std::size_t t : all) {
+      if (looping[t] > most_loops)
+        trials[t].dropped = fmt::format("{:.0f}% of answers loop", 100 * looping[t]);
+      else if (trials[t].nll_gain > broken_text)
+        trials[t].dropped = fmt::format("breaks the text (NLL gain {:.2f})", trials[t].nll_gain);
+    }
+    // A behaviour that only broken text shows is none: if every set breaks it, the one that does so least.
+    const auto rank = [&](std::size_t t) {
+      return trials[t].dropped.empty() ? std::pair(1, trials[t].behaviour) : std::pair(0, -trials[t].nll_gain);
+    };
+    const auto best = *std::ranges::max_element(all, {}, rank);
+    result.chosen = static_cast<std::int64_t>(best);
+    const auto& chosen = trials[best];
+    const std::string warning = std::exchange(trials[best].dropped, "");
+    for (std::size_t t : all)
+      if (trials[t].dropped.empty() && t != best) trials[t].dropped = "the chosen set gains more";
     result.verdict = AutoSteerVerdict::steered;
     result.reason = fmt::format(
-        "{} features nudged by {:.2f} of maximum activation in sum; behaviour {:.2f} of what asking gains; cost not "
-        "considered",
-        count, options.strength_sum, result.trials[0].behaviour);
+        "{} of {} features nudged by {:.2f} of maximum activation in sum; behaviour {:.2f} of what asking gains{}; "
+        "cost not considered",
+        chosen.features.size(), count, options.strength_sum, chosen.behaviour,
+        warning.empty() ? "" : ", but every set " + warning);
   }
 
   void find_safe(const Evidence& found, AutoSteerResult& result) {
@@ -286,19 +362,33 @@ struct AutoSteer::Impl {
     auto& trials = result.trials = propose(found);
     screen(found, trials);
     const auto picked = pick_finalists(trials);
-    measure(found, trials, picked, true);
-    double best = least_gain, best_any = 0;
+    measure_behaviour(found, trials, picked);
+    // What gains most is tested first, so that the first within the bounds is the best.
+    std::vector<std::size_t> open;
+    double best_any = 0;
     for (std::size_t t : picked) {
       best_any = std::max(best_any, trials[t].behaviour);
-      if (trials[t].within_bounds && trials[t].behaviour > best) {
-        best = trials[t].behaviour;
-        result.chosen = static_cast<std::int64_t>(t);
+      trials[t].dropped = trials[t].behaviour <= least_gain
+                              ? fmt::format("gains {:.2f} in whole answers", trials[t].behaviour)
+                              : beyond_bounds(trials[t]);
+      if (trials[t].dropped.empty()) open.push_back(t);
+    }
+    std::ranges::stable_sort(open, std::greater{}, [&](std::size_t t) { return trials[t].behaviour; });
+    for (std::size_t begin = 0; begin < open.size(); begin += tested_at_once) {
+      const auto some = std::span(open).subspan(begin, std::min(tested_at_once, open.size() - begin));
+      if (result.chosen < 0) measure_cost(trials, some);
+      for (std::size_t t : some) {
+        if (!trials[t].dropped.empty()) continue;
+        if (result.chosen < 0)
+          result.chosen = static_cast<std::int64_t>(t);
+        else
+          trials[t].dropped = "gains less than the chosen one";
       }
     }
     if (result.chosen < 0) {
       result.verdict = AutoSteerVerdict::no_gain_in_bounds;
       result.reason = fmt::format(
-          "of {} steerings tried, {} reached the full test and none gained {:.0f}% of what asking gains within the "
+          "of {} steerings tried, {} were measured in full and none gained {:.0f}% of what asking gains within the "
           "bounds "
           "(best outside them: {:.2f}); loosen CapabilityBounds to accept more cost",
           trials.size(), picked.size(), 100 * least_gain, best_any);
@@ -330,6 +420,7 @@ AutoSteer::AutoSteer(Model model, Sae sae, AutoSteerOptions options) {
           options.ask, options.ask_opposite);
   require(options.capability.prompts.empty() || options.capability.score, ErrorCode::argument, where,
           "expected a capability set with a score function but it has prompts only");
+  if (options.labels) options.labels->require_of(sae);
   model.chat();
   impl_ = std::make_unique<Impl>(std::move(model), std::move(sae), std::move(options));
 }
@@ -352,18 +443,25 @@ AutoSteerResult AutoSteer::find(std::string_view behaviour, AutoSteerMode mode) 
                          .steering = {},
                          .score_unsteered = found.unsteered.posterior,
                          .score_asked = found.asked.posterior,
+                         .score_opposite = found.opposite.posterior,
                          .candidates = found.candidates,
                          .trials = {}};
-  const double asked = found.asked.posterior, unsteered = found.unsteered.posterior;
-  if (asked >= least_knowledge && unsteered >= options.enough * asked) {
+  const double asked = found.asked.posterior, unsteered = found.unsteered.posterior,
+               opposite = found.opposite.posterior;
+  const bool asking_gains = asked - unsteered >= least_knowledge && unsteered < options.enough * asked;
+  // A request that the model ignores scores one half.
+  const bool shown = unsteered - opposite >= least_knowledge || unsteered - 0.5 >= least_knowledge;
+  const auto with_opposite = std::isnan(opposite) ? "" : fmt::format(", {:.2f} with the opposite asked for", opposite);
+  if (!asking_gains && shown) {
     result.verdict = AutoSteerVerdict::not_needed;
-    result.reason =
-        fmt::format("no steering needed: unsteered answers score {:.2f}, asked-for ones {:.2f}", unsteered, asked);
-  } else if (asked - unsteered < least_knowledge) {
+    result.reason = fmt::format("no steering needed: unsteered answers score {:.2f}, asked-for ones {:.2f}{}",
+                                unsteered, asked, with_opposite);
+  } else if (!asking_gains) {
+    result.verdict = AutoSteerVerdict::not_known;
     result.reason = fmt::format(
-        "asking for \"{}\" hardly changes this model's answers (score {:.2f} asked, {:.2f} unsteered): it may not know "
-        "the behaviour",
-        behaviour, asked, unsteered);
+        "asking for \"{}\" hardly changes this model's answers (score {:.2f} asked, {:.2f} unsteered{}): it may not "
+        "know the behaviour",
+        behaviour, asked, unsteered, with_opposite);
   } else if (found.usable == 0) {
     result.reason =
         fmt::format("none of {} features passed the filters; see each one's reason", found.candidates.size());
@@ -380,65 +478,6 @@ AutoSteerResult AutoSteer::find(std::string_view behaviour, AutoSteerMode mode) 
       candidate.dropped = "not in the chosen steering";
   }
   return result;
-}
-
-nlohmann::json AutoSteerResult::to_json() const {
-  nlohmann::json features = nlohmann::json::array(), tried = nlohmann::json::array();
-  for (const auto& c : candidates)
-    features.push_back({{"feature", c.feature},
-                        {"label", c.label},
-                        {"standardised", c.contrast.standardised},
-                        {"auroc", c.contrast.auroc},
-                        {"auroc_low", c.contrast.auroc_low},
-                        {"auroc_high", c.contrast.auroc_high},
-                        {"max_activation", c.max_activation},
-                        {"attribution", c.attribution},
-                        {"output_score", c.output_score},
-                        {"dropped", c.dropped}});
-  for (const auto& t : trials)
-    tried.push_back({{"form", t.form},
-                     {"strength", t.strength},
-                     {"features", t.features},
-                     {"behaviour", t.behaviour},
-                     {"accuracy", t.accuracy},
-                     {"format", t.format},
-                     {"loops", t.loops},
-                     {"kl", t.kl},
-                     {"nll_gain", t.nll_gain},
-                     {"screened_out", t.screened_out},
-                     {"within_bounds", t.within_bounds}});
-  return {{"behaviour", behaviour},
-          {"mode", to_string(mode)},
-          {"verdict", to_string(verdict)},
-          {"reason", reason},
-          {"score_unsteered", score_unsteered},
-          {"score_asked", score_asked},
-          {"chosen", chosen},
-          {"candidates", features},
-          {"trials", tried},
-          {"accuracy_unsteered", accuracy_unsteered},
-          {"format_unsteered", format_unsteered},
-          {"loops_unsteered", loops_unsteered}};
-}
-
-std::string AutoSteerResult::explain() const {
-  std::string text = fmt::format("{} ({}): {}\n{}\n", behaviour, to_string(mode), to_string(verdict), reason);
-  if (!steering.empty()) text += steering.describe() + "\n";
-  text += "\n  feature  d     AUROC [low, high]   attribution  alone  label / why dropped\n";
-  for (const auto& c : candidates)
-    text += fmt::format("  {:>7}  {:>5.2f}  {:.2f} [{:.2f}, {:.2f}]  {:>11.4f}  {:>5.2f}  {}{}{}\n", c.feature,
-                        c.contrast.standardised, c.contrast.auroc, c.contrast.auroc_low, c.contrast.auroc_high,
-                        c.attribution, c.output_score, c.label, c.label.empty() || c.dropped.empty() ? "" : " / ",
-                        c.dropped);
-  text += "\n  behaviour  accuracy  format  loops  KL     NLL gain  strength  form\n";
-  for (std::size_t t = 0; t < trials.size(); ++t) {
-    const auto& trial = trials[t];
-    if (trial.screened_out) continue;
-    text += fmt::format("{} {:>9.2f}  {:>8.2f}  {:>6.2f}  {:>5.2f}  {:>5.3f}  {:>8.3f}  {:>8.2f}  {}\n",
-                        static_cast<std::int64_t>(t) == chosen ? ">" : " ", trial.behaviour, trial.accuracy,
-                        trial.format, trial.loops, trial.kl, trial.nll_gain, trial.strength, trial.form);
-  }
-  return text;
 }
 
 }  // namespace steer

@@ -107,13 +107,12 @@ std::vector<std::int64_t> render(const Model& model, std::string_view system, st
   return model.chat().render(chat).ids;
 }
 
-std::vector<Answer> answer_all(const Model& model, const AutoSteerOptions& options,
+std::vector<Answer> answer_all(AnswerStore& store, const AutoSteerOptions& options,
                                const std::vector<std::vector<std::int64_t>>& prompts, std::string_view purpose) {
   std::vector<GenerateRequest> requests;
   for (std::size_t p = 0; p < prompts.size(); ++p)
     requests.push_back({.ids = prompts[p], .steering = {}, .seed = derive_seed(options.seed, purpose, p)});
-  const auto results = generate(
-      model, requests, {.sampling = options.sampling, .max_tokens = options.max_tokens, .batch = options.batch});
+  const auto results = store.generate(requests, options.max_tokens, fmt::format("answers, {}", purpose));
   std::vector<Answer> answers;
   for (std::size_t p = 0; p < results.size(); ++p)
     answers.push_back({p, results[p].ids, results[p].finish != FinishReason::length, loops(results[p].ids)});
@@ -153,21 +152,19 @@ Reading read(const Model& model, const std::vector<PromptPair>& prompts, std::sp
   return mean;
 }
 
-std::vector<ScreenResult> screen(const Model& model, const AutoSteerOptions& options, const Evidence& evidence,
+std::vector<ScreenResult> screen(AnswerStore& store, const AutoSteerOptions& options, const Evidence& evidence,
                                  std::span<const Steering> steerings) {
   const std::size_t prompts = std::min(screen_prompts, evidence.prompts.size());
   std::vector<GenerateRequest> requests;
   for (const Steering& steering : steerings)
     for (std::size_t p = 0; p < prompts; ++p)
       requests.push_back({evidence.prompts[p].plain, steering, derive_seed(options.seed, "screen", p)});
-  const auto results = generate(model, requests,
-                                {.sampling = options.sampling,
-                                 .max_tokens = std::min(screen_tokens, options.max_tokens),
-                                 .batch = options.batch});
+  const auto results =
+      store.generate(requests, std::min(screen_tokens, options.max_tokens), "first tokens of each steering");
   std::vector<Answer> answers;
   for (std::size_t i = 0; i < results.size(); ++i)
     answers.push_back({i % prompts, results[i].ids, true, loops(results[i].ids)});
-  const auto readings = read_each(model, evidence.prompts, answers);
+  const auto readings = read_each(store.model(), evidence.prompts, answers);
   std::vector<ScreenResult> screened(steerings.size());
   for (std::size_t i = 0; i < results.size(); ++i) {
     screened[i / prompts].behaviour += readings[i].posterior / static_cast<double>(prompts);
@@ -179,8 +176,8 @@ std::vector<ScreenResult> screen(const Model& model, const AutoSteerOptions& opt
   return screened;
 }
 
-Evidence gather_evidence(Session& session, const Sae& sae, const AutoSteerOptions& options, std::string_view behaviour,
-                         const std::vector<Answer>& unsteered) {
+Evidence gather_evidence(AnswerStore& store, Session& session, const Sae& sae, const AutoSteerOptions& options,
+                         std::string_view behaviour, const std::vector<Answer>& unsteered) {
   const Model& model = session.model();
   Evidence evidence;
   const std::string ask = fmt::format(fmt::runtime(options.ask), behaviour);
@@ -191,12 +188,13 @@ Evidence gather_evidence(Session& session, const Sae& sae, const AutoSteerOption
     if (!options.ask_opposite.empty())
       opposite_prompts.push_back(render(model, fmt::format(fmt::runtime(options.ask_opposite), behaviour), prompt));
   }
-  const auto asked = answer_all(model, options, asked_prompts, fmt::format("asked {}", behaviour));
+  const auto asked = answer_all(store, options, asked_prompts, fmt::format("asked {}", behaviour));
   auto others = unsteered;
-  const auto opposite = answer_all(model, options, opposite_prompts, fmt::format("opposite {}", behaviour));
+  const auto opposite = answer_all(store, options, opposite_prompts, fmt::format("opposite {}", behaviour));
   others.insert(others.end(), opposite.begin(), opposite.end());
   evidence.unsteered = read(model, evidence.prompts, unsteered);
   evidence.asked = read(model, evidence.prompts, asked);
+  evidence.opposite = opposite.empty() ? Reading{std::nan(""), std::nan("")} : read(model, evidence.prompts, opposite);
 
   // Read without the request: what steering must bring about is the answer's own state, not the memory of being asked.
   const auto positive = after_plain_prompts(evidence.prompts, asked),
@@ -223,9 +221,11 @@ Evidence gather_evidence(Session& session, const Sae& sae, const AutoSteerOption
   const at::Tensor effect = attributions(session, sae, positive);
   std::vector<Steering> alone;
   for (auto& candidate : evidence.candidates) {
-    candidate.label = options.label ? options.label(candidate.feature) : "";
-    candidate.max_activation =
-        options.max_activation ? options.max_activation(candidate.feature) : largest[candidate.feature].item<double>();
+    candidate.max_activation = largest[candidate.feature].item<double>();
+    if (options.labels) {
+      candidate.label = options.labels->label(candidate.feature);
+      candidate.max_activation = options.labels->max_activation(candidate.feature).value_or(candidate.max_activation);
+    }
     candidate.attribution = effect[candidate.feature].item<double>();
     if (candidate.dropped.empty() && !(candidate.max_activation > 0)) candidate.dropped = "maximum activation unknown";
     if (candidate.dropped.empty())
@@ -234,7 +234,7 @@ Evidence gather_evidence(Session& session, const Sae& sae, const AutoSteerOption
                                         .unit = Unit::max_activation,
                                         .max_activation = candidate.max_activation}));
   }
-  const auto scores = screen(model, options, evidence, alone);
+  const auto scores = screen(store, options, evidence, alone);
   std::size_t next = 0;
   for (auto& candidate : evidence.candidates) {
     if (!candidate.dropped.empty()) continue;

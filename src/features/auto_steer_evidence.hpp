@@ -10,6 +10,8 @@
 #include <steer/features/auto_steer.hpp>
 #include <steer/model/session.hpp>
 
+#include "features/auto_steer_answers.hpp"
+
 namespace steer::detail {
 
 /// One generated answer to the prompt of that number.
@@ -49,7 +51,7 @@ struct Direction {
 
 struct Evidence {
   std::vector<PromptPair> prompts;
-  Reading unsteered, asked;
+  Reading unsteered, asked, opposite;          ///< opposite: NaN when it is not asked for
   std::vector<AutoSteerCandidate> candidates;  ///< used ones first, best first
   std::size_t usable = 0;                      ///< how many of them were not dropped
   at::Tensor residual_asked, residual_other;   ///< [d_in], means over answers
@@ -60,15 +62,15 @@ struct Evidence {
 struct ScreenResult {
   double behaviour = 0, loops = 0;
 };
-std::vector<ScreenResult> screen(const Model& model, const AutoSteerOptions& options, const Evidence& evidence,
+std::vector<ScreenResult> screen(AnswerStore& store, const AutoSteerOptions& options, const Evidence& evidence,
                                  std::span<const Steering> steerings);
 
 /// Generates, compares, ranks. @param unsteered  answers to the plain prompts.
-Evidence gather_evidence(Session& session, const Sae& sae, const AutoSteerOptions& options, std::string_view behaviour,
-                         const std::vector<Answer>& unsteered);
+Evidence gather_evidence(AnswerStore& store, Session& session, const Sae& sae, const AutoSteerOptions& options,
+                         std::string_view behaviour, const std::vector<Answer>& unsteered);
 
 /// One answer a prompt. @param prompts  ids.
-std::vector<Answer> answer_all(const Model& model, const AutoSteerOptions& options,
+std::vector<Answer> answer_all(AnswerStore& store, const AutoSteerOptions& options,
                                const std::vector<std::vector<std::int64_t>>& prompts, std::string_view purpose);
 
 std::vector<std::int64_t> render(const Model& model, std::string_view system, std::string_view user);

@@ -44,8 +44,12 @@ Inspection inspect(Session& session, const Sae& sae, std::span<const std::int64_
   for (std::int64_t t = 0; t < tokens; ++t) {
     const std::int64_t id = ids[static_cast<std::size_t>(t)];
     InspectedToken token{.id = id,
-                         .text = model.has_tokenizer() ? model.tokenizer().decode({&id, 1}) : fmt::format("<{}>", id),
+                         .text = fmt::format("<{}>", id),
+                         .special = model.has_tokenizer() && model.tokenizer().is_special(id),
                          .top = {}};
+    // A control token decodes to nothing in some vocabularies, and features often peak there: its spelling instead.
+    if (model.has_tokenizer())
+      token.text = token.special ? model.tokenizer().token(id) : model.tokenizer().decode({&id, 1});
     for (std::int64_t k = 0; k < values.size(1); ++k)
       if (const double value = values[t][k].item<double>(); value > 0)
         token.top.push_back({indices[t][k].item<std::int64_t>(), value});
@@ -82,7 +86,8 @@ nlohmann::json Inspection::to_json() const {
   for (const auto& token : tokens) {
     nlohmann::json top = nlohmann::json::array();
     for (const auto& [feature, value] : token.top) top.push_back({{"feature", feature}, {"value", value}});
-    json["tokens"].push_back({{"id", token.id}, {"text", token.text}, {"top", std::move(top)}});
+    json["tokens"].push_back(
+        {{"id", token.id}, {"text", token.text}, {"special", token.special}, {"top", std::move(top)}});
   }
   for (const auto& f : features)
     json["features"].push_back({{"feature", f.feature},
@@ -114,7 +119,9 @@ main {{ display: grid; grid-template-columns: minmax(0, 1fr) 22rem; gap: 1.5rem;
 #text {{ white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid var(--line); border-radius: .5rem; padding: 1rem;
   font: 15px/1.9 ui-monospace, monospace; }}
 #text span {{ border-radius: .2rem; padding: .1rem 0; }}
+#text .special {{ color: var(--dim); font-size: .8em; }}
 #text span:hover {{ outline: 1px solid var(--dim); }}
+#head {{ display: grid; grid-template-columns: 4.5rem 1fr auto; gap: .5rem; padding: 0 .75rem .25rem; color: var(--dim); font-size: .85rem; }}
 ol {{ list-style: none; margin: 0; padding: 0; max-height: 75vh; overflow: auto; border: 1px solid var(--line); border-radius: .5rem; }}
 button {{ all: unset; box-sizing: border-box; width: 100%; display: grid; grid-template-columns: 4.5rem 1fr auto; gap: .5rem;
   padding: .4rem .75rem; cursor: pointer; font-size: .9rem; }}
@@ -124,17 +131,18 @@ button b {{ font-variant-numeric: tabular-nums; }} button i {{ color: var(--dim)
 #hover {{ min-height: 3.2em; color: var(--dim); font-size: .9rem; }}
 </style></head><body>
 <h1>{0}</h1><p id="about"></p>
-<main><div><div id="text"></div><div id="hover" aria-live="polite">Point at a token to see its strongest features.</div></div>
-<ol id="list"></ol></main>
+<main><div><div id="text"></div><div id="hover" aria-live="polite">Point at a token, or tap it, to see its strongest features.</div></div>
+<div><div id="head"><span>feature</span><span>label</span><span>largest</span></div><ol id="list"></ol></div></main>
 <script type="application/json" id="data">{1}</script>
 <script>
 const data = JSON.parse(document.getElementById('data').textContent), text = document.getElementById('text');
-document.getElementById('about').textContent = `${{data.hook_point}}: ${{data.tokens.length}} tokens, the ${{data.features.length}} most active features. Shade: activation as a share of the feature's largest here. The first token is left out.`;
+document.getElementById('about').textContent = `${{data.hook_point}}: ${{data.tokens.length}} tokens, the ${{data.features.length}} most active features. Choose a feature: the deeper the shade, the nearer to its largest activation here. Small grey tokens belong to the chat format; the first token is left out.`;
 const labels = Object.fromEntries(data.features.map(f => [f.feature, f.label]));
 const spans = data.tokens.map(token => {{
   const span = document.createElement('span');
-  span.textContent = token.text;
-  span.onmouseenter = () => document.getElementById('hover').textContent = token.top.length
+  span.textContent = /^\n+$/.test(token.text) ? token.text.replace(/\n/g, '↵\n') : token.text;
+  if (token.special) span.className = 'special';
+  span.onmouseenter = span.onclick = () => document.getElementById('hover').textContent = token.top.length
     ? token.top.map(t => `${{t.feature}}${{labels[t.feature] ? ' ' + labels[t.feature] : ''}}: ${{t.value.toFixed(2)}}`).join(' · ') : 'no feature';
   text.append(span);
   return span;

@@ -5,12 +5,14 @@
 #include <steer/sae/labels.hpp>
 
 #include <array>
+#include <charconv>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <map>
 
 #include <steer/core/error.hpp>
+#include <steer/sae/sae.hpp>
 
 #include "io/atomic_file.hpp"
 #include "io/mapped_file.hpp"
@@ -156,6 +158,21 @@ void FeatureLabels::write(const std::filesystem::path& store, std::span<const Fe
 std::int64_t FeatureLabels::size() const { return static_cast<std::int64_t>(impl_->header.features); }
 const std::string& FeatureLabels::model_id() const { return impl_->model_id; }
 const std::string& FeatureLabels::source_id() const { return impl_->source_id; }
+
+void FeatureLabels::require_of(const Sae& sae) const {
+  constexpr auto where = "FeatureLabels::require_of";
+  require(size() <= sae.d_sae(), ErrorCode::config, where,
+          "expected labels of at most {} features, as the SAE has, but {} has {}; take the SAE's own", sae.d_sae(),
+          impl_->path.string(), size());
+  std::int64_t layer = -1;
+  const auto& source = source_id();
+  const auto [end, error] = std::from_chars(source.data(), source.data() + source.size(), layer);
+  const bool named = error == std::errc() && end != source.data() + source.size() && *end == '-';
+  const auto& hook = sae.config().hook_in;
+  require(!named || !hook || hook->layer == layer, ErrorCode::config, where,
+          "expected labels of layer {}, where the SAE was trained, but \"{}\" is of layer {} ({}); take the SAE's own",
+          hook ? hook->layer : -1, source, layer, impl_->path.string());
+}
 
 std::string_view FeatureLabels::label(std::int64_t feature) const {
   if (!impl_->has(feature)) return {};

@@ -128,7 +128,10 @@ std::string text_of(const json& row, const char* key) {
 }  // namespace
 
 FeatureLabels FeatureLabels::import_neuronpedia(const fs::path& folder, const fs::path& store) {
-  const auto explanations = batches(folder / "explanations"), features = batches(folder / "features");
+  // A single file's rows may hold both kinds of fields; those of a folder's files are read as what they are.
+  const bool single = fs::is_regular_file(folder);
+  const auto explanations = single ? std::vector{folder} : batches(folder / "explanations"),
+             features = batches(folder / "features");
   require(!explanations.empty() || !features.empty(), ErrorCode::io, kImport,
           "expected explanations/batch-*.jsonl.gz or features/batch-*.jsonl.gz in {} but found none", folder.string());
   std::vector<FeatureRecord> records;
@@ -155,16 +158,17 @@ FeatureLabels FeatureLabels::import_neuronpedia(const fs::path& folder, const fs
       records.push_back(std::move(record));
     });
   };
+  const auto statistics = [](const json& row, FeatureRecord& record) {
+    record.max_activation = number(row, "maxActApprox");
+    record.frac_nonzero = number(row, "frac_nonzero");
+    record.default_strength = number(row, "vectorDefaultSteerStrength");
+  };
   for (const auto& path : explanations)
-    read(path, [](const json& row, FeatureRecord& record) {
+    read(path, [&](const json& row, FeatureRecord& record) {
       if (auto text = text_of(row, "description"); !text.empty()) record.explanations.push_back(std::move(text));
+      if (single) statistics(row, record);
     });
-  for (const auto& path : features)
-    read(path, [](const json& row, FeatureRecord& record) {
-      record.max_activation = number(row, "maxActApprox");
-      record.frac_nonzero = number(row, "frac_nonzero");
-      record.default_strength = number(row, "vectorDefaultSteerStrength");
-    });
+  for (const auto& path : features) read(path, statistics);
   write(store, records, model_id, source_id);
   return open(store);
 }

@@ -2,8 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
+
+#include <steer/io/journal.hpp>
 
 #include "support.hpp"
 
@@ -43,6 +47,14 @@ AutoSteerOptions demo_options(const Model& model, std::size_t prompts = 6, std::
   return options;
 }
 
+/// For tests of what does not depend on how much was tried.
+AutoSteerOptions quick_options(const Model& model) {
+  auto options = demo_options(model, 4, 4);
+  options.candidates = 6;
+  options.features = 2;
+  return options;
+}
+
 TEST(AutoSteer, FindsASteeringThatKeepsToItsBounds) {
   const Model model = Model::load(demo);
   const Sae sae = Sae::load(demo / "sae.safetensors");
@@ -75,10 +87,92 @@ TEST(AutoSteer, FindsASteeringThatKeepsToItsBounds) {
 TEST(AutoSteer, TheSameSeedFindsTheSame) {
   const Model model = Model::load(demo);
   const Sae sae = Sae::load(demo / "sae.safetensors");
-  const auto once = AutoSteer(model, sae, demo_options(model, 4, 4)).find("technical", AutoSteerMode::published);
-  const auto again = AutoSteer(model, sae, demo_options(model, 4, 4)).find("technical", AutoSteerMode::published);
+  const auto once = AutoSteer(model, sae, quick_options(model)).find("technical", AutoSteerMode::published);
+  const auto again = AutoSteer(model, sae, quick_options(model)).find("technical", AutoSteerMode::published);
   EXPECT_EQ(once.to_json().dump(), again.to_json().dump());
   EXPECT_EQ(once.steering, again.steering);
+}
+
+TEST(AutoSteer, OneSearcherFindsTheSameForBothModes) {
+  const Model model = Model::load(demo);
+  const Sae sae = Sae::load(demo / "sae.safetensors");
+  AutoSteer both(model, sae, quick_options(model));
+  both.find("technical", AutoSteerMode::published);
+  EXPECT_EQ(both.find("technical", AutoSteerMode::safe).to_json().dump(),
+            AutoSteer(model, sae, quick_options(model)).find("technical", AutoSteerMode::safe).to_json().dump());
+}
+
+// A kill leaves the journal as it was at some line, or within one.
+TEST(AutoSteer, AnInterruptedSearchGoesOnAndFindsTheSame) {
+  const Model model = Model::load(demo);
+  const Sae sae = Sae::load(demo / "sae.safetensors");
+  test::TempDir dir;
+  auto options = quick_options(model);
+  const std::string whole = AutoSteer(model, sae, options).find("funny").to_json().dump();
+  options.journal = dir / "search.jsonl";
+  EXPECT_EQ(AutoSteer(model, sae, options).find("funny").to_json().dump(), whole);
+  const auto records = Journal::read(options.journal);
+  const std::string text = test::read_file(options.journal);
+  for (const double share : {0.1, 0.8}) {
+    std::ofstream(options.journal, std::ios::binary | std::ios::trunc)
+        << text.substr(0, static_cast<std::size_t>(share * static_cast<double>(text.size())));
+    EXPECT_LT(Journal::read(options.journal).size(), records.size());
+    EXPECT_EQ(AutoSteer(model, sae, options).find("funny").to_json().dump(), whole) << share;
+    EXPECT_EQ(Journal::read(options.journal), records);
+  }
+  // Kept answers are used: others in their place give another result.
+  const std::string identity = nlohmann::json::parse(text.substr(0, text.find('\n')))["record"].dump();
+  {
+    Journal other(dir / "other.jsonl", identity);
+    for (auto [key, record] : records) {
+      auto json = nlohmann::json::parse(record);
+      json["ids"].erase(json["ids"].size() / 2);
+      other.append({key, json.dump()});
+    }
+  }
+  options.journal = dir / "other.jsonl";
+  EXPECT_NE(AutoSteer(model, sae, options).find("funny").to_json().dump(), whole);
+  options.sampling.temperature = 0.7;
+  EXPECT_STEER_ERROR(AutoSteer(model, sae, options), ErrorCode::config, "temperature was 0.6, is 0.7");
+}
+
+TEST(AutoSteer, EveryTrialSaysWhyItLost) {
+  const Model model = Model::load(demo);
+  const Sae sae = Sae::load(demo / "sae.safetensors");
+  const auto result = AutoSteer(model, sae, quick_options(model)).find("funny");
+  std::set<std::string> measured_forms, forms;
+  for (std::size_t t = 0; t < result.trials.size(); ++t) {
+    EXPECT_EQ(result.trials[t].dropped.empty(), static_cast<std::int64_t>(t) == result.chosen) << result.trials[t].form;
+    if (!result.trials[t].screened_out) forms.insert(result.trials[t].form);
+    if (std::isfinite(result.trials[t].nll_gain)) measured_forms.insert(result.trials[t].form);
+  }
+  EXPECT_EQ(measured_forms, forms) << "each form that gains on the first tokens is measured in full at least once";
+  const std::string svg = result.to_svg();
+  for (const auto& form : forms) EXPECT_NE(svg.find(form), std::string::npos);
+  EXPECT_TRUE(svg.starts_with("<svg") && svg.ends_with("</svg>\n"));
+}
+
+TEST(AutoSteer, SaysSoWhenTheModelDoesNotKnowTheBehaviour) {
+  const Model model = Model::load(demo);
+  const Sae sae = Sae::load(demo / "sae.safetensors");
+  auto options = quick_options(model);
+  options.ask = "The word is {}.";  // a system prompt that changes nothing
+  options.ask_opposite = "";
+  const auto result = AutoSteer(model, sae, options).find("capital");
+  EXPECT_EQ(result.verdict, AutoSteerVerdict::not_known) << result.explain();
+  EXPECT_TRUE(result.steering.empty());
+  EXPECT_NE(result.reason.find("may not know"), std::string::npos);
+}
+
+TEST(AutoSteer, SaysSoWhenNoSteeringIsNeeded) {
+  const Model model = Model::load(demo);
+  const Sae sae = Sae::load(demo / "sae.safetensors");
+  auto options = quick_options(model);
+  options.enough = 0;  // any answer shows enough of it
+  const auto result = AutoSteer(model, sae, options).find("funny");
+  EXPECT_TRUE(result.steering.empty());
+  EXPECT_TRUE(result.verdict == AutoSteerVerdict::not_needed || result.verdict == AutoSteerVerdict::not_known)
+      << result.explain();
 }
 
 TEST(AutoSteer, SaysSoWhenNothingKeepsToTheBounds) {
@@ -95,12 +189,17 @@ TEST(AutoSteer, SaysSoWhenNothingKeepsToTheBounds) {
 TEST(AutoSteer, BadInputIsNamed) {
   const Model model = Model::load(demo);
   const Sae sae = Sae::load(demo / "sae.safetensors");
-  auto options = demo_options(model, 4, 4);
+  auto options = quick_options(model);
   EXPECT_STEER_ERROR(AutoSteer(model, sae, options).find(""), ErrorCode::argument, "empty");
   options.capability = {};
   EXPECT_STEER_ERROR(AutoSteer(model, sae, options).find("funny"), ErrorCode::config, "capability set");
   options.ask = "Be funny.";
   EXPECT_STEER_ERROR(AutoSteer(model, sae, options), ErrorCode::argument, "{} in the behaviour's place");
+  options = quick_options(model);
+  test::TempDir dir;
+  FeatureLabels::write(dir / "labels", std::vector<FeatureRecord>{{.feature = 768, .explanations = {"another SAE's"}}});
+  options.labels = FeatureLabels::open(dir / "labels");
+  EXPECT_STEER_ERROR(AutoSteer(model, sae, options), ErrorCode::config, "at most 768 features");
   options = demo_options(model, 3, 4);
   EXPECT_STEER_ERROR(AutoSteer(model, sae, options), ErrorCode::argument, "at least 4 neutral prompts but got 3");
 }

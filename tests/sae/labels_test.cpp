@@ -4,6 +4,7 @@
 #include <fstream>
 
 #include <steer/sae/labels.hpp>
+#include <steer/sae/sae.hpp>
 
 #include "support.hpp"
 
@@ -46,6 +47,23 @@ TEST(FeatureLabels, ReadsAnExport) {
     EXPECT_EQ(labels.label(none), "");
     EXPECT_TRUE(labels.explanations(none).empty());
   }
+}
+
+TEST(FeatureLabels, ReadsOneFileAndKnowsItsSae) {
+  const test::TempDir dir;
+  const auto file = [&](const char* rows) {
+    std::ofstream(dir / "labels.jsonl") << rows;
+    return FeatureLabels::import_neuronpedia(dir / "labels.jsonl", dir / "store");
+  };
+  const auto sae = Sae::load(fs::path(STEER_SOURCE_DIR) / "examples/data/demo/sae.safetensors");  // of layer 1
+  const auto labels = file(
+      "{\"layer\":\"1-resid-post\",\"index\":\"3\",\"description\":\"three\",\"maxActApprox\":2.5}\n{\"index\":1}\n");
+  EXPECT_EQ(labels.label(3), "three");
+  EXPECT_EQ(labels.max_activation(3), 2.5f);
+  labels.require_of(sae);
+  EXPECT_STEER_ERROR(file("{\"layer\":\"19-goodfire\",\"index\":3}").require_of(sae), ErrorCode::config, "layer 19");
+  EXPECT_STEER_ERROR(file("{\"index\":768}").require_of(sae), ErrorCode::config, "at most 768 features");
+  file("{\"layer\":\"res-jb\",\"index\":3}").require_of(sae);
 }
 
 TEST(FeatureLabels, ReadsTheGeneratedExport) {

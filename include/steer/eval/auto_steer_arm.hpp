@@ -14,6 +14,13 @@ namespace steer {
 /// @param options  prompts and capability set must be disjoint from the experiment's questions: see `search_options`.
 Arm auto_steer(Sae sae, AutoSteerMode mode, AutoSteerOptions options);
 
+/// The arms of both modes of one searcher: a behaviour's evidence (answers, contrasts, candidates) is gathered once.
+struct AutoSteerArms {
+  Arm published, safe;
+};
+/// The same as two calls of the above, for less. @param options  as above.
+AutoSteerArms auto_steer(Sae sae, AutoSteerOptions options);
+
 /// Search options from questions that the experiment does not ask: some as neutral prompts, the others as the
 /// capability set, scored as the experiment scores its answers (strict rule).
 /// @throws Error(argument) for fewer than 8 questions with choices, or max_tokens < 1.

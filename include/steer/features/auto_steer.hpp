@@ -1,9 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,6 +15,7 @@
 #include <steer/features/contrast.hpp>
 #include <steer/generate/generate.hpp>
 #include <steer/model/model.hpp>
+#include <steer/sae/labels.hpp>
 #include <steer/sae/sae.hpp>
 #include <steer/steering/steering.hpp>
 
@@ -34,6 +37,7 @@ struct EnumTable<AutoSteerMode> {
 enum class AutoSteerVerdict {
   steered,            ///< `steering` holds the edit
   not_needed,         ///< unsteered answers already show the behaviour about as much as asked-for ones
+  not_known,          ///< asking for the behaviour hardly changes this model's answers
   no_candidate,       ///< no feature tells the behaviour's answers from others, or none acts on the output
   no_gain_in_bounds,  ///< safe: nothing tried gained behaviour within the bounds
 };
@@ -43,6 +47,7 @@ struct EnumTable<AutoSteerVerdict> {
   static constexpr std::string_view name = "Auto Steer verdict";
   static constexpr EnumEntry<AutoSteerVerdict> entries[] = {{AutoSteerVerdict::steered, "steered"},
                                                             {AutoSteerVerdict::not_needed, "not_needed"},
+                                                            {AutoSteerVerdict::not_known, "not_known"},
                                                             {AutoSteerVerdict::no_candidate, "no_candidate"},
                                                             {AutoSteerVerdict::no_gain_in_bounds, "no_gain_in_bounds"}};
 };
@@ -81,9 +86,10 @@ struct AutoSteerOptions {
   std::int64_t features = 3;     ///< at most this many are nudged
   double strength_sum = 1.1;     ///< published: sum of |strength|, in units of maximum activation
   double enough = 0.8;           ///< not needed when unsteered answers reach this share of the asked-for score
-  std::function<double(std::int64_t)>
-      max_activation;                              ///< of a feature, e.g. from FeatureLabels; default: as observed here
-  std::function<std::string(std::int64_t)> label;  ///< names features in the explanation
+  std::optional<FeatureLabels>
+      labels;                     ///< of this SAE: names, and maximum activations where known (else as observed here)
+  std::filesystem::path journal;  ///< keeps every answer generated, for any behaviours: a search that was interrupted
+                                  ///< and is started again goes on there and finds the same. Empty: none
   std::uint64_t seed = 42;
   Progress progress;
 };
@@ -101,7 +107,7 @@ struct AutoSteerCandidate {
 
 /// One steering that was tried.
 struct AutoSteerTrial {
-  std::string form;     ///< "nudge all", "nudge onset 6", "raise to target", ...
+  std::string form;     ///< "nudge the first 8 tokens", "raise the mean difference to target", ...
   double strength = 0;  ///< in the form's own unit
   std::vector<std::int64_t> features;
   Steering steering;
@@ -110,8 +116,9 @@ struct AutoSteerTrial {
                          ///< request, whichever explains them better: nats a token; broken text scores high
   double accuracy = 0, format = 0, loops = 0,
          kl = 0;              ///< on the capability set; these and nll_gain NaN where not measured
-  bool screened_out = false;  ///< dropped on the first tokens of few answers
+  bool screened_out = false;  ///< dropped on the first tokens of few answers: `behaviour` is of these
   bool within_bounds = false;
+  std::string dropped;  ///< why it was not chosen; empty if it was
 };
 
 /// What was found, and why.
@@ -123,6 +130,7 @@ struct AutoSteerResult {
   Steering steering;           ///< empty unless the verdict is `steered`
   double score_unsteered = 0;  ///< behaviour score (see AutoSteer), mean over unsteered answers
   double score_asked = 0;      ///< of answers with the behaviour asked for
+  double score_opposite = 0;   ///< of answers with its opposite asked for; NaN when that is not asked
   std::int64_t chosen = -1;    ///< place in `trials`
   std::vector<AutoSteerCandidate> candidates;
   std::vector<AutoSteerTrial> trials;
@@ -132,6 +140,8 @@ struct AutoSteerResult {
   nlohmann::json to_json() const;
   /// A page of text: the verdict, the features and the strength curve.
   std::string explain() const;
+  /// The strength curve as a picture, SVG: a panel a form, behaviour and accuracy over strength.
+  std::string to_svg() const;
 };
 
 /// From a behaviour in words to a steering, on one's own model and SAE: a local reconstruction of the hosted Auto Steer
@@ -149,7 +159,7 @@ struct AutoSteerResult {
 class AutoSteer {
  public:
   /// @throws Error(argument) for fewer than 4 prompts or options out of range; Error(config) for a model without a chat
-  ///         template; as `sae_point` when the SAE does not fit.
+  ///         template or labels of another SAE; as `sae_point` when the SAE does not fit; as Journal.
   AutoSteer(Model model, Sae sae, AutoSteerOptions options);
   ~AutoSteer();
   AutoSteer(AutoSteer&&) noexcept;

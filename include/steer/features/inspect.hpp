@@ -23,7 +23,8 @@ struct FeatureValue {
 /// One token of an inspected text.
 struct InspectedToken {
   std::int64_t id = 0;
-  std::string text;
+  std::string text;  ///< of a special token its spelling, e.g. "<|eot_id|>"
+  bool special = false;
   std::vector<FeatureValue> top;  ///< the most active features, by value; none for position 0
 };
 
@@ -44,8 +45,8 @@ struct Inspection {
 
   /// @throws Error(argument) for a feature that is not among `features`.
   const InspectedFeature& feature(std::int64_t index) const;
-  /// {"hook_point", "tokens": [{"id", "text", "top"}], "features": [{"feature", "label", "mean", "max", "active",
-  /// "activations"}]}.
+  /// {"hook_point", "tokens": [{"id", "text", "special", "top"}], "features": [{"feature", "label", "mean", "max",
+  /// "active", "activations"}]}.
   nlohmann::json to_json() const;
   /// A page of its own, no other file needed: the text, tokens shaded by the chosen feature's activation, and the list
   /// of features to choose from. Light and dark.

@@ -11,6 +11,8 @@
 
 namespace steer {
 
+class Sae;
+
 /// What is known of one feature besides its weights.
 struct FeatureRecord {
   std::int64_t feature = 0;
@@ -27,8 +29,9 @@ class FeatureLabels {
   /// Opens a file that `write` or `import_neuronpedia` made. @throws Error(io | format), naming the file.
   static FeatureLabels open(const std::filesystem::path& path);
   /// Reads a Neuronpedia export (`.../v1/{model}/{source}` with folders `explanations` and `features`, either may be
-  /// missing, of `batch-N.jsonl.gz` or `.jsonl`), writes it to `store` and opens that. Rows may come in any order; an
-  /// index may be text or a number and have any number of explanations; unknown fields, nulls and NaN are passed over.
+  /// missing, of `batch-N.jsonl.gz` or `.jsonl`; or one such file), writes it to `store` and opens that. Rows may
+  /// come in any order; an index may be text or a number and have any number of explanations; unknown fields, nulls and
+  /// NaN are passed over.
   /// @throws Error(io) when there is no batch or it cannot be read, Error(format) naming file and line.
   static FeatureLabels import_neuronpedia(const std::filesystem::path& folder, const std::filesystem::path& store);
   /// Writes a store; the file appears complete or not at all. Records may come in any order; those of one feature are
@@ -40,6 +43,9 @@ class FeatureLabels {
   std::int64_t size() const;
   const std::string& model_id() const;   ///< e.g. "llama3.1-8b-it"; may be empty
   const std::string& source_id() const;  ///< e.g. "19-goodfire"; may be empty
+  /// @throws Error(config) if they cannot be this SAE's labels: more features than it has, or a source id of another
+  ///         layer than it was trained at.
+  void require_of(const Sae& sae) const;
 
   /// The first explanation; empty without one, also for features outside [0, size()). Valid as long as any copy lives.
   std::string_view label(std::int64_t feature) const;

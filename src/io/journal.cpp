@@ -1,4 +1,4 @@
-#include <steer/eval/journal.hpp>
+#include <steer/io/journal.hpp>
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -6,14 +6,13 @@
 
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <vector>
 
 #include <steer/core/error.hpp>
 #include <steer/core/hash.hpp>
-
-#include "eval/csv.hpp"
 
 namespace steer {
 namespace {
@@ -66,6 +65,15 @@ Contents parse(std::string_view text) {
   return contents;
 }
 
+std::string text_of(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  require(file.is_open(), ErrorCode::io, "Journal", "expected a readable file but got \"{}\"", path.string());
+  std::string text(std::istreambuf_iterator<char>(file), {});
+  require(!file.bad(), ErrorCode::io, "Journal", "expected to read \"{}\" to its end but the read failed",
+          path.string());
+  return text;
+}
+
 /// The names of the settings that differ, with both values.
 std::string differences(const ordered_json& was, const ordered_json& is) {
   std::string text;
@@ -100,7 +108,7 @@ Journal::Journal(std::filesystem::path path, std::string identity) : path_(std::
         flock(file_, LOCK_EX | LOCK_NB) == 0, ErrorCode::io, "Journal",
         "expected to be alone with \"{}\" but another process holds it; wait for that run or choose another journal",
         path_.string());
-    auto contents = parse(detail::read_text(path_, "Journal"));
+    auto contents = parse(text_of(path_));
     require(!contents.damaged, ErrorCode::format, "Journal",
             "expected a whole journal but line {} is damaged and later lines are not ({}); restore the file or move it "
             "away",
@@ -190,7 +198,7 @@ void Journal::write_all(std::string_view bytes) {
 std::map<std::string, std::string, std::less<>> Journal::read(const std::filesystem::path& path) {
   if (!std::filesystem::exists(path)) return {};
   std::map<std::string, std::string, std::less<>> records;
-  for (auto& entry : parse(detail::read_text(path, "Journal::read")).entries)
+  for (auto& entry : parse(text_of(path)).entries)
     if (entry.key != kIdentity) records.try_emplace(std::move(entry.key), std::move(entry.record));
   return records;
 }

@@ -1,0 +1,36 @@
+#pragma once
+// The answers a search generates, and the file that keeps them.
+
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <steer/features/auto_steer.hpp>
+#include <steer/io/journal.hpp>
+
+namespace steer::detail {
+
+/// Generates as a search's options say. With AutoSteerOptions::journal every answer is kept there, under a hash of all
+/// it depends on, and taken from there when the same is asked for again, by this process or a later one.
+class AnswerStore {
+ public:
+  /// @throws as Journal for a file that cannot be used or is of another model or sampling.
+  AnswerStore(Model model, const AutoSteerOptions& options);
+  const Model& model() const { return model_; }
+  /// As steer::generate; of a kept answer's audit only how many tokens were edited.
+  /// @param what  for the progress display.
+  std::vector<GenerateResult> generate(std::span<const GenerateRequest> requests, std::int64_t max_tokens,
+                                       std::string_view what);
+
+ private:
+  Model model_;
+  GenerateOptions how_;
+  Progress progress_;
+  std::unique_ptr<Journal> journal_;
+  std::map<std::string, std::string, std::less<>> kept_;
+};
+
+}  // namespace steer::detail

@@ -1,0 +1,92 @@
+// What a search found, as JSON and as a page of text.
+#include <array>
+#include <cmath>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include <steer/features/auto_steer.hpp>
+
+namespace steer {
+
+nlohmann::json AutoSteerResult::to_json() const {
+  nlohmann::json features = nlohmann::json::array(), tried = nlohmann::json::array();
+  for (const auto& c : candidates)
+    features.push_back({{"feature", c.feature},
+                        {"label", c.label},
+                        {"standardised", c.contrast.standardised},
+                        {"auroc", c.contrast.auroc},
+                        {"auroc_low", c.contrast.auroc_low},
+                        {"auroc_high", c.contrast.auroc_high},
+                        {"max_activation", c.max_activation},
+                        {"attribution", c.attribution},
+                        {"output_score", c.output_score},
+                        {"dropped", c.dropped}});
+  for (const auto& t : trials)
+    tried.push_back({{"form", t.form},
+                     {"strength", t.strength},
+                     {"features", t.features},
+                     {"behaviour", t.behaviour},
+                     {"accuracy", t.accuracy},
+                     {"format", t.format},
+                     {"loops", t.loops},
+                     {"kl", t.kl},
+                     {"nll_gain", t.nll_gain},
+                     {"screened_out", t.screened_out},
+                     {"within_bounds", t.within_bounds},
+                     {"dropped", t.dropped}});
+  return {{"behaviour", behaviour},
+          {"mode", to_string(mode)},
+          {"verdict", to_string(verdict)},
+          {"reason", reason},
+          {"score_unsteered", score_unsteered},
+          {"score_asked", score_asked},
+          {"score_opposite", score_opposite},
+          {"chosen", chosen},
+          {"candidates", features},
+          {"trials", tried},
+          {"accuracy_unsteered", accuracy_unsteered},
+          {"format_unsteered", format_unsteered},
+          {"loops_unsteered", loops_unsteered}};
+}
+
+namespace {
+
+std::string figure(double value, int width, int digits) {
+  return std::isnan(value) ? fmt::format("{:>{}}", "-", width) : fmt::format("{:>{}.{}f}", value, width, digits);
+}
+
+}  // namespace
+
+std::string AutoSteerResult::explain() const {
+  std::string text = fmt::format("{} ({}): {}\n{}\n", behaviour, to_string(mode), to_string(verdict), reason);
+  if (!steering.empty()) text += steering.describe() + "\n";
+  text += "\n  feature  d     AUROC [low, high]   attribution  alone  label / why dropped\n";
+  for (const auto& c : candidates)
+    text += fmt::format("  {:>7}  {:>5.2f}  {:.2f} [{:.2f}, {:.2f}]  {:>11.4f}  {:>5.2f}  {}{}{}\n", c.feature,
+                        c.contrast.standardised, c.contrast.auroc, c.contrast.auroc_low, c.contrast.auroc_high,
+                        c.attribution, c.output_score, c.label, c.label.empty() || c.dropped.empty() ? "" : " / ",
+                        c.dropped);
+  text += "\n  behaviour  accuracy  format  loops  KL     NLL gain  strength  form / why not chosen\n";
+  for (std::size_t t = 0; t < trials.size(); ++t) {
+    const auto& trial = trials[t];
+    if (std::isnan(trial.nll_gain)) continue;
+    text +=
+        fmt::format("{} {:>9.2f}  {}  {}  {}  {}  {:>8.3f}  {:>8.2f}  {}{}{}\n",
+                    static_cast<std::int64_t>(t) == chosen ? ">" : " ", trial.behaviour, figure(trial.accuracy, 8, 2),
+                    figure(trial.format, 6, 2), figure(trial.loops, 5, 2), figure(trial.kl, 5, 3), trial.nll_gain,
+                    trial.strength, trial.form, trial.dropped.empty() ? "" : " / ", trial.dropped);
+  }
+  std::map<std::string, std::array<std::int64_t, 3>>
+      dropped;  // of each form: tried, gained or collapsed too early, outdone
+  for (const auto& trial : trials) {
+    auto& [tried, screened, outdone] = dropped[trial.form];
+    ++tried, screened += trial.screened_out, outdone += !trial.screened_out && std::isnan(trial.nll_gain);
+  }
+  for (const auto& [form, counts] : dropped)
+    if (counts[1] + counts[2] > 0)
+      text += fmt::format("  {}: {} tried, {} dropped on the first tokens, {} outdone there by others of the form\n",
+                          form, counts[0], counts[1], counts[2]);
+  return text;
+}
+
+}  // namespace steer
