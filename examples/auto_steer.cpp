@@ -1,5 +1,4 @@
-// From a behaviour in words to a steering: which features, how strong, and why. The result is a file for
-// Steering::load.
+// From a behaviour in words to a steering: which features, how strong, and why.
 //
 //   auto_steer concise --out concise.json --plot concise.svg
 
@@ -10,30 +9,28 @@
 
 int main(int argc, char** argv) {
   CLI::App app("From a behaviour in words to a steering of one's own model");
-  std::string behaviour = "concise", mode = "safe", model_path = "examples/data/demo",
-              sae_path = "examples/data/demo/sae.safetensors", question_path = "examples/data/demo/questions_dev.jsonl",
-              journal, out, plot;
+  std::string behaviour = "concise", mode = "safe", model_path = "examples/data/demo", journal, out, plot,
+              sae_path = "examples/data/demo/sae.safetensors", question_path = "examples/data/demo/questions_dev.jsonl";
   std::int64_t max_tokens = 96;
   app.add_option("behaviour", behaviour, "completes \"please be more ...\"")->capture_default_str();
   app.add_option("--mode", mode, "published, or safe: within bounds on what steering may cost")->capture_default_str();
   app.add_option("--model", model_path, "a Hugging Face folder or a GGUF file")->capture_default_str();
   app.add_option("--sae", sae_path, "a file or folder of any layout in docs/sae-formats.md")->capture_default_str();
-  app.add_option("--questions", question_path, "JSON lines (id, question, choices, answer), not used elsewhere")
-      ->capture_default_str();
+  app.add_option("--questions", question_path, "JSON lines, not used elsewhere")->capture_default_str();
   app.add_option("--max-tokens", max_tokens, "longest answer")->capture_default_str();
   app.add_option("--journal", journal, "keeps the search's answers: killed and started again, it goes on");
-  app.add_option("--out", out, "write the steering here");
+  app.add_option("--out", out, "write the steering here, for Steering::load");
   app.add_option("--plot", plot, "draw the strength curves here, SVG");
   CLI11_PARSE(app, argc, argv);
   try {
     const auto model = steer::Model::load(model_path);
     const auto sae = steer::Sae::load(sae_path);
-    auto options =
-        steer::search_options(model, steer::stratified_sample(steer::load_questions(question_path), 1, 42), max_tokens);
+    const auto questions = steer::stratified_sample(steer::load_questions(question_path), 1, 42);
+    auto options = steer::search_options(model, questions, max_tokens);
     options.journal = journal;
     options.progress = steer::Progress("auto steer", 0);
-    const auto found = steer::AutoSteer(model, sae, options)
-                           .find(behaviour, steer::parse_enum<steer::AutoSteerMode>(mode, "auto_steer"));
+    const auto how = steer::parse_enum<steer::AutoSteerMode>(mode, "auto_steer");
+    const auto found = steer::AutoSteer(model, sae, options).find(behaviour, how);
     fmt::print("{}\n", found.explain());
     if (!plot.empty()) std::ofstream(plot) << found.to_svg();
     if (!out.empty()) found.steering.save(out, {.sae_paths = {{sae.hash(), sae_path}}});

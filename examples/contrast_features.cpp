@@ -24,8 +24,7 @@ int main(int argc, char** argv) {
     const auto sae = steer::Sae::load(sae_path);
     const auto pooled = [&](const std::string& path) {  // [texts, d_sae]
       std::ifstream file(path);
-      steer::require(file.good(), steer::ErrorCode::io, "contrast_features", "expected a text file but cannot read {}",
-                     path);
+      steer::require(file.good(), steer::ErrorCode::io, "contrast_features", "expected a text but got {}", path);
       std::vector<steer::TokenizedText> texts;
       for (std::string line; std::getline(file, line);)
         if (!line.empty()) texts.push_back({.ids = session.model().tokenizer().encode(line)});

@@ -27,9 +27,8 @@ int main(int argc, char** argv) {
     if (labels) labels->require_of(sae);
     std::vector<steer::Message> chat{{steer::Role::user, say}};
     if (!answer.empty()) chat.push_back({steer::Role::assistant, answer});
-    const auto seen =
-        inspect(session, sae, chat,
-                {.label = [&](std::int64_t feature) { return std::string(labels ? labels->label(feature) : ""); }});
+    const auto label = [&](std::int64_t feature) { return std::string(labels ? labels->label(feature) : ""); };
+    const auto seen = inspect(session, sae, chat, {.label = label});
     seen.write(out);
     for (const auto& feature : seen.features)
       fmt::print("{:>7}  max {:8.3f}  on {:3.0f} %  {}\n", feature.feature, feature.max, 100 * feature.active,
