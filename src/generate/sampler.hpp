@@ -38,7 +38,6 @@ class DrawRows {
 /// Draws one token. Deterministic: equal logits, history and generator state give equal tokens.
 /// @param seen  the row's tokens so far, for the repetition penalty.
 /// @throws Error(argument) when the logits hold a NaN or nothing finite.
-Draw draw_token(const DrawRows::Row& row, std::span<const std::int64_t> seen, const SamplingOptions& options,
-                Rng& rng);
+Draw draw_token(const DrawRows::Row& row, std::span<const std::int64_t> seen, const SamplingOptions& options, Rng& rng);
 
 }  // namespace steer::detail
