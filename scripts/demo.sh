@@ -11,5 +11,5 @@ rm -rf "$out"
 start=$(date +%s)
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 "$program" --model "$demo" --sae "$demo/sae.safetensors" --questions "$demo/questions.jsonl" \
-  --search-questions "$demo/questions_dev.jsonl" --max-tokens 96 --sweep 0.5,1,2 --sweep-every 6 --out "$out" "$@"
+  --search-questions "$demo/questions_dev.jsonl" --max-tokens 96 --batch 256 --sweep 0.5,1,2 --sweep-every 6 --out "$out" "$@"
 echo "demo: $(($(date +%s) - start)) s"

@@ -32,12 +32,13 @@ def main():
         total = ours.about["questions"]
         for program in (ours, peer):
             program.ask("letters 0 2")
-        ratios, speeds, worst = [], {"ours": [], "peer": []}, 0.0
+        ratios, speeds, worst = [], {"ours": [], "peer": []}, [0.0] * ours.about["arms"]
         for round in range(args.rounds):
             begin = round * args.questions % total
             line = f"letters {begin} {min(args.questions, total - begin)}"
             a, b = ours.ask(line), peer.ask(line)
-            worst = max(worst, max(abs(x - y) for x, y in zip(a["p_gold"], b["p_gold"])))
+            for i, (x, y) in enumerate(zip(a["p_gold"], b["p_gold"])):
+                worst[i % len(worst)] = max(worst[i % len(worst)], abs(x - y))
             ratios.append(b["seconds"] / a["seconds"])
             speeds["ours"].append(a["tokens"] / a["seconds"])
             speeds["peer"].append(b["tokens"] / b["seconds"])
@@ -45,7 +46,7 @@ def main():
         limit = ours.ask("limits 0 0")["gemm_flops"]
         print(f"ratio {statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}] over {len(ratios)} rounds; prompt tokens a second "
               f"{statistics.median(speeds['ours']):.0f} and {statistics.median(speeds['peer']):.0f}; GEMM limit {limit / 1e9:.0f} GFLOP/s; "
-              f"largest difference of an answer's probability {worst:.1e}")
+              f"largest difference of the right letter's probability, by arm: {', '.join(f'{w:.0e}' for w in worst)}")
 
 
 if __name__ == "__main__":

@@ -85,8 +85,13 @@ std::string leading_arm(const Report& report, bool steered_only) {
   return best;
 }
 
+std::string sampled_arm(const Report& report) {
+  const std::string steered = leading_arm(report, true);
+  return steered.empty() ? leading_arm(report) : steered;
+}
+
 Samples choose_samples(const Report& report, const std::string& behaviour) {
-  const std::string leader = leading_arm(report), &baseline = report.analysis.options.baseline;
+  const std::string leader = sampled_arm(report), &baseline = report.analysis.options.baseline;
   std::map<std::string, double> before;
   for (const auto& r : report.results)
     if (r.arm == baseline && r.behaviour == behaviour && r.scores.contains("behaviour") && !r.response.empty())

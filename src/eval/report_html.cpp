@@ -360,12 +360,18 @@ class Page {
     for (const auto& behaviour : a.behaviours) {
       const auto chosen = choose_samples(report_, behaviour);
       if (chosen.questions.empty()) continue;
-      text += "<details><summary>" + escape_html(behaviour) + "</summary>\n";
+      text += std::string(text.empty() ? "<details open>" : "<details>") + "<summary>" + escape_html(behaviour) +
+              "</summary>\n";
       for (const auto& [why, id] : chosen.questions) {
         text += "<p><b>" + std::string(why) + "</b> <span class=\"soft\">" + escape_html(id) + "</span>";
-        if (const auto q = questions.find(id); q != questions.end())
-          text += "<br>" + escape_html(q->second->text) +
-                  (q->second->answer >= 0 ? " <span class=\"soft\">(right: " + q->second->gold() + ")</span>" : "");
+        if (const auto q = questions.find(id); q != questions.end()) {
+          text += "<br>" + escape_html(q->second->text);
+          for (std::size_t c = 0; c < q->second->choices.size(); ++c)
+            text += (c == 0 ? "<br>" : " &middot; ") +
+                    std::string(static_cast<int>(c) == q->second->answer ? "<b>" : "<span>") +
+                    static_cast<char>('A' + c) + ". " + escape_html(q->second->choices[c]) +
+                    (static_cast<int>(c) == q->second->answer ? "</b>" : "</span>");
+        }
         text += "</p>\n<div class=\"answers\">";
         for (const auto& arm : a.arms) {
           const auto found = by_key.find(arm + "|" + behaviour + "|" + id);
@@ -382,7 +388,7 @@ class Page {
               --cut;  // not inside a character
             response = response.substr(0, cut) + " ...";
           }
-          text += "<div class=\"card\"><b style=\"color:" + colour(arm) + "\">" + escape_html(arm) +
+          text += "<div class=\"card\"><b><i style=\"color:" + colour(arm) + "\">&#9679;</i> " + escape_html(arm) +
                   "</b><span class=\"soft\">answer " + (r.answer.empty() ? "none" : escape_html(r.answer)) +
                   score("behaviour") + score("coherence") + "</span>\n" + escape_html(response) + "</div>";
         }
@@ -392,8 +398,9 @@ class Page {
     }
     if (text.empty()) return;
     out_ += "<h2>Sample answers</h2>\n<p class=\"soft\">Side by side, for each behaviour: where " +
-            escape_html(leading_arm(report_)) + " gained most and least behaviour over " +
-            escape_html(a.options.baseline) + ", and one question drawn by the run's seed.</p>\n" + text;
+            escape_html(sampled_arm(report_)) + " gained most and least behaviour over " +
+            escape_html(a.options.baseline) +
+            ", and one question drawn by the run's seed. The right choice is bold.</p>\n" + text;
   }
 
   void audit() {

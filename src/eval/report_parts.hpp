@@ -30,5 +30,7 @@ Samples choose_samples(const Report& report, const std::string& behaviour);
 /// The arm that gains most behaviour over all, not counting the baseline; empty if none.
 /// @param steered_only  only among arms that were steered and not asked.
 std::string leading_arm(const Report& report, bool steered_only = false);
+/// The arm whose best and worst answers are shown: the leading steered one, where there is one.
+std::string sampled_arm(const Report& report);
 
 }  // namespace steer::detail
