@@ -32,7 +32,7 @@ p { margin: 8px 0; max-width: 46em; }
 .note { border-left: 3px solid var(--line); padding-left: 10px; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: 12px; }
 .plot svg { display: block; width: 100%; height: auto; color: var(--text); }
-.scatter { max-width: 760px; }
+.scatter { max-width: 640px; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(270px, 1fr)); gap: 12px; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 8px 0; padding: 0; list-style: none; font-size: .9rem; }
 .legend i { display: inline-block; width: .8em; height: .8em; border-radius: 50%; margin-right: .4em; }
@@ -148,7 +148,7 @@ class Page {
   void scatter() {
     const Tradeoff& all = report_.analysis.tradeoffs.back();
     if (all.points.empty()) return;
-    Plot plot = tradeoff_plot(all, 540, 390, {NAN, NAN});
+    Plot plot = tradeoff_plot(all, 420, 320, {NAN, NAN});
     Interval x{100, 0};
     for (const auto& point : all.points) {
       const auto& bar = find_cell(point.arm, "")->accuracy.interval;
@@ -446,7 +446,7 @@ class Page {
         "(cluster-robust errors, "
         "Student's distribution; sign permutation of whole questions). Per behaviour: exact McNemar for accuracy, "
         "Wilcoxon's signed ranks "
-        "for scores, Holm's adjustment over behaviours. &quot;Not inferior&quot; tests against a loss of {:g} points "
+        "for scores, Holm's adjustment over behaviours. &quot;Not worse&quot; tests against a loss of {:g} points "
         "or more; a large p "
         "there means undecided, not equal. The collapse screen is lexical: a warning, not a coherence score. A failed "
         "judgement stays in the table as "
