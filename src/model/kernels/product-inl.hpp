@@ -10,7 +10,7 @@ constexpr int kTileN = kWidth == 16 ? 6 : kWidth == 8 ? 3 : 2;
 // For more than kTileM rows of x: rows of x and of W, and length of k, that are worked on together.
 constexpr std::int64_t kPanelM = 8, kBlockM = 64, kBlockN = 24, kBlockK = 512;
 // Up to so many rows of x, f32 weights are read where they are.
-constexpr std::int64_t kInPlaceM = kRegisters == 32 ? 8 : 16;
+constexpr std::int64_t kInPlaceM = 16;
 // Up to so many rows of x, W is decoded in registers, for every kTileM of them again where decoding is cheap.
 template <class Format>
 constexpr std::int64_t kThinM = kTileM;
