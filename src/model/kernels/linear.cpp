@@ -62,13 +62,14 @@ float* thread_scratch() {
   return buffer->floats;
 }
 
-// Rows of W a thread takes at once: enough bytes that taking is free, few enough that the threads end together even
-// when one of them shares its core. A multiple of every instruction set's tile, and of the kernels' blocks.
+// Rows of W a thread takes at once: few enough that the threads end together even when one of them shares its core, and
+// many, because a thread has the rows behind its own fetched, which another takes. A multiple of every instruction
+// set's tile, and of the kernels' blocks.
 std::int64_t piece_rows(const ProductArgs& a, std::int64_t all_rows) {
-  constexpr std::int64_t kBlockRows = 24, kBytes = 96 << 10, kPieces = 8;
+  constexpr std::int64_t kBlockRows = 24, kBytes = 384 << 10, kPieces = 8;
   const std::int64_t least = a.m <= 4 ? kBlockRows : 2 * kBlockRows;
-  const std::int64_t work = std::max<std::int64_t>(1, a.weight.row_bytes * std::max<std::int64_t>(1, a.m / 4));
-  const std::int64_t rows = std::min(kBytes / work, all_rows / (kPieces * at::get_num_threads()));
+  const std::int64_t rows =
+      std::min(kBytes / std::max<std::int64_t>(1, a.weight.row_bytes), all_rows / (kPieces * at::get_num_threads()));
   return std::max(least, rows / kBlockRows * kBlockRows);
 }
 
