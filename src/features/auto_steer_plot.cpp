@@ -48,7 +48,7 @@ std::string panel(const std::string& form, const Curve& curve, const AutoSteerTr
         "{}</title></circle>\n",
         across(strength), up(trial->behaviour), trial == chosen ? 6 : 3.5,
         trial->within_bounds ? behaviour_colour : "#fff", behaviour_colour,
-        std::isfinite(trial->accuracy) ? "" : " stroke-dasharray='2 2'", trial->behaviour, trial->accuracy,
+        std::isfinite(trial->nll_gain) ? "" : " stroke-dasharray='2 2'", trial->behaviour, trial->accuracy,
         trial->dropped.empty() ? "chosen" : trial->dropped);
   }
   svg += fmt::format("<polyline points='{}' fill='none' stroke='{}' stroke-width='1.6'/>\n", line, behaviour_colour);
