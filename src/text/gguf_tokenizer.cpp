@@ -13,6 +13,7 @@
 
 #include "text/bpe_tokenizer.hpp"
 #include "text/json_fields.hpp"
+#include "text/score_merges.hpp"
 #include "text/utf8.hpp"
 
 namespace steer::detail {
@@ -157,11 +158,8 @@ void read_vocabulary(const Metadata& metadata, BpeTokenizer& out) {
   out.raw_tokens.build();
 }
 
-// sentencepiece's BPE joins the neighbours whose joined piece has the highest score: every way to cut a piece in two
-// is a merge, ranked by the piece's score.
-void add_score_merges(const Metadata& metadata, BpeTokenizer& out) {
-  const Vocabulary& vocabulary = out.vocabulary;
-  const auto size = static_cast<std::size_t>(vocabulary.size());
+std::vector<float> read_scores(const Metadata& metadata, const BpeTokenizer& out) {
+  const auto size = static_cast<std::size_t>(out.vocabulary.size());
   const json& scores = *metadata.array("tokenizer.ggml.scores", size, true);
   std::vector<float> score(size);
   for (std::size_t i = 0; i < size; ++i) {
@@ -170,48 +168,11 @@ void add_score_merges(const Metadata& metadata, BpeTokenizer& out) {
             out.name);
     score[i] = scores[i].get<float>();
   }
-  std::vector<std::int32_t> order(size), rank(size);
-  std::iota(order.begin(), order.end(), 0);
-  std::sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
-    return score[static_cast<std::size_t>(a)] > score[static_cast<std::size_t>(b)];
-  });
-  for (std::size_t i = 1; i < size; ++i) {
-    const auto at = static_cast<std::size_t>(order[i]), before = static_cast<std::size_t>(order[i - 1]);
-    rank[at] = rank[before] + (score[at] < score[before] ? 1 : 0);
-  }
-  const auto joins = [&](std::int32_t id) {
-    const PieceKind kind = vocabulary.kind(id);
-    return kind != PieceKind::control && kind != PieceKind::unknown && kind != PieceKind::byte &&
-           !vocabulary.piece(id).empty();
-  };
-  // Symbols: pieces, and characters that only occur inside pieces.
-  std::map<std::string, std::int32_t, std::less<>> characters;
-  const auto symbol = [&](std::string_view text) -> std::int32_t {
-    const std::int32_t id = vocabulary.find(text);
-    if (id != Vocabulary::none && joins(id)) return id;
-    const Utf8Step step = utf8_step(text, 0);
-    if (!step.valid || step.length != text.size()) return Vocabulary::none;
-    const auto [entry, added] =
-        characters.try_emplace(std::string(text), vocabulary.size() + static_cast<std::int32_t>(characters.size()));
-    if (added) out.bpe.add_character(text);
-    return entry->second;
-  };
-  out.bpe.reserve_merges(2 * size);
-  for (std::int32_t id = 0; id < vocabulary.size(); ++id) {
-    const std::string_view piece = vocabulary.piece(id);
-    // Very long pieces would make this quadratic; sentencepiece itself allows 16 characters, Gemma has runs of 31.
-    if (!joins(id) || !utf8_valid(piece) || piece.size() > 1024) continue;
-    for (std::size_t cut = utf8_length(piece[0]); cut < piece.size(); cut += utf8_length(piece[cut])) {
-      const std::int32_t left = symbol(piece.substr(0, cut));
-      if (left == Vocabulary::none) continue;
-      const std::int32_t right = symbol(piece.substr(cut));
-      if (right != Vocabulary::none) out.bpe.add_merge(left, right, rank[static_cast<std::size_t>(id)], id);
-    }
-  }
+  return score;
 }
 
 void read_spm(const Metadata& metadata, BpeTokenizer& out) {
-  add_score_merges(metadata, out);
+  add_score_merges(out.vocabulary, read_scores(metadata, out), out.bpe);
   const auto unknown = metadata.id("tokenizer.ggml.unknown_token_id", out.vocabulary.size());
   out.bpe.finish(out.vocabulary, {.byte_level = false,
                                   .byte_fallback = true,

@@ -168,6 +168,8 @@ SentencepieceFile parse_sentencepiece(std::string_view bytes, const std::string&
         WireReader spec(model.bytes(), name);
         while (spec.next()) {
           if (spec.field() == 3) file.model_type = spec.integer();
+          if (spec.field() == 24) file.whitespace_is_suffix = spec.integer() != 0;
+          if (spec.field() == 35) file.byte_fallback = spec.integer() != 0;
           if (spec.field() == 41) file.bos_id = static_cast<std::int32_t>(spec.integer());
           if (spec.field() == 42) file.eos_id = static_cast<std::int32_t>(spec.integer());
           if (spec.field() == 44) file.unknown_text = spec.bytes();
@@ -177,9 +179,13 @@ SentencepieceFile parse_sentencepiece(std::string_view bytes, const std::string&
       case 3: {
         WireReader spec(model.bytes(), name);
         while (spec.next()) {
-          if (spec.field() == 2) check_character_map(spec.bytes(), name);
+          if (spec.field() == 2) {
+            check_character_map(spec.bytes(), name);
+            file.has_character_map = !spec.bytes().empty();
+          }
           if (spec.field() == 3) file.add_dummy_prefix = spec.integer() != 0;
           if (spec.field() == 4) file.remove_extra_whitespaces = spec.integer() != 0;
+          if (spec.field() == 5) file.escape_whitespaces = spec.integer() != 0;
         }
         break;
       }

@@ -24,6 +24,10 @@ struct SentencepieceFile {
   bool add_dummy_prefix = true;
   bool remove_extra_whitespaces = true;
   bool has_denormalizer = false;
+  bool has_character_map = false;
+  bool escape_whitespaces = true;
+  bool whitespace_is_suffix = false;
+  bool byte_fallback = false;
 };
 
 /// Field numbers and defaults: sentencepiece_model.proto (Apache 2.0).

@@ -9,7 +9,8 @@ for format in safetensors gguf npy zip pickle; do
   mkdir "$work/$format"
   # 192 MiB in one block is more than any reader may ask for; the rest is the sanitizer and libtorch.
   "$build/tests/fuzz/fuzz_$format" -max_total_time="$seconds" -rss_limit_mb=1024 -malloc_limit_mb=192 -timeout=20 \
-    -artifact_prefix="$work/" -verbosity=0 -print_final_stats=1 "$work/$format" "$here/corpus/$format" 2>"$work/log" ||
+    -artifact_prefix="$work/" -print_final_stats=1 "$work/$format" "$here/corpus/$format" 2>"$work/log" ||
     { cat "$work/log"; cp "$work"/{crash,oom,timeout,leak}-* . 2>/dev/null || true; echo "fuzz_$format: FINDING"; exit 1; }
-  echo "fuzz_$format: no finding in ${seconds} s, $(sed -n 's/stat::number_of_executed_units: *//p' "$work/log") runs"
+  covered=$(sed -n 's/.* cov: \([0-9]*\) .*/\1/p' "$work/log" | tail -1)
+  echo "fuzz_$format: no finding in ${seconds} s, $(sed -n 's/stat::number_of_executed_units: *//p' "$work/log") runs, $covered edges covered"
 done

@@ -37,7 +37,8 @@ class HostileTokenizers : public testing::Test {
 };
 
 TEST_F(HostileTokenizers, Truncated) {
-  for (const std::string name : {"byte_level.json", "characters.json", "bpe.model", "unigram.model"}) {
+  for (const std::string name :
+       {"byte_level.json", "characters.json", "bpe.model", "plain_bpe.model", "unigram.model"}) {
     const std::string bytes = test::read_file(data / name);
     for (std::size_t i = 0; i < 150; ++i) {
       const std::size_t size = i < 75 ? i : i * (bytes.size() - 1) / 150;
@@ -49,7 +50,8 @@ TEST_F(HostileTokenizers, Truncated) {
 
 TEST_F(HostileTokenizers, FlippedBits) {
   Rng rng(11);
-  for (const std::string name : {"byte_level.json", "characters.json", "bpe.model", "unigram.model"}) {
+  for (const std::string name :
+       {"byte_level.json", "characters.json", "bpe.model", "plain_bpe.model", "unigram.model"}) {
     const std::string bytes = test::read_file(data / name);
     for (int i = 0; i < 250; ++i) {
       std::string damaged = bytes;

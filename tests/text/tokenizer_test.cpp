@@ -19,7 +19,7 @@ using nlohmann::json;
 using Ids = std::vector<std::int64_t>;
 
 const std::filesystem::path data = std::filesystem::path(STEER_SOURCE_DIR) / "tests/data/text";
-constexpr const char* files[] = {"byte_level.json", "characters.json", "unigram.model", "bpe.model"};
+constexpr const char* files[] = {"byte_level.json", "characters.json", "unigram.model", "bpe.model", "plain_bpe.model"};
 
 bool runs_sentencepiece(const std::string& file) { return file.ends_with(".model"); }
 
@@ -72,6 +72,28 @@ TEST(Tokenizer, AgreesWithTheReferenceLibraries) {
     EXPECT_EQ(tokenizer.encode(item["text"].get<std::string>(), options), ids);
   }
   EXPECT_GT(count, 900);
+}
+
+// Spans come from the sentencepiece library, ids alone from steer's own merging where the model is plain.
+TEST(Tokenizer, MergesAsTheLibraryDoes) {
+  std::vector<Tokenizer> tokenizers{Tokenizer::load(data / "plain_bpe.model")};
+  const auto outside = test::outside_data("STEER_TOKENIZERS", "../shared/data/tokenizers");
+  if (std::filesystem::exists(outside.path / "llama2")) tokenizers.push_back(Tokenizer::load(outside.path / "llama2"));
+  for (const Tokenizer& tokenizer : tokenizers) {
+    Rng rng(11);
+    for (int i = 0; i < 4000; ++i) {
+      std::string text = random_text(rng, i % 4 != 0);
+      // Pieces in any order: more joins, and more ties, than text has.
+      for (std::uint64_t n = rng.below(12); n > 0; --n) {
+        const auto id = static_cast<std::int64_t>(rng.below(static_cast<std::uint64_t>(tokenizer.vocab_size())));
+        text += rng.below(5) ? tokenizer.token(id) : " ";
+      }
+      const EncodeOptions options{.add_special = i % 2 == 0, .parse_special = i % 3 == 0};
+      Ids ids;
+      for (const TokenSpan& span : tokenizer.encode_spans(text, options)) ids.push_back(span.id);
+      EXPECT_EQ(tokenizer.encode(text, options), ids) << hex(text);
+    }
+  }
 }
 
 TEST(Tokenizer, KnowsItsVocabulary) {

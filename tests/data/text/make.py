@@ -42,11 +42,11 @@ data["added_tokens"] = [t for t in data["added_tokens"] if not t["content"].star
 characters = Tokenizer.from_str(json.dumps(data))
 characters.save(str(here / "characters.json"), pretty=False)
 
-for kind in ("unigram", "bpe"):
+for kind in ("unigram", "bpe", "plain_bpe"):  # plain: of the kind that steer merges itself, Llama 2's
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(corpus), model_writer=model, vocab_size=360, model_type=kind, byte_fallback=True,
-        user_defined_symbols=["<turn>"], normalization_rule_name="nmt_nfkc" if kind == "unigram" else "identity",
+        sentence_iterator=iter(corpus), model_writer=model, vocab_size=360, model_type=kind.removeprefix("plain_"), byte_fallback=True,
+        user_defined_symbols=[] if kind == "plain_bpe" else ["<turn>"], normalization_rule_name="nmt_nfkc" if kind == "unigram" else "identity",
         remove_extra_whitespaces=kind == "unigram", hard_vocab_limit=False, minloglevel=2)
     (here / f"{kind}.model").write_bytes(model.getvalue())
 
@@ -60,7 +60,7 @@ with open(here / "cases.jsonl", "w") as out:
         for text in texts:
             ids = tokenizer.encode(text, add_special_tokens=False).ids
             out.write(json.dumps({"file": name, "text": text, "ids": ids, "decoded": tokenizer.decode(ids, skip_special_tokens=False)}) + "\n")
-    for name in ("unigram.model", "bpe.model"):
+    def write_sentencepiece(name):
         model = sentencepiece.SentencePieceProcessor(model_file=str(here / name))
         for text in texts:
             ids = model.encode(text)
@@ -68,8 +68,12 @@ with open(here / "cases.jsonl", "w") as out:
         for _ in range(100):  # decoding of ids in any order
             ids = [random.randrange(model.get_piece_size()) for _ in range(8)]
             out.write(json.dumps({"file": name, "ids": ids, "decoded": model.decode(ids)}) + "\n")
+
+    write_sentencepiece("unigram.model")
+    write_sentencepiece("bpe.model")
     for name in ("byte_level.json", "characters.json"):
         tokenizer = Tokenizer.from_file(str(here / name))
         for _ in range(100):
             ids = [random.randrange(tokenizer.get_vocab_size()) for _ in range(8)]
             out.write(json.dumps({"file": name, "ids": ids, "decoded": tokenizer.decode(ids, skip_special_tokens=False)}) + "\n")
+    write_sentencepiece("plain_bpe.model")
