@@ -1,7 +1,7 @@
 // One steering at several strengths on a few questions: what it gains, and where it breaks the answers.
 //
 //   sweep --steering examples/data/demo/steerings/concise.json --behaviour concise --strengths 0.5,1,2,4
-//   sweep --feature 279 --value 6 --behaviour imaginative --strengths=-1,0.5,1,2
+//   sweep --feature 330 --value 6 --behaviour imaginative --strengths=-1,0.5,1,2
 
 #include <CLI/CLI.hpp>
 #include <steer/eval/experiment.hpp>
@@ -12,7 +12,7 @@ int main(int argc, char** argv) {
   std::string model_path = "examples/data/demo", sae_path = "examples/data/demo/sae.safetensors",
               behaviour = "imaginative", question_path = "examples/data/demo/questions.jsonl", steering_path;
   std::vector<double> strengths{0.5, 1, 2};
-  std::int64_t feature = 279, every = 8;
+  std::int64_t feature = 330, every = 8;
   double value = 6;
   steer::Experiment study{.max_tokens = 96};
   app.add_option("--model", model_path, "a Hugging Face folder or a GGUF file")->capture_default_str();

@@ -113,7 +113,7 @@ TEST(AutoSteer, AnInterruptedSearchGoesOnAndFindsTheSame) {
   EXPECT_EQ(AutoSteer(model, sae, options).find("funny").to_json().dump(), whole);
   const auto records = Journal::read(options.journal);
   const std::string text = test::read_file(options.journal);
-  for (const double share : {0.1, 0.8}) {
+  for (const double share : {0.5}) {
     std::ofstream(options.journal, std::ios::binary | std::ios::trunc)
         << text.substr(0, static_cast<std::size_t>(share * static_cast<double>(text.size())));
     EXPECT_LT(Journal::read(options.journal).size(), records.size());
@@ -156,9 +156,9 @@ TEST(AutoSteer, SaysSoWhenTheModelDoesNotKnowTheBehaviour) {
   const Model model = Model::load(demo);
   const Sae sae = Sae::load(demo / "sae.safetensors");
   auto options = quick_options(model);
-  options.ask = "The word is {}.";  // a system prompt that changes nothing
+  options.max_tokens = 1;  // the opening tag, whatever is asked
   options.ask_opposite = "";
-  const auto result = AutoSteer(model, sae, options).find("capital");
+  const auto result = AutoSteer(model, sae, options).find("funny");
   EXPECT_EQ(result.verdict, AutoSteerVerdict::not_known) << result.explain();
   EXPECT_TRUE(result.steering.empty());
   EXPECT_NE(result.reason.find("may not know"), std::string::npos);
