@@ -26,7 +26,7 @@ void relax() {
 #endif
 }
 
-/// Tests `ready` until it holds or some ten microseconds have gone by. @return whether it holds.
+/// Tests `ready` until it holds or some tens of microseconds have gone by. @return whether it holds.
 template <class Ready>
 bool spin(const Ready& ready) {
   constexpr auto kLimit = std::chrono::microseconds(60);

@@ -2,7 +2,7 @@
 // Threads for loops of microseconds. A pass over a model is some hundred short parallel loops with little between them;
 // opening a region of OpenMP for each costs more than some of them last where its threads sleep in between
 // (OMP_WAIT_POLICY=passive), and where they spin, it takes the cores from everybody else. The crew's threads look for
-// work for some ten microseconds after each loop, then sleep.
+// work for some tens of microseconds after each loop, then sleep.
 
 #include <cstdint>
 #include <type_traits>

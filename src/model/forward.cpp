@@ -205,6 +205,21 @@ at::Tensor ForwardPass::attention(std::int64_t layer, const at::Tensor& resid) {
   return out;
 }
 
+cpu::AttentionArgs ForwardPass::attention_args(std::int64_t layer, std::size_t run, const float* q, float* z,
+                                               std::int64_t queries, std::int64_t position) const {
+  return {.q = q,
+          .z = z,
+          .blocks = states_[run]->layers[static_cast<std::size_t>(layer)].views,
+          .queries = queries,
+          .position = position,
+          .n_heads = config_.n_heads,
+          .n_kv_heads = config_.n_kv_heads,
+          .d_head = config_.d_head,
+          .window = config_.layers[static_cast<std::size_t>(layer)].window,
+          .scale = static_cast<float>(config_.attn_scale),
+          .soft_cap = static_cast<float>(config_.attn_soft_cap)};
+}
+
 at::Tensor ForwardPass::attend_plain(std::int64_t layer, const at::Tensor& q) {
   at::Tensor z = is_plain(work_.z) ? work_.z : at::empty_like(q);
   std::vector<cpu::AttentionArgs> runs;
@@ -212,17 +227,9 @@ at::Tensor ForwardPass::attend_plain(std::int64_t layer, const at::Tensor& q) {
   const std::int64_t width = q.size(1);
   for (std::size_t i = 0; i < states_.size(); ++i) {
     const auto& run = batch_->runs[i];
-    runs.push_back({.q = q.const_data_ptr<float>() + run.begin * width,
-                    .z = static_cast<float*>(z.data_ptr()) + run.begin * width,
-                    .blocks = states_[i]->layers[static_cast<std::size_t>(layer)].views,
-                    .queries = run.end - run.begin,
-                    .position = run.position,
-                    .n_heads = config_.n_heads,
-                    .n_kv_heads = config_.n_kv_heads,
-                    .d_head = config_.d_head,
-                    .window = config_.layers[static_cast<std::size_t>(layer)].window,
-                    .scale = static_cast<float>(config_.attn_scale),
-                    .soft_cap = static_cast<float>(config_.attn_soft_cap)});
+    runs.push_back(attention_args(layer, i, q.const_data_ptr<float>() + run.begin * width,
+                                  static_cast<float*>(z.data_ptr()) + run.begin * width, run.end - run.begin,
+                                  run.position));
   }
   cpu::attend(runs);
   return z;

@@ -8,6 +8,7 @@
 
 #include <steer/model/hooks.hpp>
 
+#include "model/cpu_ops.hpp"
 #include "model/hook_table.hpp"
 #include "model/kv_cache.hpp"
 #include "model/transformer.hpp"
@@ -71,6 +72,9 @@ class ForwardPass {
   at::Tensor attention(std::int64_t layer, const at::Tensor& resid);
   at::Tensor mlp(std::int64_t layer, const at::Tensor& resid);
   at::Tensor attend_plain(std::int64_t layer, const at::Tensor& q);
+  /// Of consecutive queries of one run over its cache. @param position  of the first query.
+  cpu::AttentionArgs attention_args(std::int64_t layer, std::size_t run, const float* q, float* z, std::int64_t queries,
+                                    std::int64_t position) const;
   at::Tensor attend_by_operators(std::int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
   at::Tensor logits(const at::Tensor& resid, const LogitRows& rows);
   bool only_some_rows_matter(const at::Tensor& resid, const LogitRows& rows) const;

@@ -53,17 +53,8 @@ at::Tensor ForwardPass::last_layer(const at::Tensor& all, const LogitRows& rows)
     while (batch_->runs[i].end <= rows.rows[j]) ++i;
     const auto& run = batch_->runs[i];
     const auto at = static_cast<std::int64_t>(j) * q.size(1);
-    queries.push_back({.q = q.const_data_ptr<float>() + at,
-                       .z = static_cast<float*>(z.data_ptr()) + at,
-                       .blocks = states_[i]->layers[static_cast<std::size_t>(layer)].views,
-                       .queries = 1,
-                       .position = run.position + rows.rows[j] - run.begin,
-                       .n_heads = config_.n_heads,
-                       .n_kv_heads = config_.n_kv_heads,
-                       .d_head = config_.d_head,
-                       .window = config_.layers[static_cast<std::size_t>(layer)].window,
-                       .scale = static_cast<float>(config_.attn_scale),
-                       .soft_cap = static_cast<float>(config_.attn_soft_cap)});
+    queries.push_back(attention_args(layer, i, q.const_data_ptr<float>() + at, static_cast<float*>(z.data_ptr()) + at,
+                                     1, run.position + rows.rows[j] - run.begin));
   }
   cpu::attend(queries);
   project(attn_out, z, w.o);
