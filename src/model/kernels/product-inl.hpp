@@ -7,14 +7,14 @@
 constexpr int kTileM = 4;
 // Accumulators take three quarters of the registers, W's vectors most of the others.
 constexpr int kTileN = kWidth == 16 ? 6 : kWidth == 8 ? 3 : 2;
-// For more than kTileM rows of x: rows of x and of W, and length of k, that are worked on together.
+// For many rows of x: rows of x and of W, and length of k, that are worked on together.
 constexpr std::int64_t kPanelM = 8, kBlockM = 64, kBlockN = 24, kBlockK = 512;
-// Up to so many rows of x, f32 weights are read where they are.
-constexpr std::int64_t kInPlaceM = 16;
 // Up to so many rows of x, W is decoded in registers, for every kTileM of them again where decoding is cheap.
 template <class Format>
 constexpr std::int64_t kThinM = kTileM;
 constexpr std::int64_t kCheapThinM = kRegisters == 32 ? 2 * kTileM : kTileM;
+template <>
+constexpr std::int64_t kThinM<FormatF32> = 4 * kTileM;
 template <>
 constexpr std::int64_t kThinM<FormatBf16> = kCheapThinM;
 template <>
@@ -25,8 +25,9 @@ template <>
 constexpr std::int64_t kThinM<FormatQ8_0> = kCheapThinM;
 static_assert(kBlockM * kBlockN * kWidth + kBlockN * kBlockK <= kScratchFloats);
 
-// Where the rows of W are that come after those in work, to be fetched meanwhile: rows of a few hundred bytes end
-// before the hardware's prefetcher has understood them.
+// `Rows` rows of W that come after those in work, to be fetched meanwhile: rows of a few hundred bytes end before the
+// hardware's prefetcher has understood them.
+template <int Rows>
 struct Ahead {
   const std::uint8_t* rows = nullptr;  // null: nothing to fetch
   std::int64_t row_bytes = 0;
@@ -62,16 +63,16 @@ template <class Format, int M, int N>
 }
 
 // Adds the products over [k_begin, k_end) to the accumulators; k_begin is a multiple of kGroup * Format::kBlock.
-template <class Format, int M, int N>
+template <class Format, int M, int N, int Rows = 0>
 [[gnu::always_inline]] inline void accumulate(const typename Format::Row* rows, const float* x, std::int64_t ldx,
                                               std::int64_t k_begin, std::int64_t k_end, F (&sum)[M][N],
-                                              Ahead ahead = {}) {
+                                              Ahead<Rows> ahead = {}) {
   const std::int64_t groups = k_end / kGroup;
   [[maybe_unused]] const std::int64_t rest = k_end % kGroup;
   const auto fetch = [&](std::int64_t g) {
     if (!ahead.rows) return;
 #pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) {
+    for (int n = 0; n < Rows; ++n) {
       const std::uint8_t* next = ahead.rows + n * ahead.row_bytes + g * Format::kBytes;
       __builtin_prefetch(next, 0, 2);
       if constexpr (Format::kBytes > 64) __builtin_prefetch(next + 64, 0, 2);
@@ -125,8 +126,9 @@ template <int M, int N>
 }
 
 // M rows of x by N rows of W from n on, over all of k.
-template <class Format, int M, int N>
-inline void tile(const typename Format::Row* rows, const ProductArgs& a, std::int64_t m, std::int64_t n, Ahead ahead) {
+template <class Format, int M, int N, int Rows>
+inline void tile(const typename Format::Row* rows, const ProductArgs& a, std::int64_t m, std::int64_t n,
+                 Ahead<Rows> ahead) {
   F sum[M][N];
   for (auto& row : sum) {
     for (auto& s : row) s = zero();
@@ -135,32 +137,46 @@ inline void tile(const typename Format::Row* rows, const ProductArgs& a, std::in
   finish<M, N>(sum, a, m, n);
 }
 
+// All rows of x by N rows of W. Each tile fetches `Rows` of the next N, until all are: fetched at once, they would
+// keep the first tile's own loads waiting.
+template <class Format, int N, int Rows>
+inline void strip(const ProductArgs& a, std::int64_t n) {
+  typename Format::Row rows[N];
+  for (int i = 0; i < N; ++i) rows[i] = Format::row(a.weight, n + i);
+  std::int64_t next = n + N < a.weight.n ? n + N : n;
+  const std::int64_t last = next + N;
+  const auto ahead = [&]() -> Ahead<Rows> {
+    if (next >= last) return {};
+    const std::int64_t first = next;
+    next += Rows;
+    return {row_start(a.weight, first), a.weight.row_bytes};
+  };
+  std::int64_t m = 0;
+  for (; m + kTileM <= a.m; m += kTileM) tile<Format, kTileM, N>(rows, a, m, n, ahead());
+  switch (a.m - m) {
+    case 1:
+      return tile<Format, 1, N>(rows, a, m, n, ahead());
+    case 2:
+      return tile<Format, 2, N>(rows, a, m, n, ahead());
+    case 3:
+      return tile<Format, 3, N>(rows, a, m, n, ahead());
+  }
+}
+
 // Few rows of x: W is decoded in registers and read from memory once.
 template <class Format, int N>
 inline void thin(const ProductArgs& a, std::int64_t n) {
-  typename Format::Row rows[N];
-  for (int i = 0; i < N; ++i) rows[i] = Format::row(a.weight, n + i);
-  Ahead ahead{row_start(a.weight, n + N < a.weight.n ? n + N : n), a.weight.row_bytes};
-  std::int64_t m = 0;
-  for (; m + kTileM <= a.m; m += kTileM) {
-    tile<Format, kTileM, N>(rows, a, m, n, ahead);
-    ahead.rows = nullptr;  // the first tile fetched them
+  if (a.m <= kTileM) return strip<Format, N, N>(a, n);
+  if constexpr (kThinM<Format> > kTileM) {
+    if (a.m <= 2 * kTileM) return strip<Format, N, (N + 1) / 2>(a, n);
   }
-  switch (a.m - m) {
-    case 1:
-      return tile<Format, 1, N>(rows, a, m, n, ahead);
-    case 2:
-      return tile<Format, 2, N>(rows, a, m, n, ahead);
-    case 3:
-      return tile<Format, 3, N>(rows, a, m, n, ahead);
-  }
+  if constexpr (kThinM<Format> > 2 * kTileM) strip<Format, N, (N + 2) / 3>(a, n);
 }
 
 // A part of k of a tile's sums: they wait in memory, as vectors, for the next part.
 struct Part {
   std::int64_t k0, k1;
   bool first, last;
-  Ahead ahead;
 };
 
 template <int M, int N>
@@ -172,7 +188,7 @@ template <int M, int N>
 #pragma GCC unroll 8
     for (int j = 0; j < N; ++j) sum[i][j] = part.first ? zero() : load(sums + i * lds + j * kWidth);
   }
-  accumulate<FormatF32, M, N>(rows, a.x + m * a.ldx + part.k0, a.ldx, 0, part.k1 - part.k0, sum, part.ahead);
+  accumulate<FormatF32, M, N>(rows, a.x + m * a.ldx + part.k0, a.ldx, 0, part.k1 - part.k0, sum);
   if (part.last) return finish<M, N>(sum, a, m, n);
 #pragma GCC unroll 8
   for (int i = 0; i < M; ++i) {
@@ -182,12 +198,9 @@ template <int M, int N>
 }
 
 template <int N>
-inline void partial_strip(const float* const* rows, const ProductArgs& a, Part part, std::int64_t m, std::int64_t m1,
-                          std::int64_t n, float* sums, std::int64_t lds) {
-  for (; m + kTileM <= m1; m += kTileM, sums += kTileM * lds) {
-    partial_tile<kTileM, N>(rows, a, part, m, n, sums, lds);
-    part.ahead.rows = nullptr;  // the first tile fetched them
-  }
+inline void partial_strip(const float* const* rows, const ProductArgs& a, const Part& part, std::int64_t m,
+                          std::int64_t m1, std::int64_t n, float* sums, std::int64_t lds) {
+  for (; m + kTileM <= m1; m += kTileM, sums += kTileM * lds) partial_tile<kTileM, N>(rows, a, part, m, n, sums, lds);
   switch (m1 - m) {
     case 3:
       return partial_tile<3, N>(rows, a, part, m, n, sums, lds);
@@ -226,42 +239,32 @@ inline void decode(const typename Format::Row& row, std::int64_t begin, std::int
 // weight is decoded (f32: copied, as rows far apart share cache sets) once for kBlockM rows.
 template <class Format>
 void thick(const ProductArgs& a, std::int64_t n0, std::int64_t n1, std::int64_t m0, std::int64_t m1, float* scratch) {
-  constexpr bool f32 = std::is_same_v<Format, FormatF32>;
   const std::int64_t k = a.weight.k, count = n1 - n0, lds = kBlockN * kWidth;
   constexpr std::int64_t kUnit = kGroup * Format::kBlock;
   static_assert(kBlockK % kUnit == 0);
-  const bool in_place = f32 && m1 - m0 <= kInPlaceM;
-  const std::int64_t blocks = in_place || k <= kBlockK ? 1 : (k + kBlockK - 1) / kBlockK;
+  const std::int64_t blocks = k <= kBlockK ? 1 : (k + kBlockK - 1) / kBlockK;
   const std::int64_t step = blocks == 1 ? k : ((k + blocks - 1) / blocks + kUnit - 1) / kUnit * kUnit;
   float *sums = scratch, *decoded = scratch + kBlockM * lds;
   typename Format::Row rows[kBlockN];
   for (std::int64_t i = 0; i < count; ++i) rows[i] = Format::row(a.weight, n0 + i);
   // Fetched while this block is worked on: the block after it.
   const std::uint8_t* next = n0 + 2 * kBlockN <= a.weight.n ? row_start(a.weight, n0 + kBlockN) : nullptr;
-  Part part{0, 0, true, false, {}};
+  Part part{0, 0, true, false};
   do {
     part.k1 = part.k0 + step < k ? part.k0 + step : k;
     part.last = part.k1 == k;
     const float* panel[kBlockN];
     for (std::int64_t i = 0; i < count; ++i) {
       panel[i] = decoded + i * kBlockK;
-      if constexpr (f32) {
-        if (in_place) panel[i] = rows[i] + part.k0;
-      }
-      if (!in_place) {
-        decode<Format>(rows[i], part.k0, part.k1, decoded + i * kBlockK,
-                       next ? next + i * a.weight.row_bytes : nullptr);
-      }
+      decode<Format>(rows[i], part.k0, part.k1, decoded + i * kBlockK, next ? next + i * a.weight.row_bytes : nullptr);
     }
     for (std::int64_t m = m0; m < m1; m += kPanelM) {
       const std::int64_t end = m + kPanelM < m1 ? m + kPanelM : m1;
       float* to = sums + (m - m0) * lds;
       std::int64_t i = 0;
       for (; i + kTileN <= count; i += kTileN) {
-        part.ahead = {in_place && next && m == m0 ? next + i * a.weight.row_bytes : nullptr, a.weight.row_bytes};
         partial_strip<kTileN>(panel + i, a, part, m, end, n0 + i, to + i * kWidth, lds);
       }
-      part.ahead = {};
       for (; i < count; ++i) partial_strip<1>(panel + i, a, part, m, end, n0 + i, to + i * kWidth, lds);
     }
     part.k0 = part.k1;
