@@ -75,9 +75,11 @@ void add_options(CLI::App& app, Settings& s) {
                  "JSON lines that Auto Steer may use; default: MMLU dev rows that are not asked")
       ->group("Questions");
   app.add_option("--search-prompts", s.search_prompts, "Auto Steer looks at answers to so many of them")
+      ->check(CLI::Range(1, 24))
       ->capture_default_str()
       ->group("Questions");
   app.add_option("--search-checks", s.search_checks, "and holds a safe steering's cost against so many others")
+      ->check(CLI::Range(1, 64))
       ->capture_default_str()
       ->group("Questions");
   app.add_option("--per-subject", s.per_subject,
@@ -164,11 +166,15 @@ std::vector<steer::Arm> arms_of(const Settings& s, const std::optional<steer::Mo
   std::optional<steer::Sae> sae;
   if (!s.sae.empty()) sae = steer::Sae::load(s.sae);
   if (sae) {
-    // Without a model (for a plan) there is no search, only its size.
-    auto options = model ? steer::search_options(*model, search_questions_of(s, asked), s.max_tokens, s.seed)
-                         : steer::AutoSteerOptions{};
-    cut_to(options.prompts, s.search_prompts);
-    cut_to(options.capability.prompts, s.search_checks);
+    steer::AutoSteerOptions options;
+    if (model) {
+      options = steer::search_options(*model, search_questions_of(s, asked), s.max_tokens, s.seed);
+      cut_to(options.prompts, s.search_prompts);
+      cut_to(options.capability.prompts, s.search_checks);
+    } else {  // a plan: there is no search, only its size
+      options.prompts.resize(s.search_prompts);
+      options.capability.prompts.resize(s.search_checks);
+    }
     options.journal =
         std::filesystem::path(s.out) / fmt::format("search{}.jsonl", steer::Workers::from_environment().rank);
     const auto [published, safe] = steer::auto_steer(*sae, options);

@@ -10,20 +10,18 @@
 #include <steer/eval/answer.hpp>
 
 #include "eval/prompts.hpp"
+#include "features/auto_steer_answers.hpp"
 
 namespace steer {
 namespace {
 
-constexpr std::size_t kPrompts = 24, kCapability = 64;
+constexpr std::int64_t kPrompts = 24, kCapability = 64;
 
-/// Answers of one search: to each prompt asked, not asked and asked for the opposite, then of the trial (published) or
-/// of a dozen finalists and of none on prompts and capability set (safe). What is screened on first tokens is a tenth
-/// of it.
+/// Answers of one search, at most. Options without prompts are a plan's of the usual size.
 std::int64_t answers_of(const AutoSteerOptions& options, AutoSteerMode mode) {
-  const bool empty = options.prompts.empty();  // a plan's, which is made without the model
-  const std::size_t prompts = empty ? kPrompts : options.prompts.size(),
-                    capability = empty ? kCapability : options.capability.prompts.size();
-  return static_cast<std::int64_t>(mode == AutoSteerMode::safe ? 15 * prompts + 13 * capability : 4 * prompts);
+  const bool usual = options.prompts.empty();
+  return detail::search_answers(mode, std::ssize(options.prompts) + (usual ? kPrompts : 0),
+                                std::ssize(options.capability.prompts) + (usual ? kCapability : 0), options.features);
 }
 
 /// One searcher for all behaviours and modes, made when first needed: it remembers each behaviour's evidence.
@@ -94,8 +92,8 @@ AutoSteerOptions search_options(const Model& model, const std::vector<Question>&
           max_tokens);
   Rng rng(derive_seed(seed, "auto steer questions"));
   rng.shuffle(usable);
-  const std::size_t prompts = std::min(kPrompts, usable.size() / 2);
-  const std::size_t end = std::min(usable.size(), prompts + kCapability);
+  const std::size_t prompts = std::min<std::size_t>(kPrompts, usable.size() / 2);
+  const std::size_t end = std::min<std::size_t>(usable.size(), prompts + kCapability);
   AutoSteerOptions options;
   for (std::size_t i = 0; i < prompts; ++i) options.prompts.push_back(user_prompt(usable[i]));
   std::vector<Question> asked(usable.begin() + static_cast<std::ptrdiff_t>(prompts),

@@ -72,6 +72,17 @@ detail::Direction direction_of(at::Tensor vector, const Evidence& evidence) {
 
 }  // namespace
 
+std::int64_t detail::search_answers(AutoSteerMode mode, std::int64_t prompts, std::int64_t capability_prompts,
+                                    std::int64_t features) {
+  constexpr std::int64_t evidence = 3;  // to each prompt: asked, not asked, asked for the opposite
+  if (mode == AutoSteerMode::published) {
+    const auto sets = (std::int64_t{1} << std::min<std::int64_t>(features, most_combined)) - 1;
+    return (evidence + sets) * prompts;
+  }
+  const auto tried = static_cast<std::int64_t>(finalists);
+  return (evidence + tried) * prompts + (1 + tried) * capability_prompts;
+}
+
 struct AutoSteer::Impl {
   Model model;
   Sae sae;

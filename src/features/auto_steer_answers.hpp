@@ -33,4 +33,8 @@ class AnswerStore {
   std::map<std::string, std::string, std::less<>> kept_;
 };
 
+/// Answers that one search takes from the model, at most. First tokens alone are not counted.
+std::int64_t search_answers(AutoSteerMode mode, std::int64_t prompts, std::int64_t capability_prompts,
+                            std::int64_t features);
+
 }  // namespace steer::detail
