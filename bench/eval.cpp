@@ -66,11 +66,12 @@ std::vector<Arm> arms(const Sae& sae) {
   std::vector<Arm> out{control(), prompt()};
   for (std::size_t i = 0; i < edited().size(); ++i) {
     Steering steering;
+    const Scope everywhere{.include_bos = true};  // as the peer's hooks
     for (auto feature : edited()[i].features)
       if (edited()[i].kind == std::string("nudge"))
-        steering.nudge(sae, feature, edited()[i].value);
+        steering.nudge(sae, feature, edited()[i].value, {.scope = everywhere});
       else
-        steering.pin(sae, feature, edited()[i].value);
+        steering.pin(sae, feature, edited()[i].value, {.scope = everywhere});
     out.push_back(steered(fmt::format("edit {}", i), {{"", steering}}));
   }
   return out;
