@@ -198,7 +198,7 @@ std::string Report::verdict() const {
     if (const auto* gain = note.placebo ? analysis.comparison(note.name, "behaviour") : nullptr) {
       const auto* accuracy = analysis.comparison(note.name, "accuracy");
       text += fmt::format(
-          " For scale, {}, which disturb the model as much to no purpose, gain {}{}.", note.name,
+          " For scale, a disturbance as large to no purpose ({}) gains {}{}.", note.name,
           change(gain->difference, 1, 2, ""),
           accuracy ? fmt::format(" with {} of accuracy", change(accuracy->difference, 100, 1, " points")) : "");
     }

@@ -137,8 +137,7 @@ inline void tile(const typename Format::Row* rows, const ProductArgs& a, std::in
   finish<M, N>(sum, a, m, n);
 }
 
-// All rows of x by N rows of W. Each tile fetches `Rows` of the next N, until all are: fetched at once, they would
-// keep the first tile's own loads waiting.
+// All rows of x by N rows of W. Each tile fetches `Rows` of the next N, until all are.
 template <class Format, int N, int Rows>
 inline void strip(const ProductArgs& a, std::int64_t n) {
   typename Format::Row rows[N];
@@ -163,13 +162,11 @@ inline void strip(const ProductArgs& a, std::int64_t n) {
   }
 }
 
-// Few rows of x: W is decoded in registers and read from memory once.
+// Few rows of x: W is decoded in registers and read from memory once. Of one or two tiles the first had better fetch
+// all of the next rows; of more, each a part: all at once, they would keep the first one's own loads waiting.
 template <class Format, int N>
 inline void thin(const ProductArgs& a, std::int64_t n) {
-  if (a.m <= kTileM) return strip<Format, N, N>(a, n);
-  if constexpr (kThinM<Format> > kTileM) {
-    if (a.m <= 2 * kTileM) return strip<Format, N, (N + 1) / 2>(a, n);
-  }
+  if (a.m <= 2 * kTileM) return strip<Format, N, N>(a, n);
   if constexpr (kThinM<Format> > 2 * kTileM) strip<Format, N, (N + 2) / 3>(a, n);
 }
 
