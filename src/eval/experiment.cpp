@@ -303,9 +303,16 @@ class Runner {
     if (options_.judge)
       report.notes.push_back("Behaviour and coherence are scores of: " + options_.judge->identity() + "." +
                              (options_.judge->caveat().empty() ? "" : " " + options_.judge->caveat() + "."));
-    if (experiment_.mode == AnswerMode::letters)
-      report.notes.push_back(
-          "Answers are the likeliest letter; nothing was generated, so there is no behaviour or coherence.");
+    if (experiment_.mode == AnswerMode::letters) {
+      double mass = 0;
+      for (const auto& result : report.results) mass += result.scores.at("p_letters");
+      report.notes.push_back(fmt::format(
+          "Answers are the likeliest letter; nothing was generated, so there is no behaviour or coherence. All letters "
+          "together have {:.0f} % of the next token on average: where that is little, the model would not have "
+          "answered "
+          "with a letter, and its accuracy here says little of what it knows.",
+          100 * mass / static_cast<double>(report.results.size())));
+    }
   }
 
   const Experiment& experiment_;

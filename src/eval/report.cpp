@@ -192,6 +192,15 @@ std::string Report::verdict() const {
   };
   const std::string leader = leading_arm(*this), steered = leading_arm(*this, true);
   if (!leader.empty()) text += fmt::format(" Most behaviour is gained by {}: {}", leader, gain_of(leader));
+  if (leader.empty() && graded) {  // letters alone: accuracy is all there is
+    const Comparison* worst = nullptr;
+    for (const auto& arm : analysis.arms)
+      if (const auto* accuracy = analysis.comparison(arm, "accuracy"))
+        if (!worst || accuracy->difference.mean < worst->difference.mean) worst = accuracy;
+    if (worst)
+      text += fmt::format(" The least accurate arm is {}: {} ({}).", worst->arm,
+                          change(worst->difference, 100, 1, " points"), accuracy_verdict(*worst));
+  }
   if (!steered.empty() && steered != leader)
     text += fmt::format(" Of the steered arms it is {}: {}", steered, gain_of(steered));
   for (const auto& note : arms)

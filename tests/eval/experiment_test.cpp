@@ -235,6 +235,21 @@ TEST_F(OnTheDemo, SteeringThatDoesNothingIsAnError) {
   EXPECT_STEER_ERROR(run(study, *model_), ErrorCode::argument, "baseline");
 }
 
+TEST_F(OnTheDemo, LettersAloneAreReportedAsAccuracyAlone) {
+  Experiment study = experiment();
+  study.arms = {control(), prompt()};
+  study.mode = AnswerMode::letters;
+  const Report report = run(study, *model_);
+  EXPECT_NE(report.verdict().find(" The least accurate arm is prompt: "), std::string::npos) << report.verdict();
+  EXPECT_EQ(report.verdict().find("behaviour is gained"), std::string::npos) << report.verdict();
+  double letters = 0;
+  for (const auto& result : report.results) letters += result.scores.at("p_letters") / std::ssize(report.results);
+  ASSERT_FALSE(report.notes.empty());
+  EXPECT_NE(report.notes.back().find(fmt::format("together have {:.0f} % of the next token", 100 * letters)),
+            std::string::npos)
+      << report.notes.back();
+}
+
 TEST_F(OnTheDemo, PlansFromHeaders) {
   const auto demo = test::outside_data("STEER_DEMO", "examples/data/demo");
   Experiment study = experiment();
