@@ -20,8 +20,8 @@ constexpr std::int64_t kPrompts = 24, kCapability = 64;
 /// Answers of one search, at most. Options without prompts are a plan's of the usual size.
 std::int64_t answers_of(const AutoSteerOptions& options, AutoSteerMode mode) {
   const bool usual = options.prompts.empty();
-  return detail::search_answers(mode, std::ssize(options.prompts) + (usual ? kPrompts : 0),
-                                std::ssize(options.capability.prompts) + (usual ? kCapability : 0), options.features);
+  return detail::search_answers(mode, usual ? kPrompts : std::ssize(options.prompts),
+                                usual ? kCapability : std::ssize(options.capability.prompts), options.features);
 }
 
 /// One searcher for all behaviours and modes, made when first needed: it remembers each behaviour's evidence.

@@ -309,8 +309,7 @@ class Runner {
       report.notes.push_back(fmt::format(
           "Answers are the likeliest letter; nothing was generated, so there is no behaviour or coherence. All letters "
           "together have {:.0f} % of the next token on average: where that is little, the model would not have "
-          "answered "
-          "with a letter, and its accuracy here says little of what it knows.",
+          "answered with a letter, and its accuracy here says little of what it knows.",
           100 * mass / static_cast<double>(report.results.size())));
     }
   }

@@ -4,13 +4,13 @@
 #include <bit>
 #include <functional>
 
+#include "text/space_mark.hpp"
 #include "text/text_decoder.hpp"
 #include "text/utf8.hpp"
 
 namespace steer::detail {
 namespace {
 
-constexpr std::string_view space_mark = "\xE2\x96\x81";  // U+2581
 // Above this many symbols the heap beats scanning for the smallest rank.
 constexpr std::size_t few_symbols = 48;
 // Where more characters than this precede the mark inside pieces, looking each up costs more than cutting saves.

@@ -1,10 +1,8 @@
 // Tokenizers inside GGUF files. Keys: the GGUF specification (ggml/docs/gguf.md); behaviour: llama.cpp's
 // src/llama-vocab.cpp (MIT), which is what such files are made for.
 
-#include <algorithm>
 #include <cmath>
 #include <map>
-#include <numeric>
 #include <unordered_set>
 
 #include <steer/core/error.hpp>
@@ -14,14 +12,13 @@
 #include "text/bpe_tokenizer.hpp"
 #include "text/json_fields.hpp"
 #include "text/score_merges.hpp"
-#include "text/utf8.hpp"
+#include "text/space_mark.hpp"
 
 namespace steer::detail {
 namespace {
 
 using nlohmann::json;
 constexpr std::string_view where = "Tokenizer::from_gguf";
-constexpr std::string_view space_mark = "\xE2\x96\x81";  // U+2581
 
 class Metadata {
  public:

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "text/json_fields.hpp"
+#include "text/space_mark.hpp"
 #include "text/text_decoder.hpp"
 #include "text/unicode.hpp"
 #include "text/utf8.hpp"
@@ -61,7 +62,7 @@ void PreTokenizer::read(const nlohmann::json& section, const std::string& name) 
     if (fields.flag("use_regex", true)) add_regex(gpt2_pattern, SplitBehavior::isolated, false);
     add_alphabet();
   } else if (type == "Metaspace") {
-    const std::string mark = fields.text("replacement", "\xE2\x96\x81");
+    const std::string mark = fields.text("replacement", std::string(space_mark));
     const bool add_prefix = fields.flag("add_prefix_space", true);
     const std::string scheme = fields.text("prepend_scheme", add_prefix ? "always" : "never");
     if (scheme != "always" && scheme != "first" && scheme != "never")

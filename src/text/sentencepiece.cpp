@@ -12,6 +12,7 @@
 #include "text/added_tokens.hpp"
 #include "text/score_merges.hpp"
 #include "text/sentencepiece_file.hpp"
+#include "text/space_mark.hpp"
 #include "text/tokenizer_impl.hpp"
 #include "text/utf8.hpp"
 
@@ -62,15 +63,9 @@ struct SentencepieceImpl final : Tokenizer::Impl {
 
   void encode_merging(std::string_view text, TokenSink& sink) const {
     if (text.empty()) return;
-    constexpr std::string_view mark = "\xE2\x96\x81";  // U+2581
-    std::string marked(dummy_prefix ? mark : "");
+    std::string marked(dummy_prefix ? space_mark : "");
     marked.reserve(text.size() + text.size() / 2);
-    for (std::size_t at = 0; at < text.size();) {
-      const std::size_t space = std::min(text.find(' ', at), text.size());
-      marked += text.substr(at, space - at);
-      if (space < text.size()) marked += mark;
-      at = space + 1;
-    }
+    append_replaced(marked, text, " ", space_mark);
     Bpe::Scratch scratch;
     std::vector<BpeToken> tokens;
     merges->encode(marked, scratch, tokens);

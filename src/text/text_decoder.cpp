@@ -2,12 +2,11 @@
 
 #include <array>
 
+#include "text/space_mark.hpp"
 #include "text/utf8.hpp"
 
 namespace steer::detail {
 namespace {
-
-constexpr std::string_view space_mark = "\xE2\x96\x81";  // U+2581
 
 // Printable bytes stand for themselves, the others for U+0100 and up in their order.
 constexpr bool printable(int byte) {
@@ -49,20 +48,6 @@ void release_complete(std::string& held, std::string& out) {
   const std::size_t keep = utf8_incomplete_tail(held);
   utf8_append_lossy(out, std::string_view(held).substr(0, held.size() - keep));
   held.erase(0, held.size() - keep);
-}
-
-void append_replaced(std::string& out, std::string_view text, std::string_view from, std::string_view to) {
-  if (from.empty()) {
-    out += text;
-    return;
-  }
-  for (;;) {
-    const std::size_t found = text.find(from);
-    out += text.substr(0, found);
-    if (found == std::string_view::npos) return;
-    out += to;
-    text.remove_prefix(found + from.size());
-  }
 }
 
 // sentencepiece replaces each byte that belongs to no whole character.

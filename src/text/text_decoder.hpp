@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "text/space_mark.hpp"
 #include "text/vocabulary.hpp"
 
 namespace steer::detail {
@@ -42,7 +43,7 @@ struct TextDecoder {
   bool dummy_prefix = false;    ///< sentencepiece: add_dummy_prefix; metaspace: drops the first token's marks
   bool squeeze_spaces = false;  ///< sentencepiece: remove_extra_whitespaces
   std::string unknown_text;     ///< sentencepiece: the text of the unknown token
-  std::string metaspace = "\xE2\x96\x81";
+  std::string metaspace{space_mark};
 
   /// Appends to `out` the text that is final once `id` (valid) is known.
   void push(const Vocabulary& vocabulary, std::int32_t id, DecodeState& state, std::string& out) const;
