@@ -15,6 +15,7 @@
 #include <steer/steering/plan.hpp>
 
 #include "eval/prompts.hpp"
+#include "model/reproducible.hpp"
 
 namespace steer::detail {
 namespace {
@@ -172,7 +173,7 @@ std::vector<Result> take_letters(const Model& model, std::span<const Task> tasks
       steered = true;
     }
   }
-  Session session(model);
+  Session session(model, detail::reproducible(model));
   SteeringPlan plan = SteeringPlan::compile(model, steerings);
   const auto hooks = plan.attach(session);
   std::vector<StepInput> inputs;

@@ -13,6 +13,7 @@
 #include <steer/model/session.hpp>
 
 #include "eval/prompts.hpp"
+#include "model/reproducible.hpp"
 
 namespace steer {
 namespace {
@@ -34,7 +35,7 @@ class LogitJudge : public Judge {
   std::vector<Judgement> judge(Rubric rubric, std::span<const JudgeRequest> requests) override {
     constexpr std::size_t kBatch = 16;
     std::vector<Judgement> judgements;
-    Session session(model_);
+    Session session(model_, detail::reproducible(model_));
     for (std::size_t begin = 0; begin < requests.size(); begin += kBatch) {
       const auto some = requests.subspan(begin, std::min(kBatch, requests.size() - begin));
       std::vector<std::vector<std::int64_t>> prompts;

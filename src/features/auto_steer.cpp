@@ -14,6 +14,7 @@
 #include <steer/generate/score.hpp>
 
 #include "features/auto_steer_evidence.hpp"
+#include "model/reproducible.hpp"
 
 namespace steer {
 namespace {
@@ -101,7 +102,7 @@ struct AutoSteer::Impl {
         sae(std::move(s)),
         options(std::move(o)),
         point(sae_point(model, sae)),
-        session(model),
+        session(model, detail::reproducible(model)),
         store(model, options) {}
 
   const Evidence& evidence_for(std::string_view behaviour) {

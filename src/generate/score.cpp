@@ -13,6 +13,8 @@
 #include <steer/model/session.hpp>
 #include <steer/steering/plan.hpp>
 
+#include "model/reproducible.hpp"
+
 namespace steer {
 namespace {
 
@@ -39,7 +41,7 @@ class TailRunner {
       : requests_(requests),
         where_(where),
         plan_(SteeringPlan::compile(model, steerings(requests))),
-        session_(model),
+        session_(model, detail::reproducible(model)),
         hooks_(plan_.attach(session_)) {}
 
   struct Row {

@@ -130,7 +130,7 @@ void ForwardPass::normalise_hooked(at::Tensor& out, const at::Tensor& x, const N
 
 void ForwardPass::project(at::Tensor& y, const at::Tensor& x, const Linear& weight) const {
   if (is_plain(x) && is_plain(y))
-    weight.apply(x.const_data_ptr<float>(), x.size(0), static_cast<float*>(y.data_ptr()));
+    weight.apply(x.const_data_ptr<float>(), x.size(0), static_cast<float*>(y.data_ptr()), batch_invariant_);
   else if (!batch_invariant_)
     y = weight(x);
   else
@@ -165,7 +165,7 @@ at::Tensor ForwardPass::attention(std::int64_t layer, const at::Tensor& resid) {
   if (is_plain(normed) && is_plain(q) && is_plain(k) && is_plain(v)) {
     const auto data = [](at::Tensor& t) { return static_cast<float*>(t.data_ptr()); };
     const LinearCall calls[] = {{&w.q, data(q), 0}, {&w.k, data(k), 0}, {&w.v, data(v), 0}};
-    apply_together(normed.const_data_ptr<float>(), normed.size(0), calls);
+    apply_together(normed.const_data_ptr<float>(), normed.size(0), calls, batch_invariant_);
   } else {
     project(q, normed, w.q);
     project(k, normed, w.k);
@@ -293,7 +293,7 @@ at::Tensor ForwardPass::mlp(std::int64_t layer, const at::Tensor& resid) {
   if (w.up.defined() && is_plain(normed) && is_plain(gate) && is_plain(up)) {
     const LinearCall calls[] = {{&w.gate, static_cast<float*>(gate.data_ptr()), 0},
                                 {&w.up, static_cast<float*>(up.data_ptr()), 0}};
-    apply_together(normed.const_data_ptr<float>(), normed.size(0), calls);
+    apply_together(normed.const_data_ptr<float>(), normed.size(0), calls, batch_invariant_);
   } else {
     project(gate, normed, w.gate);
     if (w.up.defined()) project(up, normed, w.up);

@@ -152,23 +152,25 @@ TEST(KernelBlocks, ProductsEqualTheDoubleProductAndDoNotDependOnTheBatch) {
         std::vector<float> x(most * k), alone(most * n);
         for (auto& v : x) v = normal(generator);
         for (std::int64_t i = 0; i < most; ++i) linear.apply(x.data() + i * k, 1, alone.data() + i * n);
-        for (std::int64_t i = 0; i < most; ++i) {
-          for (std::int64_t j = 0; j < n; ++j) {
-            double sum = 0, size = 1e-30;
-            for (std::int64_t l = 0; l < k; ++l) {
-              const std::int64_t at = j * k + l;
-              const double term =
-                  x[i * k + l] * f.value(bytes + at / f.values * f.bytes, static_cast<int>(at % f.values));
-              sum += term;
-              size += std::abs(term);
-            }
-            ASSERT_NEAR(alone[i * n + j], sum, 2e-6 * size) << f.name << " on " << kernels().name;
+        std::vector<double> truth(most * n), size(most * n, 1e-30);
+        for (std::int64_t i = 0; i < most * n; ++i) {
+          for (std::int64_t l = 0; l < k; ++l) {
+            const std::int64_t at = i % n * k + l;
+            const double term =
+                x[i / n * k + l] * f.value(bytes + at / f.values * f.bytes, static_cast<int>(at % f.values));
+            truth[i] += term;
+            size[i] += std::abs(term);
           }
+          ASSERT_NEAR(alone[i], truth[i], 2e-6 * size[i]) << f.name << " on " << kernels().name;
         }
         for (std::int64_t m : {1, 2, 3, 4, 5, 8, 16, 33, 70}) {
           std::vector<float> y(m * n);
           linear.apply(x.data(), m, y.data());
           EXPECT_EQ(std::memcmp(y.data(), alone.data(), y.size() * sizeof(float)), 0) << f.name << " m = " << m;
+          linear.apply(x.data(), m, y.data(), false);
+          for (std::int64_t i = 0; i < m * n; ++i) {
+            ASSERT_NEAR(y[i], truth[i], 2e-6 * size[i]) << f.name << " m = " << m << " on " << kernels().name;
+          }
         }
       }
     }

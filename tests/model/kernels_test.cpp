@@ -65,17 +65,43 @@ double product_error(const at::Tensor& weight, const std::vector<float>& x, std:
 struct Shape {
   std::int64_t m, n, k;
 };
-constexpr Shape kShapes[] = {{1, 1, 1},    {1, 5, 3},     {2, 7, 31},    {3, 6, 32},    {4, 13, 33},   {5, 11, 64},
-                             {7, 25, 65},  {8, 3, 95},    {16, 19, 7},   {17, 37, 257}, {33, 24, 96},  {64, 29, 100},
-                             {65, 50, 48}, {130, 41, 72}, {1, 500, 768}, {4, 301, 515}, {9, 26, 1601}, {70, 25, 800}};
+constexpr Shape kShapes[] = {
+    {1, 1, 1},
+    {1, 5, 3},
+    {2, 7, 31},
+    {3, 6, 32},
+    {4, 13, 33},
+    {5, 11, 64},
+    {7, 25, 65},
+    {8, 3, 95},
+    {16, 19, 7},
+    {17, 37, 257},
+    {33, 24, 96},
+    {64, 29, 100},
+    {65, 50, 48},
+    {130, 41, 72},
+    {1, 500, 768},
+    {4, 301, 515},
+    {9, 26, 1601},
+    {70, 25, 800},
+    // Packed without batch_invariant: one block, two, three; one run and a rest of either kind.
+    {14, 47, 33},
+    {16, 73, 768},
+    {16, 24, 500},
+    {31, 49, 513},
+    {48, 25, 31},
+    {260, 50, 300},
+    {300, 97, 256}};
 constexpr double kTolerance = 1e-6;
 
 void check(const Linear& linear, const at::Tensor& truth, std::int64_t m, const float* bias) {
   const auto x = randoms(m * linear.in_features(), 5);
-  std::vector<float> y(m * linear.out_features(), -1e30f);
-  linear.apply(x.data(), m, y.data());
-  EXPECT_LT(product_error(truth, x, m, bias, y), kTolerance)
-      << m << "x" << linear.out_features() << "x" << linear.in_features();
+  for (bool batch_invariant : {true, false}) {
+    std::vector<float> y(m * linear.out_features(), -1e30f);
+    linear.apply(x.data(), m, y.data(), batch_invariant);
+    EXPECT_LT(product_error(truth, x, m, bias, y), kTolerance)
+        << m << "x" << linear.out_features() << "x" << linear.in_features() << (batch_invariant ? " invariant" : "");
+  }
 }
 
 TEST(KernelProduct, DenseWeightsEqualTheDoubleProduct) {
@@ -88,6 +114,21 @@ TEST(KernelProduct, DenseWeightsEqualTheDoubleProduct) {
         check(Linear::dense(weight, at::from_blob(const_cast<float*>(bias.data()), {n}, at::kFloat)), weight, m,
               bias.data());
       }
+    }
+  });
+}
+
+// As in a file that aligns no tensor: rows that begin anywhere in a line of cache, right up to the end of what is
+// mapped.
+TEST(KernelProduct, WeightsMayBeginAnywhere) {
+  for_each_isa([] {
+    const std::int64_t n = 50, k = 288;
+    const at::Tensor weight = random_tensor(n, k, 4);
+    for (int shift : {0, 1, 8, 15}) {
+      std::vector<float> memory(shift + n * k);
+      std::memcpy(memory.data() + shift, weight.const_data_ptr<float>(), n * k * sizeof(float));
+      const Linear linear = Linear::dense(at::from_blob(memory.data() + shift, {n, k}, at::kFloat));
+      for (std::int64_t m : {1, 4, 16, 32}) check(linear, weight, m, nullptr);
     }
   });
 }
@@ -141,18 +182,20 @@ TEST(KernelProduct, ARowsBitsDoNotDependOnItsBatchMates) {
 TEST(KernelProduct, TogetherEqualsOneByOne) {
   for_each_isa([] {
     const std::int64_t k = 129;
-    for (std::int64_t m : {1, 5, 70}) {
+    for (std::int64_t m : {1, 5, 70, 300}) {
       const Linear a = Linear::dense(random_tensor(40, k, 1)), b = Linear::int8(random_tensor(17, k, 2));
       const auto x = randoms(m * k, 3);
-      std::vector<float> ya(m * 40), yb(m * 17), joint(m * 60, 9.0f);
-      a.apply(x.data(), m, ya.data());
-      b.apply(x.data(), m, yb.data());
-      const LinearCall calls[] = {{&a, joint.data(), 60}, {&b, joint.data() + 40, 60}};
-      apply_together(x.data(), m, calls);
-      for (std::int64_t i = 0; i < m; ++i) {
-        EXPECT_EQ(std::memcmp(&joint[i * 60], &ya[i * 40], 40 * sizeof(float)), 0);
-        EXPECT_EQ(std::memcmp(&joint[i * 60 + 40], &yb[i * 17], 17 * sizeof(float)), 0);
-        for (int j = 57; j < 60; ++j) EXPECT_EQ(joint[i * 60 + j], 9.0f);
+      for (bool batch_invariant : {true, false}) {
+        std::vector<float> ya(m * 40), yb(m * 17), joint(m * 60, 9.0f);
+        a.apply(x.data(), m, ya.data(), batch_invariant);
+        b.apply(x.data(), m, yb.data(), batch_invariant);
+        const LinearCall calls[] = {{&a, joint.data(), 60}, {&b, joint.data() + 40, 60}};
+        apply_together(x.data(), m, calls, batch_invariant);
+        for (std::int64_t i = 0; i < m; ++i) {
+          EXPECT_EQ(std::memcmp(&joint[i * 60], &ya[i * 40], 40 * sizeof(float)), 0);
+          EXPECT_EQ(std::memcmp(&joint[i * 60 + 40], &yb[i * 17], 17 * sizeof(float)), 0);
+          for (int j = 57; j < 60; ++j) EXPECT_EQ(joint[i * 60 + j], 9.0f);
+        }
       }
     }
   });

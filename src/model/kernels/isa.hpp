@@ -43,10 +43,14 @@ struct ProductArgs {
   std::int64_t ldx = 0, m = 0;
   float* y = nullptr;  ///< rows at stride ldy; column j of W's row j
   std::int64_t ldy = 0;
+  /// x by `KernelTable::pack_rows`. Null: each row is computed with the bits that it has alone.
+  const float* packed = nullptr;
 };
 
 /// Floats of working memory that `KernelTable::product` wants.
 inline constexpr std::int64_t kScratchFloats = 64 * 24 * 16 + 24 * 768;
+/// Rows of x that one product takes packed.
+inline constexpr std::int64_t kPackedRows = 256;
 
 struct KernelTable {
   const char* name;
@@ -54,6 +58,13 @@ struct KernelTable {
   void (*product)(const ProductArgs&, std::int64_t begin, std::int64_t end, float* scratch);
   /// Row `row` of W as f32.
   void (*decode_row)(const WeightView&, std::int64_t row, float* out);
+  /// Whether m <= kPackedRows rows of x are faster packed.
+  bool (*packs)(std::int64_t m);
+  /// Rows of a block, and x [m, k] as [ceil(m / block_rows), k, block_rows]: numbers [begin, end) of k, begin a
+  /// multiple of block_rows. Null where `packs` is never true.
+  std::int64_t block_rows = 0;
+  void (*pack_rows)(const float* x, std::int64_t ldx, std::int64_t m, std::int64_t k, std::int64_t begin,
+                    std::int64_t end, float* packed) = nullptr;
 };
 
 enum class Isa : std::uint8_t { portable, avx2, avx512 };

@@ -37,10 +37,78 @@ namespace {
 #include "model/kernels/formats-inl.hpp"
 //
 #include "model/kernels/product-inl.hpp"
+//
+#ifdef STEER_KERNEL_ROWS
+#include "model/kernels/rows-inl.hpp"
+#endif
+
+#define STEER_FOR_TYPE(type, call) \
+  switch (type) {                  \
+    case WeightType::f32:          \
+      return call<FormatF32>;      \
+    case WeightType::f16:          \
+      return call<FormatF16>;      \
+    case WeightType::bf16:         \
+      return call<FormatBf16>;     \
+    case WeightType::int8:         \
+      return call<FormatInt8>;     \
+    case WeightType::q4_0:         \
+      return call<FormatQ4_0>;     \
+    case WeightType::q4_1:         \
+      return call<FormatQ4_1>;     \
+    case WeightType::q5_0:         \
+      return call<FormatQ5_0>;     \
+    case WeightType::q5_1:         \
+      return call<FormatQ5_1>;     \
+    case WeightType::q8_0:         \
+      return call<FormatQ8_0>;     \
+    case WeightType::q4_k:         \
+      return call<FormatQ4_K>;     \
+    case WeightType::q5_k:         \
+      return call<FormatQ5_K>;     \
+    case WeightType::q6_k:         \
+      return call<FormatQ6_K>;     \
+  }                                \
+  return nullptr
+
+inline auto product_for(WeightType type) -> void (*)(const ProductArgs&, std::int64_t, std::int64_t, float*) {
+  STEER_FOR_TYPE(type, product_of);
+}
+#ifdef STEER_KERNEL_ROWS
+inline auto rows_product_for(WeightType type) -> void (*)(const ProductArgs&, std::int64_t, std::int64_t, float*) {
+  STEER_FOR_TYPE(type, rows_product_of);
+}
+#endif
+inline auto decode_for(WeightType type) -> void (*)(const WeightView&, std::int64_t, float*) {
+  STEER_FOR_TYPE(type, decode_of);
+}
+#undef STEER_FOR_TYPE
+
+void product(const ProductArgs& a, std::int64_t begin, std::int64_t end, float* scratch) {
+#ifdef STEER_KERNEL_ROWS
+  if (a.packed) return rows_product_for(a.weight.type)(a, begin, end, scratch);
+#endif
+  product_for(a.weight.type)(a, begin, end, scratch);
+}
+bool packs([[maybe_unused]] std::int64_t m) {
+#ifdef STEER_KERNEL_ROWS
+  const std::int64_t padded = (m + kWidth - 1) / kWidth * kWidth;  // an empty row costs as much as a full one
+  return 6 * m >= 5 * padded;
+#else
+  return false;
+#endif
+}
+
+void decode_row(const WeightView& w, std::int64_t row, float* out) { decode_for(w.type)(w, row, out); }
 
 }  // namespace
 
 extern const KernelTable STEER_ISA_TABLE;
-const KernelTable STEER_ISA_TABLE = {STEER_ISA_NAME, product, decode_row};
+const KernelTable STEER_ISA_TABLE = {
+    STEER_ISA_NAME, product,   decode_row, packs,
+#ifdef STEER_KERNEL_ROWS
+    kWidth,         pack_rows,
+#endif
+};
 
 }  // namespace steer::detail

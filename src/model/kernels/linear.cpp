@@ -9,7 +9,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <memory>
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -62,6 +64,24 @@ float* thread_scratch() {
   return buffer->floats;
 }
 
+// At least `count` floats, aligned to a cache line: a vector that lies across two is read twice.
+float* thread_packed(std::int64_t count) {
+  struct Free {
+    void operator()(float* p) const { std::free(p); }
+  };
+  constexpr std::size_t kLine = 64;
+  static thread_local std::unique_ptr<float, Free> buffer;
+  static thread_local std::int64_t size = 0;
+  if (count > size) {
+    const std::size_t bytes = (static_cast<std::size_t>(count) * sizeof(float) + kLine - 1) / kLine * kLine;
+    size = 0;
+    buffer.reset(static_cast<float*>(std::aligned_alloc(kLine, bytes)));
+    if (!buffer) throw std::bad_alloc();
+    size = count;
+  }
+  return buffer.get();
+}
+
 // Rows of W a thread takes at once: few enough that the threads end together even when one of them shares its core, and
 // many, because a thread has the rows behind its own fetched, which another takes. A multiple of every instruction
 // set's tile, and of the kernels' blocks.
@@ -94,6 +114,32 @@ void run(std::span<const ProductArgs> products) {
     const Piece& piece = pieces[static_cast<std::size_t>(i)];
     table.product(*piece.args, piece.begin, piece.end, thread_scratch());
   });
+}
+
+// Products of the same x, packed kPackedRows of it at a time.
+void run_packed(std::vector<ProductArgs> products) {
+  constexpr std::int64_t kColumns = 256;  // of x that a thread packs at once
+  const KernelTable& table = kernels();
+  const ProductArgs whole = products.front();
+  const std::int64_t k = whole.weight.k, largest = std::min(whole.m, kPackedRows);
+  float* const packed = thread_packed((largest + table.block_rows - 1) / table.block_rows * table.block_rows * k);
+  for (std::int64_t first = 0; first < whole.m; first += kPackedRows) {
+    const std::int64_t m = std::min(kPackedRows, whole.m - first);
+    const float* const x = whole.x + first * whole.ldx;
+    const bool packs = table.packs(m);
+    if (packs) {
+      run_ranges(k, kColumns, [&](std::int64_t begin, std::int64_t end) {
+        table.pack_rows(x, whole.ldx, m, k, begin, end, packed);
+      });
+    }
+    for (auto& a : products) {
+      if (first > 0) a.y += kPackedRows * a.ldy;
+      a.x = x;
+      a.m = m;
+      a.packed = packs ? packed : nullptr;
+    }
+    run(products);
+  }
 }
 
 }  // namespace
@@ -197,12 +243,12 @@ at::Tensor Linear::operator()(const at::Tensor& x) const {
   return y;
 }
 
-void Linear::apply(const float* x, std::int64_t m, float* y) const {
+void Linear::apply(const float* x, std::int64_t m, float* y, bool batch_invariant) const {
   const LinearCall call{this, y, 0};
-  apply_together(x, m, {&call, 1});
+  apply_together(x, m, {&call, 1}, batch_invariant);
 }
 
-void apply_together(const float* x, std::int64_t m, std::span<const LinearCall> calls) {
+void apply_together(const float* x, std::int64_t m, std::span<const LinearCall> calls, bool batch_invariant) {
   if (m == 0) return;
   std::vector<ProductArgs> products;
   products.reserve(calls.size());
@@ -212,6 +258,7 @@ void apply_together(const float* x, std::int64_t m, std::span<const LinearCall> 
     products.push_back(
         {w, bias.defined() ? bias.const_data_ptr<float>() : nullptr, x, w.k, m, call.y, call.ldy > 0 ? call.ldy : w.n});
   }
+  if (!batch_invariant && kernels().packs(std::min(m, kPackedRows))) return run_packed(std::move(products));
   run(products);
 }
 

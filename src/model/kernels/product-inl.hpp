@@ -208,6 +208,17 @@ inline void partial_strip(const float* const* rows, const ProductArgs& a, const 
   }
 }
 
+// Groups [g, g + kBlock).
+template <class Format>
+[[gnu::always_inline]] inline void decode_block(const typename Format::Row& row, std::int64_t g, float* out) {
+  const auto block = Format::block(row, g);
+  F w[Format::kStep * kVectors];
+  for (int s = 0; s < Format::kBlock / Format::kStep; ++s, out += Format::kStep * kGroup) {
+    Format::step(block, s, w);
+    for (int v = 0; v < Format::kStep * kVectors; ++v) store(out + v * kWidth, w[v]);
+  }
+}
+
 template <class Format>
 inline void decode(const typename Format::Row& row, std::int64_t begin, std::int64_t end, float* out,
                    const std::uint8_t* ahead = nullptr) {
@@ -289,45 +300,3 @@ template <class Format>
 void decode_of(const WeightView& w, std::int64_t row, float* out) {
   decode<Format>(Format::row(w, row), 0, w.k, out);
 }
-
-#define STEER_FOR_TYPE(type, call) \
-  switch (type) {                  \
-    case WeightType::f32:          \
-      return call<FormatF32>;      \
-    case WeightType::f16:          \
-      return call<FormatF16>;      \
-    case WeightType::bf16:         \
-      return call<FormatBf16>;     \
-    case WeightType::int8:         \
-      return call<FormatInt8>;     \
-    case WeightType::q4_0:         \
-      return call<FormatQ4_0>;     \
-    case WeightType::q4_1:         \
-      return call<FormatQ4_1>;     \
-    case WeightType::q5_0:         \
-      return call<FormatQ5_0>;     \
-    case WeightType::q5_1:         \
-      return call<FormatQ5_1>;     \
-    case WeightType::q8_0:         \
-      return call<FormatQ8_0>;     \
-    case WeightType::q4_k:         \
-      return call<FormatQ4_K>;     \
-    case WeightType::q5_k:         \
-      return call<FormatQ5_K>;     \
-    case WeightType::q6_k:         \
-      return call<FormatQ6_K>;     \
-  }                                \
-  return nullptr
-
-inline auto product_for(WeightType type) -> void (*)(const ProductArgs&, std::int64_t, std::int64_t, float*) {
-  STEER_FOR_TYPE(type, product_of);
-}
-inline auto decode_for(WeightType type) -> void (*)(const WeightView&, std::int64_t, float*) {
-  STEER_FOR_TYPE(type, decode_of);
-}
-#undef STEER_FOR_TYPE
-
-void product(const ProductArgs& a, std::int64_t begin, std::int64_t end, float* scratch) {
-  product_for(a.weight.type)(a, begin, end, scratch);
-}
-void decode_row(const WeightView& w, std::int64_t row, float* out) { decode_for(w.type)(w, row, out); }

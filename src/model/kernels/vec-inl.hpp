@@ -102,7 +102,43 @@ inline void store_sums(float* y, const F (&a)[6], const float* bias) {
   const F sums = _mm512_permutexvar_ps(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), ones);
   store_first(y, add(sums, bias ? load_first(bias, 6) : zero()), 6);
 }
+/// a[i][j] becomes a[j][i].
+inline void transpose(F (&a)[16]) {
+  const auto low = [](F x, F y) {
+    return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(x), _mm512_castps_pd(y)));
+  };
+  const auto high = [](F x, F y) {
+    return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(x), _mm512_castps_pd(y)));
+  };
+  F pairs[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; i += 2) {
+    pairs[i] = _mm512_unpacklo_ps(a[i], a[i + 1]);
+    pairs[i + 1] = _mm512_unpackhi_ps(a[i], a[i + 1]);
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; i += 4) {
+    a[i] = low(pairs[i], pairs[i + 2]);
+    a[i + 1] = high(pairs[i], pairs[i + 2]);
+    a[i + 2] = low(pairs[i + 1], pairs[i + 3]);
+    a[i + 3] = high(pairs[i + 1], pairs[i + 3]);
+  }
+  // Quarter q of a[4 r + c] now holds column 4 q + c of rows 4 r to 4 r + 3.
+#pragma GCC unroll 16
+  for (int c = 0; c < 4; ++c) {
+    const F top_low = _mm512_shuffle_f32x4(a[c], a[4 + c], 0x44), top_high = _mm512_shuffle_f32x4(a[c], a[4 + c], 0xee);
+    const F end_low = _mm512_shuffle_f32x4(a[8 + c], a[12 + c], 0x44);
+    const F end_high = _mm512_shuffle_f32x4(a[8 + c], a[12 + c], 0xee);
+    pairs[c] = _mm512_shuffle_f32x4(top_low, end_low, 0x88);
+    pairs[4 + c] = _mm512_shuffle_f32x4(top_low, end_low, 0xdd);
+    pairs[8 + c] = _mm512_shuffle_f32x4(top_high, end_high, 0x88);
+    pairs[12 + c] = _mm512_shuffle_f32x4(top_high, end_high, 0xdd);
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) a[i] = pairs[i];
+}
 #define STEER_KERNEL_X86 1
+#define STEER_KERNEL_ROWS 1  // enough registers for rows-inl.hpp
 
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 
