@@ -85,7 +85,7 @@ constexpr Shape kShapes[] = {
     {9, 26, 1601},
     {70, 25, 800},
     // Packed without batch_invariant: one block, two, three; one run and a rest of either kind.
-    {14, 47, 33},
+    {12, 47, 33},
     {16, 73, 768},
     {16, 24, 500},
     {31, 49, 513},

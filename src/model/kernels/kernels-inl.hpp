@@ -93,7 +93,7 @@ void product(const ProductArgs& a, std::int64_t begin, std::int64_t end, float* 
 bool packs([[maybe_unused]] std::int64_t m) {
 #ifdef STEER_KERNEL_ROWS
   const std::int64_t padded = (m + kWidth - 1) / kWidth * kWidth;  // an empty row costs as much as a full one
-  return 6 * m >= 5 * padded;
+  return 4 * m >= 3 * padded;
 #else
   return false;
 #endif

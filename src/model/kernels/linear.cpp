@@ -122,7 +122,7 @@ void run_packed(std::vector<ProductArgs> products) {
   const KernelTable& table = kernels();
   const ProductArgs whole = products.front();
   const std::int64_t k = whole.weight.k, largest = std::min(whole.m, kPackedRows);
-  float* const packed = thread_packed((largest + table.block_rows - 1) / table.block_rows * table.block_rows * k);
+  float* const packed = thread_packed((largest + table.block_rows - 1) / table.block_rows * table.block_rows * (k + 1));
   for (std::int64_t first = 0; first < whole.m; first += kPackedRows) {
     const std::int64_t m = std::min(kPackedRows, whole.m - first);
     const float* const x = whole.x + first * whole.ldx;
