@@ -12,6 +12,8 @@
 //   static void tail(const Row&, int64 g, int64 count, F out[kVectors]);  fewer than 32, the others 0; not for kBlock >
 //   1,
 //                                                    where rows are whole blocks
+// and, if rows [n, n + rows) have something elsewhere in memory,
+//   static void fetch_apart(const WeightView&, int64 n, int64 rows);
 // Formats whose groups stand alone give `group(const Row&, int64 g, F out[kVectors])` and derive from SingleGroups.
 // Block layouts are ggml's (ggml-common.h and ggml-quants.c of llama.cpp).
 
@@ -104,6 +106,10 @@ struct FormatInt8 : SingleGroups<FormatInt8, Int8Row> {
   static constexpr int kBytes = 32;
   static Row row(const WeightView& w, std::int64_t n) {
     return {reinterpret_cast<const std::int8_t*>(row_start(w, n)), w.scales + n * ((w.k + kGroup - 1) / kGroup)};
+  }
+  static void fetch_apart(const WeightView& w, std::int64_t n, std::int64_t rows) {
+    const float *at = row(w, n).scale, *end = row(w, n + rows).scale;
+    for (; at < end; at += 64 / sizeof(float)) __builtin_prefetch(at, 0, 2);
   }
   [[gnu::always_inline]] static void group(const Row& r, std::int64_t g, F out[kVectors]) {
     const F scale = set1(r.scale[g]);

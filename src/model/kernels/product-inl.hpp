@@ -144,6 +144,7 @@ inline void strip(const ProductArgs& a, std::int64_t n) {
   for (int i = 0; i < N; ++i) rows[i] = Format::row(a.weight, n + i);
   std::int64_t next = n + N < a.weight.n ? n + N : n;
   const std::int64_t last = next + N;
+  if constexpr (requires { Format::fetch_apart(a.weight, next, N); }) Format::fetch_apart(a.weight, next, N);
   const auto ahead = [&]() -> Ahead<Rows> {
     if (next >= last) return {};
     const std::int64_t first = next;
