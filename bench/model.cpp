@@ -6,6 +6,7 @@
 // writes one JSON line when the model is loaded, then reads lines and answers each with one JSON line:
 //   decode ROWS TOKENS [CONTEXT]  greedy steps of ROWS sequences after a prompt of CONTEXT (8) tokens: seconds, tokens
 //   prefill TOKENS        a prompt computed at once, logits of its last token: seconds, tokens
+//   invariant WORK        `decode` or `prefill` with SessionOptions::batch_invariant
 //   unhooked TOKENS       decode 1 TOKENS in a session that had a hook on every layer and lost it
 //   hooked TOKENS         the same with a hook that does nothing on every layer's output
 //   limits                read bandwidth and GEMM speed of this machine now
@@ -74,11 +75,14 @@ std::int64_t resident_kilobytes(const char* field) {
   return 0;
 }
 
-std::string answer(const Model& model, Session& session, const std::string& line) {
+std::string answer(const Model& model, Session& fast, Session& invariant, const std::string& line) {
   std::istringstream words(line);
   std::string work;
   std::int64_t a = 1, b = 0, c = 8;
-  words >> work >> a;
+  words >> work;
+  Session& session = work == "invariant" ? invariant : fast;
+  if (work == "invariant") words >> work;
+  words >> a;
   if (work == "decode") {
     words >> b;
     if (!(words >> c)) c = 8;
@@ -129,10 +133,11 @@ int main(int argc, char** argv) {
       fmt::print("{{\"token\": {}, \"peak_kb\": {}}}\n", id, resident_kilobytes("VmHWM"));
       return 0;
     }
+    Session invariant(model, {.batch_invariant = true});
     fmt::print("{{\"library\": \"steer\", \"threads\": {}, \"weight_bytes\": {}}}\n", threads(), model.weight_bytes());
     std::fflush(stdout);
     for (std::string line; std::getline(std::cin, line) && line != "quit";) {
-      fmt::print("{}\n", answer(model, session, line));
+      fmt::print("{}\n", answer(model, session, invariant, line));
       std::fflush(stdout);
     }
   } catch (const std::exception& error) {

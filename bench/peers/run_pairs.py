@@ -142,6 +142,9 @@ def main():
                     result = alternate(other, ours, "decode 1 32", "decode 1 32", args.repeats)
                     result["share"] = read_share(other, result, weights / 4 * size)
                     record(f"decode {kind} / our f32", result, must, aim)
+        for work in ("decode 16 16", "prefill 256"):
+            if wanted(f"batch_invariant, {work}"):
+                record(f"batch_invariant, {work}", alternate(ours, ours, f"invariant {work}", work, args.repeats))
         if wanted("hooks"):
             record("hooks registered and removed", alternate(ours, ours, "unhooked 16", "decode 1 16", args.repeats), 1.0, 1.0)
             record("hooks on every layer", alternate(ours, ours, "hooked 16", "decode 1 16", args.repeats))

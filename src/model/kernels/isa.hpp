@@ -60,11 +60,9 @@ struct KernelTable {
   void (*decode_row)(const WeightView&, std::int64_t row, float* out);
   /// Whether m <= kPackedRows rows of x are faster packed.
   bool (*packs)(std::int64_t m);
-  /// Rows of a block, and x [m, k] as [ceil(m / block_rows), k, block_rows]: numbers [begin, end) of k, begin a
-  /// multiple of block_rows. Null where `packs` is never true.
-  std::int64_t block_rows = 0;
-  void (*pack_rows)(const float* x, std::int64_t ldx, std::int64_t m, std::int64_t k, std::int64_t begin,
-                    std::int64_t end, float* packed) = nullptr;
+  /// Numbers [begin, end) of k of a's x, packed for its product; begin is a multiple of 16. The whole takes fewer than
+  /// (m + 15) (k + 1) floats. Null where `packs` is never true.
+  void (*pack_rows)(const ProductArgs& a, std::int64_t begin, std::int64_t end, float* packed);
 };
 
 enum class Isa : std::uint8_t { portable, avx2, avx512 };

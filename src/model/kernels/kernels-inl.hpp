@@ -90,6 +90,7 @@ void product(const ProductArgs& a, std::int64_t begin, std::int64_t end, float* 
 #endif
   product_for(a.weight.type)(a, begin, end, scratch);
 }
+
 bool packs([[maybe_unused]] std::int64_t m) {
 #ifdef STEER_KERNEL_ROWS
   const std::int64_t padded = (m + kWidth - 1) / kWidth * kWidth;  // an empty row costs as much as a full one
@@ -104,11 +105,10 @@ void decode_row(const WeightView& w, std::int64_t row, float* out) { decode_for(
 }  // namespace
 
 extern const KernelTable STEER_ISA_TABLE;
-const KernelTable STEER_ISA_TABLE = {
-    STEER_ISA_NAME, product,   decode_row, packs,
 #ifdef STEER_KERNEL_ROWS
-    kWidth,         pack_rows,
+const KernelTable STEER_ISA_TABLE = {STEER_ISA_NAME, product, decode_row, packs, pack_rows};
+#else
+const KernelTable STEER_ISA_TABLE = {STEER_ISA_NAME, product, decode_row, packs, nullptr};
 #endif
-};
 
 }  // namespace steer::detail

@@ -120,23 +120,20 @@ void run(std::span<const ProductArgs> products) {
 void run_packed(std::vector<ProductArgs> products) {
   constexpr std::int64_t kColumns = 256;  // of x that a thread packs at once
   const KernelTable& table = kernels();
-  const ProductArgs whole = products.front();
-  const std::int64_t k = whole.weight.k, largest = std::min(whole.m, kPackedRows);
-  float* const packed = thread_packed((largest + table.block_rows - 1) / table.block_rows * table.block_rows * (k + 1));
-  for (std::int64_t first = 0; first < whole.m; first += kPackedRows) {
-    const std::int64_t m = std::min(kPackedRows, whole.m - first);
-    const float* const x = whole.x + first * whole.ldx;
-    const bool packs = table.packs(m);
-    if (packs) {
-      run_ranges(k, kColumns, [&](std::int64_t begin, std::int64_t end) {
-        table.pack_rows(x, whole.ldx, m, k, begin, end, packed);
-      });
-    }
+  const std::int64_t rows = products.front().m, k = products.front().weight.k;
+  float* const packed = thread_packed((std::min(rows, kPackedRows) + 15) * (k + 1));
+  for (std::int64_t first = 0; first < rows; first += kPackedRows) {
     for (auto& a : products) {
-      if (first > 0) a.y += kPackedRows * a.ldy;
-      a.x = x;
-      a.m = m;
-      a.packed = packs ? packed : nullptr;
+      if (first > 0) {
+        a.x += kPackedRows * a.ldx;
+        a.y += kPackedRows * a.ldy;
+      }
+      a.m = std::min(kPackedRows, rows - first);
+      a.packed = table.packs(a.m) ? packed : nullptr;
+    }
+    const ProductArgs& any = products.front();
+    if (any.packed) {
+      run_ranges(k, kColumns, [&](std::int64_t begin, std::int64_t end) { table.pack_rows(any, begin, end, packed); });
     }
     run(products);
   }

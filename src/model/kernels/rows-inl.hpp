@@ -17,24 +17,22 @@ static_assert(kStripRows * (kChain + kPackedRows) <= kScratchFloats && kPackedRo
 // Floats that a block of x takes packed.
 inline std::int64_t block_floats(std::int64_t k) { return (k + 1) / 2 * 2 * kWidth; }
 
-// x [m, k] as [ceil(m / kWidth), ceil(k / 2), 2, kWidth / 2, 2], of blocks, pairs of numbers and halves of a block:
+// a's x [m, k] as [ceil(m / kWidth), ceil(k / 2), 2, kWidth / 2, 2], of blocks, pairs of numbers and halves of a block:
 // numbers [begin, end) of k, begin a multiple of kWidth. What the last block or pair lacks is zero.
-void pack_rows(const float* x, std::int64_t ldx, std::int64_t m, std::int64_t k, std::int64_t begin, std::int64_t end,
-               float* packed) {
+void pack_rows(const ProductArgs& a, std::int64_t begin, std::int64_t end, float* packed) {
   constexpr int kHalf = kWidth / 2;
-  for (std::int64_t first = 0; first < m; first += kHalf) {
+  const std::int64_t k = a.weight.k, padded = (a.m + kWidth - 1) / kWidth * kWidth;
+  for (std::int64_t first = 0; first < padded; first += kHalf) {
     float* to = packed + first / kWidth * block_floats(k) + first % kWidth / kHalf * kWidth;
     for (std::int64_t at = begin; at < end; at += kWidth) {
       const std::int64_t count = end - at < kWidth ? end - at : kWidth;
       F part[kHalf];
-      for (int i = 0; i < kHalf; ++i) part[i] = first + i < m ? load_first(x + (first + i) * ldx + at, count) : zero();
+      for (int i = 0; i < kHalf; ++i) {
+        part[i] = first + i < a.m ? load_first(a.x + (first + i) * a.ldx + at, count) : zero();
+      }
       transpose_pairs(part);
-      for (std::int64_t pair = 0; 2 * pair < count; ++pair) store(to + (at / 2 + pair) * 2 * kWidth, part[pair]);
+      for (int pair = 0; 2 * pair < count; ++pair) store(to + (at + 2 * pair) * kWidth, part[pair]);
     }
-  }
-  if (const std::int64_t half = (m + kHalf - 1) / kHalf; half % 2 == 1) {
-    float* to = packed + half / 2 * block_floats(k) + kWidth;
-    for (std::int64_t at = begin; at < end; at += 2) store(to + at * kWidth, zero());
   }
 }
 
@@ -117,6 +115,9 @@ void one_block(const ProductArgs& a, std::int64_t m, std::int64_t n, std::int64_
   // Behind a row's end comes the same row of the next strip; fetched in vain, where there is none.
   const std::int64_t to_next = (n + 2 * kTileRows <= a.weight.n ? kTileRows * row_bytes : 0) - row_bytes;
   const std::int64_t fetched_rows = m == 0 ? count : 0;
+  if constexpr (requires { Format::fetch_apart(a.weight, n, count); }) {
+    if (m == 0 && n + 2 * kTileRows <= a.weight.n) Format::fetch_apart(a.weight, n + kTileRows, kTileRows);
+  }
   float *decoded = scratch, *totals = scratch + kTileRows * kStep;
   for (std::int64_t begin = 0; begin == 0 || begin < k; begin += kChain) {
     const std::int64_t end = begin + kChain < k ? begin + kChain : k;
