@@ -53,9 +53,10 @@ class [[nodiscard]] HookHandle {
 };
 
 struct SessionOptions {
-  /// A row's bits do not depend on its batch mates. On the CPU they never do and this changes nothing; on CUDA, and
-  /// in passes with gradients, libtorch's products depend on the number of rows, and true computes them sequence by
-  /// sequence: as many products as sequences.
+  /// A row's bits depend neither on its batch mates nor on how its prompt is cut into steps; without this they agree up
+  /// to rounding. On a CPU with AVX-512, 12 or more rows then take 1.1 to 1.6 times as long
+  /// (docs/performance-model.md); other CPUs have no faster way anyway. On CUDA, and in passes with gradients, each
+  /// sequence gets products of its own.
   bool batch_invariant = false;
   std::int64_t prompt_chunk = 512;   ///< prompt tokens computed at once, over all rows
   std::int64_t max_cache_bytes = 0;  ///< limit of the KV cache; 0: none
