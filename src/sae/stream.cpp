@@ -3,6 +3,7 @@
 #include <ATen/Functions.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
 #include <deque>
 #include <functional>
 #include <numeric>
@@ -116,12 +117,12 @@ ActivationSource stream_activations(const Model& model, const HookPoint& point, 
     const bool repeat = bos && !ids.empty() && ids.front() == *bos;
     std::vector<Ids> pieces;
     for (std::size_t begin = 0; begin < ids.size();) {
-      Ids piece;
-      if (repeat && begin > 0) piece.push_back(*bos);
-      const auto end = std::min(ids.size(), begin + static_cast<std::size_t>(context) - piece.size());
-      piece.insert(piece.end(), ids.begin() + static_cast<std::ptrdiff_t>(begin),
-                   ids.begin() + static_cast<std::ptrdiff_t>(end));
-      pieces.push_back(std::move(piece));
+      const std::size_t repeated = repeat && begin > 0 ? 1 : 0;
+      const auto end = std::min(ids.size(), begin + static_cast<std::size_t>(context) - repeated);
+      Ids& piece = pieces.emplace_back(repeated + end - begin);
+      if (repeated > 0) piece.front() = *bos;
+      std::copy(ids.begin() + static_cast<std::ptrdiff_t>(begin), ids.begin() + static_cast<std::ptrdiff_t>(end),
+                piece.begin() + static_cast<std::ptrdiff_t>(repeated));
       begin = end;
     }
     return pieces;

@@ -71,11 +71,18 @@ template <class Format, int M, int N, int Rows = 0>
   [[maybe_unused]] const std::int64_t rest = k_end % kGroup;
   const auto fetch = [&](std::int64_t g) {
     if (!ahead.rows) return;
+    if constexpr (Rows == N && Format::kBytes >= 64) {
+      // All of the next tile's, one after the other, right into the first-level cache.
+      constexpr int kBytes = Rows * Format::kBytes;
+#pragma GCC unroll 16
+      for (int byte = 0; byte < kBytes; byte += 64) __builtin_prefetch(ahead.rows + g * kBytes + byte);
+    } else {  // x passes the first-level cache again before these are read, or they are few
 #pragma GCC unroll 8
-    for (int n = 0; n < Rows; ++n) {
-      const std::uint8_t* next = ahead.rows + n * ahead.row_bytes + g * Format::kBytes;
-      __builtin_prefetch(next, 0, 2);
-      if constexpr (Format::kBytes > 64) __builtin_prefetch(next + 64, 0, 2);
+      for (int n = 0; n < Rows; ++n) {
+        const std::uint8_t* next = ahead.rows + n * ahead.row_bytes + g * Format::kBytes;
+        __builtin_prefetch(next, 0, 2);
+        if constexpr (Format::kBytes > 64) __builtin_prefetch(next + 64, 0, 2);
+      }
     }
   };
   for (std::int64_t g = k_begin / kGroup; g < groups; g += Format::kBlock) {
