@@ -31,6 +31,7 @@ template <int Rows>
 struct Ahead {
   const std::uint8_t* rows = nullptr;  // null: nothing to fetch
   std::int64_t row_bytes = 0;
+  const std::uint8_t* here = nullptr;  // those in work
 };
 
 // The last `rest` < 32 of k, for row n of W. Lanes beyond it add 0 times 0.
@@ -71,12 +72,20 @@ template <class Format, int M, int N, int Rows = 0>
   [[maybe_unused]] const std::int64_t rest = k_end % kGroup;
   const auto fetch = [&](std::int64_t g) {
     if (!ahead.rows) return;
-    if constexpr (Rows == N && Format::kBytes >= 64) {
-      // All of the next tile's, one after the other, right into the first-level cache.
-      constexpr int kBytes = Rows * Format::kBytes;
-#pragma GCC unroll 16
-      for (int byte = 0; byte < kBytes; byte += 64) __builtin_prefetch(ahead.rows + g * kBytes + byte);
-    } else {  // x passes the first-level cache again before these are read, or they are few
+    if constexpr (Rows == N && std::is_same_v<Format, FormatF32>) {
+      // Into the first-level cache, and so not long before they are read: the rows in work to their end, then the next.
+      constexpr std::int64_t kAhead = 8;
+      const std::uint8_t* next = g + kAhead < groups ? ahead.here + (g + kAhead) * Format::kBytes
+                                                     : ahead.rows + (g + kAhead - groups) * Format::kBytes;
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n, next += ahead.row_bytes) {
+        __builtin_prefetch(next);
+        __builtin_prefetch(next + 64);
+      }
+    } else if constexpr (Rows == N && Format::kBytes == 64) {  // half as long: all of the next rows, one by one
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) __builtin_prefetch(ahead.rows + (g * N + n) * Format::kBytes);
+    } else {
 #pragma GCC unroll 8
       for (int n = 0; n < Rows; ++n) {
         const std::uint8_t* next = ahead.rows + n * ahead.row_bytes + g * Format::kBytes;
@@ -156,7 +165,7 @@ inline void strip(const ProductArgs& a, std::int64_t n) {
     if (next >= last) return {};
     const std::int64_t first = next;
     next += Rows;
-    return {row_start(a.weight, first), a.weight.row_bytes};
+    return {row_start(a.weight, first), a.weight.row_bytes, row_start(a.weight, n)};
   };
   std::int64_t m = 0;
   for (; m + kTileM <= a.m; m += kTileM) tile<Format, kTileM, N>(rows, a, m, n, ahead());
