@@ -142,9 +142,12 @@ def main():
                     result = alternate(other, ours, "decode 1 32", "decode 1 32", args.repeats)
                     result["share"] = read_share(other, result, weights / 4 * size)
                     record(f"decode {kind} / our f32", result, must, aim)
-        for work in ("decode 16 16", "prefill 256"):
-            if wanted(f"batch_invariant, {work}"):
-                record(f"batch_invariant, {work}", alternate(ours, ours, f"invariant {work}", work, args.repeats))
+        for kind in ("f32", "bf16", "int8"):
+            for work in ("decode 16 16", "decode 32 16", "prefill 256"):
+                if wanted(f"batch_invariant {kind} {work}"):
+                    with steer(args.llama, kind) as other:
+                        record(f"batch_invariant {kind} {work}",
+                               alternate(other, other, work, f"invariant {work}", args.repeats))
         if wanted("hooks"):
             record("hooks registered and removed", alternate(ours, ours, "unhooked 16", "decode 1 16", args.repeats), 1.0, 1.0)
             record("hooks on every layer", alternate(ours, ours, "hooked 16", "decode 1 16", args.repeats))

@@ -1,5 +1,6 @@
-// Products with few rows of x: tiles of kTileM rows of x by N rows of W in registers, vectors along k, no packing.
-// Included by kernels-inl.hpp only, inside that file's namespace.
+// Products with few rows of x, and with any number where a row's bits must not depend on it: tiles of kTileM rows of x
+// by N rows of W in registers, vectors along k, no packing. Included by kernels-inl.hpp only, inside that file's
+// namespace.
 //
 // Every element of y is one vector accumulator over k in steps of kWidth, reduced at the end in a fixed order, whatever
 // the tile it is computed in: that is what makes a row's bits independent of m.
