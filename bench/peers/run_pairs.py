@@ -143,9 +143,10 @@ def main():
                     result["share"] = read_share(other, result, weights / 4 * size)
                     record(f"decode {kind} / our f32", result, must, aim)
         for kind in ("f32", "bf16", "int8"):
-            for work in ("decode 16 16", "decode 32 16", "prefill 256"):
-                if wanted(f"batch_invariant {kind} {work}"):
-                    with steer(args.llama, kind) as other:
+            works = [w for w in ("decode 16 16", "decode 32 16", "prefill 256") if wanted(f"batch_invariant {kind} {w}")]
+            if works:
+                with steer(args.llama, kind) as other:
+                    for work in works:
                         record(f"batch_invariant {kind} {work}",
                                alternate(other, other, work, f"invariant {work}", args.repeats))
         if wanted("hooks"):

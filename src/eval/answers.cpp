@@ -173,7 +173,7 @@ std::vector<Result> take_letters(const Model& model, std::span<const Task> tasks
       steered = true;
     }
   }
-  Session session(model, detail::reproducible(model));
+  Session session(model, reproducible(model));
   SteeringPlan plan = SteeringPlan::compile(model, steerings);
   const auto hooks = plan.attach(session);
   std::vector<StepInput> inputs;

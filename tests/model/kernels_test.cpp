@@ -65,33 +65,13 @@ double product_error(const at::Tensor& weight, const std::vector<float>& x, std:
 struct Shape {
   std::int64_t m, n, k;
 };
-constexpr Shape kShapes[] = {
-    {1, 1, 1},
-    {1, 5, 3},
-    {2, 7, 31},
-    {3, 6, 32},
-    {4, 13, 33},
-    {5, 11, 64},
-    {7, 25, 65},
-    {8, 3, 95},
-    {16, 19, 7},
-    {17, 37, 257},
-    {33, 24, 96},
-    {64, 29, 100},
-    {65, 50, 48},
-    {130, 41, 72},
-    {1, 500, 768},
-    {4, 301, 515},
-    {9, 26, 1601},
-    {70, 25, 800},
-    // Packed without batch_invariant: one block, two, three; one run and a rest of either kind.
-    {12, 47, 33},
-    {16, 73, 768},
-    {16, 24, 500},
-    {31, 49, 513},
-    {48, 25, 31},
-    {260, 50, 300},
-    {300, 97, 256}};
+// From 12 rows of x on they are packed without batch_invariant: one block, two, three; one run and a rest of either
+// kind.
+constexpr Shape kShapes[] = {{1, 1, 1},     {1, 5, 3},     {2, 7, 31},    {3, 6, 32},     {4, 13, 33},
+                             {5, 11, 64},   {7, 25, 65},   {8, 3, 95},    {16, 19, 7},    {17, 37, 257},
+                             {33, 24, 96},  {64, 29, 100}, {65, 50, 48},  {130, 41, 72},  {1, 500, 768},
+                             {4, 301, 515}, {9, 26, 1601}, {70, 25, 800}, {12, 47, 33},   {16, 73, 768},
+                             {16, 24, 500}, {31, 49, 513}, {48, 25, 31},  {260, 50, 300}, {300, 97, 256}};
 constexpr double kTolerance = 1e-6;
 
 void check(const Linear& linear, const at::Tensor& truth, std::int64_t m, const float* bias) {

@@ -9,9 +9,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <memory>
-#include <new>
 #include <utility>
 #include <vector>
 
@@ -64,22 +62,12 @@ float* thread_scratch() {
   return buffer->floats;
 }
 
-// At least `count` floats, aligned to a cache line: a vector that lies across two is read twice.
+// At least `count` floats, aligned to a line of cache: a vector that lies across two is read twice.
 float* thread_packed(std::int64_t count) {
-  struct Free {
-    void operator()(float* p) const { std::free(p); }
-  };
   constexpr std::size_t kLine = 64;
-  static thread_local std::unique_ptr<float, Free> buffer;
-  static thread_local std::int64_t size = 0;
-  if (count > size) {
-    const std::size_t bytes = (static_cast<std::size_t>(count) * sizeof(float) + kLine - 1) / kLine * kLine;
-    size = 0;
-    buffer.reset(static_cast<float*>(std::aligned_alloc(kLine, bytes)));
-    if (!buffer) throw std::bad_alloc();
-    size = count;
-  }
-  return buffer.get();
+  static thread_local std::vector<float> buffer;
+  buffer.resize(std::max(buffer.size(), static_cast<std::size_t>(count) + kLine / sizeof(float)));
+  return buffer.data() + -reinterpret_cast<std::uintptr_t>(buffer.data()) % kLine / sizeof(float);
 }
 
 // Rows of W a thread takes at once: few enough that the threads end together even when one of them shares its core, and

@@ -32,7 +32,6 @@ template <int Rows>
 struct Ahead {
   const std::uint8_t* rows = nullptr;  // null: nothing to fetch
   std::int64_t row_bytes = 0;
-  const std::uint8_t* here = nullptr;  // those in work
 };
 
 // The last `rest` < 32 of k, for row n of W. Lanes beyond it add 0 times 0.
@@ -76,8 +75,9 @@ template <class Format, int M, int N, int Rows = 0>
     if constexpr (Rows == N && std::is_same_v<Format, FormatF32>) {
       // Into the first-level cache, and so not long before they are read: the rows in work to their end, then the next.
       constexpr std::int64_t kAhead = 8;
-      const std::uint8_t* next = g + kAhead < groups ? ahead.here + (g + kAhead) * Format::kBytes
-                                                     : ahead.rows + (g + kAhead - groups) * Format::kBytes;
+      const std::uint8_t* next = (g + kAhead < groups ? reinterpret_cast<const std::uint8_t*>(rows[0])
+                                                      : ahead.rows - groups * Format::kBytes) +
+                                 (g + kAhead) * Format::kBytes;
 #pragma GCC unroll 8
       for (int n = 0; n < N; ++n, next += ahead.row_bytes) {
         __builtin_prefetch(next);
@@ -166,7 +166,7 @@ inline void strip(const ProductArgs& a, std::int64_t n) {
     if (next >= last) return {};
     const std::int64_t first = next;
     next += Rows;
-    return {row_start(a.weight, first), a.weight.row_bytes, row_start(a.weight, n)};
+    return {row_start(a.weight, first), a.weight.row_bytes};
   };
   std::int64_t m = 0;
   for (; m + kTileM <= a.m; m += kTileM) tile<Format, kTileM, N>(rows, a, m, n, ahead());
@@ -226,12 +226,14 @@ inline void partial_strip(const float* const* rows, const ProductArgs& a, const 
   }
 }
 
-// Groups [g, g + kBlock).
+// Groups [g, g + kBlock), and fetches the same of the row at `ahead`.
 template <class Format>
-[[gnu::always_inline]] inline void decode_block(const typename Format::Row& row, std::int64_t g, float* out) {
+[[gnu::always_inline]] inline void decode_block(const typename Format::Row& row, std::int64_t g, float* out,
+                                                const std::uint8_t* ahead = nullptr) {
   const auto block = Format::block(row, g);
   F w[Format::kStep * kVectors];
   for (int s = 0; s < Format::kBlock / Format::kStep; ++s, out += Format::kStep * kGroup) {
+    if (ahead) __builtin_prefetch(ahead + (g + s * Format::kStep) * Format::kBytes, 0, 2);
     Format::step(block, s, w);
     for (int v = 0; v < Format::kStep * kVectors; ++v) store(out + v * kWidth, w[v]);
   }
@@ -240,19 +242,14 @@ template <class Format>
 template <class Format>
 inline void decode(const typename Format::Row& row, std::int64_t begin, std::int64_t end, float* out,
                    const std::uint8_t* ahead = nullptr) {
-  F w[Format::kStep * kVectors];
   const std::int64_t groups = end / kGroup;
   [[maybe_unused]] const std::int64_t rest = end % kGroup;
-  for (std::int64_t g = begin / kGroup; g < groups; g += Format::kBlock) {
-    const auto block = Format::block(row, g);
-    for (int s = 0; s < Format::kBlock / Format::kStep; ++s, out += Format::kStep * kGroup) {
-      if (ahead) __builtin_prefetch(ahead + (g + s * Format::kStep) * Format::kBytes, 0, 2);
-      Format::step(block, s, w);
-      for (int v = 0; v < Format::kStep * kVectors; ++v) store(out + v * kWidth, w[v]);
-    }
+  for (std::int64_t g = begin / kGroup; g < groups; g += Format::kBlock, out += Format::kBlock * kGroup) {
+    decode_block<Format>(row, g, out, ahead);
   }
   if constexpr (Format::kBlock == 1) {
     if (rest == 0) return;
+    F w[kVectors];
     Format::tail(row, groups, rest, w);
     for (int v = 0; v < kVectors && v * kWidth < rest; ++v) {
       const std::int64_t left = rest - v * kWidth;
