@@ -54,7 +54,7 @@ class [[nodiscard]] HookHandle {
 
 struct SessionOptions {
   /// A row's bits depend neither on its batch mates nor on how its prompt is cut into steps; without this they agree up
-  /// to rounding. On a CPU with AVX-512, 12 or more rows then take 1.1 to 1.6 times as long
+  /// to rounding. On a CPU with AVX-512, 12 or more rows then take 1.1 to 1.7 times as long
   /// (docs/performance-model.md); other CPUs have no faster way anyway. On CUDA, and in passes with gradients, each
   /// sequence gets products of its own.
   bool batch_invariant = false;
