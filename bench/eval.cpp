@@ -23,7 +23,7 @@
 #include <string>
 #include <vector>
 
-#include "eval/answers.hpp"
+#include "eval/run/answers.hpp"
 #include "limits.hpp"
 
 namespace {
@@ -94,13 +94,13 @@ int main(int argc, char** argv) {
   const auto questions = load_mmlu(argv[3]);
   const auto conditions = arms(sae);
   const Behaviour behaviour = study_behaviours().front();
-  std::vector<detail::Task> tasks;
+  std::vector<eval::detail::Task> tasks;
   nlohmann::json rows = nlohmann::json::array(), edits = nlohmann::json::array();
   for (const auto& question : questions)
     for (const auto& arm : conditions) {
-      detail::Task task{&arm, &behaviour, &question};
+      eval::detail::Task task{&arm, &behaviour, &question};
       if (arm.source) task.steering = arm.apply(arm.source->find(model, behaviour).steering, behaviour);
-      rows.push_back({{"ids", detail::prompt_of(model, task, AnswerMode::letters)}, {"gold", question.answer}});
+      rows.push_back({{"ids", eval::detail::prompt_of(model, task, AnswerMode::letters)}, {"gold", question.answer}});
       tasks.push_back(std::move(task));
     }
   for (const auto& e : edited()) edits.push_back({{"kind", e.kind}, {"features", e.features}, {"value", e.value}});
@@ -128,7 +128,7 @@ int main(int argc, char** argv) {
       const auto per = conditions.size();
       const auto some = std::span(tasks).subspan(begin * per, count * per);
       std::vector<Result> results;
-      answer["seconds"] = bench::seconds([&] { results = detail::take_letters(model, some); });
+      answer["seconds"] = bench::seconds([&] { results = eval::detail::take_letters(model, some); });
       std::size_t tokens = 0;
       for (std::size_t i = begin * per; i < (begin + count) * per; ++i) tokens += rows[i]["ids"].size();
       answer["tokens"] = tokens;

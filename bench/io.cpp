@@ -103,14 +103,14 @@ void bench_safetensors(std::int64_t mib) {
 }
 
 void bench_dequantisation(std::string_view name, std::int64_t mib) {
-  const auto& type = *steer::detail::find_ggml_type(name);
+  const auto& type = *steer::io::detail::find_ggml_type(name);
   const std::int64_t values = mib << 18;  // f32
   const auto blocks = values / type.block_values;
   const auto data = at::randint(0, 60, {blocks * type.block_bytes}, at::kByte);  // no infinite scales
   auto out = at::empty({values}, at::kFloat);
   auto* target = out.mutable_data_ptr<float>();
   const auto ours = [&] {
-    steer::detail::dequantize(type, static_cast<const std::byte*>(data.const_data_ptr()), blocks, target);
+    steer::io::detail::dequantize(type, static_cast<const std::byte*>(data.const_data_ptr()), blocks, target);
   };
   const auto fill = [&] {
     at::parallel_for(0, values, 1 << 16,

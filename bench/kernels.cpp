@@ -20,7 +20,7 @@
 
 namespace {
 
-using steer::detail::Linear;
+using steer::model::detail::Linear;
 
 double read_limit() {
   static const double limit = steer::bench::measure_read_limit();
@@ -92,7 +92,7 @@ void libtorch(benchmark::State& state, at::ScalarType dtype, std::int64_t n, std
 }  // namespace
 
 int main(int argc, char** argv) {
-  using namespace steer::detail;
+  using namespace steer::model::detail;
   if (const char* isa = std::getenv("STEER_BENCH_ISA")) {
     const std::string_view name(isa);
     set_isa_for_testing(name == "portable" ? Isa::portable : name == "avx2" ? Isa::avx2 : Isa::avx512);

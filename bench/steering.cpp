@@ -146,7 +146,7 @@ void add_rows(benchmark::State& state) {
   for (auto _ : state) {
     for (std::int64_t r = 0; r < batch; ++r) {
       const float* v = vectors.const_data_ptr<float>() + r % distinct * width;
-      detail::add_scaled(rows + r * width, &v, &sign, 1, width);
+      sae::detail::add_scaled(rows + r * width, &v, &sign, 1, width);
     }
     sign = -sign;
   }

@@ -20,7 +20,6 @@
 #include <steer/eval/questions.hpp>
 #include <steer/eval/report.hpp>
 #include <steer/eval/results.hpp>
-#include <steer/eval/statistics.hpp>
 #include <steer/eval/text_metrics.hpp>
 #include <steer/eval/tradeoff.hpp>
 #include <steer/eval/workers.hpp>
@@ -47,6 +46,7 @@
 #include <steer/sae/sae.hpp>
 #include <steer/sae/stream.hpp>
 #include <steer/sae/trainer.hpp>
+#include <steer/stats/statistics.hpp>
 #include <steer/steering/condition.hpp>
 #include <steer/steering/edit.hpp>
 #include <steer/steering/interop.hpp>

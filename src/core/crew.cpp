@@ -15,7 +15,7 @@
 #include <immintrin.h>
 #endif
 
-namespace steer::detail {
+namespace steer::core::detail {
 namespace {
 
 void relax() {
@@ -151,4 +151,4 @@ void run_pieces(std::int64_t count, void (*work)(void* context, std::int64_t i),
   crew.run(count, work, context, static_cast<int>(std::min<std::int64_t>(threads, count)) - 1);
 }
 
-}  // namespace steer::detail
+}  // namespace steer::core::detail

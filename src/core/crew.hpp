@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <type_traits>
 
-namespace steer::detail {
+namespace steer::core::detail {
 
 /// Calls work(i) once for each i in [0, count), in any order, on the calling thread and on up to `threads() - 1`
 /// others, as they come free: the caller waits for the pieces that another thread has begun, never for a thread to
@@ -39,4 +39,4 @@ void run_ranges(std::int64_t count, std::int64_t grain, const F& work) {
   });
 }
 
-}  // namespace steer::detail
+}  // namespace steer::core::detail

@@ -19,8 +19,8 @@
 namespace steer {
 namespace {
 
-using detail::Answer;
-using detail::Evidence;
+using features::detail::Answer;
+using features::detail::Evidence;
 
 /// Trials that are measured in full, at most.
 constexpr std::size_t finalists = 10;
@@ -65,7 +65,7 @@ std::vector<std::int64_t> indices(std::span<const AutoSteerCandidate> features) 
   return all;
 }
 
-detail::Direction direction_of(at::Tensor vector, const Evidence& evidence) {
+features::detail::Direction direction_of(at::Tensor vector, const Evidence& evidence) {
   const at::Tensor unit = vector / vector.norm().clamp_min(1e-12);
   return {unit, at::dot(evidence.residual_asked, unit).item<double>(),
           at::dot(evidence.residual_other, unit).item<double>()};
@@ -73,8 +73,8 @@ detail::Direction direction_of(at::Tensor vector, const Evidence& evidence) {
 
 }  // namespace
 
-std::int64_t detail::search_answers(AutoSteerMode mode, std::int64_t prompts, std::int64_t capability_prompts,
-                                    std::int64_t features) {
+std::int64_t features::detail::search_answers(AutoSteerMode mode, std::int64_t prompts, std::int64_t capability_prompts,
+                                              std::int64_t features) {
   constexpr std::int64_t evidence = 3;  // to each prompt: asked, not asked, asked for the opposite
   if (mode == AutoSteerMode::published) {
     const auto sets = (std::int64_t{1} << std::min<std::int64_t>(features, most_combined)) - 1;
@@ -90,7 +90,7 @@ struct AutoSteer::Impl {
   AutoSteerOptions options;
   HookPoint point;
   Session session;
-  detail::AnswerStore store;
+  features::detail::AnswerStore store;
   std::vector<Answer> unsteered;                   ///< to the neutral prompts
   std::vector<GenerateResult> capability_answers;  ///< unsteered
   CapabilityFigures capability;                    ///< unsteered
@@ -102,17 +102,18 @@ struct AutoSteer::Impl {
         sae(std::move(s)),
         options(std::move(o)),
         point(sae_point(model, sae)),
-        session(model, detail::reproducible(model)),
+        session(model, model::detail::reproducible(model)),
         store(model, options) {}
 
   const Evidence& evidence_for(std::string_view behaviour) {
     if (auto known = evidence.find(behaviour); known != evidence.end()) return known->second;
     if (unsteered.empty()) {
       std::vector<std::vector<std::int64_t>> prompts;
-      for (const auto& prompt : options.prompts) prompts.push_back(detail::render(model, "", prompt));
-      unsteered = detail::answer_all(store, options, prompts, "unsteered");
+      for (const auto& prompt : options.prompts) prompts.push_back(features::detail::render(model, "", prompt));
+      unsteered = features::detail::answer_all(store, options, prompts, "unsteered");
     }
-    return evidence.emplace(behaviour, detail::gather_evidence(store, session, sae, options, behaviour, unsteered))
+    return evidence
+        .emplace(behaviour, features::detail::gather_evidence(store, session, sae, options, behaviour, unsteered))
         .first->second;
   }
 
@@ -122,7 +123,7 @@ struct AutoSteer::Impl {
       const auto [correct, formatted] = options.capability.score(p, answers[p]);
       sum.accuracy += correct;
       sum.format += formatted;
-      sum.loops += detail::loops(answers[p].ids);
+      sum.loops += features::detail::loops(answers[p].ids);
     }
     const auto n = static_cast<double>(answers.size());
     return {sum.accuracy / n, sum.format / n, sum.loops / n};
@@ -160,7 +161,7 @@ struct AutoSteer::Impl {
     for (std::size_t n = 2; n <= std::min(usable.size(), static_cast<std::size_t>(options.features)); ++n)
       sets.emplace_back(usable.begin(), usable.begin() + static_cast<std::ptrdiff_t>(n));
 
-    const auto along = [&](const detail::Direction& direction, const std::vector<std::int64_t>& features,
+    const auto along = [&](const features::detail::Direction& direction, const std::vector<std::int64_t>& features,
                            std::string_view what, std::initializer_list<double> shares) {
       if (direction.asked <= direction.unsteered) return;
       for (double share : shares) {
@@ -207,7 +208,7 @@ struct AutoSteer::Impl {
   void screen(const Evidence& found, std::vector<AutoSteerTrial>& trials) {
     std::vector<Steering> steerings;
     for (const auto& trial : trials) steerings.push_back(trial.steering);
-    const auto screened = detail::screen(store, options, found, steerings);
+    const auto screened = features::detail::screen(store, options, found, steerings);
     for (std::size_t t = 0; t < trials.size(); ++t) {
       trials[t].behaviour = screened[t].behaviour;
       if (screened[t].behaviour < least_gain)
@@ -263,13 +264,13 @@ struct AutoSteer::Impl {
       for (std::size_t p = 0; p < found.prompts.size(); ++p) {
         const auto& result = results[n * found.prompts.size() + p];
         edited += result.audit.edited();
-        loops += detail::loops(result.ids);
+        loops += features::detail::loops(result.ids);
         answers.push_back({p, result.ids, result.finish != FinishReason::length, false});
       }
       require(edited > 0, ErrorCode::config, "AutoSteer::find",
               "expected every steering to edit the answers it steers but \"{}\" edited none",
               trial.steering.describe());
-      const detail::Reading reading = detail::read(model, found.prompts, answers);
+      const features::detail::Reading reading = features::detail::read(model, found.prompts, answers);
       trial.behaviour = behaviour_share(found, reading.posterior);
       trial.nll_gain = reading.nll - found.asked.nll;
       looping.push_back(loops / static_cast<double>(answers.size()));
@@ -322,7 +323,7 @@ struct AutoSteer::Impl {
       request.ids.insert(request.ids.end(), capability_answers[p].ids.begin(), capability_answers[p].ids.end());
       requests.push_back(std::move(request));
     }
-    return detail::mean_of(kl_from_unsteered(model, requests));
+    return features::detail::mean_of(kl_from_unsteered(model, requests));
   }
 
   /// Of all sets of the best features the one whose nudge, by the published sum, gains most on whole answers.

@@ -6,7 +6,7 @@
 #include <steer/core/error.hpp>
 #include <steer/core/hash.hpp>
 
-namespace steer::detail {
+namespace steer::features::detail {
 namespace {
 
 /// Answers are written after this many full batches: little is lost when killed, and little to the last rows of a
@@ -98,4 +98,4 @@ std::vector<GenerateResult> AnswerStore::generate(std::span<const GenerateReques
   return results;
 }
 
-}  // namespace steer::detail
+}  // namespace steer::features::detail

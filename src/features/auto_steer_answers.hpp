@@ -11,7 +11,7 @@
 #include <steer/features/auto_steer.hpp>
 #include <steer/io/journal.hpp>
 
-namespace steer::detail {
+namespace steer::features::detail {
 
 /// Generates as a search's options say. With AutoSteerOptions::journal every answer is kept there, under a hash of all
 /// it depends on, and taken from there when the same is asked for again, by this process or a later one.
@@ -37,4 +37,4 @@ class AnswerStore {
 std::int64_t search_answers(AutoSteerMode mode, std::int64_t prompts, std::int64_t capability_prompts,
                             std::int64_t features);
 
-}  // namespace steer::detail
+}  // namespace steer::features::detail

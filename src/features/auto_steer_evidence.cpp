@@ -13,7 +13,7 @@
 #include <steer/features/attribution.hpp>
 #include <steer/generate/score.hpp>
 
-namespace steer::detail {
+namespace steer::features::detail {
 namespace {
 
 /// Attribution runs one gradient a text: a few texts settle its sign.
@@ -252,4 +252,4 @@ Evidence gather_evidence(AnswerStore& store, Session& session, const Sae& sae, c
   return evidence;
 }
 
-}  // namespace steer::detail
+}  // namespace steer::features::detail

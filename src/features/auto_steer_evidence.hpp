@@ -12,7 +12,7 @@
 
 #include "features/auto_steer_answers.hpp"
 
-namespace steer::detail {
+namespace steer::features::detail {
 
 /// One generated answer to the prompt of that number.
 struct Answer {
@@ -75,4 +75,4 @@ std::vector<Answer> answer_all(AnswerStore& store, const AutoSteerOptions& optio
 
 std::vector<std::int64_t> render(const Model& model, std::string_view system, std::string_view user);
 
-}  // namespace steer::detail
+}  // namespace steer::features::detail

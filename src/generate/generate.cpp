@@ -50,7 +50,7 @@ std::set<std::int64_t> stop_ids(const Model& model, const GenerateOptions& optio
 
 void check(const Model& model, std::span<const GenerateRequest> requests, const GenerateOptions& options) {
   constexpr auto where = "generate";
-  detail::check(options.sampling, where);
+  generation::detail::check(options.sampling, where);
   require(options.max_tokens > 0, ErrorCode::argument, where, "expected max_tokens of at least 1 but got {}",
           options.max_tokens);
   require(options.batch > 0, ErrorCode::argument, where, "expected a batch of at least 1 row but got {}",
@@ -81,7 +81,7 @@ struct Row {
   Rng rng;
   std::vector<std::int64_t> history;  ///< prompt and generated ids
   std::optional<StreamDecoder> decoder;
-  detail::StopMatcher stops;
+  generation::detail::StopMatcher stops;
 };
 
 class Generation {
@@ -128,10 +128,10 @@ class Generation {
   }
 
   void admit(std::size_t begin, std::size_t end) {
-    std::vector<detail::PrefillRow> rows;
+    std::vector<generation::detail::PrefillRow> rows;
     for (std::size_t r = begin; r < end; ++r)
       rows.push_back({.ids = requests_[r].ids, .shareable = !looks_at_prompt(steerings_[r]), .logits = {}});
-    detail::prefill(session_, rows, [&](std::size_t i, SequenceId sequence) {
+    generation::detail::prefill(session_, rows, [&](std::size_t i, SequenceId sequence) {
       const auto computed = static_cast<std::size_t>(session_.length(sequence));
       plan_.bind(sequence, static_cast<std::int64_t>(begin + i), std::span(requests_[begin + i].ids).first(computed));
     });
@@ -143,7 +143,7 @@ class Generation {
               .rng = Rng(request.seed.value_or(derive_seed(options_.seed, "row", begin + i))),
               .history = request.ids,
               .decoder = {},
-              .stops = detail::StopMatcher(options_.stop)};
+              .stops = generation::detail::StopMatcher(options_.stop)};
       if (model_.has_tokenizer()) row.decoder.emplace(model_.tokenizer(), DecodeOptions{.skip_special = true});
       admitted.push_back(std::move(row));
     }
@@ -166,11 +166,12 @@ class Generation {
       if (plan_.needs_logits(rows[i].sequence)) plan_.observe(rows[i].sequence, logits[static_cast<std::int64_t>(i)]);
       aborted[i] = plan_.abort_reason(rows[i].sequence);
     }
-    const detail::DrawRows prepared(logits, options_.sampling);
-    std::vector<detail::Draw> draws(rows.size());
+    const generation::detail::DrawRows prepared(logits, options_.sampling);
+    std::vector<generation::detail::Draw> draws(rows.size());
     at::parallel_for(0, std::ssize(rows), 16, [&](std::int64_t begin, std::int64_t end) {
       for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i)
-        if (!aborted[i]) draws[i] = detail::draw_token(prepared[i], rows[i].history, options_.sampling, rows[i].rng);
+        if (!aborted[i])
+          draws[i] = generation::detail::draw_token(prepared[i], rows[i].history, options_.sampling, rows[i].rng);
     });
     std::vector<Row> still;
     for (std::size_t i = 0; i < rows.size(); ++i)
@@ -179,7 +180,7 @@ class Generation {
   }
 
   /// Adds a drawn token to its row. @return whether the row goes on.
-  bool take(Row& row, const detail::Draw& draw, std::optional<std::string> aborted) {
+  bool take(Row& row, const generation::detail::Draw& draw, std::optional<std::string> aborted) {
     GenerateResult& result = results_[row.request];
     if (aborted) {
       result.abort_reason = *std::move(aborted);

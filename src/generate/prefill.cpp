@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
-namespace steer::detail {
+namespace steer::generation::detail {
 namespace {
 
 /// A shorter shared prefix costs more in an extra step than it saves.
@@ -98,4 +98,4 @@ void prefill(Session& session, std::span<PrefillRow> rows, const OnSequence& on_
   Trie(session, rows, on_sequence).run();
 }
 
-}  // namespace steer::detail
+}  // namespace steer::generation::detail

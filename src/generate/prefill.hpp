@@ -7,7 +7,7 @@
 
 #include <steer/model/session.hpp>
 
-namespace steer::detail {
+namespace steer::generation::detail {
 
 /// One row to be computed up to its prompt's end.
 struct PrefillRow {
@@ -25,4 +25,4 @@ using OnSequence = std::function<void(std::size_t row, SequenceId sequence)>;
 /// @param on_sequence  called for the sequence a row ends up with (never for a shared prefix).
 void prefill(Session& session, std::span<PrefillRow> rows, const OnSequence& on_sequence);
 
-}  // namespace steer::detail
+}  // namespace steer::generation::detail

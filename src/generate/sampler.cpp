@@ -8,7 +8,7 @@
 
 #include <steer/core/error.hpp>
 
-namespace steer::detail {
+namespace steer::generation::detail {
 namespace {
 
 struct Candidate {
@@ -110,4 +110,4 @@ Draw draw_token(const DrawRows::Row& row, std::span<const std::int64_t> seen, co
   return drawn(candidates[kept - 1].id);
 }
 
-}  // namespace steer::detail
+}  // namespace steer::generation::detail

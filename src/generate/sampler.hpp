@@ -9,7 +9,7 @@
 #include <steer/core/random.hpp>
 #include <steer/generate/generate.hpp>
 
-namespace steer::detail {
+namespace steer::generation::detail {
 
 /// @throws Error(argument) for a value outside its range, on behalf of `where`.
 void check(const SamplingOptions& options, std::string_view where);
@@ -40,4 +40,4 @@ class DrawRows {
 /// @throws Error(argument) when the logits hold a NaN or nothing finite.
 Draw draw_token(const DrawRows::Row& row, std::span<const std::int64_t> seen, const SamplingOptions& options, Rng& rng);
 
-}  // namespace steer::detail
+}  // namespace steer::generation::detail

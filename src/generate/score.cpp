@@ -41,7 +41,7 @@ class TailRunner {
       : requests_(requests),
         where_(where),
         plan_(SteeringPlan::compile(model, steerings(requests))),
-        session_(model, detail::reproducible(model)),
+        session_(model, model::detail::reproducible(model)),
         hooks_(plan_.attach(session_)) {}
 
   struct Row {

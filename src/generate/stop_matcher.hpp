@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-namespace steer::detail {
+namespace steer::generation::detail {
 
 /// Watches growing text for stop strings. What might yet turn out to be the start of one is held back.
 class StopMatcher {
@@ -57,4 +57,4 @@ class StopMatcher {
   bool stopped_ = false;
 };
 
-}  // namespace steer::detail
+}  // namespace steer::generation::detail

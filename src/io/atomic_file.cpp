@@ -7,7 +7,7 @@
 #include <cerrno>
 #include <cstring>
 
-namespace steer::detail {
+namespace steer::io::detail {
 
 AtomicFile::AtomicFile(std::filesystem::path path, std::string_view where) : path_(std::move(path)), where_(where) {
   static std::atomic<unsigned> count{0};
@@ -62,4 +62,4 @@ void AtomicFile::commit() {
   }
 }
 
-}  // namespace steer::detail
+}  // namespace steer::io::detail

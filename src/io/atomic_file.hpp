@@ -7,7 +7,7 @@
 
 #include "io/bytes.hpp"
 
-namespace steer::detail {
+namespace steer::io::detail {
 
 /// A file that replaces `path` in one step when `commit` is called, and never otherwise.
 class AtomicFile {
@@ -33,4 +33,4 @@ class AtomicFile {
   int fd_ = -1;
 };
 
-}  // namespace steer::detail
+}  // namespace steer::io::detail

@@ -1,6 +1,6 @@
 #include "io/bytes.hpp"
 
-namespace steer::detail {
+namespace steer::io::detail {
 
 std::string quote(std::string_view name) {
   constexpr std::size_t longest = 120;
@@ -21,4 +21,4 @@ std::string shape_text(std::span<const std::int64_t> shape) {
   return text + "]";
 }
 
-}  // namespace steer::detail
+}  // namespace steer::io::detail

@@ -16,7 +16,7 @@
 
 #include <steer/core/error.hpp>
 
-namespace steer::detail {
+namespace steer::io::detail {
 
 static_assert(std::endian::native == std::endian::little, "every format read here is little-endian, and so is steer");
 
@@ -94,4 +94,4 @@ class ByteCursor {
   std::string what_;
 };
 
-}  // namespace steer::detail
+}  // namespace steer::io::detail

@@ -2,7 +2,7 @@
 
 #include <ATen/Parallel.h>
 
-namespace steer::detail {
+namespace steer::io::detail {
 namespace {
 
 constexpr auto kFloat = at::ScalarType::Float;
@@ -76,4 +76,4 @@ void dequantize(const GgmlType& type, const std::byte* data, std::int64_t blocks
   });
 }
 
-}  // namespace steer::detail
+}  // namespace steer::io::detail

@@ -9,7 +9,7 @@
 
 #include "io/dequantize_kernels.hpp"
 
-namespace steer::detail {
+namespace steer::io::detail {
 
 /// One tensor type of GGUF (ggml.h, `enum ggml_type`).
 struct GgmlType {
@@ -33,4 +33,4 @@ DequantizeKernel dequantize_kernel(const GgmlType& type);
 /// `out` has room for `blocks * type.block_values` values.
 void dequantize(const GgmlType& type, const std::byte* data, std::int64_t blocks, float* out);
 
-}  // namespace steer::detail
+}  // namespace steer::io::detail

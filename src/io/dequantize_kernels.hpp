@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace steer::detail {
+namespace steer::io::detail {
 
 /// Unpacks quantised blocks to f32, on the calling thread.
 using DequantizeKernel = void (*)(const std::byte* data, std::int64_t blocks, float* out);
@@ -16,4 +16,4 @@ namespace avx2 {
 DequantizeKernel kernel_of(unsigned type_id);
 }
 
-}  // namespace steer::detail
+}  // namespace steer::io::detail

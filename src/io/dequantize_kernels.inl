@@ -9,7 +9,7 @@
 #include <immintrin.h>
 #endif
 
-namespace steer::detail::STEER_KERNEL_NAMESPACE {
+namespace steer::io::detail::STEER_KERNEL_NAMESPACE {
 namespace {
 
 using u8 = unsigned char;
@@ -116,7 +116,8 @@ struct Q2_K {
   void unpack(float* y) const {
     const float scale = half_to_float(d), least = half_to_float(dmin);
     for (int part = 0; part < 16; ++part, y += 16) {
-      const float dl = scale * static_cast<float>(scales[part] & 15), ml = least * static_cast<float>(scales[part] >> 4);
+      const float dl = scale * static_cast<float>(scales[part] & 15),
+                  ml = least * static_cast<float>(scales[part] >> 4);
       const u8* q = qs + part / 8 * 32 + part % 2 * 16;
       const int shift = part % 8 / 2 * 2;
       for (int l = 0; l < 16; ++l) y[l] = dl * static_cast<float>((q[l] >> shift) & 3) - ml;
@@ -139,7 +140,8 @@ struct Q3_K {
       const u8* q = qs + part / 8 * 32 + part % 2 * 16;
       const u8* h = hmask + part % 2 * 16;
       const int shift = part % 8 / 2 * 2, bit = part / 2;
-      for (int l = 0; l < 16; ++l) y[l] = dl * static_cast<float>(((q[l] >> shift) & 3) - (((h[l] >> bit) & 1) ^ 1) * 4);
+      for (int l = 0; l < 16; ++l)
+        y[l] = dl * static_cast<float>(((q[l] >> shift) & 3) - (((h[l] >> bit) & 1) ^ 1) * 4);
     }
   }
 };
@@ -240,7 +242,8 @@ struct IQ4_XS {
   }
 };
 
-static_assert(sizeof(Q4_0) == 18 && sizeof(Q4_1) == 20 && sizeof(Q5_0) == 22 && sizeof(Q5_1) == 24 && sizeof(Q8_0) == 34);
+static_assert(sizeof(Q4_0) == 18 && sizeof(Q4_1) == 20 && sizeof(Q5_0) == 22 && sizeof(Q5_1) == 24 &&
+              sizeof(Q8_0) == 34);
 static_assert(sizeof(Q2_K) == 84 && sizeof(Q3_K) == 110 && sizeof(Q4_K) == 144 && sizeof(Q5_K) == 176);
 static_assert(sizeof(Q6_K) == 210 && sizeof(IQ4_NL) == 18 && sizeof(IQ4_XS) == 136);
 
@@ -256,20 +259,33 @@ void unpack_all(const std::byte* data, i64 blocks, float* out) {
 // By the number of ggml.h's `enum ggml_type`; a null pointer for a type without a kernel.
 DequantizeKernel kernel_of(unsigned type_id) {
   switch (type_id) {
-    case 2: return unpack_all<Q4_0>;
-    case 3: return unpack_all<Q4_1>;
-    case 6: return unpack_all<Q5_0>;
-    case 7: return unpack_all<Q5_1>;
-    case 8: return unpack_all<Q8_0>;
-    case 10: return unpack_all<Q2_K>;
-    case 11: return unpack_all<Q3_K>;
-    case 12: return unpack_all<Q4_K>;
-    case 13: return unpack_all<Q5_K>;
-    case 14: return unpack_all<Q6_K>;
-    case 20: return unpack_all<IQ4_NL>;
-    case 23: return unpack_all<IQ4_XS>;
-    default: return nullptr;
+    case 2:
+      return unpack_all<Q4_0>;
+    case 3:
+      return unpack_all<Q4_1>;
+    case 6:
+      return unpack_all<Q5_0>;
+    case 7:
+      return unpack_all<Q5_1>;
+    case 8:
+      return unpack_all<Q8_0>;
+    case 10:
+      return unpack_all<Q2_K>;
+    case 11:
+      return unpack_all<Q3_K>;
+    case 12:
+      return unpack_all<Q4_K>;
+    case 13:
+      return unpack_all<Q5_K>;
+    case 14:
+      return unpack_all<Q6_K>;
+    case 20:
+      return unpack_all<IQ4_NL>;
+    case 23:
+      return unpack_all<IQ4_XS>;
+    default:
+      return nullptr;
   }
 }
 
-}  // namespace steer::detail::STEER_KERNEL_NAMESPACE
+}  // namespace steer::io::detail::STEER_KERNEL_NAMESPACE

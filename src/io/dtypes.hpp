@@ -4,7 +4,7 @@
 
 #include <string_view>
 
-namespace steer::detail {
+namespace steer::io::detail {
 
 /// One data type as safetensors names it. `type` is Undefined where libtorch has no equal.
 struct Dtype {
@@ -52,4 +52,4 @@ inline std::string_view dtype_name(at::ScalarType type) {
   return c10::toString(type);
 }
 
-}  // namespace steer::detail
+}  // namespace steer::io::detail

@@ -9,7 +9,7 @@
 
 #include "io/dequantize.hpp"
 
-namespace steer::detail {
+namespace steer::io::detail {
 namespace {
 
 constexpr std::string_view kWhere = "open_tensors";
@@ -292,4 +292,4 @@ std::shared_ptr<const TensorReader> open_gguf(const std::filesystem::path& path,
   return std::make_shared<GgufReader>(path, std::move(file));
 }
 
-}  // namespace steer::detail
+}  // namespace steer::io::detail

@@ -4,10 +4,10 @@
 
 #include "io/mapped_file.hpp"
 
-namespace steer::detail {
+namespace steer::io::detail {
 
 /// A GGUF file, version 2 or 3.
 std::shared_ptr<const TensorReader> open_gguf(const std::filesystem::path& path,
                                               std::shared_ptr<const MappedFile> file);
 
-}  // namespace steer::detail
+}  // namespace steer::io::detail

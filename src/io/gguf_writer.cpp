@@ -16,7 +16,7 @@ namespace {
 constexpr std::string_view kWhere = "save_gguf";
 constexpr std::int64_t kAlignment = 32;  // GGUF's default
 using Json = nlohmann::json;
-using detail::Bytes;
+using io::detail::Bytes;
 
 // The numbers of GGUF's value types.
 enum : std::uint32_t { kU32 = 4, kI32 = 5, kF32 = 6, kBool = 7, kString = 8, kArray = 9, kU64 = 10, kI64 = 11 };
@@ -52,7 +52,7 @@ std::uint32_t type_of(const Json& value, const std::string& key) {
       break;
   }
   fail(ErrorCode::argument, kWhere, "expected a string, bool, number or array but got {} (key {})", value.type_name(),
-       detail::quote(key));
+       io::detail::quote(key));
 }
 
 // One type that holds every element; numbers widen to 64 bits or to f32.
@@ -64,7 +64,7 @@ std::uint32_t element_type(const Json& array, const std::string& key) {
   const auto number = [](std::uint32_t t) { return t != kBool && t != kString && t != kArray; };
   if (!std::all_of(types.begin(), types.end(), number))
     fail(ErrorCode::argument, kWhere, "expected an array of one kind of value but got several, or arrays (key {})",
-         detail::quote(key));
+         io::detail::quote(key));
   if (types.count(kF32)) return kF32;
   return types.count(kU64) ? kU64 : kI64;
 }
@@ -84,7 +84,7 @@ void put_value(std::string& out, const Json& value, std::uint32_t type, const st
     case kU64:
       require(value.is_number_unsigned() || value.get<std::int64_t>() >= 0, ErrorCode::argument, kWhere,
               "expected integers that one 64-bit type holds but got both negative ones and more than 2^63 (key {})",
-              detail::quote(key));
+              io::detail::quote(key));
       return put(out, value.get<std::uint64_t>());
     case kI64:
       return put(out, value.get<std::int64_t>());
@@ -97,13 +97,13 @@ void put_value(std::string& out, const Json& value, std::uint32_t type, const st
   for (const auto& item : value) put_value(out, item, element, key);
 }
 
-const detail::GgmlType& ggml_type_of(const at::Tensor& tensor, const std::string& name) {
+const io::detail::GgmlType& ggml_type_of(const at::Tensor& tensor, const std::string& name) {
   for (std::uint32_t id = 0; id <= 30; ++id)
-    if (const auto* type = detail::find_ggml_type(id);
+    if (const auto* type = io::detail::find_ggml_type(id);
         type && !type->quantised() && type->dtype == tensor.scalar_type())
       return *type;
   fail(ErrorCode::argument, kWhere, "expected a type that GGUF has but got {} (tensor {})",
-       c10::toString(tensor.scalar_type()), detail::quote(name));
+       c10::toString(tensor.scalar_type()), io::detail::quote(name));
 }
 
 std::int64_t padded(std::int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
@@ -130,7 +130,7 @@ void save_gguf(const std::filesystem::path& path, const Json& metadata,
   for (const auto& [name, tensor] : tensors) {
     require(tensor.defined() && tensor.dim() <= 4 && names.insert(name).second, ErrorCode::argument, kWhere,
             "expected a defined tensor of at most 4 dimensions under a name of its own but got tensor {}",
-            detail::quote(name));
+            io::detail::quote(name));
     put_text(header, name);
     put(header, static_cast<std::uint32_t>(tensor.dim()));
     for (auto i = tensor.dim(); i-- > 0;) put(header, tensor.size(i));
@@ -141,10 +141,10 @@ void save_gguf(const std::filesystem::path& path, const Json& metadata,
   }
   header.resize(static_cast<std::size_t>(padded(static_cast<std::int64_t>(header.size()))), '\0');
 
-  detail::AtomicFile file(path, kWhere);
+  io::detail::AtomicFile file(path, kWhere);
   const auto data_begin = static_cast<std::int64_t>(header.size());
   file.reserve(data_begin + end);
-  file.write_at(0, detail::as_bytes(header));
+  file.write_at(0, io::detail::as_bytes(header));
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     const auto data = tensors[i].second.detach().cpu().contiguous();
     const auto bytes = static_cast<std::int64_t>(data.nbytes());
@@ -165,7 +165,7 @@ void save_control_vector(const std::filesystem::path& path, const ControlVector&
     require(layer >= 1, ErrorCode::argument, "save_control_vector",
             "expected layers from 1 on (llama.cpp cannot steer layer 0) but got layer {}", layer);
     require(direction.dim() == 1 && direction.numel() == width && width > 0, ErrorCode::shape, "save_control_vector",
-            "expected directions of shape [{}] but got {} (layer {})", width, detail::shape_text(direction.sizes()),
+            "expected directions of shape [{}] but got {} (layer {})", width, io::detail::shape_text(direction.sizes()),
             layer);
     tensors.emplace_back(fmt::format("direction.{}", layer), direction.to(at::kFloat));
   }
@@ -194,7 +194,7 @@ ControlVector load_control_vector(const std::filesystem::path& path) {
     if (!numbered || info.shape.size() != 1 || info.dtype != at::kFloat)
       fail(ErrorCode::format, where,
            "expected f32 tensors direction.1, direction.2, ... of one dimension but got {} of shape {} ({})",
-           detail::quote(name), detail::shape_text(info.shape), path.string());
+           io::detail::quote(name), io::detail::shape_text(info.shape), path.string());
     vector.directions[layer] = reader->read(info.name);
   }
   require(!vector.directions.empty(), ErrorCode::format, where,

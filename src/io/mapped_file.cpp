@@ -10,7 +10,7 @@
 #include <cerrno>
 #include <cstring>
 
-namespace steer::detail {
+namespace steer::io::detail {
 
 std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& path, std::string_view where) {
   struct Descriptor {
@@ -82,4 +82,4 @@ Rows rows_of(Bytes data, std::span<const std::int64_t> shape, std::int64_t begin
   return rows;
 }
 
-}  // namespace steer::detail
+}  // namespace steer::io::detail

@@ -8,7 +8,7 @@
 
 #include "io/bytes.hpp"
 
-namespace steer::detail {
+namespace steer::io::detail {
 
 /// A whole file mapped read-only. Opening reads no page of it; a page is read when it is first touched.
 class MappedFile {
@@ -51,4 +51,4 @@ struct Rows {
 };
 Rows rows_of(Bytes data, std::span<const std::int64_t> shape, std::int64_t begin, std::int64_t end);
 
-}  // namespace steer::detail
+}  // namespace steer::io::detail

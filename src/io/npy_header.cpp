@@ -2,7 +2,7 @@
 
 #include <charconv>
 
-namespace steer::detail {
+namespace steer::io::detail {
 namespace {
 
 constexpr std::string_view kWhere = "open_tensors";
@@ -150,4 +150,4 @@ NpyHeader parse_npy_header(Bytes bytes, const std::string& file) {
   return header;
 }
 
-}  // namespace steer::detail
+}  // namespace steer::io::detail

@@ -7,7 +7,7 @@
 
 #include "io/bytes.hpp"
 
-namespace steer::detail {
+namespace steer::io::detail {
 
 /// The head of an npy file (numpy.lib.format, versions 1 to 3).
 struct NpyHeader {
@@ -26,4 +26,4 @@ inline constexpr std::size_t kMaxNpyHeader = 65536;
 /// @throws Error(format), Error(unsupported) for types that are no plain numbers.
 NpyHeader parse_npy_header(Bytes bytes, const std::string& file);
 
-}  // namespace steer::detail
+}  // namespace steer::io::detail

@@ -6,7 +6,7 @@
 
 #include "io/npy_header.hpp"
 
-namespace steer::detail {
+namespace steer::io::detail {
 namespace {
 
 constexpr std::string_view kWhere = "open_tensors";
@@ -117,4 +117,4 @@ std::shared_ptr<const TensorReader> open_npz(const std::filesystem::path& path, 
   return std::make_shared<NpzReader>(path, std::move(archive));
 }
 
-}  // namespace steer::detail
+}  // namespace steer::io::detail

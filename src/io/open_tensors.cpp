@@ -22,7 +22,7 @@ std::string weights_named_in(const std::filesystem::path& folder) {
   std::sort(names.begin(), names.end());
   std::string text;
   constexpr std::size_t most = 4;
-  for (std::size_t i = 0; i < std::min(names.size(), most); ++i) text += (i ? ", " : "") + detail::quote(names[i]);
+  for (std::size_t i = 0; i < std::min(names.size(), most); ++i) text += (i ? ", " : "") + io::detail::quote(names[i]);
   return text + (names.size() > most ? fmt::format(" and {} more", names.size() - most) : "");
 }
 
@@ -56,26 +56,26 @@ constexpr Impostor kImpostors[] = {
 };
 
 std::shared_ptr<const TensorReader> open_archive(const std::filesystem::path& path,
-                                                 std::shared_ptr<const detail::MappedFile> file) {
-  detail::ZipArchive archive(std::move(file), path.string());
-  if (detail::find_pytorch_pickle(archive)) return detail::open_pytorch(path, std::move(archive));
+                                                 std::shared_ptr<const io::detail::MappedFile> file) {
+  io::detail::ZipArchive archive(std::move(file), path.string());
+  if (io::detail::find_pytorch_pickle(archive)) return io::detail::open_pytorch(path, std::move(archive));
   for (const auto& entry : archive.entries())
     require(entry.name.ends_with(".npy"), ErrorCode::unsupported, kWhere,
             "expected a zip archive of npy files (npz) or of torch.save but got one with {} ({})",
-            detail::quote(entry.name), path.string());
-  return detail::open_npz(path, std::move(archive));
+            io::detail::quote(entry.name), path.string());
+  return io::detail::open_npz(path, std::move(archive));
 }
 }  // namespace
 
 std::shared_ptr<const TensorReader> open_tensors(const std::filesystem::path& path) {
   std::error_code ignored;
   if (std::filesystem::is_directory(path, ignored)) return open_tensors(weights_in(path));
-  const auto mapped = detail::MappedFile::open(path, kWhere);
+  const auto mapped = io::detail::MappedFile::open(path, kWhere);
   const auto bytes = mapped->bytes();
-  const auto text = detail::as_text(bytes.first(std::min<std::size_t>(bytes.size(), 64)));
-  if (detail::looks_like_safetensors(bytes)) return detail::open_safetensors(path, mapped);
-  if (text.starts_with("GGUF")) return detail::open_gguf(path, mapped);
-  if (text.starts_with("\x93NUMPY")) return detail::open_npy(path, mapped);
+  const auto text = io::detail::as_text(bytes.first(std::min<std::size_t>(bytes.size(), 64)));
+  if (io::detail::looks_like_safetensors(bytes)) return io::detail::open_safetensors(path, mapped);
+  if (text.starts_with("GGUF")) return io::detail::open_gguf(path, mapped);
+  if (text.starts_with("\x93NUMPY")) return io::detail::open_npy(path, mapped);
   if (text.starts_with("PK\3\4") || text.starts_with("PK\5\6")) return open_archive(path, mapped);
   if (text.size() >= 2 && text[0] == '\x80' && text[1] >= 2 && text[1] <= 5)
     fail(ErrorCode::unsupported, kWhere,
@@ -89,12 +89,12 @@ std::shared_ptr<const TensorReader> open_tensors(const std::filesystem::path& pa
       fail(ErrorCode::unsupported, kWhere, "expected weights but got {} ({}); {}", impostor.what, path.string(),
            impostor.advice);
   if (const auto first = text.find_first_not_of(" \t\r\n"); first != text.npos && text[first] == '{')
-    return detail::open_sharded_safetensors(path, *mapped);
+    return io::detail::open_sharded_safetensors(path, *mapped);
   fail(ErrorCode::unsupported, kWhere,
        "expected safetensors, a safetensors index, GGUF, npz, npy or a PyTorch zip file but got {} bytes that begin {} "
        "({}); "
        "check that this is the weight file",
-       bytes.size(), detail::quote(text.substr(0, 16)), path.string());
+       bytes.size(), io::detail::quote(text.substr(0, 16)), path.string());
 }
 
 }  // namespace steer

@@ -3,7 +3,7 @@
 #include <bit>
 #include <unordered_map>
 
-namespace steer::detail {
+namespace steer::io::detail {
 namespace {
 
 constexpr std::string_view kWhere = "open_tensors";
@@ -400,4 +400,4 @@ PickleDocument unpickle(Bytes bytes, MemoryBudget& budget, const std::string& fi
   return Unpickler(bytes, budget, file).run();
 }
 
-}  // namespace steer::detail
+}  // namespace steer::io::detail

@@ -11,7 +11,7 @@
 
 #include "io/bytes.hpp"
 
-namespace steer::detail {
+namespace steer::io::detail {
 
 enum class PickleKind : std::uint8_t { none, boolean, integer, real, text, tuple, list, dict, global, storage, tensor };
 
@@ -78,4 +78,4 @@ class MemoryBudget {
 ///         malformed.
 PickleDocument unpickle(Bytes bytes, MemoryBudget& budget, const std::string& file);
 
-}  // namespace steer::detail
+}  // namespace steer::io::detail

@@ -9,7 +9,7 @@
 #include "io/dtypes.hpp"
 #include "io/pickle.hpp"
 
-namespace steer::detail {
+namespace steer::io::detail {
 namespace {
 
 constexpr std::string_view kWhere = "open_tensors";
@@ -188,4 +188,4 @@ std::shared_ptr<const TensorReader> open_pytorch(const std::filesystem::path& pa
   return std::make_shared<PytorchReader>(path, std::move(archive));
 }
 
-}  // namespace steer::detail
+}  // namespace steer::io::detail

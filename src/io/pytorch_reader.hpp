@@ -4,7 +4,7 @@
 
 #include "io/zip_archive.hpp"
 
-namespace steer::detail {
+namespace steer::io::detail {
 
 /// The entry of a torch.save archive that describes its values, or nullptr for any other archive. The name of the
 /// archive's only top folder varies.
@@ -14,4 +14,4 @@ const ZipEntry* find_pytorch_pickle(const ZipArchive& archive);
 /// joined by dots; other values are in `metadata`.
 std::shared_ptr<const TensorReader> open_pytorch(const std::filesystem::path& path, ZipArchive archive);
 
-}  // namespace steer::detail
+}  // namespace steer::io::detail

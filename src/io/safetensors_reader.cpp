@@ -10,7 +10,7 @@
 #include "io/mapped_file.hpp"
 #include "io/strict_json.hpp"
 
-namespace steer::detail {
+namespace steer::io::detail {
 namespace {
 
 constexpr std::string_view kWhere = "open_tensors";
@@ -310,4 +310,4 @@ std::shared_ptr<const TensorReader> open_sharded_safetensors(const std::filesyst
   return std::make_shared<SafetensorsReader>(index, events.shard_of, events.shards);
 }
 
-}  // namespace steer::detail
+}  // namespace steer::io::detail

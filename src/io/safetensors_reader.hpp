@@ -4,7 +4,7 @@
 
 #include "io/mapped_file.hpp"
 
-namespace steer::detail {
+namespace steer::io::detail {
 
 /// The first bytes can only be those of a safetensors file.
 bool looks_like_safetensors(Bytes file);
@@ -15,4 +15,4 @@ std::shared_ptr<const TensorReader> open_safetensors(const std::filesystem::path
 std::shared_ptr<const TensorReader> open_sharded_safetensors(const std::filesystem::path& index,
                                                              const MappedFile& file);
 
-}  // namespace steer::detail
+}  // namespace steer::io::detail

@@ -21,11 +21,11 @@ struct Slot {
   bool done = false;         // an empty tensor has no bytes that would tell
 };
 
-const detail::Dtype& dtype_of(const TensorSpec& spec) {
-  for (const auto& dtype : detail::kDtypes)
+const io::detail::Dtype& dtype_of(const TensorSpec& spec) {
+  for (const auto& dtype : io::detail::kDtypes)
     if (dtype.type == spec.dtype && spec.dtype != at::ScalarType::Undefined) return dtype;
   fail(ErrorCode::argument, kWhere, "expected a type that safetensors has but got {} (tensor {})",
-       c10::toString(spec.dtype), detail::quote(spec.name));
+       c10::toString(spec.dtype), io::detail::quote(spec.name));
 }
 
 // Sets where each tensor lies and returns the header, padded so that the data are aligned.
@@ -38,12 +38,12 @@ std::string layout(std::vector<Slot>& slots, const std::map<std::string, std::st
   std::int64_t end = 0;
   for (const auto place : order) {
     auto& slot = slots[place];
-    const auto count = detail::element_count(slot.spec.shape);
-    const auto bytes = count ? detail::checked_multiply(*count, dtype_of(slot.spec).bits / 8) : std::nullopt;
-    const auto next = bytes ? detail::checked_add(end, *bytes) : std::nullopt;
+    const auto count = io::detail::element_count(slot.spec.shape);
+    const auto bytes = count ? io::detail::checked_multiply(*count, dtype_of(slot.spec).bits / 8) : std::nullopt;
+    const auto next = bytes ? io::detail::checked_add(end, *bytes) : std::nullopt;
     require(next.has_value(), ErrorCode::argument, kWhere,
-            "expected a shape whose bytes fit 63 bits but got {} (tensor {})", detail::shape_text(slot.spec.shape),
-            detail::quote(slot.spec.name));
+            "expected a shape whose bytes fit 63 bits but got {} (tensor {})", io::detail::shape_text(slot.spec.shape),
+            io::detail::quote(slot.spec.name));
     slot.begin = end;
     slot.bytes = *bytes;
     end = *next;
@@ -54,7 +54,8 @@ std::string layout(std::vector<Slot>& slots, const std::map<std::string, std::st
     if (!metadata.empty()) text += "\"__metadata__\":" + nlohmann::json(metadata).dump();
     for (const auto& slot : slots) {
       require(names.insert(slot.spec.name).second, ErrorCode::argument, kWhere,
-              "expected every tensor name once, and none \"__metadata__\", but got {}", detail::quote(slot.spec.name));
+              "expected every tensor name once, and none \"__metadata__\", but got {}",
+              io::detail::quote(slot.spec.name));
       text += fmt::format("{}{}:{}", text.size() > 1 ? "," : "", nlohmann::json(slot.spec.name).dump(),
                           nlohmann::json{{"dtype", dtype_of(slot.spec).name},
                                          {"shape", slot.spec.shape},
@@ -62,7 +63,8 @@ std::string layout(std::vector<Slot>& slots, const std::map<std::string, std::st
                               .dump());
     }
   } catch (const nlohmann::json::type_error& error) {
-    fail(ErrorCode::argument, kWhere, "expected names and metadata in UTF-8 but got {}", detail::quote(error.what()));
+    fail(ErrorCode::argument, kWhere, "expected names and metadata in UTF-8 but got {}",
+         io::detail::quote(error.what()));
   }
   text += '}';
   text.resize((text.size() + 7) / 8 * 8, ' ');
@@ -73,7 +75,7 @@ std::string layout(std::vector<Slot>& slots, const std::map<std::string, std::st
 
 struct SafetensorsWriter::State {
   State(const std::filesystem::path& path) : file(path, kWhere), name(path.string()) {}
-  detail::AtomicFile file;
+  io::detail::AtomicFile file;
   std::string name;
   std::vector<Slot> slots;
   std::map<std::string, std::size_t, std::less<>> places;
@@ -98,7 +100,7 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::vec
   state_->file.reserve(end);
   const std::uint64_t length = header.size();
   state_->file.write_at(0, std::as_bytes(std::span(&length, 1)));
-  state_->file.write_at(sizeof length, detail::as_bytes(header));
+  state_->file.write_at(sizeof length, io::detail::as_bytes(header));
 }
 
 SafetensorsWriter::~SafetensorsWriter() = default;
@@ -110,10 +112,10 @@ void SafetensorsWriter::write(std::string_view name, const at::Tensor& tensor) {
   if (place != state_->places.end()) {
     const auto& slot = state_->slots[place->second];
     require(tensor.sizes() == slot.spec.shape, ErrorCode::shape, "SafetensorsWriter::write",
-            "expected shape {} but got {} (tensor {} of {})", detail::shape_text(slot.spec.shape),
-            detail::shape_text(tensor.sizes()), detail::quote(name), state_->name);
+            "expected shape {} but got {} (tensor {} of {})", io::detail::shape_text(slot.spec.shape),
+            io::detail::shape_text(tensor.sizes()), io::detail::quote(name), state_->name);
     require(slot.written == 0 && !slot.done, ErrorCode::argument, "SafetensorsWriter::write",
-            "expected a tensor to be written once but got {} again ({})", detail::quote(name), state_->name);
+            "expected a tensor to be written once but got {} again ({})", io::detail::quote(name), state_->name);
   }
   append_rows(name, tensor);
 }
@@ -121,11 +123,11 @@ void SafetensorsWriter::write(std::string_view name, const at::Tensor& tensor) {
 void SafetensorsWriter::append_rows(std::string_view name, const at::Tensor& rows) {
   const auto place = state_->places.find(name);
   require(place != state_->places.end(), ErrorCode::argument, "SafetensorsWriter::write",
-          "expected a tensor that was declared but got {} ({})", detail::quote(name), state_->name);
+          "expected a tensor that was declared but got {} ({})", io::detail::quote(name), state_->name);
   auto& slot = state_->slots[place->second];
   require(rows.scalar_type() == slot.spec.dtype, ErrorCode::argument, "SafetensorsWriter::write",
           "expected dtype {} but got {} (tensor {} of {})", c10::toString(slot.spec.dtype),
-          c10::toString(rows.scalar_type()), detail::quote(name), state_->name);
+          c10::toString(rows.scalar_type()), io::detail::quote(name), state_->name);
   const auto data = rows.detach().cpu().contiguous();
   const auto bytes = static_cast<std::int64_t>(data.nbytes());
   const auto got = rows.sizes();
@@ -134,8 +136,8 @@ void SafetensorsWriter::append_rows(std::string_view name, const at::Tensor& row
               bytes <= slot.bytes - slot.written && (bytes > 0 || !slot.done),
           ErrorCode::shape, "SafetensorsWriter::write",
           "expected rows of shape {} with {} bytes left to write but got shape {} (tensor {} of {})",
-          detail::shape_text(slot.spec.shape), slot.bytes - slot.written, detail::shape_text(got), detail::quote(name),
-          state_->name);
+          io::detail::shape_text(slot.spec.shape), slot.bytes - slot.written, io::detail::shape_text(got),
+          io::detail::quote(name), state_->name);
   state_->file.write_at(slot.begin + slot.written,
                         {static_cast<const std::byte*>(data.const_data_ptr()), data.nbytes()});
   slot.written += bytes;
@@ -146,7 +148,7 @@ void SafetensorsWriter::finish() {
   for (const auto& slot : state_->slots)
     require(slot.written == slot.bytes, ErrorCode::argument, "SafetensorsWriter::finish",
             "expected every declared tensor to be written but got {} of {} bytes (tensor {} of {})", slot.written,
-            slot.bytes, detail::quote(slot.spec.name), state_->name);
+            slot.bytes, io::detail::quote(slot.spec.name), state_->name);
   state_->file.commit();
 }
 
@@ -156,7 +158,7 @@ void save_safetensors(const std::filesystem::path& path, const std::vector<std::
   specs.reserve(tensors.size());
   for (const auto& [name, tensor] : tensors) {
     require(tensor.defined(), ErrorCode::argument, "save_safetensors",
-            "expected a tensor but got an undefined one (tensor {})", detail::quote(name));
+            "expected a tensor but got an undefined one (tensor {})", io::detail::quote(name));
     specs.push_back({name, tensor.scalar_type(), tensor.sizes().vec()});
   }
   SafetensorsWriter writer(path, std::move(specs), metadata);

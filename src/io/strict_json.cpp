@@ -1,6 +1,6 @@
 #include "io/strict_json.hpp"
 
-namespace steer::detail {
+namespace steer::io::detail {
 
 void JsonEvents::parse(std::string_view text) {
   nlohmann::json::sax_parse(text.begin(), text.end(), static_cast<nlohmann::json_sax<nlohmann::json>*>(this));
@@ -52,4 +52,4 @@ bool JsonEvents::parse_error(std::size_t position, const std::string&, const nlo
        quote(error.what()));
 }
 
-}  // namespace steer::detail
+}  // namespace steer::io::detail

@@ -9,7 +9,7 @@
 
 #include "io/bytes.hpp"
 
-namespace steer::detail {
+namespace steer::io::detail {
 
 /// A reader's events, with the path of object keys that leads to each value. Derive, override what the format has;
 /// everything else is refused.
@@ -60,4 +60,4 @@ class JsonEvents : public nlohmann::json_sax<nlohmann::json> {
   std::vector<std::string> keys_;
 };
 
-}  // namespace steer::detail
+}  // namespace steer::io::detail

@@ -41,7 +41,8 @@ std::string nearest_names(const std::vector<TensorInfo>& tensors, std::string_vi
   const auto end = near.begin() + static_cast<std::ptrdiff_t>(std::min(shown, near.size()));
   std::partial_sort(near.begin(), end, near.end(), [](auto& x, auto& y) { return x.first < y.first; });
   std::string text = "nearest names: ";
-  for (auto it = near.begin(); it != end; ++it) text += (it == near.begin() ? "" : ", ") + detail::quote(*it->second);
+  for (auto it = near.begin(); it != end; ++it)
+    text += (it == near.begin() ? "" : ", ") + io::detail::quote(*it->second);
   return text;
 }
 
@@ -52,8 +53,8 @@ class MemoryReader final : public TensorReader {
     infos_.reserve(tensors.size());
     for (auto& [name, tensor] : tensors) {
       require(tensor.defined(), ErrorCode::argument, "tensors_in_memory",
-              "expected a tensor but got an undefined one (tensor {})", detail::quote(name));
-      infos_.push_back({name, tensor.sizes().vec(), std::string(detail::dtype_name(tensor.scalar_type())),
+              "expected a tensor but got an undefined one (tensor {})", io::detail::quote(name));
+      infos_.push_back({name, tensor.sizes().vec(), std::string(io::detail::dtype_name(tensor.scalar_type())),
                         tensor.scalar_type(), static_cast<std::int64_t>(tensor.numel() * tensor.element_size())});
       tensors_.push_back(std::move(tensor));
     }
@@ -70,7 +71,9 @@ class MemoryReader final : public TensorReader {
     const auto& tensor = tensors_[place_of(info)];
     return info.shape.empty() || (begin == 0 && end == info.shape[0]) ? tensor : tensor.narrow(0, begin, end - begin);
   }
-  at::Tensor raw_of(const TensorInfo& info) const override { return detail::row_major_bytes(tensors_[place_of(info)]); }
+  at::Tensor raw_of(const TensorInfo& info) const override {
+    return io::detail::row_major_bytes(tensors_[place_of(info)]);
+  }
 
  private:
   std::vector<TensorInfo> infos_;
@@ -93,7 +96,7 @@ const TensorInfo& TensorReader::info(std::string_view name) const {
   const auto* found = find(name);
   if (!found)
     fail(ErrorCode::format, "TensorReader::info", "expected a tensor {} but got none of that name ({}); {}",
-         detail::quote(name), path().string(), nearest_names(tensors(), name));
+         io::detail::quote(name), path().string(), nearest_names(tensors(), name));
   return *found;
 }
 
@@ -108,7 +111,7 @@ at::Tensor TensorReader::read_rows(std::string_view name, std::int64_t begin, st
   if (found.shape.empty() || begin < 0 || begin > end || end > rows)
     fail(ErrorCode::argument, "TensorReader::read_rows",
          "expected a range of rows within [0, {}) but got [{}, {}) (tensor {} of shape {})", rows, begin, end,
-         detail::quote(name), detail::shape_text(found.shape));
+         io::detail::quote(name), io::detail::shape_text(found.shape));
   return read_rows_of(found, begin, end);
 }
 
@@ -123,7 +126,7 @@ void TensorReader::index_names() {
     const auto& name = all[by_name_[i]].name;
     if (all[by_name_[i - 1]].name == name)
       fail(ErrorCode::format, "open_tensors", "expected every tensor name once but got {} twice ({})",
-           detail::quote(name), path().string());
+           io::detail::quote(name), path().string());
   }
 }
 

@@ -6,7 +6,7 @@
 #include <array>
 #include <limits>
 
-namespace steer::detail {
+namespace steer::io::detail {
 namespace {
 
 constexpr std::string_view kWhere = "open_tensors";
@@ -212,4 +212,4 @@ void ZipEntryStream::skip(std::int64_t bytes) {
     read(std::span(sink).first(static_cast<std::size_t>(std::min<std::int64_t>(bytes, sink.size()))));
 }
 
-}  // namespace steer::detail
+}  // namespace steer::io::detail

@@ -6,7 +6,7 @@
 
 #include "io/mapped_file.hpp"
 
-namespace steer::detail {
+namespace steer::io::detail {
 
 /// One file of a zip archive.
 struct ZipEntry {
@@ -62,4 +62,4 @@ class ZipEntryStream {
   std::uint32_t crc_ = 0;
 };
 
-}  // namespace steer::detail
+}  // namespace steer::io::detail

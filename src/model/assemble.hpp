@@ -6,7 +6,7 @@
 
 #include "model/weight_source.hpp"
 
-namespace steer::detail {
+namespace steer::model::detail {
 
 /// Fills the weights of `model` (whose `config` is set) from tensors named as Hugging Face names them.
 void assemble_hugging_face(Transformer& model, WeightSource& source);
@@ -27,4 +27,4 @@ std::shared_ptr<Transformer> build(const ModelConfig& config, const TensorReader
 /// mis-shaped or too many.
 std::int64_t check_weights(const ModelConfig& config, const TensorReader& reader, const LoadOptions& options);
 
-}  // namespace steer::detail
+}  // namespace steer::model::detail

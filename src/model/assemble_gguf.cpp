@@ -1,6 +1,6 @@
 #include "model/assemble.hpp"
 
-namespace steer::detail {
+namespace steer::model::detail {
 namespace {
 
 /// Llama files store the rows of q and k so that rotation pairs neighbours (2i, 2i + 1); this is the order that makes
@@ -57,4 +57,4 @@ void assemble_gguf(Transformer& m, WeightSource& in) {
 
 bool ignored_gguf(const ModelConfig&, std::string_view) { return false; }
 
-}  // namespace steer::detail
+}  // namespace steer::model::detail

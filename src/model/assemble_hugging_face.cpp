@@ -1,6 +1,6 @@
 #include "model/assemble.hpp"
 
-namespace steer::detail {
+namespace steer::model::detail {
 namespace {
 
 /// Published files name tensors with or without the wrapper model's prefix ("transformer.h.0..." and "h.0...").
@@ -159,4 +159,4 @@ std::int64_t check_weights(const ModelConfig& config, const TensorReader& reader
   return source.bytes();
 }
 
-}  // namespace steer::detail
+}  // namespace steer::model::detail

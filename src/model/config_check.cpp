@@ -4,7 +4,7 @@
 
 #include <steer/core/error.hpp>
 
-namespace steer::detail {
+namespace steer::model::detail {
 
 void complete_and_check(ModelConfig& c, std::string_view where) {
   const auto check = [&]<class... Args>(bool ok, fmt::format_string<Args...> what, Args&&... args) {
@@ -29,4 +29,4 @@ void complete_and_check(ModelConfig& c, std::string_view where) {
     check(id >= 0 && id < c.vocab_size, "an EOS id of {} in a vocabulary of {}", id, c.vocab_size);
 }
 
-}  // namespace steer::detail
+}  // namespace steer::model::detail

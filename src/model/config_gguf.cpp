@@ -25,7 +25,7 @@ nlohmann::json section(const nlohmann::json& metadata, const std::string& prefix
   return out;
 }
 
-RopeConfig rope(detail::ConfigReader& in, double theta) {
+RopeConfig rope(model::detail::ConfigReader& in, double theta) {
   RopeConfig out{.kind = RopeKind::plain, .theta = in.number("rope.freq_base", theta)};
   const std::string scaling = in.text("rope.scaling.type", "none");
   const double factor = in.number("rope.scaling.factor", in.number("rope.scale_linear", 1));
@@ -46,7 +46,7 @@ RopeConfig rope(detail::ConfigReader& in, double theta) {
 
 ModelConfig ModelConfig::from_gguf(const TensorReader& file) {
   const auto& metadata = file.metadata();
-  detail::ConfigReader general(metadata, kWhere);
+  model::detail::ConfigReader general(metadata, kWhere);
   const auto arch = general.text("general.architecture");
   const bool gemma2 = arch == "gemma2", gemma3 = arch == "gemma3", gemma = gemma2 || gemma3;
   require(gemma || arch == "llama" || arch == "qwen2" || arch == "qwen3", ErrorCode::unsupported, kWhere,
@@ -55,7 +55,7 @@ ModelConfig ModelConfig::from_gguf(const TensorReader& file) {
           "family from GGUF",
           arch, file.path().string());
   const auto keys = section(metadata, arch + ".");
-  detail::ConfigReader in(keys, kWhere, arch + ".");
+  model::detail::ConfigReader in(keys, kWhere, arch + ".");
   ModelConfig c;
   c.family = arch;
   c.name = general.text("general.name", "");
@@ -106,7 +106,7 @@ ModelConfig ModelConfig::from_gguf(const TensorReader& file) {
   for (const auto* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"})
     if (general.has(key)) c.eos_ids.push_back(general.integer(key));
   in.finish(kIgnored);
-  detail::complete_and_check(c, kWhere);
+  model::detail::complete_and_check(c, kWhere);
   return c;
 }
 

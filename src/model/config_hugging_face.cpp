@@ -10,7 +10,7 @@
 namespace steer {
 namespace {
 
-using detail::ConfigReader;
+using model::detail::ConfigReader;
 constexpr auto kWhere = "ModelConfig::from_hugging_face";
 
 /// Keys that do not change what a forward pass in f32 computes at inference: training, generation and bookkeeping.
@@ -319,7 +319,7 @@ ModelConfig ModelConfig::from_hugging_face(const nlohmann::json& config) {
   c.bos_ids = ids(in, "bos_token_id");
   c.eos_ids = ids(in, "eos_token_id");
   in.finish(kIgnored);
-  detail::complete_and_check(c, kWhere);
+  model::detail::complete_and_check(c, kWhere);
   return c;
 }
 

@@ -10,7 +10,7 @@
 
 #include <steer/core/error.hpp>
 
-namespace steer::detail {
+namespace steer::model::detail {
 
 /// Reads a JSON object key by key and remembers which keys were asked for, so that `finish` can refuse the rest.
 class ConfigReader {
@@ -93,4 +93,4 @@ class ConfigReader {
   std::set<std::string, std::less<>> used_;
 };
 
-}  // namespace steer::detail
+}  // namespace steer::model::detail

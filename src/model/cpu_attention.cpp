@@ -6,7 +6,7 @@
 #include "model/cpu_ops.hpp"
 #include "model/vec16.hpp"
 
-namespace steer::detail::cpu {
+namespace steer::model::detail::cpu {
 namespace {
 
 constexpr std::int64_t kRows = 4;  // rows of one tile: they share every load of keys and values
@@ -149,7 +149,7 @@ void attend(std::span<const AttentionArgs> runs) {
   // A second thread comes within a microsecond or two: not for less work than that.
   constexpr std::int64_t kWorthAThread = 50'000;
   const auto count = static_cast<std::int64_t>(tiles.size());
-  run_ranges(count, work == 0 ? count : count * kWorthAThread / work, compute_range);
+  core::detail::run_ranges(count, work == 0 ? count : count * kWorthAThread / work, compute_range);
 }
 
 void store_kv(std::span<const BlockView> blocks, const float* k, const float* v, std::int64_t rows,
@@ -165,4 +165,4 @@ void store_kv(std::span<const BlockView> blocks, const float* k, const float* v,
   }
 }
 
-}  // namespace steer::detail::cpu
+}  // namespace steer::model::detail::cpu

@@ -4,7 +4,7 @@
 
 #include "model/vec16.hpp"
 
-namespace steer::detail::cpu {
+namespace steer::model::detail::cpu {
 namespace {
 
 /// Sum over a row of f(element); lanes take every 64th element, the tail is padded with zeros (so f(0) must be 0).
@@ -173,4 +173,4 @@ STEER_CLONES bool all_finite_16(const std::uint16_t* x, std::int64_t n, std::uin
   return ok;
 }
 
-}  // namespace steer::detail::cpu
+}  // namespace steer::model::detail::cpu

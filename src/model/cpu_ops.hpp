@@ -8,7 +8,7 @@
 
 #include <steer/model/config.hpp>
 
-namespace steer::detail::cpu {
+namespace steer::model::detail::cpu {
 
 /// out = x / rms(x), times gain when not null. Rows [rows, width].
 void rms_norm(float* out, const float* x, const float* gain, std::int64_t rows, std::int64_t width, float eps);
@@ -54,4 +54,4 @@ void attend(std::span<const AttentionArgs> runs);
 void store_kv(std::span<const BlockView> blocks, const float* k, const float* v, std::int64_t rows,
               std::int64_t position, std::int64_t n_kv_heads, std::int64_t d_head);
 
-}  // namespace steer::detail::cpu
+}  // namespace steer::model::detail::cpu

@@ -10,7 +10,7 @@
 
 #include "model/ops.hpp"
 
-namespace steer::detail {
+namespace steer::model::detail {
 
 void RopeTables::grow(std::size_t rope, std::int64_t positions) {
   Table& table = tables_[rope];
@@ -335,4 +335,4 @@ at::Tensor ForwardPass::logits(const at::Tensor& resid, const LogitRows& rows) {
   return out;
 }
 
-}  // namespace steer::detail
+}  // namespace steer::model::detail

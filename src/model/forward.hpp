@@ -13,7 +13,7 @@
 #include "model/kv_cache.hpp"
 #include "model/transformer.hpp"
 
-namespace steer::detail {
+namespace steer::model::detail {
 
 /// Cosines and sines of the positions met so far, one table for each rope of the model.
 class RopeTables {
@@ -93,4 +93,4 @@ class ForwardPass {
   std::vector<RopeTables::Rows> ropes_;
 };
 
-}  // namespace steer::detail
+}  // namespace steer::model::detail

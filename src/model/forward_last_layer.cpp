@@ -9,7 +9,7 @@
 #include "model/forward.hpp"
 #include "model/ops.hpp"
 
-namespace steer::detail {
+namespace steer::model::detail {
 
 bool ForwardPass::only_some_rows_matter(const at::Tensor& resid, const LogitRows& rows) const {
   if (rows.all || std::ssize(rows.rows) == batch_->size() || !is_plain(resid)) return false;
@@ -83,4 +83,4 @@ at::Tensor ForwardPass::last_layer(const at::Tensor& all, const LogitRows& rows)
   return logits(resid, {.all = true, .rows = {}});
 }
 
-}  // namespace steer::detail
+}  // namespace steer::model::detail

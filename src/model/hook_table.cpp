@@ -23,7 +23,7 @@ void HookHandle::remove() {
   registration_.reset();
 }
 
-namespace detail {
+namespace model::detail {
 
 HookTable::HookTable(const ModelConfig& config)
     : n_layers_(config.n_layers),
@@ -141,5 +141,5 @@ void HookTable::fire(const HookPoint& point, at::Tensor& value, const BatchView&
   }
 }
 
-}  // namespace detail
+}  // namespace model::detail
 }  // namespace steer

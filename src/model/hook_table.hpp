@@ -14,14 +14,14 @@ namespace steer {
 
 /// One registered hook. Owned by its session's table; handles refer to it weakly.
 struct HookHandle::Registration {
-  std::weak_ptr<detail::HookTable> table;
+  std::weak_ptr<model::detail::HookTable> table;
   HookPoint point;
   HookFunction function;
   HookOptions options;
   bool removed = false;  ///< guarded by the table's mutex
 };
 
-namespace detail {
+namespace model::detail {
 
 /// The hooks of one session. While a step runs the lists stay as they are: hooks removed meanwhile are only marked, and
 /// dropped when it ends.
@@ -65,5 +65,5 @@ class HookTable : public std::enable_shared_from_this<HookTable> {
   bool stale_ = false;    ///< guarded by mutex_: something was marked as removed
 };
 
-}  // namespace detail
+}  // namespace model::detail
 }  // namespace steer

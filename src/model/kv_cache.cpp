@@ -7,7 +7,7 @@
 
 #include "model/ops.hpp"
 
-namespace steer::detail {
+namespace steer::model::detail {
 
 using cpu::kBlock;
 
@@ -143,4 +143,4 @@ std::pair<at::Tensor, at::Tensor> KvCache::gather(const LayerCache& layer, std::
   return {at::cat(k, 2).narrow(2, 0, tokens), at::cat(v, 1).narrow(1, 0, tokens)};
 }
 
-}  // namespace steer::detail
+}  // namespace steer::model::detail

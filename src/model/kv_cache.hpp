@@ -12,7 +12,7 @@
 
 #include "model/cpu_ops.hpp"
 
-namespace steer::detail {
+namespace steer::model::detail {
 
 /// `cpu::kBlock` tokens of keys and values of one layer, f32. Shared by sequences until one of them writes to it.
 struct KvBlock {
@@ -71,4 +71,4 @@ class KvCache {
   SequenceId next_ = 0;
 };
 
-}  // namespace steer::detail
+}  // namespace steer::model::detail

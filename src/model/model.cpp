@@ -61,7 +61,7 @@ ModelConfig limited(ModelConfig config, const LoadOptions& options) {
   return config;
 }
 
-void finish(detail::Transformer& model, const LoadOptions& options) {
+void finish(model::detail::Transformer& model, const LoadOptions& options) {
   if (options.context > 0) model.config.context = options.context;
   // A tokenizer may know fewer ids than the padded embedding has rows, never more.
   if (model.tokenizer)
@@ -87,7 +87,7 @@ std::optional<std::string> chat_template_source(const fs::path& folder) {
   return {};
 }
 
-void set_chat(detail::Transformer& model, const std::optional<std::string>& source) {
+void set_chat(model::detail::Transformer& model, const std::optional<std::string>& source) {
   if (!model.tokenizer) return;
   try {
     model.chat.emplace(source ? ChatTemplate::recognise(*source) : ChatFormat::plain, *model.tokenizer);
@@ -96,7 +96,7 @@ void set_chat(detail::Transformer& model, const std::optional<std::string>& sour
   }
 }
 
-std::shared_ptr<detail::Transformer> load_folder(const fs::path& folder, const LoadOptions& options) {
+std::shared_ptr<model::detail::Transformer> load_folder(const fs::path& folder, const LoadOptions& options) {
   require(fs::exists(folder / "config.json"), ErrorCode::io, kWhere,
           "expected config.json in {} but got none; give the folder of a Hugging Face model or a GGUF file",
           folder.string());
@@ -111,21 +111,21 @@ std::shared_ptr<detail::Transformer> load_folder(const fs::path& folder, const L
         config.eos_ids.push_back(id.get<std::int64_t>());
   }
   const auto tensors = open_tensors(folder);
-  auto model = detail::build(limited(config, options), *tensors, options, detail::assemble_hugging_face,
-                             detail::ignored_hugging_face);
+  auto model = model::detail::build(limited(config, options), *tensors, options, model::detail::assemble_hugging_face,
+                                    model::detail::ignored_hugging_face);
   if (fs::exists(folder / "tokenizer.json") || fs::exists(folder / "tokenizer.model"))
     model->tokenizer = Tokenizer::load(folder);
   set_chat(*model, chat_template_source(folder));
   return model;
 }
 
-std::shared_ptr<detail::Transformer> load_gguf(const fs::path& path, const LoadOptions& options) {
+std::shared_ptr<model::detail::Transformer> load_gguf(const fs::path& path, const LoadOptions& options) {
   const auto file = open_tensors(path);
   require(file->format() == "gguf", ErrorCode::unsupported, kWhere,
           "expected a GGUF file or a Hugging Face folder but got a {} file ({}); name the folder that holds it",
           file->format(), path.string());
-  auto model = detail::build(limited(ModelConfig::from_gguf(*file), options), *file, options, detail::assemble_gguf,
-                             detail::ignored_gguf);
+  auto model = model::detail::build(limited(ModelConfig::from_gguf(*file), options), *file, options,
+                                    model::detail::assemble_gguf, model::detail::ignored_gguf);
   const auto& metadata = file->metadata();
   if (metadata.contains("tokenizer.ggml.model")) model->tokenizer = Tokenizer::from_gguf(*file);
   const auto chat = metadata.find("tokenizer.chat_template");
@@ -149,8 +149,8 @@ Model Model::load(const fs::path& path, const LoadOptions& options) {
 Model Model::from_tensors(const ModelConfig& config, const TensorReader& tensors, const LoadOptions& options,
                           std::optional<Tokenizer> tokenizer) {
   check_options(options);
-  auto model = detail::build(limited(config, options), tensors, options, detail::assemble_hugging_face,
-                             detail::ignored_hugging_face);
+  auto model = model::detail::build(limited(config, options), tensors, options, model::detail::assemble_hugging_face,
+                                    model::detail::ignored_hugging_face);
   model->tokenizer = std::move(tokenizer);
   set_chat(*model, std::nullopt);
   finish(*model, options);

@@ -7,7 +7,7 @@
 #include "core/crew.hpp"
 #include "model/cpu_ops.hpp"
 
-namespace steer::detail {
+namespace steer::model::detail {
 namespace {
 
 /// Elements below which a second thread costs more than it saves.
@@ -16,7 +16,7 @@ constexpr std::int64_t kGrain = 8192;
 /// Calls f(begin, end) over rows, on several threads where there is enough to do.
 template <class F>
 void over_rows(std::int64_t rows, std::int64_t width, const F& f) {
-  run_ranges(rows, kGrain / std::max<std::int64_t>(width, 1), f);
+  core::detail::run_ranges(rows, kGrain / std::max<std::int64_t>(width, 1), f);
 }
 
 const float* data(const at::Tensor& t) { return t.defined() ? t.const_data_ptr<float>() : nullptr; }
@@ -93,7 +93,7 @@ void activate(at::Tensor& out, const at::Tensor& gate, const at::Tensor& up, Act
   if (is_plain(gate) && is_plain(out) && (!up.defined() || is_plain(up))) {
     float* to = mutable_data(out);
     // An activation is some ten times the work of a sum.
-    run_ranges(gate.numel(), kGrain / 4, [&](std::int64_t begin, std::int64_t end) {
+    core::detail::run_ranges(gate.numel(), kGrain / 4, [&](std::int64_t begin, std::int64_t end) {
       cpu::activate(to + begin, data(gate) + begin, up.defined() ? data(up) + begin : nullptr, end - begin, kind);
     });
     return;
@@ -118,7 +118,7 @@ void activate(at::Tensor& out, const at::Tensor& gate, const at::Tensor& up, Act
 void soft_cap(at::Tensor& x, double cap) {
   if (is_plain(x)) {
     float* rows = mutable_data(x);
-    run_ranges(x.numel(), kGrain / 4, [&](std::int64_t begin, std::int64_t end) {
+    core::detail::run_ranges(x.numel(), kGrain / 4, [&](std::int64_t begin, std::int64_t end) {
       cpu::soft_cap(rows + begin, end - begin, static_cast<float>(cap));
     });
     return;
@@ -143,4 +143,4 @@ void rotate(at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, std::in
           .reshape(x.sizes());
 }
 
-}  // namespace steer::detail
+}  // namespace steer::model::detail

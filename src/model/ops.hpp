@@ -6,7 +6,7 @@
 
 #include "model/transformer.hpp"
 
-namespace steer::detail {
+namespace steer::model::detail {
 
 /// Whether our own CPU kernels may take this tensor: f32, contiguous, on the CPU and outside any gradient. All others
 /// go through libtorch's operators, which know every device and autograd.
@@ -30,4 +30,4 @@ void soft_cap(at::Tensor& x, double cap);
 /// i + half (the "rotate half" convention). cos, sin [rows, half] f32.
 void rotate(at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, std::int64_t d_head);
 
-}  // namespace steer::detail
+}  // namespace steer::model::detail

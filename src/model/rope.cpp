@@ -5,7 +5,7 @@
 
 #include "model/transformer.hpp"
 
-namespace steer::detail {
+namespace steer::model::detail {
 
 at::Tensor rope_frequencies(const RopeConfig& rope, std::int64_t rotary_dims) {
   at::Tensor out = at::empty({rotary_dims / 2}, at::kFloat);
@@ -28,4 +28,4 @@ at::Tensor rope_frequencies(const RopeConfig& rope, std::int64_t rotary_dims) {
   return out;
 }
 
-}  // namespace steer::detail
+}  // namespace steer::model::detail

@@ -41,16 +41,16 @@ struct Session::Impl {
   Impl(Model m, const SessionOptions& o)
       : model(std::move(m)),
         options(o),
-        hooks(std::make_shared<detail::HookTable>(model.config())),
+        hooks(std::make_shared<model::detail::HookTable>(model.config())),
         cache(model.config(), model.device(), options.max_cache_bytes),
         ropes(model.impl()) {}
 
   Model model;
   SessionOptions options;
-  std::shared_ptr<detail::HookTable> hooks;
-  detail::KvCache cache;
-  detail::RopeTables ropes;
-  detail::Workspace workspace;
+  std::shared_ptr<model::detail::HookTable> hooks;
+  model::detail::KvCache cache;
+  model::detail::RopeTables ropes;
+  model::detail::Workspace workspace;
   std::atomic_flag busy = ATOMIC_FLAG_INIT;
 
   /// Held by every call that reads or changes the session.
@@ -72,7 +72,7 @@ struct Session::Impl {
 
   /// What a step changes of a sequence, for taking it back.
   struct Before {
-    detail::SequenceState* state;
+    model::detail::SequenceState* state;
     std::int64_t length, prompt_length;
     bool generated;
     std::vector<std::int64_t> filled;
@@ -81,8 +81,8 @@ struct Session::Impl {
   struct Plan {
     std::vector<std::int64_t> ids;
     std::vector<TokenRun> runs;
-    std::vector<detail::SequenceState*> states;  // of each run
-    std::vector<Before> before;                  // of each sequence
+    std::vector<model::detail::SequenceState*> states;  // of each run
+    std::vector<Before> before;                         // of each sequence
     std::int64_t first, last;
   };
 
@@ -190,8 +190,8 @@ at::Tensor Session::Impl::run_chunks(const Plan& plan, Logits logits, const Laye
   for (std::int64_t begin = 0; begin < tokens; begin += chunk) {
     const std::int64_t end = std::min(tokens, begin + chunk);
     std::vector<TokenRun> runs;
-    std::vector<detail::SequenceState*> states;
-    detail::LogitRows rows{.all = ends && logits == Logits::all, .rows = {}};
+    std::vector<model::detail::SequenceState*> states;
+    model::detail::LogitRows rows{.all = ends && logits == Logits::all, .rows = {}};
     for (; run < plan.runs.size() && plan.runs[run].begin < end; ++run) {
       TokenRun piece = plan.runs[run];
       const std::int64_t skipped = std::max<std::int64_t>(begin - piece.begin, 0);
@@ -208,7 +208,7 @@ at::Tensor Session::Impl::run_chunks(const Plan& plan, Logits logits, const Laye
         std::span(plan.ids).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)), runs};
     const at::Tensor residual =
         layers.residual.defined() ? layers.residual.narrow(0, begin, end - begin) : at::Tensor();
-    detail::ForwardPass pass(model.impl(), *hooks, cache, ropes, workspace, options.batch_invariant);
+    model::detail::ForwardPass pass(model.impl(), *hooks, cache, ropes, workspace, options.batch_invariant);
     const at::Tensor out = pass.run(batch, states, plan.first, plan.last, residual, rows);
     if (out.defined()) parts.push_back(out);
     for (std::size_t i = 0; i < runs.size(); ++i)
@@ -234,7 +234,7 @@ at::Tensor Session::Impl::step(std::span<const StepInput> inputs, Logits logits,
       before.state->prompt_length = before.prompt_length;
       before.state->generated = before.generated;
       for (std::size_t layer = 0; layer < before.filled.size(); ++layer)
-        detail::KvCache::truncate(before.state->layers[layer], before.filled[layer]);
+        model::detail::KvCache::truncate(before.state->layers[layer], before.filled[layer]);
     }
     throw;
   }

@@ -13,7 +13,7 @@
 
 #include "model/kernels/linear.hpp"
 
-namespace steer::detail {
+namespace steer::model::detail {
 
 /// Layer norm or RMS norm. `gain` is what the normalised row is multiplied with (Gemma's 1 + weight already added).
 struct Norm {
@@ -53,4 +53,4 @@ struct Transformer {
 /// Rotary frequencies of one kind of layer, [rotary_dims / 2], f32. (Llama 3's scaling as in its reference code.)
 at::Tensor rope_frequencies(const RopeConfig& rope, std::int64_t rotary_dims);
 
-}  // namespace steer::detail
+}  // namespace steer::model::detail

@@ -16,7 +16,7 @@
 #endif
 #define STEER_INLINE inline __attribute__((always_inline))
 
-namespace steer::detail::cpu {
+namespace steer::model::detail::cpu {
 
 using V = float __attribute__((vector_size(64), aligned(4), may_alias));
 using VI = std::int32_t __attribute__((vector_size(64), aligned(4), may_alias));
@@ -73,4 +73,4 @@ STEER_INLINE V exp(V x) {
 /// tanh to about 1e-7 absolute.
 STEER_INLINE V tanh(V x) { return 1.f - 2.f / (exp(x + x) + 1.f); }
 
-}  // namespace steer::detail::cpu
+}  // namespace steer::model::detail::cpu

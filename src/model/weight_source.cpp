@@ -11,7 +11,7 @@
 
 #include "model/cpu_ops.hpp"
 
-namespace steer::detail {
+namespace steer::model::detail {
 namespace {
 
 constexpr auto kWhere = "Model::load";
@@ -245,4 +245,4 @@ std::array<Linear, 3> WeightSource::fused_qkv(const std::string& name, const std
           keep(part(weight, 2), part(bias, 2))};
 }
 
-}  // namespace steer::detail
+}  // namespace steer::model::detail

@@ -13,7 +13,7 @@
 
 #include "model/transformer.hpp"
 
-namespace steer::detail {
+namespace steer::model::detail {
 
 /// Takes a model's tensors out of a reader. The same assembling code runs twice: first only checking that every
 /// tensor is there with its shape (so that all that is wrong is reported at once, before anything is read), then
@@ -66,4 +66,4 @@ void require_finite(const at::Tensor& tensor, const std::string& name, const Ten
 /// Hash of names, shapes, storage and a sample of every tensor's bytes.
 std::string hash_weights(const TensorReader& reader);
 
-}  // namespace steer::detail
+}  // namespace steer::model::detail

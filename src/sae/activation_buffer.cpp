@@ -9,7 +9,7 @@
 #include <steer/core/error.hpp>
 #include <steer/core/random.hpp>
 
-namespace steer::detail {
+namespace steer::sae::detail {
 namespace {
 constexpr std::string_view kTrain = "SaeTrainer";
 }
@@ -72,4 +72,4 @@ void ActivationBuffer::restore(at::Tensor remaining, std::int64_t read, std::int
   if (source_.skip) source_.skip(read);
 }
 
-}  // namespace steer::detail
+}  // namespace steer::sae::detail

@@ -8,7 +8,7 @@
 
 #include <steer/sae/trainer.hpp>
 
-namespace steer::detail {
+namespace steer::sae::detail {
 
 class ActivationBuffer {
  public:
@@ -40,4 +40,4 @@ class ActivationBuffer {
   std::int64_t read_ = 0, refills_ = 0;
 };
 
-}  // namespace steer::detail
+}  // namespace steer::sae::detail

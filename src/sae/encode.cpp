@@ -17,7 +17,7 @@
 #include "sae/kernels.hpp"
 
 namespace steer {
-namespace detail {
+namespace sae::detail {
 namespace {
 
 /// Rows a block of dense pre-activations may have: 64 MiB of f32.
@@ -329,7 +329,7 @@ at::Tensor per_feature_activation(SaeActivation activation, at::Tensor z, const 
   }
 }
 
-}  // namespace detail
+}  // namespace sae::detail
 
 at::Tensor SparseActivations::dense() const {
   const auto tokens = offsets.size(0) - 1;
@@ -338,27 +338,28 @@ at::Tensor SparseActivations::dense() const {
 }
 
 at::Tensor Sae::encode(const at::Tensor& x) const {
-  auto in = detail::prepare(*impl_, x, "Sae::encode");
+  auto in = sae::detail::prepare(*impl_, x, "Sae::encode");
   in.leading.push_back(d_sae());
-  return detail::activations(*impl_, in.x).view(in.leading);
+  return sae::detail::activations(*impl_, in.x).view(in.leading);
 }
 
 SparseActivations Sae::encode_sparse(const at::Tensor& x, std::int64_t limit) const {
   require(limit >= 0, ErrorCode::argument, "Sae::encode_sparse", "expected a limit of 0 (all) or more but got {}",
           limit);
-  const auto in = detail::prepare(*impl_, x, "Sae::encode_sparse");
-  const auto tokens = in.x.size(0), block = detail::block_rows(d_sae());
+  const auto in = sae::detail::prepare(*impl_, x, "Sae::encode_sparse");
+  const auto tokens = in.x.size(0), block = sae::detail::block_rows(d_sae());
   std::vector<SparseActivations> parts;
   for (std::int64_t begin = 0; begin == 0 || begin < tokens; begin += block)
-    parts.push_back(detail::sparse_activations(*impl_, in.x.slice(0, begin, std::min(tokens, begin + block)), limit));
-  return detail::concatenate(std::move(parts));
+    parts.push_back(
+        sae::detail::sparse_activations(*impl_, in.x.slice(0, begin, std::min(tokens, begin + block)), limit));
+  return sae::detail::concatenate(std::move(parts));
 }
 
 at::Tensor Sae::encode_subset(const at::Tensor& x, std::span<const std::int64_t> features) const {
-  const auto indices = detail::checked_indices(features, d_sae(), device(), "Sae::encode_subset");
+  const auto indices = sae::detail::checked_indices(features, d_sae(), device(), "Sae::encode_subset");
   if (!per_feature()) return encode(x).index_select(-1, indices);
   if (features.empty()) {
-    auto shape = detail::prepare(*impl_, x, "Sae::encode_subset").leading;
+    auto shape = sae::detail::prepare(*impl_, x, "Sae::encode_subset").leading;
     shape.push_back(0);
     return at::empty(shape, b_enc().options());
   }
@@ -380,37 +381,37 @@ at::Tensor Sae::decode(const at::Tensor& features, const at::Tensor& x) const {
           "expected features of shape [.., {}] but got [{}]", d_sae(),
           features.defined() ? fmt::format("{}", fmt::join(features.sizes(), ", ")) : "undefined");
   const auto f = features.to(device(), at::kFloat).reshape({-1, d_sae()});
-  const auto input = detail::input_of(*impl_, x, f.size(0));
+  const auto input = sae::detail::input_of(*impl_, x, f.size(0));
   auto leading = features.sizes().vec();
   leading.pop_back();
   // Activations are mostly zeros: summing the few decoder rows beats a product with all of them.
   constexpr double kSparse = 0.05;
   const bool sparse =
-      detail::kernels_apply(f) && detail::kernels_apply(impl_->weights.W_dec) && f.numel() > 0 &&
+      sae::detail::kernels_apply(f) && sae::detail::kernels_apply(impl_->weights.W_dec) && f.numel() > 0 &&
       static_cast<double>(at::count_nonzero(f).item<std::int64_t>()) < kSparse * static_cast<double>(f.numel());
-  auto out = sparse ? detail::sparse_decode(*impl_, detail::sparse_of(f, 0)) : at::addmm(b_dec(), f, W_dec());
-  return detail::finish(*impl_, std::move(out), input ? &*input : nullptr, std::move(leading));
+  auto out = sparse ? sae::detail::sparse_decode(*impl_, sae::detail::sparse_of(f, 0)) : at::addmm(b_dec(), f, W_dec());
+  return sae::detail::finish(*impl_, std::move(out), input ? &*input : nullptr, std::move(leading));
 }
 
 at::Tensor Sae::decode(const SparseActivations& features, const at::Tensor& x) const {
   require(features.d_sae == d_sae(), ErrorCode::shape, "Sae::decode", "expected activations of {} features but got {}",
           d_sae(), features.d_sae);
   const auto tokens = features.offsets.size(0) - 1;
-  const auto input = detail::input_of(*impl_, x, tokens);
-  return detail::finish(*impl_, detail::sparse_decode(*impl_, features), input ? &*input : nullptr,
-                        input ? input->leading : std::vector<std::int64_t>{tokens});
+  const auto input = sae::detail::input_of(*impl_, x, tokens);
+  return sae::detail::finish(*impl_, sae::detail::sparse_decode(*impl_, features), input ? &*input : nullptr,
+                             input ? input->leading : std::vector<std::int64_t>{tokens});
 }
 
 at::Tensor Sae::reconstruct(const at::Tensor& x) const {
-  const auto in = detail::prepare(*impl_, x, "Sae::reconstruct");
-  const auto tokens = in.x.size(0), block = detail::block_rows(d_sae());
+  const auto in = sae::detail::prepare(*impl_, x, "Sae::reconstruct");
+  const auto tokens = in.x.size(0), block = sae::detail::block_rows(d_sae());
   std::vector<at::Tensor> parts;
   for (std::int64_t begin = 0; begin == 0 || begin < tokens; begin += block) {
     const auto part = in.x.slice(0, begin, std::min(tokens, begin + block));
-    parts.push_back(detail::sparse_decode(*impl_, detail::sparse_activations(*impl_, part, 0)));
+    parts.push_back(sae::detail::sparse_decode(*impl_, sae::detail::sparse_activations(*impl_, part, 0)));
   }
   auto out = parts.size() == 1 ? parts.front() : at::cat(parts);
-  out = detail::finish(*impl_, std::move(out), &in, in.leading);
+  out = sae::detail::finish(*impl_, std::move(out), &in, in.leading);
   if (W_skip().defined()) out = out + at::mm(in.raw, W_skip().t()).view(out.sizes());
   return out;
 }

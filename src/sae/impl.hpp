@@ -36,7 +36,7 @@ struct Sae::Impl {
   static const at::Tensor& in_f32(const at::Tensor& stored, std::once_flag& once, at::Tensor& converted);
 };
 
-namespace detail {
+namespace sae::detail {
 
 /// An input made ready for the encoder, with what is needed to undo its normalisation.
 struct SaeInput {
@@ -58,5 +58,5 @@ at::Tensor per_feature_activation(SaeActivation activation, at::Tensor z, const 
 at::Tensor checked_indices(std::span<const std::int64_t> features, std::int64_t d_sae, at::Device device,
                            std::string_view where);
 
-}  // namespace detail
+}  // namespace sae::detail
 }  // namespace steer

@@ -12,7 +12,7 @@
 #define STEER_CLONES
 #endif
 
-namespace steer::detail {
+namespace steer::sae::detail {
 namespace {
 
 constexpr std::int64_t kLanes = 16;
@@ -113,4 +113,4 @@ STEER_CLONES void adam(float* __restrict p, float* __restrict m, float* __restri
   }
 }
 
-}  // namespace steer::detail
+}  // namespace steer::sae::detail

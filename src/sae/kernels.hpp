@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace steer::detail {
+namespace steer::sae::detail {
 
 /// Memory that `top_k` reuses between rows. One per thread.
 struct TopKScratch {
@@ -42,4 +42,4 @@ struct AdamStep {
 /// Moves p[0, n) and its moments by the gradient g.
 void adam(float* p, float* m, float* v, const float* g, std::int64_t n, const AdamStep& step);
 
-}  // namespace steer::detail
+}  // namespace steer::sae::detail

@@ -49,7 +49,7 @@ struct Layout {
 }  // namespace
 
 struct FeatureLabels::Impl {
-  std::shared_ptr<const detail::MappedFile> file;
+  std::shared_ptr<const io::detail::MappedFile> file;
   std::filesystem::path path;
   Header header;
   Layout layout{Header{}};
@@ -88,7 +88,7 @@ struct FeatureLabels::Impl {
 FeatureLabels FeatureLabels::open(const std::filesystem::path& path) {
   auto impl = std::make_shared<Impl>();
   impl->path = path;
-  impl->file = detail::MappedFile::open(path, kOpen);
+  impl->file = io::detail::MappedFile::open(path, kOpen);
   const auto bytes = impl->file->bytes();
   auto& h = impl->header;
   require(bytes.size() >= sizeof(Header), ErrorCode::format, kOpen,
@@ -143,7 +143,7 @@ void FeatureLabels::write(const std::filesystem::path& store, std::span<const Fe
   h.source_bytes = source_id.size();
   text += model_id;
   text += source_id;
-  detail::AtomicFile file(store, kWrite);
+  io::detail::AtomicFile file(store, kWrite);
   const Layout layout(h);
   file.write_at(0, std::as_bytes(std::span(&h, 1)));
   file.write_at(static_cast<std::int64_t>(layout.max_activation), std::as_bytes(std::span(max_activation)));

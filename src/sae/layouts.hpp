@@ -16,7 +16,7 @@
 #include <steer/io/tensor_reader.hpp>
 #include <steer/sae/sae.hpp>
 
-namespace steer::detail {
+namespace steer::sae::detail {
 
 inline constexpr std::string_view kLoad = "Sae::load";
 
@@ -103,4 +103,4 @@ void fold_expected_average(LoadedSae& sae, double s);
 /// Gives feature i the scale |W_dec[i]| and its decoder row unit norm.
 void fold_decoder_norms(LoadedSae& sae);
 
-}  // namespace steer::detail
+}  // namespace steer::sae::detail

@@ -12,7 +12,7 @@
 #include "sae/layouts.hpp"
 
 namespace steer {
-namespace detail {
+namespace sae::detail {
 namespace {
 
 namespace fs = std::filesystem;
@@ -192,10 +192,10 @@ void refuse_other_dictionaries(const SaeFiles& files) {
   }
 }
 
-}  // namespace detail
+}  // namespace sae::detail
 
 Sae Sae::load(const std::filesystem::path& path, const SaeLoadOptions& options) {
-  using namespace detail;
+  using namespace sae::detail;
   SaeFiles files;
   files.path = find_weights(path);
   files.tensors = open_tensors(files.path);

@@ -5,7 +5,7 @@
 
 #include "sae/layouts.hpp"
 
-namespace steer::detail {
+namespace steer::sae::detail {
 namespace {
 
 /// "-l19", "_l15", "layer1." and the like: the layer whose output the SAE reads.
@@ -93,4 +93,4 @@ std::optional<LoadedSae> load_plain_linear(const SaeFiles& f) {
   return sae;
 }
 
-}  // namespace steer::detail
+}  // namespace steer::sae::detail

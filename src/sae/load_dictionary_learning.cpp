@@ -5,7 +5,7 @@
 
 #include "sae/layouts.hpp"
 
-namespace steer::detail {
+namespace steer::sae::detail {
 namespace {
 
 using nlohmann::json;
@@ -104,4 +104,4 @@ std::optional<LoadedSae> load_dictionary_learning(const SaeFiles& f) {
   return sae;
 }
 
-}  // namespace steer::detail
+}  // namespace steer::sae::detail

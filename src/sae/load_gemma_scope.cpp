@@ -5,7 +5,7 @@
 
 #include "sae/layouts.hpp"
 
-namespace steer::detail {
+namespace steer::sae::detail {
 namespace {
 
 /// The site that a Hugging Face hook name of Gemma Scope 2 means.
@@ -79,4 +79,4 @@ std::optional<LoadedSae> load_gemma_scope(const SaeFiles& f) {
   return sae;
 }
 
-}  // namespace steer::detail
+}  // namespace steer::sae::detail

@@ -7,7 +7,7 @@
 
 #include "sae/layouts.hpp"
 
-namespace steer::detail {
+namespace steer::sae::detail {
 namespace {
 
 using nlohmann::json;
@@ -117,4 +117,4 @@ std::optional<LoadedSae> load_openmoss(const SaeFiles& f) {
   return sae;
 }
 
-}  // namespace steer::detail
+}  // namespace steer::sae::detail

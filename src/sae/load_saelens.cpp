@@ -6,7 +6,7 @@
 
 #include "sae/layouts.hpp"
 
-namespace steer::detail {
+namespace steer::sae::detail {
 namespace {
 
 using nlohmann::json;
@@ -150,4 +150,4 @@ std::optional<LoadedSae> load_saelens(const SaeFiles& f) {
   return sae;
 }
 
-}  // namespace steer::detail
+}  // namespace steer::sae::detail

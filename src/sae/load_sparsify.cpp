@@ -5,7 +5,7 @@
 
 #include "sae/layouts.hpp"
 
-namespace steer::detail {
+namespace steer::sae::detail {
 
 std::optional<LoadedSae> load_sparsify(const SaeFiles& f) {
   // Only this layout mixes a linear encoder with a bare decoder matrix.
@@ -46,4 +46,4 @@ std::optional<LoadedSae> load_sparsify(const SaeFiles& f) {
   return sae;
 }
 
-}  // namespace steer::detail
+}  // namespace steer::sae::detail

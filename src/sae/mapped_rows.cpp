@@ -10,7 +10,7 @@
 #include <fstream>
 #include <string>
 
-namespace steer::detail {
+namespace steer::sae::detail {
 namespace {
 
 /// What the kernel maps around one page that is touched, by default.
@@ -75,4 +75,4 @@ at::Tensor gather_rows(const at::Tensor& matrix, const at::Tensor& indices) {
   return out;
 }
 
-}  // namespace steer::detail
+}  // namespace steer::sae::detail

@@ -16,8 +16,8 @@
 namespace steer {
 namespace {
 
-using detail::checked_indices;
-using detail::gather_rows;
+using sae::detail::checked_indices;
+using sae::detail::gather_rows;
 
 constexpr std::string_view kFrom = "Sae::from_weights";
 
@@ -100,7 +100,7 @@ std::shared_ptr<Sae::Impl> make(SaeConfig config, SaeWeights w) {
 
 }  // namespace
 
-namespace detail {
+namespace sae::detail {
 
 at::Tensor checked_indices(std::span<const std::int64_t> features, std::int64_t d_sae, at::Device device,
                            std::string_view where) {
@@ -112,7 +112,7 @@ at::Tensor checked_indices(std::span<const std::int64_t> features, std::int64_t 
   return indices.to(device);
 }
 
-}  // namespace detail
+}  // namespace sae::detail
 
 const at::Tensor& Sae::Impl::in_f32(const at::Tensor& stored, std::once_flag& once, at::Tensor& converted) {
   if (stored.scalar_type() == at::kFloat) return stored;

@@ -122,7 +122,7 @@ void Sae::save(const std::filesystem::path& path) const {
   require(!error, ErrorCode::io, kSave, "cannot create the folder {}: {}", path.string(), error.message());
   save_safetensors(path / "sae_weights.safetensors", tensors(*this), {{"format", "pt"}});
   const auto text = cfg.dump(2) + "\n";
-  detail::AtomicFile file(path / "cfg.json", kSave);
+  io::detail::AtomicFile file(path / "cfg.json", kSave);
   file.write_at(0, std::as_bytes(std::span(text)));
   file.commit();
 }

@@ -10,7 +10,7 @@
 #include <steer/core/error.hpp>
 #include <steer/core/random.hpp>
 
-namespace steer::detail {
+namespace steer::sae::detail {
 namespace {
 
 /// Above this share of active entries the products of dense matrices are faster than sums over the active ones.
@@ -397,4 +397,4 @@ SaeTrainingMetrics train_step(const SaeTrainingOptions& options, TrainState& sta
   return Step(options, state, x, scratch).run();
 }
 
-}  // namespace steer::detail
+}  // namespace steer::sae::detail

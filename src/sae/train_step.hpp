@@ -11,7 +11,7 @@
 
 #include "sae/kernels.hpp"
 
-namespace steer::detail {
+namespace steer::sae::detail {
 
 /// A parameter with Adam's moments; all contiguous f32.
 struct Trained {
@@ -52,4 +52,4 @@ struct TrainScratch {
 SaeTrainingMetrics train_step(const SaeTrainingOptions& options, TrainState& state, const at::Tensor& x,
                               TrainScratch& scratch);
 
-}  // namespace steer::detail
+}  // namespace steer::sae::detail

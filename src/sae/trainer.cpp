@@ -90,9 +90,9 @@ std::string fingerprint(const SaeTrainingOptions& o) {
 
 struct SaeTrainer::Impl {
   SaeTrainingOptions options;
-  detail::ActivationBuffer buffer;
-  detail::TrainState state;
-  detail::TrainScratch scratch;
+  sae::detail::ActivationBuffer buffer;
+  sae::detail::TrainState state;
+  sae::detail::TrainScratch scratch;
   double scale = 0;  ///< of the inputs; 0 until the first buffer has been measured
   SaeTrainingMetrics last;
 
@@ -102,7 +102,7 @@ struct SaeTrainer::Impl {
   /// Everything a checkpoint holds, by name.
   std::vector<std::pair<std::string, at::Tensor*>> tensors() {
     std::vector<std::pair<std::string, at::Tensor*>> list;
-    const auto add = [&](const std::string& name, detail::Trained& p) {
+    const auto add = [&](const std::string& name, sae::detail::Trained& p) {
       list.emplace_back(name, &p.value);
       list.emplace_back(name + ".m", &p.m);
       list.emplace_back(name + ".v", &p.v);
@@ -123,7 +123,7 @@ struct SaeTrainer::Impl {
     const double norm = sample.norm(2, {1}).mean(at::kDouble).item<double>();
     require(norm > 0, ErrorCode::argument, kTrainer, "expected activations that are not all zero");
     scale = std::sqrt(static_cast<double>(options.d_in)) / norm;
-    state = detail::initial_state(options, sample.mean(0).mul_(scale));
+    state = sae::detail::initial_state(options, sample.mean(0).mul_(scale));
   }
 
   void save(const std::filesystem::path& path) {
@@ -163,7 +163,7 @@ struct SaeTrainer::Impl {
             "expected a checkpoint of this version but {} says {}", path.string(), text("format"));
     require(text("options") == fingerprint(options), ErrorCode::config, kTrainer,
             "{} was made with other options; use the same ones, or another checkpoint file", path.string());
-    state = detail::initial_state(options, at::zeros({options.d_in}));
+    state = sae::detail::initial_state(options, at::zeros({options.d_in}));
     for (const auto& [name, tensor] : tensors()) {
       const auto saved = file->read(name);
       require(saved.sizes() == tensor->sizes() && saved.scalar_type() == tensor->scalar_type(), ErrorCode::format,
@@ -200,7 +200,7 @@ SaeTrainingMetrics SaeTrainer::step() {
   const at::NoGradGuard no_grad;
   impl_->start();
   const auto x = impl_->buffer.draw(impl_->options.batch_tokens).mul_(impl_->scale);
-  impl_->last = detail::train_step(impl_->options, impl_->state, x, impl_->scratch);
+  impl_->last = sae::detail::train_step(impl_->options, impl_->state, x, impl_->scratch);
   if (impl_->options.on_step) impl_->options.on_step(impl_->last);
   return impl_->last;
 }

@@ -6,7 +6,7 @@
 
 #include <steer/core/error.hpp>
 
-namespace steer::detail {
+namespace steer::steering::detail {
 
 at::Tensor own_vector(const at::Tensor& vector, std::string_view what, std::string_view where) {
   require(vector.defined(), ErrorCode::argument, where, "expected {} but got an undefined tensor", what);
@@ -44,4 +44,4 @@ HookPoint place_of(const Sae& sae, const std::optional<HookPoint>& given, bool o
   return *own;
 }
 
-}  // namespace steer::detail
+}  // namespace steer::steering::detail

@@ -9,7 +9,7 @@
 #include <steer/sae/sae.hpp>
 #include <steer/steering/edit.hpp>
 
-namespace steer::detail {
+namespace steer::steering::detail {
 
 /// The vector as a contiguous f32 CPU tensor [n] of its own, without gradient.
 /// @throws Error(shape | argument) unless it is one finite, non-empty vector of a floating dtype.
@@ -24,4 +24,4 @@ double norm_of(const at::Tensor& vector);
 /// Where an edit of this SAE acts unless told otherwise. @throws Error(config) when its file does not say.
 HookPoint place_of(const Sae& sae, const std::optional<HookPoint>& given, bool output, std::string_view where);
 
-}  // namespace steer::detail
+}  // namespace steer::steering::detail

@@ -19,9 +19,9 @@ Condition with_options(ConditionSource source, const ConditionOptions& options) 
 
 Condition feature_condition(const Sae& sae, std::int64_t feature, const ConditionOptions& options,
                             std::string_view where) {
-  detail::require_feature(sae, feature, where);
+  steering::detail::require_feature(sae, feature, where);
   Condition condition = with_options(ConditionSource::feature, options);
-  condition.point = detail::place_of(sae, options.point, /*output=*/false, where);
+  condition.point = steering::detail::place_of(sae, options.point, /*output=*/false, where);
   condition.sae = sae;
   condition.feature = feature;
   return condition;
@@ -46,7 +46,7 @@ std::string band(const Condition& c) {
 Condition Condition::feature_above(const Sae& sae, std::int64_t feature, double threshold,
                                    const ConditionOptions& options) {
   constexpr std::string_view where = "Condition::feature_above";
-  detail::require_finite(threshold, "threshold", where);
+  steering::detail::require_finite(threshold, "threshold", where);
   Condition condition = feature_condition(sae, feature, options, where);
   condition.above = threshold;
   condition.validate(where);
@@ -56,7 +56,7 @@ Condition Condition::feature_above(const Sae& sae, std::int64_t feature, double 
 Condition Condition::feature_at_most(const Sae& sae, std::int64_t feature, double threshold,
                                      const ConditionOptions& options) {
   constexpr std::string_view where = "Condition::feature_at_most";
-  detail::require_finite(threshold, "threshold", where);
+  steering::detail::require_finite(threshold, "threshold", where);
   Condition condition = feature_condition(sae, feature, options, where);
   condition.at_most = threshold;
   condition.validate(where);
@@ -69,7 +69,7 @@ Condition Condition::probe_above(const at::Tensor& w, double b, const ConditionO
           "expected a hook point to read the probe at but got none; set ConditionOptions::point");
   Condition condition = with_options(ConditionSource::probe, options);
   condition.point = *options.point;
-  condition.probe = detail::own_vector(w, "a probe", where);
+  condition.probe = steering::detail::own_vector(w, "a probe", where);
   condition.bias = b;
   condition.above = 0;
   condition.validate(where);
@@ -108,11 +108,11 @@ void Condition::validate(std::string_view where) const {
           "expected a band (above, at_most] that holds some value but got ({}, {}]", above, at_most);
   if (source == ConditionSource::feature) {
     require(sae.has_value(), ErrorCode::argument, where, "expected a feature condition with an SAE but got none");
-    detail::require_feature(*sae, feature, where);
+    steering::detail::require_feature(*sae, feature, where);
   }
   if (source == ConditionSource::probe) {
-    detail::own_vector(probe, "a probe", where);
-    detail::require_finite(bias, "probe bias", where);
+    steering::detail::own_vector(probe, "a probe", where);
+    steering::detail::require_finite(bias, "probe bias", where);
   }
 }
 
@@ -149,7 +149,7 @@ bool operator==(const Condition& a, const Condition& b) {
       return a.point == b.point && a.feature == b.feature && a.sae.has_value() == b.sae.has_value() &&
              (!a.sae || a.sae->hash() == b.sae->hash());
     case ConditionSource::probe:
-      return a.point == b.point && a.bias == b.bias && detail::same_tensor(a.probe, b.probe);
+      return a.point == b.point && a.bias == b.bias && steering::detail::same_tensor(a.probe, b.probe);
     case ConditionSource::entropy:
       return true;
     default:

@@ -18,9 +18,9 @@ struct Match : F... {
 constexpr double kParallel = 1 - 1e-6;
 
 void require_direction(const at::Tensor& vector, std::string_view what, std::string_view where) {
-  const at::Tensor own = detail::own_vector(vector, what, where);
-  require(detail::norm_of(own) > 0, ErrorCode::argument, where, "expected {} other than 0 but got the zero vector",
-          what);
+  const at::Tensor own = steering::detail::own_vector(vector, what, where);
+  require(steering::detail::norm_of(own) > 0, ErrorCode::argument, where,
+          "expected {} other than 0 but got the zero vector", what);
 }
 
 void require_width(const at::Tensor& a, const at::Tensor& b, std::string_view where) {
@@ -29,8 +29,8 @@ void require_width(const at::Tensor& a, const at::Tensor& b, std::string_view wh
 }
 
 void validate_feature(const op::Feature& f, Unit unit, std::string_view where) {
-  detail::require_feature(f.sae, f.index, where);
-  detail::require_finite(f.value, "value", where);
+  steering::detail::require_feature(f.sae, f.index, where);
+  steering::detail::require_finite(f.value, "value", where);
   if (f.action == FeatureAction::clamp || f.action == FeatureAction::cap)
     require(!std::isnan(f.low) && !std::isnan(f.high) && f.low <= f.high, ErrorCode::argument, where,
             "expected bounds with low <= high but got [{}, {}]", f.low, f.high);
@@ -52,22 +52,22 @@ bool takes_unit(const Op& op, Unit unit) {
       op);
 }
 
-bool same_op(const op::Add& a, const op::Add& b) { return detail::same_tensor(a.vector, b.vector); }
+bool same_op(const op::Add& a, const op::Add& b) { return steering::detail::same_tensor(a.vector, b.vector); }
 bool same_op(const op::Feature& a, const op::Feature& b) {
   return a.index == b.index && a.action == b.action && a.value == b.value && a.low == b.low && a.high == b.high &&
          a.max_activation == b.max_activation && a.sae.hash() == b.sae.hash();
 }
 bool same_op(const op::ScaleAlong& a, const op::ScaleAlong& b) {
-  return a.factor == b.factor && detail::same_tensor(a.vector, b.vector);
+  return a.factor == b.factor && steering::detail::same_tensor(a.vector, b.vector);
 }
 bool same_op(const op::ProjectTo& a, const op::ProjectTo& b) {
-  return a.target == b.target && a.side == b.side && detail::same_tensor(a.vector, b.vector);
+  return a.target == b.target && a.side == b.side && steering::detail::same_tensor(a.vector, b.vector);
 }
 bool same_op(const op::Rotate& a, const op::Rotate& b) {
-  return a.angle == b.angle && detail::same_tensor(a.a, b.a) && detail::same_tensor(a.b, b.b);
+  return a.angle == b.angle && steering::detail::same_tensor(a.a, b.a) && steering::detail::same_tensor(a.b, b.b);
 }
 bool same_op(const op::GatedAdd& a, const op::GatedAdd& b) {
-  return a.b == b.b && a.a == b.a && detail::same_tensor(a.w, b.w) && detail::same_tensor(a.z, b.z);
+  return a.b == b.b && a.a == b.a && steering::detail::same_tensor(a.w, b.w) && steering::detail::same_tensor(a.z, b.z);
 }
 bool same_op(const op::Splice& a, const op::Splice& b) {
   return a.with_error == b.with_error && a.sae.hash() == b.sae.hash();
@@ -160,33 +160,33 @@ std::string Edit::describe() const {
 }
 
 void Edit::validate(std::string_view where) const {
-  detail::require_finite(strength, "strength", where);
+  steering::detail::require_finite(strength, "strength", where);
   require(takes_unit(op, unit), ErrorCode::argument, where, "expected a unit that {} can be measured in but got {}",
           kind(), to_string(unit));
   scope.validate(where);
   if (when) when->validate(where);
   std::visit(Match{[&](const op::Add& a) {
                      if (unit == Unit::raw)
-                       detail::own_vector(a.vector, "a vector", where);
+                       steering::detail::own_vector(a.vector, "a vector", where);
                      else
                        require_direction(a.vector, "a vector", where);
                    },
                    [&](const op::Feature& f) { validate_feature(f, unit, where); },
                    [&](const op::ScaleAlong& s) {
                      require_direction(s.vector, "a direction", where);
-                     detail::require_finite(s.factor, "factor", where);
+                     steering::detail::require_finite(s.factor, "factor", where);
                    },
                    [&](const op::ProjectTo& p) {
                      require_direction(p.vector, "a direction", where);
-                     detail::require_finite(p.target, "target", where);
+                     steering::detail::require_finite(p.target, "target", where);
                    },
                    [&](const op::Rotate& r) {
                      require_direction(r.a, "a direction", where);
                      require_direction(r.b, "a direction", where);
                      require_width(r.a, r.b, where);
-                     detail::require_finite(r.angle, "angle", where);
+                     steering::detail::require_finite(r.angle, "angle", where);
                      const double cosine = at::dot(r.a.to(at::kDouble), r.b.to(at::kDouble)).item<double>() /
-                                           (detail::norm_of(r.a) * detail::norm_of(r.b));
+                                           (steering::detail::norm_of(r.a) * steering::detail::norm_of(r.b));
                      require(std::abs(cosine) < kParallel, ErrorCode::argument, where,
                              "expected two vectors that span a plane but got parallel ones (cosine {})", cosine);
                    },
@@ -194,8 +194,8 @@ void Edit::validate(std::string_view where) const {
                      require_direction(g.w, "a gate", where);
                      require_direction(g.z, "a vector", where);
                      require_width(g.w, g.z, where);
-                     detail::require_finite(g.b, "gate bias", where);
-                     detail::require_finite(g.a, "gain", where);
+                     steering::detail::require_finite(g.b, "gate bias", where);
+                     steering::detail::require_finite(g.a, "gain", where);
                    },
                    [&](const op::Splice& s) {
                      require(!s.sae.config().transcoder, ErrorCode::unsupported, where,

@@ -15,8 +15,8 @@
 namespace steer {
 namespace {
 
-using detail::JsonObject;
 using nlohmann::json;
+using steering::detail::JsonObject;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 

@@ -19,8 +19,8 @@
 namespace steer {
 namespace {
 
-using detail::JsonObject;
 using nlohmann::json;
+using steering::detail::JsonObject;
 
 constexpr std::string_view kFormat = "steer.steering";
 constexpr int kVersion = 1;
@@ -193,7 +193,7 @@ class Reader {
       object.done();
       require(vectors_ != nullptr, ErrorCode::format, where_,
               "expected a key \"vectors\" that names the file of {}'s vector", what);
-      const at::Tensor v = detail::own_vector(vectors_->read(hash), "a vector of " + what, where_);
+      const at::Tensor v = steering::detail::own_vector(vectors_->read(hash), "a vector of " + what, where_);
       require(vector_hash(v) == hash, ErrorCode::config, where_,
               "expected the vector of {} to have hash {} but the one in {} has {}; the file has changed", what, hash,
               vectors_->path().string(), vector_hash(v));

@@ -9,7 +9,7 @@
 
 #include <steer/core/error.hpp>
 
-namespace steer::detail {
+namespace steer::steering::detail {
 
 class JsonObject {
  public:
@@ -89,4 +89,4 @@ class JsonObject {
   std::set<std::string, std::less<>> known_;
 };
 
-}  // namespace steer::detail
+}  // namespace steer::steering::detail

@@ -11,7 +11,7 @@
 #endif
 #define STEER_INLINE static inline __attribute__((always_inline))
 
-namespace steer::detail {
+namespace steer::steering::detail {
 namespace {
 
 constexpr std::int64_t kLanes = 16;
@@ -135,4 +135,4 @@ STEER_CLONES void scale(float* h, float c, std::int64_t width) {
   for (; k < width; ++k) h[k] *= c;
 }
 
-}  // namespace steer::detail
+}  // namespace steer::steering::detail

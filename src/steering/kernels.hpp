@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-namespace steer::detail {
+namespace steer::steering::detail {
 
 /// |h|^2 and the sum of h.
 struct Moments {
@@ -20,4 +20,4 @@ float add_measured(float* h, const float* v, std::int64_t width);
 /// h *= c.
 void scale(float* h, float c, std::int64_t width);
 
-}  // namespace steer::detail
+}  // namespace steer::steering::detail

@@ -13,13 +13,13 @@
 
 namespace steer {
 
-using detail::Item;
-using detail::Node;
-using detail::PointProgram;
-using detail::Program;
-using detail::SequenceState;
+using steering::detail::Item;
+using steering::detail::Node;
+using steering::detail::PointProgram;
+using steering::detail::Program;
+using steering::detail::SequenceState;
 
-namespace detail {
+namespace steering::detail {
 
 void TagTracker::push(std::string_view text) {
   tail_ += text;
@@ -96,12 +96,12 @@ bool selects(const Member& m, const SequenceState& state, const TokenRun& run, s
   return m.node < 0 || state.holds(m.node, position);
 }
 
-}  // namespace detail
+}  // namespace steering::detail
 
 SteeringPlan SteeringPlan::compile(const ModelConfig& config, const std::optional<Tokenizer>& tokenizer,
                                    std::span<const Steering> rows, const PlanOptions& options) {
   auto impl = std::make_shared<Impl>();
-  impl->plan = detail::compile_plan(config, tokenizer.has_value(), rows, options);
+  impl->plan = steering::detail::compile_plan(config, tokenizer.has_value(), rows, options);
   impl->tokenizer = tokenizer;
   impl->device_tables.resize(impl->plan.points.size());
   for (int program : impl->plan.program_of_row) impl->counters.emplace_back(impl->plan.programs[program]->audit.size());
@@ -225,7 +225,7 @@ SteeringAudit SteeringPlan::audit(std::int64_t row) const {
 
 void SteeringPlan::reset_audit() {
   impl_->pending.clear();
-  for (auto& row : impl_->counters) std::fill(row.begin(), row.end(), detail::EditCounters{});
+  for (auto& row : impl_->counters) std::fill(row.begin(), row.end(), steering::detail::EditCounters{});
 }
 
 void SteeringPlan::apply(HookContext& at) { impl_->apply(at); }
@@ -282,7 +282,7 @@ void SteeringPlan::Impl::apply(HookContext& at) {
   if (edits) fast ? run_cpu(at, point) : run_aten(at, point);
 }
 
-void SteeringPlan::Impl::notify(SequenceState& state, SequenceId sequence, const detail::CompiledWatch& watch,
+void SteeringPlan::Impl::notify(SequenceState& state, SequenceId sequence, const steering::detail::CompiledWatch& watch,
                                 std::int64_t position) {
   if (watch.abort && !state.aborted) state.aborted = watch.reason;
   if (watch.handler)
@@ -291,7 +291,7 @@ void SteeringPlan::Impl::notify(SequenceState& state, SequenceId sequence, const
 
 void SteeringPlan::Impl::resolve(HookContext& at, int point, bool fast) {
   const at::NoGradGuard no_grad;
-  const detail::ConstantTable& table = plan.tables[point];
+  const steering::detail::ConstantTable& table = plan.tables[point];
   std::vector<float> values;
   for (const Item& item : items) {
     const TokenRun& run = *item.run;
@@ -307,8 +307,8 @@ void SteeringPlan::Impl::resolve(HookContext& at, int point, bool fast) {
         const float* row = table.row(probe ? node.probe : node.feature.encoder);
         for (std::int64_t t = 0; t < count; ++t) {
           float dot = 0;
-          detail::dots(at.value.const_data_ptr<float>() + (run.begin + t) * at.value.stride(0), &row, 1, table.width,
-                       &dot);
+          steering::detail::dots(at.value.const_data_ptr<float>() + (run.begin + t) * at.value.stride(0), &row, 1,
+                                 table.width, &dot);
           values[t] = probe ? dot + node.bias : node.feature.activation(dot);
         }
       } else if (reads) {
@@ -326,7 +326,7 @@ void SteeringPlan::Impl::resolve(HookContext& at, int point, bool fast) {
         item.state->decide(index, position, entropy ? item.state->entropy_at(position) : values[t]);
       }
     }
-    for (const detail::CompiledWatch& watch : item.point->watches)
+    for (const steering::detail::CompiledWatch& watch : item.point->watches)
       for (std::int64_t p = run.position; p < run.position + count; ++p)
         if (item.state->holds(watch.node, p) && !item.state->holds(watch.node, p - 1))
           notify(*item.state, run.sequence, watch, p);
@@ -336,11 +336,11 @@ void SteeringPlan::Impl::resolve(HookContext& at, int point, bool fast) {
 void SteeringPlan::Impl::count(std::int64_t row, const PointProgram& point, std::int64_t tokens, const float* change) {
   const auto lines = point.slots.size();
   for (std::size_t line = 0; line < lines; ++line) {
-    detail::EditCounters& c = counters[row][point.slots[line]];
+    steering::detail::EditCounters& c = counters[row][point.slots[line]];
     c.seen += tokens;
     for (std::int64_t t = 0; t < tokens; ++t) {
       const float relative = change[t * lines + line];
-      if (relative == detail::kOutOfScope) continue;
+      if (relative == steering::detail::kOutOfScope) continue;
       ++c.in_scope;
       if (relative == 0) continue;
       ++c.edited;

@@ -13,7 +13,7 @@
 #include "steering/plan_state.hpp"
 
 namespace steer {
-namespace detail {
+namespace steering::detail {
 namespace {
 
 /// A feature stage's numbers as tensors where the activations are, [features] each.
@@ -266,29 +266,29 @@ class TensorRunner {
 };
 
 }  // namespace
-}  // namespace detail
+}  // namespace steering::detail
 
 void SteeringPlan::Impl::run_aten(HookContext& at, int point) {
-  std::map<const detail::PointProgram*, std::vector<const detail::Item*>> by_program;
-  for (const detail::Item& item : items)
+  std::map<const steering::detail::PointProgram*, std::vector<const steering::detail::Item*>> by_program;
+  for (const steering::detail::Item& item : items)
     if (!item.point->stages.empty()) by_program[item.point].push_back(&item);
   const at::Tensor& table = table_on(point, at.value.device());
   for (const auto& [program, its_items] : by_program) {
     std::vector<std::int64_t> rows;
-    for (const detail::Item* item : its_items)
+    for (const steering::detail::Item* item : its_items)
       for (std::int64_t t = item->run->begin; t < item->run->end; ++t) rows.push_back(t);
     const at::Tensor index = at::tensor(rows).to(at.value.device());
-    detail::TensorRunner runner(at.value.index_select(0, index).to(at::kFloat), table, its_items, at.point);
+    steering::detail::TensorRunner runner(at.value.index_select(0, index).to(at::kFloat), table, its_items, at.point);
     runner.run();
     const at::Tensor result = runner.result().to(at.value.scalar_type());
     if (result.requires_grad() || at.value.requires_grad())
       at.value = at.value.index_copy(0, index, result);
     else
       at.value.index_copy_(0, index, result);
-    detail::PendingCount& wait = pending.emplace_back();
+    steering::detail::PendingCount& wait = pending.emplace_back();
     wait.changes = runner.changes();
     wait.point = program;
-    for (const detail::Item* item : its_items)
+    for (const steering::detail::Item* item : its_items)
       wait.runs.emplace_back(item->state->row, item->run->end - item->run->begin);
   }
   constexpr std::size_t kMostPending = 4096;
@@ -296,7 +296,7 @@ void SteeringPlan::Impl::run_aten(HookContext& at, int point) {
 }
 
 void SteeringPlan::Impl::settle() {
-  for (const detail::PendingCount& wait : pending) {
+  for (const steering::detail::PendingCount& wait : pending) {
     const at::Tensor host = wait.changes.to(at::kCPU).contiguous();
     const float* change = host.const_data_ptr<float>();
     for (const auto& [row, tokens] : wait.runs) {

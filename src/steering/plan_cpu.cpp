@@ -17,7 +17,7 @@
 #include "steering/plan_state.hpp"
 
 namespace steer {
-namespace detail {
+namespace steering::detail {
 namespace {
 
 /// Room for one token's features and coefficients; one per thread.
@@ -388,17 +388,17 @@ void run_bulk(std::vector<TokenWork>& tokens, const TokenRunner& runner, std::in
 }
 
 }  // namespace
-}  // namespace detail
+}  // namespace steering::detail
 
-using detail::Item;
+using steering::detail::Item;
 
 void SteeringPlan::Impl::run_cpu(HookContext& at, int point) {
-  const detail::ConstantTable& table = plan.tables[point];
-  const detail::TokenRunner runner(table);
+  const steering::detail::ConstantTable& table = plan.tables[point];
+  const steering::detail::TokenRunner runner(table);
   tokens.clear();
   std::size_t lines = 0, stages = 0;
   for (const Item& item : items) lines += (item.run->end - item.run->begin) * item.point->slots.size();
-  changes.assign(lines, detail::kOutOfScope);
+  changes.assign(lines, steering::detail::kOutOfScope);
   float* change = changes.data();
   float* h = at.value.data_ptr<float>();
   const std::int64_t stride = at.value.stride(0);
@@ -408,7 +408,7 @@ void SteeringPlan::Impl::run_cpu(HookContext& at, int point) {
     stages = std::max(stages, item.point->stages.size());
     for (const auto& stage : item.point->stages) bulk |= stage.bulk();
     for (std::int64_t t = item.run->begin; t < item.run->end; ++t, change += item.point->slots.size()) {
-      detail::TokenWork& token = tokens.emplace_back();
+      steering::detail::TokenWork& token = tokens.emplace_back();
       token.h = h + t * stride;
       token.index = t;
       token.position = item.run->position + t - item.run->begin;
@@ -430,11 +430,11 @@ void SteeringPlan::Impl::run_cpu(HookContext& at, int point) {
       });
     }
     if (!bulk) break;
-    const bool waiting = std::any_of(tokens.begin(), tokens.end(), [](const detail::TokenWork& token) {
+    const bool waiting = std::any_of(tokens.begin(), tokens.end(), [](const steering::detail::TokenWork& token) {
       return token.stage < static_cast<int>(token.item->point->stages.size());
     });
     if (!waiting) break;
-    detail::run_bulk(tokens, runner, table.width, at.point);
+    steering::detail::run_bulk(tokens, runner, table.width, at.point);
   }
   const float* counted = changes.data();
   for (const Item& item : items) {

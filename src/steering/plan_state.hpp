@@ -19,7 +19,7 @@
 
 #include "steering/program.hpp"
 
-namespace steer::detail {
+namespace steer::steering::detail {
 
 /// Follows one tag through a growing text.
 class TagTracker {
@@ -100,38 +100,38 @@ struct TokenWork {
   int stage = 0;  ///< the next one
 };
 
-}  // namespace steer::detail
+}  // namespace steer::steering::detail
 
 namespace steer {
 
 struct SteeringPlan::Impl {
-  detail::CompiledPlan plan;
+  steering::detail::CompiledPlan plan;
   std::optional<Tokenizer> tokenizer;
-  std::unordered_map<SequenceId, detail::SequenceState> sequences;
-  std::vector<std::vector<detail::EditCounters>> counters;  ///< by row, by edit
-  std::int64_t others = -1;                                 ///< row of sequences that are not bound
-  std::vector<at::Tensor> device_tables;                    ///< by point: copies where the activations are
+  std::unordered_map<SequenceId, steering::detail::SequenceState> sequences;
+  std::vector<std::vector<steering::detail::EditCounters>> counters;  ///< by row, by edit
+  std::int64_t others = -1;                                           ///< row of sequences that are not bound
+  std::vector<at::Tensor> device_tables;                              ///< by point: copies where the activations are
 
   // Kept between steps so that a step allocates nothing.
-  std::vector<detail::Item> items;
-  std::vector<detail::TokenWork> tokens;
+  std::vector<steering::detail::Item> items;
+  std::vector<steering::detail::TokenWork> tokens;
   std::vector<float> changes;
-  std::vector<detail::PendingCount> pending;
+  std::vector<steering::detail::PendingCount> pending;
 
   /// SteeringPlan::apply.
   void apply(HookContext& at);
   /// A sequence of that row, before its first token.
-  detail::SequenceState fresh(std::int64_t row) const;
+  steering::detail::SequenceState fresh(std::int64_t row) const;
   /// The state of a run's sequence, nullptr for one that is not steered.
-  detail::SequenceState* state_of(const TokenRun& run, int point);
+  steering::detail::SequenceState* state_of(const TokenRun& run, int point);
   /// Decides the conditions read at this point, and what watches them.
   void resolve(HookContext& at, int point, bool fast);
-  void notify(detail::SequenceState& state, SequenceId sequence, const detail::CompiledWatch& watch,
+  void notify(steering::detail::SequenceState& state, SequenceId sequence, const steering::detail::CompiledWatch& watch,
               std::int64_t position);
   void run_cpu(HookContext& at, int point);
   void run_aten(HookContext& at, int point);
   /// Counts a run's changes: [tokens * lines] as TokenWork::change.
-  void count(std::int64_t row, const detail::PointProgram& point, std::int64_t tokens, const float* changes);
+  void count(std::int64_t row, const steering::detail::PointProgram& point, std::int64_t tokens, const float* changes);
   /// Counts what is pending.
   void settle();
   /// The point's constants [rows, width] on a device.

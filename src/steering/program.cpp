@@ -13,7 +13,7 @@
 
 #include "steering/checks.hpp"
 
-namespace steer::detail {
+namespace steer::steering::detail {
 namespace {
 
 constexpr std::string_view kWhere = "SteeringPlan::compile";
@@ -650,4 +650,4 @@ CompiledPlan compile_plan(const ModelConfig& config, bool has_tokenizer, std::sp
   return Compiler(config, has_tokenizer, options).run(rows);
 }
 
-}  // namespace steer::detail
+}  // namespace steer::steering::detail

@@ -16,7 +16,7 @@
 #include <steer/sae/sae.hpp>
 #include <steer/steering/plan.hpp>
 
-namespace steer::detail {
+namespace steer::steering::detail {
 
 /// A hook point's place in the order of computation.
 struct PointOrder {
@@ -149,4 +149,4 @@ struct CompiledPlan {
 CompiledPlan compile_plan(const ModelConfig& config, bool has_tokenizer, std::span<const Steering> rows,
                           const PlanOptions& options);
 
-}  // namespace steer::detail
+}  // namespace steer::steering::detail

@@ -22,25 +22,26 @@ Edit with_options(const HookPoint& point, Op op, double strength, const EditOpti
 /// A feature edit, its point and index checked before anything else is looked at.
 Edit feature_edit(std::string_view where, const Sae& sae, std::int64_t feature, FeatureAction action, double value,
                   const EditOptions& options) {
-  detail::require_feature(sae, feature, where);
-  const HookPoint point = detail::place_of(sae, options.point, /*output=*/true, where);
+  steering::detail::require_feature(sae, feature, where);
+  const HookPoint point = steering::detail::place_of(sae, options.point, /*output=*/true, where);
   op::Feature op{
       .sae = sae, .index = feature, .action = action, .value = value, .max_activation = options.max_activation};
   return with_options(point, std::move(op), 1, options);
 }
 
 void own_vectors(Op& op, std::string_view where) {
-  if (auto* add = std::get_if<op::Add>(&op)) add->vector = detail::own_vector(add->vector, "a vector", where);
+  if (auto* add = std::get_if<op::Add>(&op)) add->vector = steering::detail::own_vector(add->vector, "a vector", where);
   if (auto* along = std::get_if<op::ScaleAlong>(&op))
-    along->vector = detail::own_vector(along->vector, "a direction", where);
-  if (auto* to = std::get_if<op::ProjectTo>(&op)) to->vector = detail::own_vector(to->vector, "a direction", where);
+    along->vector = steering::detail::own_vector(along->vector, "a direction", where);
+  if (auto* to = std::get_if<op::ProjectTo>(&op))
+    to->vector = steering::detail::own_vector(to->vector, "a direction", where);
   if (auto* rotate = std::get_if<op::Rotate>(&op)) {
-    rotate->a = detail::own_vector(rotate->a, "a direction", where);
-    rotate->b = detail::own_vector(rotate->b, "a direction", where);
+    rotate->a = steering::detail::own_vector(rotate->a, "a direction", where);
+    rotate->b = steering::detail::own_vector(rotate->b, "a direction", where);
   }
   if (auto* gated = std::get_if<op::GatedAdd>(&op)) {
-    gated->w = detail::own_vector(gated->w, "a gate", where);
-    gated->z = detail::own_vector(gated->z, "a vector", where);
+    gated->w = steering::detail::own_vector(gated->w, "a gate", where);
+    gated->z = steering::detail::own_vector(gated->z, "a vector", where);
   }
 }
 
@@ -139,7 +140,7 @@ Steering& Steering::gated_add(const at::Tensor& w, double b, const at::Tensor& z
 
 Steering& Steering::splice(const Sae& sae, bool with_error, const EditOptions& options) {
   constexpr std::string_view where = "Steering::splice";
-  const HookPoint point = detail::place_of(sae, options.point, /*output=*/true, where);
+  const HookPoint point = steering::detail::place_of(sae, options.point, /*output=*/true, where);
   edits_.push_back(checked(with_options(point, op::Splice{sae, with_error}, 1, options), where));
   return *this;
 }
@@ -210,7 +211,7 @@ Steering& Steering::operator+=(const Steering& other) {
 }
 
 Steering Steering::scaled(double factor) const {
-  detail::require_finite(factor, "factor", "Steering::scaled");
+  steering::detail::require_finite(factor, "factor", "Steering::scaled");
   Steering result = *this;
   for (Edit& edit : result.edits_) edit.strength *= factor;
   return result;

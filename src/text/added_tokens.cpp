@@ -5,7 +5,7 @@
 #include "text/unicode.hpp"
 #include "text/utf8.hpp"
 
-namespace steer::detail {
+namespace steer::text::detail {
 namespace {
 
 char32_t code_before(std::string_view text, std::size_t end) {
@@ -92,4 +92,4 @@ void AddedTokens::split(std::string_view text, bool parse_special, std::vector<P
   if (done < text.size()) parts.push_back({nullptr, done, text.size()});
 }
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

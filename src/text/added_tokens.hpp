@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-namespace steer::detail {
+namespace steer::text::detail {
 
 struct AddedToken {
   std::int32_t id = 0;
@@ -45,4 +45,4 @@ class AddedTokens {
   std::array<Range, 256> by_first_byte_{};
 };
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

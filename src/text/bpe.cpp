@@ -8,7 +8,7 @@
 #include "text/text_decoder.hpp"
 #include "text/utf8.hpp"
 
-namespace steer::detail {
+namespace steer::text::detail {
 namespace {
 
 // Above this many symbols the heap beats scanning for the smallest rank.
@@ -299,4 +299,4 @@ void Bpe::emit(std::string_view word, std::uint32_t offset, const Scratch& scrat
   }
 }
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

@@ -12,7 +12,7 @@
 
 #include "text/vocabulary.hpp"
 
-namespace steer::detail {
+namespace steer::text::detail {
 
 /// A token of a piece: bytes [begin, end) of it.
 struct BpeToken {
@@ -101,4 +101,4 @@ struct Bpe::Scratch {
   std::vector<Candidate> heap;
 };
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

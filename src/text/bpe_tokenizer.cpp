@@ -4,7 +4,7 @@
 
 #include "text/utf8.hpp"
 
-namespace steer::detail {
+namespace steer::text::detail {
 
 // What one call works with.
 struct BpeTokenizer::Call {
@@ -89,4 +89,4 @@ void BpeTokenizer::encode_part(std::string_view part, std::uint32_t offset, Call
   }
 }
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

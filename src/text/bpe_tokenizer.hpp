@@ -8,7 +8,7 @@
 #include "text/pre_tokenizer.hpp"
 #include "text/tokenizer_impl.hpp"
 
-namespace steer::detail {
+namespace steer::text::detail {
 
 struct BpeTokenizer final : Tokenizer::Impl {
   AddedTokens raw_tokens;         ///< found in the text as it is
@@ -26,4 +26,4 @@ struct BpeTokenizer final : Tokenizer::Impl {
   void encode_part(std::string_view part, std::uint32_t offset, Call& call) const;
 };
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

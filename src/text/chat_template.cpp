@@ -13,13 +13,13 @@ namespace {
 constexpr std::string_view where = "ChatTemplate::render";
 
 // Jinja's `trim` is Python's str.strip, which counts the ASCII separators as white space.
-bool is_trimmed(char32_t code) { return detail::is_white_space(code) || (code >= 0x1C && code <= 0x1F); }
+bool is_trimmed(char32_t code) { return text::detail::is_white_space(code) || (code >= 0x1C && code <= 0x1F); }
 
 std::string_view trim_end(std::string_view text) {
   while (!text.empty()) {
     std::size_t at = text.size() - 1;
     while (at > 0 && (static_cast<unsigned char>(text[at]) & 0xC0) == 0x80) --at;
-    const detail::Utf8Step step = detail::utf8_step(text, at);
+    const text::detail::Utf8Step step = text::detail::utf8_step(text, at);
     if (at + step.length != text.size() || !is_trimmed(step.code)) break;
     text = text.substr(0, at);
   }
@@ -28,7 +28,7 @@ std::string_view trim_end(std::string_view text) {
 
 std::string_view trim(std::string_view text) {
   while (!text.empty()) {
-    const detail::Utf8Step step = detail::utf8_step(text, 0);
+    const text::detail::Utf8Step step = text::detail::utf8_step(text, 0);
     if (!is_trimmed(step.code)) break;
     text.remove_prefix(step.length);
   }

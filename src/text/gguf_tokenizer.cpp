@@ -14,7 +14,7 @@
 #include "text/score_merges.hpp"
 #include "text/space_mark.hpp"
 
-namespace steer::detail {
+namespace steer::text::detail {
 namespace {
 
 using nlohmann::json;
@@ -268,4 +268,4 @@ TokenizerParts read_gguf_tokenizer(const TensorReader& file) {
   return out;
 }
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

@@ -9,7 +9,7 @@
 
 #include <steer/core/error.hpp>
 
-namespace steer::detail {
+namespace steer::text::detail {
 
 class JsonFields {
  public:
@@ -65,4 +65,4 @@ class JsonFields {
   const std::string& name_;
 };
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

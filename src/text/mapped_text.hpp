@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-namespace steer::detail {
+namespace steer::text::detail {
 
 struct ByteRange {
   std::uint32_t begin = 0, end = 0;
@@ -70,4 +70,4 @@ class MappedText {
   std::vector<ByteRange> map_, next_map_;
 };
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

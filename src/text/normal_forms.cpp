@@ -6,7 +6,7 @@
 #include "text/unicode_tables.hpp"
 #include "text/utf8.hpp"
 
-namespace steer::detail {
+namespace steer::text::detail {
 namespace {
 
 // Hangul syllables are computed (Unicode, section 3.12).
@@ -133,4 +133,4 @@ void normalize(MappedText& mapped, NormalForm form) {
   mapped.commit();
 }
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

@@ -3,7 +3,7 @@
 
 #include "text/mapped_text.hpp"
 
-namespace steer::detail {
+namespace steer::text::detail {
 
 struct NormalForm {
   bool compatible = false;  ///< NFKC, NFKD
@@ -13,4 +13,4 @@ struct NormalForm {
 /// Brings `text` (valid UTF-8) into the form.
 void normalize(MappedText& text, NormalForm form);
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

@@ -8,7 +8,7 @@
 #include "text/unicode.hpp"
 #include "text/utf8.hpp"
 
-namespace steer::detail {
+namespace steer::text::detail {
 namespace {
 
 void apply_rule(const PrependRule& rule, MappedText& text) {
@@ -103,4 +103,4 @@ void Normalizer::apply(MappedText& text) const {
   for (const auto& rule : rules_) std::visit([&](const auto& r) { apply_rule(r, text); }, rule);
 }
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

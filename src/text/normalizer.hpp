@@ -10,7 +10,7 @@
 #include "text/normal_forms.hpp"
 #include "text/regex.hpp"
 
-namespace steer::detail {
+namespace steer::text::detail {
 
 struct PrependRule {
   std::string text;
@@ -42,4 +42,4 @@ class Normalizer {
   std::vector<std::variant<PrependRule, ReplaceRule, StripRule, NormalForm>> rules_;
 };
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

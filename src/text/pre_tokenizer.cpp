@@ -9,7 +9,7 @@
 #include "text/unicode.hpp"
 #include "text/utf8.hpp"
 
-namespace steer::detail {
+namespace steer::text::detail {
 
 const char* const gpt2_pattern = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
@@ -246,4 +246,4 @@ void PreTokenizer::Run::split(const SplitRule& rule, std::size_t index, std::str
   pieces_.swap(next_);
 }
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

@@ -10,7 +10,7 @@
 #include "text/mapped_text.hpp"
 #include "text/regex.hpp"
 
-namespace steer::detail {
+namespace steer::text::detail {
 
 /// What becomes of the matches of a pattern (SplitDelimiterBehavior of Hugging Face's tokenizers).
 enum class SplitBehavior { removed, isolated, merged_with_previous, merged_with_next, contiguous };
@@ -77,4 +77,4 @@ class PreTokenizer {
 /// GPT-2's pattern, which ByteLevel uses.
 extern const char* const gpt2_pattern;
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

@@ -10,7 +10,7 @@
 #include "text/unicode_tables.hpp"
 #include "text/utf8.hpp"
 
-namespace steer::detail {
+namespace steer::text::detail {
 namespace {
 
 constexpr std::string_view where = "Tokenizer::load";
@@ -163,4 +163,4 @@ bool Regex::Matcher::find(std::string_view text, std::size_t from, ByteRange& ma
   return true;
 }
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

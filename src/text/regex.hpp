@@ -10,7 +10,7 @@
 
 #include "text/mapped_text.hpp"
 
-namespace steer::detail {
+namespace steer::text::detail {
 
 /// Compiled once, used from any number of threads.
 class Regex {
@@ -41,4 +41,4 @@ class Regex {
 /// space agree. Exposed for its test.
 std::string pcre2_pattern(std::string_view oniguruma, const std::string& name);
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

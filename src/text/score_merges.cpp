@@ -6,7 +6,7 @@
 
 #include "text/utf8.hpp"
 
-namespace steer::detail {
+namespace steer::text::detail {
 
 void add_score_merges(const Vocabulary& vocabulary, std::span<const float> scores, Bpe& out) {
   const auto size = static_cast<std::size_t>(vocabulary.size());
@@ -50,4 +50,4 @@ void add_score_merges(const Vocabulary& vocabulary, std::span<const float> score
   }
 }
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

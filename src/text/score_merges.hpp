@@ -5,10 +5,10 @@
 
 #include "text/bpe.hpp"
 
-namespace steer::detail {
+namespace steer::text::detail {
 
 /// Every way to cut a piece in two is a merge, ranked by the piece's score. @param scores  finite, one a piece.
 /// Call before `Bpe::finish`.
 void add_score_merges(const Vocabulary& vocabulary, std::span<const float> scores, Bpe& out);
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

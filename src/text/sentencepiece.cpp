@@ -16,7 +16,7 @@
 #include "text/tokenizer_impl.hpp"
 #include "text/utf8.hpp"
 
-namespace steer::detail {
+namespace steer::text::detail {
 namespace {
 
 struct SentencepieceImpl final : Tokenizer::Impl {
@@ -141,4 +141,4 @@ TokenizerParts read_sentencepiece(std::string_view bytes, const std::string& nam
   return impl;
 }
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

@@ -6,7 +6,7 @@
 
 #include <steer/core/error.hpp>
 
-namespace steer::detail {
+namespace steer::text::detail {
 namespace {
 
 constexpr std::string_view where = "Tokenizer::load";
@@ -216,4 +216,4 @@ SentencepieceFile parse_sentencepiece(std::string_view bytes, const std::string&
   return file;
 }
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

@@ -8,7 +8,7 @@
 
 #include "text/vocabulary.hpp"
 
-namespace steer::detail {
+namespace steer::text::detail {
 
 struct SentencepieceFile {
   struct Piece {
@@ -35,4 +35,4 @@ struct SentencepieceFile {
 ///         several unknown pieces, scores that are not finite, a character map that leads outside itself.
 SentencepieceFile parse_sentencepiece(std::string_view bytes, const std::string& name);
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-namespace steer::detail {
+namespace steer::text::detail {
 
 inline constexpr std::string_view space_mark = "\xE2\x96\x81";  // U+2581
 
@@ -23,4 +23,4 @@ inline void append_replaced(std::string& out, std::string_view text, std::string
   }
 }
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

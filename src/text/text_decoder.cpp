@@ -5,7 +5,7 @@
 #include "text/space_mark.hpp"
 #include "text/utf8.hpp"
 
-namespace steer::detail {
+namespace steer::text::detail {
 namespace {
 
 // Printable bytes stand for themselves, the others for U+0100 and up in their order.
@@ -199,4 +199,4 @@ void TextDecoder::finish(DecodeState& state, std::string& out) const {
   state = {};
 }
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

@@ -11,7 +11,7 @@
 #include "text/space_mark.hpp"
 #include "text/vocabulary.hpp"
 
-namespace steer::detail {
+namespace steer::text::detail {
 
 /// What is not decided yet while a sequence is decoded.
 struct DecodeState {
@@ -60,4 +60,4 @@ int byte_of_alphabet(char32_t code) noexcept;
 /// The reverse: the character (two bytes of UTF-8 at most) that stands for a byte.
 char32_t alphabet_of_byte(unsigned char byte) noexcept;
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

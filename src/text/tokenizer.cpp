@@ -43,24 +43,24 @@ Tokenizer Tokenizer::load(const std::filesystem::path& path) {
   const std::size_t first = bytes.find_first_not_of(" \t\r\n");
   // JSON begins with a brace; a sentencepiece model with the tag of its first piece, a line feed (0x0A).
   const bool is_json = first != std::string::npos && bytes[first] == '{' && bytes[0] != '\n';
-  auto parts =
-      is_json ? detail::read_tokenizer_json(bytes, path.string()) : detail::read_sentencepiece(bytes, path.string());
-  detail::read_tokenizer_config(path.parent_path(), *parts);
+  auto parts = is_json ? text::detail::read_tokenizer_json(bytes, path.string())
+                       : text::detail::read_sentencepiece(bytes, path.string());
+  text::detail::read_tokenizer_config(path.parent_path(), *parts);
   return Tokenizer(std::move(parts));
 }
 
-Tokenizer Tokenizer::from_gguf(const TensorReader& file) { return Tokenizer(detail::read_gguf_tokenizer(file)); }
+Tokenizer Tokenizer::from_gguf(const TensorReader& file) { return Tokenizer(text::detail::read_gguf_tokenizer(file)); }
 
 std::vector<std::int64_t> Tokenizer::encode(std::string_view text, const EncodeOptions& options) const {
   std::vector<std::int64_t> ids;
-  detail::TokenSink sink(ids);
+  text::detail::TokenSink sink(ids);
   impl_->encode(text, options, sink);
   return ids;
 }
 
 std::vector<TokenSpan> Tokenizer::encode_spans(std::string_view text, const EncodeOptions& options) const {
   std::vector<TokenSpan> spans;
-  detail::TokenSink sink(spans);
+  text::detail::TokenSink sink(spans);
   impl_->encode(text, options, sink);
   return spans;
 }
@@ -76,7 +76,7 @@ std::int64_t Tokenizer::vocab_size() const { return impl_->vocabulary.size(); }
 
 std::optional<std::int64_t> Tokenizer::id_of(std::string_view token) const {
   const std::int32_t id = impl_->vocabulary.find(token);
-  if (id == detail::Vocabulary::none) return std::nullopt;
+  if (id == text::detail::Vocabulary::none) return std::nullopt;
   return id;
 }
 
@@ -96,7 +96,7 @@ const std::optional<std::string>& Tokenizer::chat_template() const { return impl
 const std::string& Tokenizer::hash() const { return impl_->hash; }
 
 struct StreamDecoder::State {
-  detail::DecodeState decoding;
+  text::detail::DecodeState decoding;
 };
 
 StreamDecoder::StreamDecoder(Tokenizer tokenizer, DecodeOptions options)

@@ -5,7 +5,7 @@
 
 #include "text/tokenizer_impl.hpp"
 
-namespace steer::detail {
+namespace steer::text::detail {
 namespace {
 
 using nlohmann::json;
@@ -55,4 +55,4 @@ void read_tokenizer_config(const std::filesystem::path& folder, Tokenizer::Impl&
     out.chat_template = read_text(path);
 }
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

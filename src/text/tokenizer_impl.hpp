@@ -16,7 +16,7 @@
 namespace steer {
 class TensorReader;
 
-namespace detail {
+namespace text::detail {
 
 /// Takes the tokens of an encoding, with or without the bytes they came from.
 class TokenSink {
@@ -37,22 +37,22 @@ class TokenSink {
   std::vector<TokenSpan>* spans_ = nullptr;
 };
 
-}  // namespace detail
+}  // namespace text::detail
 
 /// Immutable once built: every member may be called from several threads.
 struct Tokenizer::Impl {
   virtual ~Impl() = default;
-  virtual void encode(std::string_view text, const EncodeOptions& options, detail::TokenSink& sink) const = 0;
+  virtual void encode(std::string_view text, const EncodeOptions& options, text::detail::TokenSink& sink) const = 0;
 
-  detail::Vocabulary vocabulary;
-  detail::TextDecoder decoder;
+  text::detail::Vocabulary vocabulary;
+  text::detail::TextDecoder decoder;
   std::optional<std::int64_t> bos, eos;
   std::optional<std::string> chat_template;
   std::string hash;
   std::string name;  ///< the file, for messages
 };
 
-namespace detail {
+namespace text::detail {
 
 using TokenizerParts = std::shared_ptr<Tokenizer::Impl>;
 
@@ -63,5 +63,5 @@ TokenizerParts read_gguf_tokenizer(const TensorReader& file);
 /// What tokenizer_config.json and chat_template.jinja in the tokenizer's folder add: BOS, EOS, the chat template.
 void read_tokenizer_config(const std::filesystem::path& folder, Tokenizer::Impl& out);
 
-}  // namespace detail
+}  // namespace text::detail
 }  // namespace steer

@@ -2,7 +2,7 @@
 
 #include <steer/core/error.hpp>
 
-namespace steer::detail {
+namespace steer::text::detail {
 namespace {
 
 using nlohmann::json;
@@ -146,4 +146,4 @@ TokenizerJson parse_tokenizer_json(std::string_view bytes, const std::string& na
   return out;
 }
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

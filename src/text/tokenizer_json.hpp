@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-namespace steer::detail {
+namespace steer::text::detail {
 
 struct TokenizerJson {
   nlohmann::json rest;  ///< without model.vocab and model.merges
@@ -26,4 +26,4 @@ struct TokenizerJson {
 /// @throws Error(format) for broken JSON, nesting deeper than 64, or tables of the wrong form.
 TokenizerJson parse_tokenizer_json(std::string_view bytes, const std::string& name);
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

@@ -9,7 +9,7 @@
 #include "text/json_fields.hpp"
 #include "text/tokenizer_json.hpp"
 
-namespace steer::detail {
+namespace steer::text::detail {
 namespace {
 
 using nlohmann::json;
@@ -214,4 +214,4 @@ TokenizerParts read_tokenizer_json(std::string_view bytes, const std::string& na
   return out;
 }
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

@@ -5,7 +5,7 @@
 
 #include "text/unicode_tables.hpp"
 
-namespace steer::detail {
+namespace steer::text::detail {
 
 bool is_word(char32_t code) noexcept {
   if (code < 0x80)
@@ -15,4 +15,4 @@ bool is_word(char32_t code) noexcept {
   return range != std::begin(word_ranges) && code <= range[-1].last;
 }
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-namespace steer::detail {
+namespace steer::text::detail {
 
 /// White_Space of the Unicode character database (25 code points, stable since Unicode 6.3).
 constexpr bool is_white_space(char32_t code) noexcept {
@@ -15,4 +15,4 @@ constexpr bool is_white_space(char32_t code) noexcept {
 /// A word character: Alphabetic, mark, decimal digit, connector punctuation or join control (UTS 18, annex C).
 bool is_word(char32_t code) noexcept;
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-namespace steer::detail {
+namespace steer::text::detail {
 
 struct CodeRange {
   char32_t first, last;
@@ -22,4 +22,4 @@ struct Composition {
 
 #include "text/unicode_tables.inc"
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

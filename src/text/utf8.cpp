@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-namespace steer::detail {
+namespace steer::text::detail {
 
 Utf8Step utf8_step(std::string_view text, std::size_t at) noexcept {
   const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[at + i]); };
@@ -94,4 +94,4 @@ std::size_t utf8_incomplete_tail(std::string_view text) noexcept {
   return 0;
 }
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

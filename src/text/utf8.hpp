@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-namespace steer::detail {
+namespace steer::text::detail {
 
 inline constexpr std::string_view replacement_character = "\xEF\xBF\xBD";
 
@@ -34,4 +34,4 @@ inline std::size_t utf8_length(char lead) noexcept {
   return byte < 0x80 ? 1 : byte < 0xE0 ? 2 : byte < 0xF0 ? 3 : 4;
 }
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

@@ -4,7 +4,7 @@
 
 #include <bit>
 
-namespace steer::detail {
+namespace steer::text::detail {
 
 void Vocabulary::set(std::int32_t id, std::string_view piece, PieceKind kind) {
   const auto at = static_cast<std::size_t>(id);
@@ -48,4 +48,4 @@ int byte_of_piece(std::string_view piece) noexcept {
   return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

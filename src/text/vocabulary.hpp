@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-namespace steer::detail {
+namespace steer::text::detail {
 
 /// What a piece is, by the classes of sentencepiece (and GGUF's token types, which are the same).
 enum class PieceKind : std::uint8_t { normal, unknown, control, user_defined, unused, byte };
@@ -53,4 +53,4 @@ class Vocabulary {
 /// The byte a piece of the form <0xXX> stands for, or -1.
 int byte_of_piece(std::string_view piece) noexcept;
 
-}  // namespace steer::detail
+}  // namespace steer::text::detail

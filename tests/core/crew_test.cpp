@@ -13,8 +13,8 @@
 
 namespace {
 
-using steer::detail::run_pieces;
-using steer::detail::run_ranges;
+using steer::core::detail::run_pieces;
+using steer::core::detail::run_ranges;
 
 class Crew : public testing::Test {
  protected:

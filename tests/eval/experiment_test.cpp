@@ -13,7 +13,7 @@
 #include <steer/model/session.hpp>
 #include <steer/steering/plan.hpp>
 
-#include "eval/answers.hpp"
+#include "eval/run/answers.hpp"
 #include "support.hpp"
 
 namespace steer {
@@ -192,21 +192,21 @@ TEST_F(OnTheDemo, AJudgeThatIsDownLosesNothing) {
 
 TEST_F(OnTheDemo, LettersMatchOnePassEach) {
   const Experiment study = experiment();
-  std::vector<detail::Task> tasks;
+  std::vector<eval::detail::Task> tasks;
   for (const auto& question : questions_)
     for (const auto& arm : study.arms) {
-      detail::Task task{&arm, &study.behaviours[0], &question};
+      eval::detail::Task task{&arm, &study.behaviours[0], &question};
       if (arm.source)
         task.steering = arm.apply(arm.source->find(*model_, study.behaviours[0]).steering, study.behaviours[0]);
       tasks.push_back(std::move(task));
     }
-  const auto shared = detail::take_letters(*model_, tasks);
+  const auto shared = eval::detail::take_letters(*model_, tasks);
   for (std::size_t i = 0; i < tasks.size(); ++i) {
     // The slow way: the prompt alone, through the whole model, with its steering.
     Session session(*model_);
     SteeringPlan plan = SteeringPlan::compile(*model_, tasks[i].steering);
     const auto hooks = plan.attach(session);
-    const auto ids = detail::prompt_of(*model_, tasks[i], AnswerMode::letters);
+    const auto ids = eval::detail::prompt_of(*model_, tasks[i], AnswerMode::letters);
     const auto sequence = session.open();
     plan.bind(sequence, 0);
     const at::Tensor p = session.step({{sequence, ids, Phase::prompt}}).softmax(-1)[0];
@@ -264,7 +264,7 @@ TEST_F(OnTheDemo, PlansFromHeaders) {
       longest = std::max<std::int64_t>(
           longest,
           static_cast<std::int64_t>(
-              detail::prompt_of(*model_, {&arm, &study.behaviours[0], &question}, AnswerMode::generate).size()));
+              eval::detail::prompt_of(*model_, {&arm, &study.behaviours[0], &question}, AnswerMode::generate).size()));
   EXPECT_NEAR(static_cast<double>(plan.longest_prompt), static_cast<double>(longest),
               0.2 * static_cast<double>(longest));
   study.max_tokens = 1 << 20;

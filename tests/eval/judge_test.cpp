@@ -12,8 +12,8 @@
 
 #include <steer/eval/http_judge.hpp>
 #include <steer/eval/results.hpp>
-#include <steer/eval/statistics.hpp>
 #include <steer/eval/text_metrics.hpp>
+#include <steer/stats/statistics.hpp>
 
 #include "paper_data.hpp"
 

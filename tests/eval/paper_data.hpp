@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "eval/csv.hpp"
+#include "eval/run/csv.hpp"
 #include "support.hpp"
 
 namespace steer::test {
@@ -21,7 +21,7 @@ inline std::vector<std::map<std::string, std::string>> read_table(const std::fil
   char buffer[1 << 16];
   for (int n; (n = gzread(file, buffer, sizeof buffer)) > 0;) text.append(buffer, static_cast<std::size_t>(n));
   gzclose(file);
-  const auto rows = detail::parse_csv(text, path.string());
+  const auto rows = eval::detail::parse_csv(text, path.string());
   std::vector<std::map<std::string, std::string>> table;
   for (std::size_t r = 1; r < rows.size(); ++r) {
     std::map<std::string, std::string> row;

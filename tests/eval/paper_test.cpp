@@ -11,7 +11,7 @@
 
 #include <steer/eval/answer.hpp>
 #include <steer/eval/questions.hpp>
-#include <steer/eval/statistics.hpp>
+#include <steer/stats/statistics.hpp>
 
 #include "paper_data.hpp"
 

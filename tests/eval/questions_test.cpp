@@ -8,7 +8,7 @@
 #include <steer/eval/behaviours.hpp>
 #include <steer/eval/questions.hpp>
 
-#include "eval/csv.hpp"
+#include "eval/run/csv.hpp"
 #include "support.hpp"
 
 namespace steer {
@@ -20,20 +20,21 @@ void write(const std::filesystem::path& path, std::string_view text) {
 }
 
 TEST(Csv, ReadsWhatRfc4180Allows) {
-  const auto rows = detail::parse_csv(
+  const auto rows = eval::detail::parse_csv(
       "\xef\xbb\xbf"
       "a,\"b, \"\"c\"\"\",\"two\r\nlines\"\r\n\n,,\nx y,\"\",z",
       "text");
   ASSERT_EQ(rows.size(), 3u);
-  EXPECT_EQ(rows[0], (detail::CsvRow{"a", "b, \"c\"", "two\r\nlines"}));
-  EXPECT_EQ(rows[1], (detail::CsvRow{"", "", ""}));
-  EXPECT_EQ(rows[2], (detail::CsvRow{"x y", "", "z"}));
-  for (const auto& row : rows) EXPECT_EQ(detail::parse_csv(detail::csv_line(row), "again").at(0), row);
+  EXPECT_EQ(rows[0], (eval::detail::CsvRow{"a", "b, \"c\"", "two\r\nlines"}));
+  EXPECT_EQ(rows[1], (eval::detail::CsvRow{"", "", ""}));
+  EXPECT_EQ(rows[2], (eval::detail::CsvRow{"x y", "", "z"}));
+  for (const auto& row : rows) EXPECT_EQ(eval::detail::parse_csv(eval::detail::csv_line(row), "again").at(0), row);
 }
 
 TEST(Csv, NamesTheLineOfWhatItDoesNotAllow) {
-  EXPECT_STEER_ERROR(detail::parse_csv("a\n\"b", "t.csv"), ErrorCode::format, "t.csv, the quote opened in line 2");
-  EXPECT_STEER_ERROR(detail::parse_csv("\"a\"b", "t.csv"), ErrorCode::format, "after a closing quote");
+  EXPECT_STEER_ERROR(eval::detail::parse_csv("a\n\"b", "t.csv"), ErrorCode::format,
+                     "t.csv, the quote opened in line 2");
+  EXPECT_STEER_ERROR(eval::detail::parse_csv("\"a\"b", "t.csv"), ErrorCode::format, "after a closing quote");
 }
 
 TEST(Questions, MmluFolder) {

@@ -13,7 +13,7 @@
 #include <steer/eval/results.hpp>
 #include <steer/io/journal.hpp>
 
-#include "eval/work.hpp"
+#include "eval/run/work.hpp"
 #include "support.hpp"
 
 namespace steer {
@@ -41,8 +41,8 @@ std::vector<std::string> plan_of(int items) {
 /// One process of a run: works through the plan, then rank 0 writes the final files.
 void run_fake(const std::filesystem::path& folder, const std::vector<std::string>& keys, const Workers& workers,
               std::chrono::microseconds per_item, std::int64_t die_at = -1) {
-  std::unique_ptr<detail::Team> team;
-  if (workers.count > 1) team = std::make_unique<detail::Team>(workers);
+  std::unique_ptr<eval::detail::Team> team;
+  if (workers.count > 1) team = std::make_unique<eval::detail::Team>(workers);
   std::int64_t done = 0;
   const auto work = [&](std::span<const std::size_t> indices) {
     std::vector<std::string> records;
@@ -53,7 +53,7 @@ void run_fake(const std::filesystem::path& folder, const std::vector<std::string
     }
     return records;
   };
-  const auto records = detail::do_work(
+  const auto records = eval::detail::do_work(
       keys, work,
       {.journal = folder / "run.jsonl", .identity = R"({"seed":7})", .stage = "fake", .batch = 4, .team = team.get()});
   if (team) team->leave();

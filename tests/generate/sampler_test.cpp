@@ -11,7 +11,7 @@
 #include "generate/stop_matcher.hpp"
 #include "support.hpp"
 
-namespace steer::detail {
+namespace steer::generation::detail {
 namespace {
 
 Draw draw(const std::vector<float>& logits, const std::vector<std::int64_t>& seen, const SamplingOptions& options,
@@ -115,4 +115,4 @@ TEST(StopMatcher, GivesBackTheRestAtTheEnd) {
 }
 
 }  // namespace
-}  // namespace steer::detail
+}  // namespace steer::generation::detail

@@ -43,8 +43,8 @@ TEST(GgufReader, PortableAndAvx2KernelsGiveTheSameBits) {
   if (!__builtin_cpu_supports("avx2")) GTEST_SKIP() << "this processor has no AVX2";
   const auto reader = open_tensors(test::fixture("types.gguf"));
   for (const auto& info : reader->tensors()) {
-    const auto& type = *detail::find_ggml_type(info.storage);
-    const auto portable = detail::portable::kernel_of(type.id), avx2 = detail::avx2::kernel_of(type.id);
+    const auto& type = *io::detail::find_ggml_type(info.storage);
+    const auto portable = io::detail::portable::kernel_of(type.id), avx2 = io::detail::avx2::kernel_of(type.id);
     ASSERT_EQ(portable == nullptr, avx2 == nullptr);
     if (!portable) continue;
     const auto raw = reader->raw(info.name);

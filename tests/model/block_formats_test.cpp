@@ -12,7 +12,7 @@
 #include "model/kernels/linear.hpp"
 #include "support.hpp"
 
-namespace steer::detail {
+namespace steer::model::detail {
 namespace {
 
 double half_at(const std::uint8_t* p) {
@@ -189,4 +189,4 @@ TEST(KernelBlocks, BytesThatDoNotFitAreRefused) {
 }
 
 }  // namespace
-}  // namespace steer::detail
+}  // namespace steer::model::detail

@@ -11,7 +11,7 @@
 #include "model/kernels/linear.hpp"
 #include "support.hpp"
 
-namespace steer::detail {
+namespace steer::model::detail {
 namespace {
 
 constexpr Isa kIsas[] = {Isa::portable, Isa::avx2, Isa::avx512};
@@ -203,4 +203,4 @@ TEST(KernelProduct, GatherIsTheRowsOfTheWeight) {
 }
 
 }  // namespace
-}  // namespace steer::detail
+}  // namespace steer::model::detail

@@ -131,14 +131,14 @@ TEST(SaeHash, TellsSaesApart) {
 
 TEST(TopK, EqualsAFullSort) {
   at::manual_seed(5);
-  detail::TopKScratch scratch;
+  sae::detail::TopKScratch scratch;
   for (const std::int64_t n : {1, 7, 63, 64, 1000, 4097})
     for (const std::int64_t k : {1, 2, 5, 64, 5000}) {
       auto z = at::randn({n});
       z.slice(0, 0, n, 3) = 0.5;  // ties
       const auto want = std::get<1>(z.sort(/*stable=*/true, 0, /*descending=*/true)).slice(0, 0, k);
       std::vector<std::int32_t> got(static_cast<std::size_t>(std::min(n, k)));
-      ASSERT_EQ(detail::top_k(z.data_ptr<float>(), n, k, got.data(), scratch), std::min(n, k));
+      ASSERT_EQ(sae::detail::top_k(z.data_ptr<float>(), n, k, got.data(), scratch), std::min(n, k));
       for (std::size_t i = 0; i < got.size(); ++i)
         ASSERT_EQ(got[i], want[static_cast<std::int64_t>(i)].item<std::int64_t>());
     }

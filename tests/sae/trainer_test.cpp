@@ -133,7 +133,7 @@ TEST_P(Gradients, MatchAutograd) {
   o.initial_threshold = 0.4;
   o.sparsity_warmup_steps = o.warmup_steps = o.decay_steps = 0;
   const auto x = Synthetic::normals({48, o.d_in}, 5);
-  auto state = detail::initial_state(o, Synthetic::normals({o.d_in}, 6) * 0.1);
+  auto state = sae::detail::initial_state(o, Synthetic::normals({o.d_in}, 6) * 0.1);
   // Unlike encoder and decoder, and a bias that makes activations rare (sparse path) or common (dense path).
   state.encoder.value.copy_(Synthetic::normals({o.d_sae, o.d_in}, 7) * 0.2);
   state.b_enc.value.copy_(Synthetic::normals({o.d_sae}, 8) * 0.1 + bias);
@@ -142,13 +142,13 @@ TEST_P(Gradients, MatchAutograd) {
     p.push_back(t->value.clone().requires_grad_());
   const auto loss = reference_loss(o, x, p[0], p[1], p[2], p[3]);
   loss.backward();
-  detail::TrainScratch scratch;
-  const auto metrics = detail::train_step(o, state, x, scratch);
+  sae::detail::TrainScratch scratch;
+  const auto metrics = sae::detail::train_step(o, state, x, scratch);
   if (activation != SaeActivation::jumprelu) {
     EXPECT_NEAR(metrics.loss, loss.item<double>(), 1e-4 * loss.item<double>());
   }
   // After one step the first moments are (1 - beta1) times the gradient.
-  const auto gradient = [&](const detail::Trained& t) { return t.m / (1 - o.beta1); };
+  const auto gradient = [&](const sae::detail::Trained& t) { return t.m / (1 - o.beta1); };
   auto by_decoder = p[2].grad();
   by_decoder = by_decoder - (by_decoder * p[2].detach()).sum(1, true) * p[2].detach();
   const std::pair<at::Tensor, at::Tensor> pairs[] = {{gradient(state.encoder), p[0].grad()},
@@ -174,15 +174,15 @@ TEST(JumpReluTraining, ThresholdGradientIsTheStraightThroughEstimator) {
   o.initial_threshold = 0.6;
   o.l0 = 0.3;
   const auto x = Synthetic::normals({40, o.d_in}, 15);
-  auto state = detail::initial_state(o, at::zeros({o.d_in}));
+  auto state = sae::detail::initial_state(o, at::zeros({o.d_in}));
   const auto z = at::mm(x, state.encoder.value.t());
   const auto f = at::where(z > 0.6, z, at::zeros_like(z));
   const auto by_f = at::mm((at::mm(f, state.decoder.value) - x) * (2.0 / 40), state.decoder.value.t());
   const auto window =
       ((z - 0.6).abs() < 0.25).to(at::kFloat);  // eqs. 11 and 12 of the paper, chained through the logarithm
   const auto want = -(window * (0.6 * by_f + 0.3 / 40) / 0.5).sum(0) * 0.6;
-  detail::TrainScratch scratch;
-  detail::train_step(o, state, x, scratch);
+  sae::detail::TrainScratch scratch;
+  sae::detail::train_step(o, state, x, scratch);
   EXPECT_LT((state.log_threshold.m / (1 - o.beta1) - want).abs().max().item<double>(),
             1e-4 * want.abs().max().item<double>());
 }

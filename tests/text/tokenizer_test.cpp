@@ -42,10 +42,10 @@ std::string random_text(Rng& rng, bool valid) {
         out += std::string_view(" \n\t\r ").substr(rng.below(5), 1);
         break;
       case 2:
-        detail::utf8_append(out, static_cast<char32_t>(0x80 + rng.below(0xD000)));
+        text::detail::utf8_append(out, static_cast<char32_t>(0x80 + rng.below(0xD000)));
         break;
       case 3:
-        detail::utf8_append(out, static_cast<char32_t>(0x10000 + rng.below(0x100000)));
+        text::detail::utf8_append(out, static_cast<char32_t>(0x10000 + rng.below(0x100000)));
         break;
       default:
         out += static_cast<char>(rng.below(256));
@@ -144,9 +144,9 @@ TEST(Tokenizer, ReplacesMalformedText) {
     for (int i = 0; i < 2000; ++i) {
       const std::string text = random_text(rng, false);
       std::string repaired;
-      detail::utf8_append_lossy(repaired, text);
+      text::detail::utf8_append_lossy(repaired, text);
       const Ids ids = tokenizer.encode(text);
-      EXPECT_TRUE(detail::utf8_valid(tokenizer.decode(ids)));
+      EXPECT_TRUE(text::detail::utf8_valid(tokenizer.decode(ids)));
       if (!runs_sentencepiece(file)) {
         EXPECT_EQ(ids, tokenizer.encode(repaired)) << hex(text);
       }
@@ -191,7 +191,7 @@ TEST(StreamDecoder, GivesTheSameTextInWholeCharacters) {
       std::string text;
       for (const auto id : ids) {
         const std::string part = stream.push(id);
-        EXPECT_TRUE(detail::utf8_valid(part));
+        EXPECT_TRUE(text::detail::utf8_valid(part));
         text += part;
       }
       EXPECT_EQ(text + stream.finish(), tokenizer.decode(ids));

@@ -49,18 +49,18 @@ class Error : public std::runtime_error {
   ErrorCode code_;
 };
 
-namespace detail {
+namespace core::detail {
 /// `fail` with its arguments erased: one function for all callers, since formatting in place costs each file seconds of
 /// compile time.
 [[noreturn]] void fail_formatted(ErrorCode code, std::string_view where, fmt::string_view text, fmt::format_args args);
-}  // namespace detail
+}  // namespace core::detail
 
 /// Throws an Error whose message is `[steer::where] ` and the formatted text.
 /// @param where  the public function that was called, without `steer::`, e.g. "Sae::load".
 /// @throws Error always.
 template <class... Args>
 [[noreturn]] void fail(ErrorCode code, std::string_view where, fmt::format_string<Args...> text, Args&&... args) {
-  detail::fail_formatted(code, where, text.get(), fmt::make_format_args(args...));
+  core::detail::fail_formatted(code, where, text.get(), fmt::make_format_args(args...));
 }
 
 /// `fail` unless `ok`. The text is formatted only on failure.

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include <steer/eval/results.hpp>
-#include <steer/eval/statistics.hpp>
 #include <steer/eval/tradeoff.hpp>
+#include <steer/stats/statistics.hpp>
 
 namespace steer {
 

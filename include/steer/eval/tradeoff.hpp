@@ -6,7 +6,7 @@
 #include <vector>
 
 #include <steer/eval/results.hpp>
-#include <steer/eval/statistics.hpp>
+#include <steer/stats/statistics.hpp>
 
 namespace steer {
 

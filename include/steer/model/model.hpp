@@ -14,7 +14,7 @@
 
 namespace steer {
 
-namespace detail {
+namespace model::detail {
 struct Transformer;
 }
 class TensorReader;
@@ -74,11 +74,11 @@ class Model {
   at::Tensor final_norm_gain() const;
 
   /// For the library's own loaders and engines.
-  explicit Model(std::shared_ptr<const detail::Transformer> impl) : impl_(std::move(impl)) {}
-  const detail::Transformer& impl() const { return *impl_; }
+  explicit Model(std::shared_ptr<const model::detail::Transformer> impl) : impl_(std::move(impl)) {}
+  const model::detail::Transformer& impl() const { return *impl_; }
 
  private:
-  std::shared_ptr<const detail::Transformer> impl_;
+  std::shared_ptr<const model::detail::Transformer> impl_;
 };
 
 }  // namespace steer

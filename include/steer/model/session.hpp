@@ -16,7 +16,7 @@
 
 namespace steer {
 
-namespace detail {
+namespace model::detail {
 class HookTable;
 }
 

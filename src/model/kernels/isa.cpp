@@ -2,7 +2,7 @@
 
 #include <atomic>
 
-namespace steer::detail {
+namespace steer::model::detail {
 
 extern const KernelTable kernels_portable;
 #if defined(__x86_64__)
@@ -50,4 +50,4 @@ const KernelTable& kernels() noexcept { return *current().load(std::memory_order
 
 void set_isa_for_testing(Isa isa) { current().store(isa_available(isa) ? table_of(isa) : best()); }
 
-}  // namespace steer::detail
+}  // namespace steer::model::detail

@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-namespace steer::detail {
+namespace steer::model::detail {
 
 /// How a weight's numbers are laid out in memory.
 enum class WeightType : std::uint8_t {
@@ -74,4 +74,4 @@ const KernelTable& kernels() noexcept;
 /// Makes `kernels()` return this table, for tests. Not while other threads compute.
 void set_isa_for_testing(Isa isa);
 
-}  // namespace steer::detail
+}  // namespace steer::model::detail

@@ -1,5 +1,5 @@
 // The kernels of one instruction set. The including file has its compile flags and defines
-//   STEER_ISA_TABLE   the name of the table it defines in steer::detail
+//   STEER_ISA_TABLE   the name of the table it defines in steer::model::detail
 //   STEER_ISA_NAME    its name for messages
 // Everything but the table has internal linkage, so that no two of these files share a function.
 
@@ -11,7 +11,7 @@
 
 #include "model/kernels/isa.hpp"
 
-namespace steer::detail {
+namespace steer::model::detail {
 namespace {
 
 // IEEE half to float, for instruction sets without a conversion.
@@ -111,4 +111,4 @@ const KernelTable STEER_ISA_TABLE = {STEER_ISA_NAME, product, decode_row, packs,
 const KernelTable STEER_ISA_TABLE = {STEER_ISA_NAME, product, decode_row, packs, nullptr};
 #endif
 
-}  // namespace steer::detail
+}  // namespace steer::model::detail

@@ -17,7 +17,7 @@
 
 #include "core/crew.hpp"
 
-namespace steer::detail {
+namespace steer::model::detail {
 namespace {
 
 struct BlockType {
@@ -98,7 +98,7 @@ void run(std::span<const ProductArgs> products) {
     const std::int64_t step = piece_rows(a, rows);
     for (std::int64_t n = 0; n < a.weight.n; n += step) pieces.push_back({&a, n, std::min(a.weight.n, n + step)});
   }
-  run_pieces(static_cast<std::int64_t>(pieces.size()), [&](std::int64_t i) {
+  core::detail::run_pieces(static_cast<std::int64_t>(pieces.size()), [&](std::int64_t i) {
     const Piece& piece = pieces[static_cast<std::size_t>(i)];
     table.product(*piece.args, piece.begin, piece.end, thread_scratch());
   });
@@ -121,7 +121,8 @@ void run_packed(std::vector<ProductArgs> products) {
     }
     const ProductArgs& any = products.front();
     if (any.packed) {
-      run_ranges(k, kColumns, [&](std::int64_t begin, std::int64_t end) { table.pack_rows(any, begin, end, packed); });
+      core::detail::run_ranges(k, kColumns,
+                               [&](std::int64_t begin, std::int64_t end) { table.pack_rows(any, begin, end, packed); });
     }
     run(products);
   }
@@ -298,4 +299,4 @@ Linear Linear::to(at::Device device) const {
   return moved;
 }
 
-}  // namespace steer::detail
+}  // namespace steer::model::detail

@@ -8,7 +8,7 @@
 
 #include "model/kernels/isa.hpp"
 
-namespace steer::detail {
+namespace steer::model::detail {
 
 /// The weight of a linear map or an embedding, [out, in], kept in memory as it came (mapped f32, f16, bf16; GGUF
 /// blocks) or quantised to int8. Immutable; copies share the memory; any number of threads may use one.
@@ -80,4 +80,4 @@ struct LinearCall {
 /// end of a region for each. CPU, f32.
 void apply_together(const float* x, std::int64_t m, std::span<const LinearCall> calls, bool batch_invariant = true);
 
-}  // namespace steer::detail
+}  // namespace steer::model::detail

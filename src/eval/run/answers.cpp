@@ -1,4 +1,4 @@
-#include "eval/answers.hpp"
+#include "eval/run/answers.hpp"
 
 #include <ATen/Functions.h>
 
@@ -14,10 +14,10 @@
 #include <steer/model/session.hpp>
 #include <steer/steering/plan.hpp>
 
-#include "eval/prompts.hpp"
+#include "eval/run/prompts.hpp"
 #include "model/reproducible.hpp"
 
-namespace steer::detail {
+namespace steer::eval::detail {
 namespace {
 
 Result result_of(const Task& task) {
@@ -173,7 +173,7 @@ std::vector<Result> take_letters(const Model& model, std::span<const Task> tasks
       steered = true;
     }
   }
-  Session session(model, reproducible(model));
+  Session session(model, model::detail::reproducible(model));
   SteeringPlan plan = SteeringPlan::compile(model, steerings);
   const auto hooks = plan.attach(session);
   std::vector<StepInput> inputs;
@@ -233,4 +233,4 @@ std::vector<Result> take_letters(const Model& model, std::span<const Task> tasks
   return results;
 }
 
-}  // namespace steer::detail
+}  // namespace steer::eval::detail

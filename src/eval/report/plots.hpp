@@ -4,9 +4,9 @@
 #include <string>
 #include <vector>
 
-#include <steer/eval/statistics.hpp>
+#include <steer/stats/statistics.hpp>
 
-namespace steer::detail {
+namespace steer::eval::detail {
 
 struct PlotPoint {
   double x = 0, y = 0;
@@ -37,4 +37,4 @@ std::optional<std::string> draw(const Plot& plot, const std::string& id);
 /// (Okabe and Ito 2008, lightened where needed).
 std::string palette(std::size_t i);
 
-}  // namespace steer::detail
+}  // namespace steer::eval::detail

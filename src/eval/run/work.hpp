@@ -12,7 +12,7 @@
 #include <steer/core/progress.hpp>
 #include <steer/eval/workers.hpp>
 
-namespace steer::detail {
+namespace steer::eval::detail {
 
 /// Does items [indices] of the plan and returns one JSON line each, in order.
 using DoItems = std::function<std::vector<std::string>(std::span<const std::size_t> indices)>;
@@ -52,4 +52,4 @@ struct WorkOptions {
 std::map<std::string, std::string, std::less<>> do_work(std::span<const std::string> keys, const DoItems& work,
                                                         const WorkOptions& options);
 
-}  // namespace steer::detail
+}  // namespace steer::eval::detail

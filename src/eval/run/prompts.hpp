@@ -9,7 +9,7 @@
 #include <steer/eval/questions.hpp>
 #include <steer/model/model.hpp>
 
-namespace steer::detail {
+namespace steer::eval::detail {
 
 /// Ids of a conversation up to the assistant's first token, in the model's own chat format.
 /// @param system  empty: none.
@@ -18,4 +18,4 @@ std::vector<std::int64_t> chat_ids(const Model& model, std::string_view system, 
 /// The system prompt of an arm; empty for none.
 std::string system_of(const Arm& arm, const Behaviour& behaviour);
 
-}  // namespace steer::detail
+}  // namespace steer::eval::detail

@@ -1,4 +1,4 @@
-#include "eval/csv.hpp"
+#include "eval/run/csv.hpp"
 
 #include <fstream>
 #include <iterator>
@@ -6,7 +6,7 @@
 
 #include <steer/core/error.hpp>
 
-namespace steer::detail {
+namespace steer::eval::detail {
 
 std::vector<CsvRow> parse_csv(std::string_view text, std::string_view name) {
   if (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);
@@ -92,4 +92,4 @@ std::string read_text(const std::filesystem::path& path, std::string_view where)
   return text;
 }
 
-}  // namespace steer::detail
+}  // namespace steer::eval::detail

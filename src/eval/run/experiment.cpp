@@ -9,8 +9,8 @@
 #include <steer/core/hash.hpp>
 #include <steer/core/version.hpp>
 
-#include "eval/answers.hpp"
-#include "eval/work.hpp"
+#include "eval/run/answers.hpp"
+#include "eval/run/work.hpp"
 
 namespace steer {
 namespace {
@@ -82,7 +82,7 @@ class Runner {
     if (options.workers.count > 1) {
       require(!options.journal.empty(), ErrorCode::argument, "run",
               "expected a journal when several processes share the work");
-      team_ = std::make_unique<detail::Team>(options.workers);
+      team_ = std::make_unique<eval::detail::Team>(options.workers);
     }
   }
 
@@ -99,17 +99,17 @@ class Runner {
 
  private:
   /// Runs one stage of the work; keys get the stage's name in front.
-  Records stage(std::string name, const std::vector<std::string>& keys, const detail::DoItems& work,
+  Records stage(std::string name, const std::vector<std::string>& keys, const eval::detail::DoItems& work,
                 std::int64_t batch) {
     std::vector<std::string> named;
     for (const auto& key : keys) named.push_back(name + "|" + key);
-    return detail::do_work(named, work,
-                           {.journal = options_.journal,
-                            .identity = dump(identity_),
-                            .stage = std::move(name),
-                            .batch = batch,
-                            .team = team_.get(),
-                            .progress = options_.progress});
+    return eval::detail::do_work(named, work,
+                                 {.journal = options_.journal,
+                                  .identity = dump(identity_),
+                                  .stage = std::move(name),
+                                  .batch = batch,
+                                  .team = team_.get(),
+                                  .progress = options_.progress});
   }
 
   static bool answers(const Arm& arm, std::size_t question) {
@@ -156,7 +156,7 @@ class Runner {
   }
 
   void take_answers() {
-    std::vector<detail::Task> tasks;
+    std::vector<eval::detail::Task> tasks;
     std::vector<std::string> keys;
     for (std::size_t q = 0; q < experiment_.questions.size();
          ++q)  // arms of one question side by side share its prompt
@@ -164,7 +164,7 @@ class Runner {
         if (!answers(arm, q)) continue;
         const Question& question = experiment_.questions[q];
         const auto add = [&](const Behaviour* behaviour) {
-          detail::Task task{&arm, behaviour, &question};
+          eval::detail::Task task{&arm, behaviour, &question};
           if (arm.source)
             task.steering = arm.apply(found_.at(arm.source->name + "|" + behaviour->name).steering, *behaviour);
           keys.push_back(task_key(arm.name, behaviour ? behaviour->name : "", question.id));
@@ -176,11 +176,11 @@ class Runner {
           for (const auto& behaviour : experiment_.behaviours) add(&behaviour);
       }
     const auto work = [&](std::span<const std::size_t> indices) {
-      std::vector<detail::Task> some;
+      std::vector<eval::detail::Task> some;
       for (auto i : indices) some.push_back(tasks[i]);
       const auto results = experiment_.mode == AnswerMode::letters
-                               ? detail::take_letters(model_, some)
-                               : detail::take_answers(experiment_, model_, some, options_.batch);
+                               ? eval::detail::take_letters(model_, some)
+                               : eval::detail::take_answers(experiment_, model_, some, options_.batch);
       std::vector<std::string> records;
       for (const auto& result : results) {
         ordered_json json;
@@ -318,7 +318,7 @@ class Runner {
   const Model& model_;
   const RunOptions& options_;
   ordered_json identity_;
-  std::unique_ptr<detail::Team> team_;
+  std::unique_ptr<eval::detail::Team> team_;
   std::map<std::string, FoundSteering> found_;  // by source and behaviour
   std::vector<Result> results_;
 };

@@ -11,9 +11,9 @@
 #include <steer/io/tensor_reader.hpp>
 #include <steer/text/tokenizer.hpp>
 
-#include "eval/calibrate.hpp"
-#include "eval/csv.hpp"
-#include "eval/prompts.hpp"
+#include "eval/run/calibrate.hpp"
+#include "eval/run/csv.hpp"
+#include "eval/run/prompts.hpp"
 #include "model/assemble.hpp"
 
 namespace steer {
@@ -72,8 +72,8 @@ ModelFiles open_model(const std::filesystem::path& path) {
     auto config = ModelConfig::from_gguf(*tensors);
     return {std::move(tensors), false, std::move(config)};
   }
-  const auto json =
-      nlohmann::json::parse(detail::read_text(path / "config.json", "plan_run"), nullptr, /*allow_exceptions=*/false);
+  const auto json = nlohmann::json::parse(eval::detail::read_text(path / "config.json", "plan_run"), nullptr,
+                                          /*allow_exceptions=*/false);
   require(!json.is_discarded(), ErrorCode::format, "plan_run",
           "expected JSON but got a syntax error ({}); get the file again", (path / "config.json").string());
   return {std::move(tensors), true, ModelConfig::from_hugging_face(json)};
@@ -152,7 +152,7 @@ RunPlan plan_run(const Experiment& experiment, const std::filesystem::path& mode
   const Tokenizer tokenizer = files.folder ? Tokenizer::load(model_path) : Tokenizer::from_gguf(*files.tensors);
   RunPlan plan;
   plan.model = describe_model(files, load);
-  plan.weight_bytes = detail::check_weights(config, *files.tensors, load);
+  plan.weight_bytes = model::detail::check_weights(config, *files.tensors, load);
   add_saes(experiment, config, plan);
   const bool letters = experiment.mode == AnswerMode::letters;
   const std::int64_t answer = letters ? 0 : experiment.max_tokens;
@@ -165,7 +165,7 @@ RunPlan plan_run(const Experiment& experiment, const std::filesystem::path& mode
                 .size()));
   for (const auto& arm : experiment.arms)
     for (const auto& behaviour : experiment.behaviours) {
-      const std::string system = detail::system_of(arm, behaviour);
+      const std::string system = eval::detail::system_of(arm, behaviour);
       const std::int64_t asked =
           system.empty()
               ? 0
@@ -209,7 +209,7 @@ RunPlan plan_run(const Experiment& experiment, const std::filesystem::path& mode
 void estimate_time(RunPlan& plan, const std::filesystem::path& model_path, const RunOptions& options,
                    const LoadOptions& load) {
   const ModelFiles files = open_model(model_path);
-  const auto cost = detail::calibrate(files.config, *files.tensors, load, options.batch);
+  const auto cost = eval::detail::calibrate(files.config, *files.tensors, load, options.batch);
   const auto count = static_cast<double>(std::max<std::int64_t>(plan.answers, 1));
   const double prompt = static_cast<double>(plan.prompt_tokens) / count,
                answer = static_cast<double>(plan.new_tokens) / count;

@@ -1,4 +1,4 @@
-#include "eval/plots.hpp"
+#include "eval/report/plots.hpp"
 
 #include <unistd.h>
 
@@ -9,7 +9,7 @@
 
 #include <fmt/format.h>
 
-namespace steer::detail {
+namespace steer::eval::detail {
 namespace {
 
 void replace_all(std::string& text, std::string_view from, std::string_view to) {
@@ -105,4 +105,4 @@ std::optional<std::string> draw(const Plot& plot, const std::string& id) {
   return svg;
 }
 
-}  // namespace steer::detail
+}  // namespace steer::eval::detail

@@ -8,7 +8,7 @@
 #include <steer/eval/experiment.hpp>
 #include <steer/eval/results.hpp>
 
-namespace steer::detail {
+namespace steer::eval::detail {
 
 /// One answer to take: an arm's to a question. `behaviour` is null where it makes no difference.
 struct Task {
@@ -28,4 +28,4 @@ std::vector<Result> take_letters(const Model& model, std::span<const Task> tasks
 /// Ids of a task's prompt.
 std::vector<std::int64_t> prompt_of(const Model& model, const Task& task, AnswerMode mode);
 
-}  // namespace steer::detail
+}  // namespace steer::eval::detail

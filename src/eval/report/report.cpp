@@ -9,10 +9,10 @@
 #include <steer/core/error.hpp>
 #include <steer/core/random.hpp>
 
-#include "eval/report_parts.hpp"
+#include "eval/report/report_parts.hpp"
 
 namespace steer {
-namespace detail {
+namespace eval::detail {
 
 std::string escape_html(std::string_view text) {
   std::string out;
@@ -115,11 +115,11 @@ Samples choose_samples(const Report& report, const std::string& behaviour) {
   return samples;
 }
 
-}  // namespace detail
+}  // namespace eval::detail
 
 namespace {
 
-using namespace detail;
+using namespace eval::detail;
 
 /// "by 0.52 [0.31, 0.73]", with the sign of the change as a word.
 std::string change(const ClusteredMean& difference, double scale, int digits, const char* unit) {

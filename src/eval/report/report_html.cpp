@@ -6,13 +6,13 @@
 #include <cmath>
 #include <map>
 
-#include "eval/plots.hpp"
-#include "eval/report_parts.hpp"
+#include "eval/report/plots.hpp"
+#include "eval/report/report_parts.hpp"
 
 namespace steer {
 namespace {
 
-using namespace detail;
+using namespace eval::detail;
 
 constexpr const char* kStyle = R"(
 :root { color-scheme: light dark; --bg: #fbfbf9; --card: #ffffff; --text: #1d2023; --soft: #5c6670; --line: #dcdfe3;

@@ -7,7 +7,7 @@
 #include <numeric>
 
 #include <steer/core/random.hpp>
-#include <steer/eval/statistics.hpp>
+#include <steer/stats/statistics.hpp>
 
 #include "support.hpp"
 

@@ -9,7 +9,7 @@
 #include <steer/core/error.hpp>
 #include <steer/core/random.hpp>
 
-#include "eval/csv.hpp"
+#include "eval/run/csv.hpp"
 
 namespace steer {
 namespace {
@@ -53,7 +53,7 @@ std::vector<Question> load_mmlu(const std::filesystem::path& folder, Mmlu select
   std::vector<Question> questions;
   for (const auto& file : files) {
     const std::string name = file.filename().string(), subject = name.substr(0, name.size() - suffix.size());
-    const auto rows = detail::read_csv(file);
+    const auto rows = eval::detail::read_csv(file);
     const std::size_t count = selection == Mmlu::first_three_dev ? std::min<std::size_t>(3, rows.size()) : rows.size();
     for (std::size_t r = 0; r < count; ++r) {
       const auto& row = rows[r];
@@ -72,7 +72,7 @@ std::vector<Question> load_mmlu(const std::filesystem::path& folder, Mmlu select
 }
 
 std::vector<Question> load_questions(const std::filesystem::path& jsonl) {
-  const std::string text = detail::read_text(jsonl, "load_questions");
+  const std::string text = eval::detail::read_text(jsonl, "load_questions");
   std::vector<Question> questions;
   std::set<std::string> ids;
   std::int64_t line_number = 0;

@@ -7,7 +7,7 @@
 
 #include <steer/core/error.hpp>
 
-#include "eval/csv.hpp"
+#include "eval/run/csv.hpp"
 
 namespace steer {
 namespace {
@@ -147,7 +147,7 @@ std::vector<Behaviour> select_behaviours(const std::vector<Behaviour>& from, con
 }
 
 std::vector<Behaviour> load_behaviours(const std::filesystem::path& path) {
-  const json list = json::parse(detail::read_text(path, "load_behaviours"), nullptr, false);
+  const json list = json::parse(eval::detail::read_text(path, "load_behaviours"), nullptr, false);
   require(list.is_array() && !list.empty(), ErrorCode::format, "load_behaviours",
           "expected a JSON list of behaviours but got {} ({})", list.is_discarded() ? "no JSON" : list.type_name(),
           path.string());

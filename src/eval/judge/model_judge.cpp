@@ -12,7 +12,7 @@
 #include <steer/generate/score.hpp>
 #include <steer/model/session.hpp>
 
-#include "eval/prompts.hpp"
+#include "eval/run/prompts.hpp"
 #include "model/reproducible.hpp"
 
 namespace steer {
@@ -35,7 +35,7 @@ class LogitJudge : public Judge {
   std::vector<Judgement> judge(Rubric rubric, std::span<const JudgeRequest> requests) override {
     constexpr std::size_t kBatch = 16;
     std::vector<Judgement> judgements;
-    Session session(model_, detail::reproducible(model_));
+    Session session(model_, model::detail::reproducible(model_));
     for (std::size_t begin = 0; begin < requests.size(); begin += kBatch) {
       const auto some = requests.subspan(begin, std::min(kBatch, requests.size() - begin));
       std::vector<std::vector<std::int64_t>> prompts;
@@ -43,7 +43,7 @@ class LogitJudge : public Judge {
       for (const auto& request : some) {
         const std::string text = judge_prompt(rubric, request) +
                                  "\nOn reflection, reply with the overall score only: one digit from 1 to 5.";
-        prompts.push_back(detail::chat_ids(model_, "", text));
+        prompts.push_back(eval::detail::chat_ids(model_, "", text));
       }
       for (const auto& ids : prompts) inputs.push_back({session.open(), ids, Phase::prompt});
       const at::Tensor p = session.step(inputs).softmax(-1).cpu();
@@ -100,7 +100,7 @@ class LikelihoodJudge : public Judge {
       const auto add = [&](const std::string& system) {
         std::string key = content_hash(system + '\0' + request.prompt + '\0' + request.response);
         if (known_.contains(key) || !pending.insert(key).second) return key;
-        auto ids = detail::chat_ids(model_, system, request.prompt);
+        auto ids = eval::detail::chat_ids(model_, system, request.prompt);
         const auto begin = static_cast<std::int64_t>(ids.size());
         ids.insert(ids.end(), response.begin(), response.end());
         texts.push_back({.ids = std::move(ids), .begin = begin, .steering = {}});

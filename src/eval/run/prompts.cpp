@@ -1,8 +1,8 @@
-#include "eval/prompts.hpp"
+#include "eval/run/prompts.hpp"
 
 #include <steer/text/chat_template.hpp>
 
-namespace steer::detail {
+namespace steer::eval::detail {
 
 std::vector<std::int64_t> chat_ids(const Model& model, std::string_view system, std::string_view user) {
   std::vector<Message> messages;
@@ -23,4 +23,4 @@ std::string system_of(const Arm& arm, const Behaviour& behaviour) {
   return "";
 }
 
-}  // namespace steer::detail
+}  // namespace steer::eval::detail

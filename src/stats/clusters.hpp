@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-namespace steer::detail {
+namespace steer::stats::detail {
 
 /// Cluster labels renumbered from 0 in order of appearance; without labels every row is its own cluster.
 struct Clusters {
@@ -15,4 +15,4 @@ struct Clusters {
   std::size_t count = 0;
 };
 
-}  // namespace steer::detail
+}  // namespace steer::stats::detail

@@ -5,7 +5,7 @@
 #include <steer/io/tensor_reader.hpp>
 #include <steer/model/model.hpp>
 
-namespace steer::detail {
+namespace steer::eval::detail {
 
 /// Seconds of one token's products.
 struct TokenCost {
@@ -19,4 +19,4 @@ struct TokenCost {
 TokenCost calibrate(const ModelConfig& config, const TensorReader& tensors, const LoadOptions& load,
                     std::int64_t batch);
 
-}  // namespace steer::detail
+}  // namespace steer::eval::detail

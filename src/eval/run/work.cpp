@@ -1,4 +1,4 @@
-#include "eval/work.hpp"
+#include "eval/run/work.hpp"
 
 #include <algorithm>
 #include <chrono>
@@ -43,7 +43,7 @@ Workers Workers::from_environment() {
   return workers;
 }
 
-namespace detail {
+namespace eval::detail {
 namespace {
 
 using namespace std::chrono_literals;
@@ -300,5 +300,5 @@ Records do_work(std::span<const std::string> keys, const DoItems& work, const Wo
   return known;
 }
 
-}  // namespace detail
+}  // namespace eval::detail
 }  // namespace steer

@@ -1,4 +1,4 @@
-#include <steer/eval/statistics.hpp>
+#include <steer/stats/statistics.hpp>
 
 #include <algorithm>
 #include <boost/math/distributions/binomial.hpp>
@@ -13,7 +13,7 @@
 #include <steer/core/error.hpp>
 #include <steer/core/random.hpp>
 
-#include "eval/clusters.hpp"
+#include "stats/clusters.hpp"
 
 namespace steer {
 namespace {
@@ -61,7 +61,7 @@ double t_quantile(double probability, double df) {
 
 }  // namespace
 
-namespace detail {
+namespace stats::detail {
 
 Clusters::Clusters(std::span<const std::int64_t> labels, std::size_t rows, std::string_view where) {
   require(labels.empty() || labels.size() == rows, ErrorCode::shape, where,
@@ -77,7 +77,7 @@ Clusters::Clusters(std::span<const std::int64_t> labels, std::size_t rows, std::
   count = seen.size();
 }
 
-}  // namespace detail
+}  // namespace stats::detail
 
 Summary summarize(std::span<const double> values) {
   Summary summary{.n = static_cast<std::int64_t>(values.size()), .mean = kNaN, .sd = kNaN};
@@ -231,7 +231,7 @@ double permutation_test(std::span<const double> differences, std::span<const std
                         std::uint64_t seed) {
   require(draws >= 1, ErrorCode::argument, "permutation_test", "expected draws >= 1 but got {}", draws);
   require_finite(differences, "permutation_test");
-  const detail::Clusters groups(clusters, differences.size(), "permutation_test");
+  const stats::detail::Clusters groups(clusters, differences.size(), "permutation_test");
   std::vector<double> sums(groups.count, 0.0);
   for (std::size_t i = 0; i < differences.size(); ++i) sums[groups.index[i]] += differences[i];
   std::erase(sums, 0.0);  // their sign changes nothing
@@ -264,7 +264,7 @@ double permutation_test(std::span<const double> differences, std::span<const std
 }
 
 ClusteredMean clustered_mean(std::span<const double> values, std::span<const std::int64_t> clusters) {
-  const detail::Clusters groups(clusters, values.size(), "clustered_mean");
+  const stats::detail::Clusters groups(clusters, values.size(), "clustered_mean");
   require_finite(values, "clustered_mean");
   const Summary summary = summarize(values);
   ClusteredMean result{.n = summary.n, .clusters = static_cast<std::int64_t>(groups.count), .mean = summary.mean};
@@ -322,7 +322,7 @@ Interval percentile_interval(std::vector<double> draws, double level) {
 
 Bootstrap cluster_bootstrap(std::span<const double> values, std::span<const std::int64_t> clusters,
                             const BootstrapOptions& options) {
-  const detail::Clusters groups(clusters, values.size(), "cluster_bootstrap");
+  const stats::detail::Clusters groups(clusters, values.size(), "cluster_bootstrap");
   require_finite(values, "cluster_bootstrap");
   if (values.empty()) return {kNaN, kNaN, {kNaN, kNaN}};
   std::vector<double> sums(groups.count, 0.0), rows(groups.count, 0.0);

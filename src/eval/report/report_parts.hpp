@@ -5,7 +5,7 @@
 
 #include <steer/eval/report.hpp>
 
-namespace steer::detail {
+namespace steer::eval::detail {
 
 std::string escape_html(std::string_view text);
 /// "64.1"; "-" for NaN.
@@ -33,4 +33,4 @@ std::string leading_arm(const Report& report, bool steered_only = false);
 /// The arm whose best and worst answers are shown: the leading steered one, where there is one.
 std::string sampled_arm(const Report& report);
 
-}  // namespace steer::detail
+}  // namespace steer::eval::detail

@@ -9,7 +9,7 @@
 #include <steer/core/random.hpp>
 #include <steer/eval/answer.hpp>
 
-#include "eval/prompts.hpp"
+#include "eval/run/prompts.hpp"
 #include "features/auto_steer_answers.hpp"
 
 namespace steer {
@@ -20,8 +20,9 @@ constexpr std::int64_t kPrompts = 24, kCapability = 64;
 /// Answers of one search, at most. Options without prompts are a plan's of the usual size.
 std::int64_t answers_of(const AutoSteerOptions& options, AutoSteerMode mode) {
   const bool usual = options.prompts.empty();
-  return detail::search_answers(mode, usual ? kPrompts : std::ssize(options.prompts),
-                                usual ? kCapability : std::ssize(options.capability.prompts), options.features);
+  return features::detail::search_answers(mode, usual ? kPrompts : std::ssize(options.prompts),
+                                          usual ? kCapability : std::ssize(options.capability.prompts),
+                                          options.features);
 }
 
 /// One searcher for all behaviours and modes, made when first needed: it remembers each behaviour's evidence.
@@ -99,7 +100,7 @@ AutoSteerOptions search_options(const Model& model, const std::vector<Question>&
   std::vector<Question> asked(usable.begin() + static_cast<std::ptrdiff_t>(prompts),
                               usable.begin() + static_cast<std::ptrdiff_t>(end));
   for (const auto& question : asked)
-    options.capability.prompts.push_back(detail::chat_ids(model, "", user_prompt(question)));
+    options.capability.prompts.push_back(eval::detail::chat_ids(model, "", user_prompt(question)));
   options.capability.score = [asked](std::size_t prompt, const GenerateResult& result) -> CapabilityScore {
     const Question& question = asked.at(prompt);
     const auto letter = parse_answer(result.text, static_cast<int>(question.choices.size())).strict;

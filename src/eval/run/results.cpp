@@ -9,7 +9,7 @@
 #include <steer/core/error.hpp>
 #include <steer/eval/answer.hpp>
 
-#include "eval/csv.hpp"
+#include "eval/run/csv.hpp"
 
 namespace steer {
 
@@ -51,7 +51,7 @@ Result result_from_json(const ordered_json& json) {
 }
 
 std::vector<Result> load_results(const std::filesystem::path& jsonl) {
-  const std::string text = detail::read_text(jsonl, "load_results");
+  const std::string text = eval::detail::read_text(jsonl, "load_results");
   std::vector<Result> results;
   std::int64_t line_number = 0;
   for (std::size_t begin = 0; begin < text.size();) {
@@ -85,30 +85,30 @@ void save_results_csv(const std::vector<Result>& results, const std::filesystem:
   std::set<std::string> scores;
   for (const auto& result : results)
     for (const auto& [name, value] : result.scores) scores.insert(name);
-  detail::CsvRow header{"arm",     "behaviour", "question", "gold", "answer", "answer_lenient",
-                        "correct", "truncated", "tokens"};
+  eval::detail::CsvRow header{"arm",     "behaviour", "question", "gold", "answer", "answer_lenient",
+                              "correct", "truncated", "tokens"};
   for (const auto& name : scores) header.push_back("score_" + name);
   header.push_back("response");
   std::ofstream file(csv, std::ios::binary);
-  file << detail::csv_line(header);
+  file << eval::detail::csv_line(header);
   for (const auto& r : results) {
-    detail::CsvRow row{r.arm,
-                       r.behaviour,
-                       r.question,
-                       r.gold,
-                       r.answer,
-                       r.answer_lenient,
-                       r.gold.empty() ? ""
-                       : r.correct()  ? "1"
-                                      : "0",
-                       r.truncated ? "1" : "0",
-                       std::to_string(r.tokens)};
+    eval::detail::CsvRow row{r.arm,
+                             r.behaviour,
+                             r.question,
+                             r.gold,
+                             r.answer,
+                             r.answer_lenient,
+                             r.gold.empty() ? ""
+                             : r.correct()  ? "1"
+                                            : "0",
+                             r.truncated ? "1" : "0",
+                             std::to_string(r.tokens)};
     for (const auto& name : scores) {
       const auto found = r.scores.find(name);
       row.push_back(found == r.scores.end() ? "" : fmt::format("{}", found->second));
     }
     row.push_back(r.response);
-    file << detail::csv_line(row);
+    file << eval::detail::csv_line(row);
   }
   file.flush();
   require(file.good(), ErrorCode::io, "save_results_csv",
@@ -118,7 +118,7 @@ void save_results_csv(const std::vector<Result>& results, const std::filesystem:
 std::vector<Result> load_results_csv(const std::filesystem::path& csv,
                                      const std::map<std::string, std::string>& columns) {
   constexpr std::string_view kScore = "score_";
-  const auto rows = detail::read_csv(csv);
+  const auto rows = eval::detail::read_csv(csv);
   require(!rows.empty(), ErrorCode::format, "load_results_csv", "expected a header but got an empty file ({})",
           csv.string());
   std::map<std::string, std::size_t> place;
@@ -164,7 +164,7 @@ std::vector<Result> load_results_csv(const std::filesystem::path& csv,
 }
 
 std::int64_t import_scores(std::vector<Result>& results, const std::filesystem::path& csv, std::string_view name) {
-  const auto rows = detail::read_csv(csv);
+  const auto rows = eval::detail::read_csv(csv);
   require(!rows.empty(), ErrorCode::format, "import_scores", "expected a header but got an empty file ({})",
           csv.string());
   std::map<std::string, std::size_t> column;

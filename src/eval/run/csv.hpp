@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-namespace steer::detail {
+namespace steer::eval::detail {
 
 using CsvRow = std::vector<std::string>;
 
@@ -24,4 +24,4 @@ std::string csv_line(const CsvRow& fields);
 /// The whole of a file. @param where  the public function, for the message. @throws Error(io).
 std::string read_text(const std::filesystem::path& path, std::string_view where);
 
-}  // namespace steer::detail
+}  // namespace steer::eval::detail

@@ -1,4 +1,4 @@
-#include "eval/calibrate.hpp"
+#include "eval/run/calibrate.hpp"
 
 #include <ATen/Functions.h>
 #include <c10/core/GradMode.h>
@@ -11,7 +11,7 @@
 
 #include "model/kernels/linear.hpp"
 
-namespace steer::detail {
+namespace steer::eval::detail {
 namespace {
 
 constexpr std::int64_t kWeights = 16 << 20;  // timed of one kind: larger than caches
@@ -24,22 +24,24 @@ struct Kind {
 };
 
 /// A matrix of random weights, kept as the model would keep one of this storage type.
-Linear random_linear(const std::string& storage, const Kind& kind, std::int64_t out, std::int64_t in,
-                     const LoadOptions& load) {
+model::detail::Linear random_linear(const std::string& storage, const Kind& kind, std::int64_t out, std::int64_t in,
+                                    const LoadOptions& load) {
   const at::Device device(load.device);
   const bool stored = load.weights == WeightFormat::stored;
-  if (stored && Linear::keeps_blocks(storage))  // the same byte everywhere: small finite scales, whatever the type
-    return Linear::blocks(at::full({out * in * kind.bytes / kind.elements}, 0x11, at::kByte), storage, out, in)
+  if (stored &&
+      model::detail::Linear::keeps_blocks(storage))  // the same byte everywhere: small finite scales, whatever the type
+    return model::detail::Linear::blocks(at::full({out * in * kind.bytes / kind.elements}, 0x11, at::kByte), storage,
+                                         out, in)
         .to(device);
   const at::Tensor weight = at::empty({out, in}).uniform_(-1, 1);
-  if (load.weights == WeightFormat::int8) return Linear::int8(weight).to(device);
-  if (stored && storage == "F16") return Linear::dense(weight.to(at::kHalf)).to(device);
+  if (load.weights == WeightFormat::int8) return model::detail::Linear::int8(weight).to(device);
+  if (stored && storage == "F16") return model::detail::Linear::dense(weight.to(at::kHalf)).to(device);
   if (load.weights == WeightFormat::bf16 || (stored && storage == "BF16"))
-    return Linear::dense(weight.to(at::kBFloat16)).to(device);
-  return Linear::dense(weight).to(device);
+    return model::detail::Linear::dense(weight.to(at::kBFloat16)).to(device);
+  return model::detail::Linear::dense(weight).to(device);
 }
 
-double seconds_a_row(const Linear& weight, std::int64_t rows) {
+double seconds_a_row(const model::detail::Linear& weight, std::int64_t rows) {
   const at::Tensor x = at::ones({rows, weight.in_features()}).to(weight.device());
   double best = 0;
   for (int repeat = 0; repeat <= kRepeats; ++repeat) {
@@ -78,7 +80,7 @@ TokenCost calibrate(const ModelConfig& config, const TensorReader& tensors, cons
     const auto& [storage, in, last] = key;
     if (kind.elements == 0) continue;
     const std::int64_t out = std::clamp<std::int64_t>(kWeights / in, 1, kind.out);
-    const Linear weight = random_linear(storage, kind, out, in, load);
+    const model::detail::Linear weight = random_linear(storage, kind, out, in, load);
     const double scale = static_cast<double>(kind.elements) / static_cast<double>(out * in);
     (last ? cost.logits : cost.prompt_token) += scale * seconds_a_row(weight, kPromptRows);
     cost.new_token += scale * seconds_a_row(weight, std::max<std::int64_t>(batch, 1));
@@ -86,4 +88,4 @@ TokenCost calibrate(const ModelConfig& config, const TensorReader& tensors, cons
   return cost;
 }
 
-}  // namespace steer::detail
+}  // namespace steer::eval::detail
