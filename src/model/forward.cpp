@@ -73,7 +73,7 @@ ForwardPass::ForwardPass(const Transformer& model, HookTable& hooks, KvCache& ca
       work_(workspace),
       batch_invariant_(batch_invariant) {}
 
-at::Tensor ForwardPass::run(const BatchView& batch, std::span<SequenceState* const> states, std::int64_t first,
+at::Tensor ForwardPass::run(const BatchView& batch, std::span<SequenceCache* const> states, std::int64_t first,
                             std::int64_t last, const at::Tensor& residual, const LogitRows& rows) {
   batch_ = &batch;
   states_ = states;

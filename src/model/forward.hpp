@@ -59,7 +59,7 @@ class ForwardPass {
   /// @param states    of each run's sequence; layers' caches are filled, `filled` is left to the caller.
   /// @param residual  input of layer `first` if that is not 0. The caller's tensor is not written to.
   /// @return logits [rows, vocab], or undefined without rows or when `last` is not the model's last layer.
-  at::Tensor run(const BatchView& batch, std::span<SequenceState* const> states, std::int64_t first, std::int64_t last,
+  at::Tensor run(const BatchView& batch, std::span<SequenceCache* const> states, std::int64_t first, std::int64_t last,
                  const at::Tensor& residual, const LogitRows& logits);
 
  private:
@@ -89,7 +89,7 @@ class ForwardPass {
   bool batch_invariant_;
   bool tainted_ = false;  ///< a gradient entered: buffers may be part of its graph
   const BatchView* batch_ = nullptr;
-  std::span<SequenceState* const> states_;
+  std::span<SequenceCache* const> states_;
   std::vector<RopeTables::Rows> ropes_;
 };
 

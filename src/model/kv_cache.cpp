@@ -24,20 +24,20 @@ SequenceId KvCache::open() {
   return next_++;
 }
 
-SequenceState& KvCache::at(SequenceId sequence, const char* where) {
+SequenceCache& KvCache::at(SequenceId sequence, const char* where) {
   const auto found = sequences_.find(sequence);
   require(found != sequences_.end(), ErrorCode::argument, where,
           "expected an open sequence but got {}, which was closed or never opened; open() one", sequence);
   return found->second;
 }
 
-const SequenceState& KvCache::at(SequenceId sequence, const char* where) const {
+const SequenceCache& KvCache::at(SequenceId sequence, const char* where) const {
   return const_cast<KvCache*>(this)->at(sequence, where);
 }
 
 SequenceId KvCache::fork(SequenceId source, const ForkOptions& options) {
   constexpr auto kWhere = "Session::fork";
-  const SequenceState& from = at(source, kWhere);
+  const SequenceCache& from = at(source, kWhere);
   const std::int64_t length = options.length < 0 ? from.length : options.length;
   require(options.length >= -1 && length <= from.length, ErrorCode::argument, kWhere,
           "expected a length of at most {} (the sequence's) or -1 but got {}; fork what is there", from.length,
@@ -45,7 +45,7 @@ SequenceId KvCache::fork(SequenceId source, const ForkOptions& options) {
   require(options.below_layer >= -1 && options.below_layer <= n_layers_, ErrorCode::argument, kWhere,
           "expected below_layer in [0, {}] or -1 but got {}", n_layers_, options.below_layer);
   const auto shared = static_cast<std::size_t>(options.below_layer < 0 ? n_layers_ : options.below_layer);
-  SequenceState copy;
+  SequenceCache copy;
   copy.layers.resize(from.layers.size());
   for (std::size_t i = 0; i < shared; ++i) {
     require(from.layers[i].filled >= length, ErrorCode::argument, kWhere,

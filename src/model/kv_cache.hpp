@@ -29,7 +29,7 @@ struct LayerCache {
 };
 
 /// What a session keeps of one sequence.
-struct SequenceState {
+struct SequenceCache {
   std::vector<LayerCache> layers;
   std::int64_t length = 0;         ///< tokens
   std::int64_t prompt_length = 0;  ///< of them in the prompt; fixed once one was generated
@@ -45,8 +45,8 @@ class KvCache {
   SequenceId fork(SequenceId source, const ForkOptions& options);
   void close(SequenceId sequence);
   /// @throws Error(argument) for an unknown or closed sequence, on behalf of `where`.
-  SequenceState& at(SequenceId sequence, const char* where);
-  const SequenceState& at(SequenceId sequence, const char* where) const;
+  SequenceCache& at(SequenceId sequence, const char* where);
+  const SequenceCache& at(SequenceId sequence, const char* where) const;
 
   /// Makes room for tokens [position, position + count) of one layer: blocks for them that nobody else reads.
   void reserve(LayerCache& layer, std::int64_t position, std::int64_t count);
@@ -67,7 +67,7 @@ class KvCache {
   at::Device device_;
   std::int64_t max_bytes_, block_bytes_;
   std::shared_ptr<std::int64_t> live_blocks_ = std::make_shared<std::int64_t>(0);
-  std::map<SequenceId, SequenceState> sequences_;
+  std::map<SequenceId, SequenceCache> sequences_;
   SequenceId next_ = 0;
 };
 

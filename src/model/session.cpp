@@ -72,7 +72,7 @@ struct Session::Impl {
 
   /// What a step changes of a sequence, for taking it back.
   struct Before {
-    model::detail::SequenceState* state;
+    model::detail::SequenceCache* state;
     std::int64_t length, prompt_length;
     bool generated;
     std::vector<std::int64_t> filled;
@@ -81,7 +81,7 @@ struct Session::Impl {
   struct Plan {
     std::vector<std::int64_t> ids;
     std::vector<TokenRun> runs;
-    std::vector<model::detail::SequenceState*> states;  // of each run
+    std::vector<model::detail::SequenceCache*> states;  // of each run
     std::vector<Before> before;                         // of each sequence
     std::int64_t first, last;
   };
@@ -190,7 +190,7 @@ at::Tensor Session::Impl::run_chunks(const Plan& plan, Logits logits, const Laye
   for (std::int64_t begin = 0; begin < tokens; begin += chunk) {
     const std::int64_t end = std::min(tokens, begin + chunk);
     std::vector<TokenRun> runs;
-    std::vector<model::detail::SequenceState*> states;
+    std::vector<model::detail::SequenceCache*> states;
     model::detail::LogitRows rows{.all = ends && logits == Logits::all, .rows = {}};
     for (; run < plan.runs.size() && plan.runs[run].begin < end; ++run) {
       TokenRun piece = plan.runs[run];
