@@ -112,7 +112,8 @@ void compute(const Tile& tile, std::vector<float>& scratch) {
     const std::int64_t row = tile.first_row + (r < tile.rows ? r : 0), query = row / group;
     const std::int64_t offset = query * width + (tile.kv_head * group + row % group) * a.d_head;
     const std::int64_t last = a.position + query + 1;
-    rows[r] = {a.q + offset, a.z + offset, a.window > 0 ? std::max<std::int64_t>(last - a.window, 0) : 0, last};
+    rows[r] = {a.q + offset, a.z ? a.z + offset : nullptr,
+               a.window > 0 ? std::max<std::int64_t>(last - a.window, 0) : 0, last};
     begin = std::min(begin, rows[r].begin);
     end = std::max(end, rows[r].end);
   }
@@ -124,6 +125,17 @@ void compute(const Tile& tile, std::vector<float>& scratch) {
   score(a, tile.kv_head, rows, first, last, scores, stride);
   for (std::int64_t r = 0; r < tile.rows; ++r)
     softmax(scores + r * stride, stride, rows[r].begin - first * kBlock, rows[r].end - first * kBlock);
+  if (a.pattern) {
+    const std::int64_t keys = a.position + a.queries;
+    for (std::int64_t r = 0; r < tile.rows; ++r) {
+      const std::int64_t row = tile.first_row + r, head = tile.kv_head * group + row % group;
+      float* to = a.pattern + (head * a.queries + row / group) * keys;
+      std::fill_n(to, keys, 0.f);
+      std::copy(scores + r * stride + rows[r].begin - first * kBlock,
+                scores + r * stride + rows[r].end - first * kBlock, to + rows[r].begin);
+    }
+    return;
+  }
   std::fill_n(out, kRows * padded, 0.f);
   mix(a, tile.kv_head, rows, tile.rows, first, last, scores, stride, out, padded);
   for (std::int64_t r = 0; r < tile.rows; ++r) std::copy_n(out + r * padded, a.d_head, rows[r].z);

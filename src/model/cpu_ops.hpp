@@ -39,9 +39,10 @@ struct BlockView {
 
 /// Attention of consecutive queries of one sequence over its cache.
 struct AttentionArgs {
-  const float* q = nullptr;                ///< [queries, n_heads * d_head], rotated
-  float* z = nullptr;                      ///< [queries, n_heads * d_head]
-  std::span<const BlockView> blocks;       ///< of the sequence, from position 0
+  const float* q = nullptr;           ///< [queries, n_heads * d_head], rotated
+  float* z = nullptr;                 ///< [queries, n_heads * d_head]
+  float* pattern = nullptr;           ///< instead of z: the weights of the keys, [n_heads, queries, position + queries]
+  std::span<const BlockView> blocks;  ///< of the sequence, from position 0
   std::int64_t queries = 0, position = 0;  ///< position of the first query, whose keys end there
   std::int64_t n_heads = 0, n_kv_heads = 0, d_head = 0;
   std::int64_t window = 0;

@@ -105,11 +105,10 @@ void HookTable::end_step() {
   }
 }
 
-bool HookTable::any_editing() const {
-  for (const auto& list : lists_)
-    for (const auto& r : list)
-      if (!r->options.read_only) return true;
-  return false;
+bool HookTable::any_editing() const { return std::ranges::any_of(lists_, edits); }
+bool HookTable::any_editing(Site site, std::int64_t layer) const { return edits(at(site, layer)); }
+bool HookTable::edits(const List& list) {
+  return std::ranges::any_of(list, [](const auto& r) { return !r->options.read_only; });
 }
 
 void HookTable::fire(const HookPoint& point, at::Tensor& value, const BatchView& batch) {
@@ -119,6 +118,7 @@ void HookTable::fire(const HookPoint& point, at::Tensor& value, const BatchView&
       if (registration->removed) continue;
     }
     const at::Tensor before = value;
+    const auto shape = before.sizes().vec();
     // libtorch counts the changes of a tensor, so a broken promise is seen (not under InferenceMode, which counts
     // none).
     const bool watched = registration->options.read_only && !value.is_inference();
@@ -129,12 +129,11 @@ void HookTable::fire(const HookPoint& point, at::Tensor& value, const BatchView&
             ErrorCode::argument, "Session::hook",
             "expected the read-only hook at {} to leave its value but it changed it; register it without read_only",
             point.name());
-    if (value.is_same(before)) continue;
-    require(value.defined() && value.sizes() == before.sizes() && value.scalar_type() == before.scalar_type() &&
+    require(value.defined() && value.sizes() == shape && value.scalar_type() == before.scalar_type() &&
                 value.device() == before.device(),
             ErrorCode::shape, "Session::hook",
-            "expected the hook at {} to assign [{}] {} on {} but got {}; keep shape, dtype and device", point.name(),
-            fmt::join(before.sizes(), ", "), at::toString(before.scalar_type()), before.device().str(),
+            "expected the hook at {} to leave [{}] {} on {} but got {}; keep shape, dtype and device", point.name(),
+            fmt::join(shape, ", "), at::toString(before.scalar_type()), before.device().str(),
             value.defined() ? fmt::format("[{}] {} on {}", fmt::join(value.sizes(), ", "),
                                           at::toString(value.scalar_type()), value.device().str())
                             : "an undefined tensor");

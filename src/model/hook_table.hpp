@@ -48,9 +48,12 @@ class HookTable : public std::enable_shared_from_this<HookTable> {
   void end_step();
   /// Whether some hook may put a gradient into the pass.
   bool any_editing() const;
+  /// Whether some hook of this point may change its value.
+  bool any_editing(Site site, std::int64_t layer) const;
 
  private:
   using List = std::vector<std::shared_ptr<HookHandle::Registration>>;
+  static bool edits(const List& list);
   static constexpr std::size_t kSites = std::size(EnumTable<Site>::entries);
   const List& at(Site site, std::int64_t layer) const {
     return lists_[static_cast<std::size_t>(layer) * kSites + static_cast<std::size_t>(site)];

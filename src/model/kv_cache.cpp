@@ -5,8 +5,6 @@
 
 #include <steer/core/error.hpp>
 
-#include "model/ops.hpp"
-
 namespace steer::model::detail {
 
 using cpu::kBlock;

@@ -43,14 +43,13 @@ struct Session::Impl {
         options(o),
         hooks(std::make_shared<model::detail::HookTable>(model.config())),
         cache(model.config(), model.device(), options.max_cache_bytes),
-        ropes(model.impl()) {}
+        forward(model.impl(), *hooks, cache, options.batch_invariant) {}
 
   Model model;
   SessionOptions options;
   std::shared_ptr<model::detail::HookTable> hooks;
   model::detail::KvCache cache;
-  model::detail::RopeTables ropes;
-  model::detail::Workspace workspace;
+  model::detail::Forward forward;
   std::atomic_flag busy = ATOMIC_FLAG_INIT;
 
   /// Held by every call that reads or changes the session.
@@ -208,8 +207,7 @@ at::Tensor Session::Impl::run_chunks(const Plan& plan, Logits logits, const Laye
         std::span(plan.ids).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)), runs};
     const at::Tensor residual =
         layers.residual.defined() ? layers.residual.narrow(0, begin, end - begin) : at::Tensor();
-    model::detail::ForwardPass pass(model.impl(), *hooks, cache, ropes, workspace, options.batch_invariant);
-    const at::Tensor out = pass.run(batch, states, plan.first, plan.last, residual, rows);
+    const at::Tensor out = forward.run(batch, states, plan.first, plan.last, residual, rows);
     if (out.defined()) parts.push_back(out);
     for (std::size_t i = 0; i < runs.size(); ++i)
       for (std::int64_t layer = plan.first; layer < plan.last; ++layer)

@@ -1,0 +1,164 @@
+// Our kernels on the CPU: f32 rows in raw memory, in buffers that are used again.
+
+#include <ATen/Functions.h>
+#include <c10/core/InferenceMode.h>
+
+#include "core/crew.hpp"
+#include "model/backend.hpp"
+
+namespace steer::model::detail {
+namespace {
+
+/// Elements below which a second thread costs more than it saves.
+constexpr std::int64_t kGrain = 8192;
+/// An activation function is some ten times the work of a sum.
+constexpr std::int64_t kActivationGrain = kGrain / 4;
+
+/// Calls f(begin, end) over rows, on several threads where there is enough to do.
+template <class F>
+void over_rows(std::int64_t rows, std::int64_t width, const F& f) {
+  core::detail::run_ranges(rows, kGrain / std::max<std::int64_t>(width, 1), f);
+}
+
+const float* data(const at::Tensor& t) { return t.defined() ? t.const_data_ptr<float>() : nullptr; }
+float* mutable_data(at::Tensor& t) { return static_cast<float*>(t.data_ptr()); }
+
+void norm_rows(float* out, const float* x, const Norm& norm, bool with_gain, std::int64_t rows, std::int64_t width) {
+  const float* gain = with_gain ? data(norm.gain) : nullptr;
+  const float* bias = with_gain ? data(norm.bias) : nullptr;
+  const auto eps = static_cast<float>(norm.eps);
+  over_rows(rows, width, [&](std::int64_t begin, std::int64_t end) {
+    if (norm.kind == NormKind::rms)
+      cpu::rms_norm(out + begin * width, x + begin * width, gain, end - begin, width, eps);
+    else
+      cpu::layer_norm(out + begin * width, x + begin * width, gain, bias, end - begin, width, eps);
+  });
+}
+
+}  // namespace
+
+void CpuBackend::begin(std::int64_t tokens) {
+  // Tensors made under InferenceMode cannot be edited outside of it.
+  const bool usable = buffers_.empty() || buffers_[0].is_inference() == c10::InferenceMode::is_enabled();
+  if (tokens != tokens_ || !usable) buffers_.clear();
+  tokens_ = tokens;
+}
+
+at::Tensor CpuBackend::buffer(std::int64_t rows, std::int64_t width) {
+  for (const auto& b : buffers_)
+    if (b.use_count() == 1 && b.size(0) == rows && b.size(1) == width && b.storage().use_count() == 1) return b;
+  at::Tensor made = at::empty({rows, width}, at::kFloat);
+  constexpr std::size_t kMost = 32;  // more are only in use where a hook keeps them, against its contract
+  if (buffers_.size() < kMost) buffers_.push_back(made);
+  return made;
+}
+
+at::Tensor CpuBackend::norm(const at::Tensor& x, const Norm& norm, bool with_gain) {
+  at::Tensor out = buffer(x.size(0), x.size(1));
+  norm_rows(mutable_data(out), data(x), norm, with_gain, x.size(0), x.size(1));
+  return out;
+}
+
+void CpuBackend::gain(at::Tensor& x, const Norm& norm) {
+  float* rows = mutable_data(x);
+  const std::int64_t width = x.size(1);
+  over_rows(x.size(0), width, [&](std::int64_t begin, std::int64_t end) {
+    cpu::multiply_add_rows(rows + begin * width, data(norm.gain), data(norm.bias), end - begin, width);
+  });
+}
+
+void CpuBackend::norm_heads(at::Tensor& x, const Norm& norm) {
+  const std::int64_t width = norm.gain.size(0);
+  norm_rows(mutable_data(x), data(x), norm, true, x.numel() / width, width);
+}
+
+void CpuBackend::linear(const at::Tensor& x, std::span<const Product> products, const Rows&) {
+  std::vector<LinearCall> calls;
+  calls.reserve(products.size());
+  for (const auto& p : products) {
+    *p.y = buffer(x.size(0), p.weight->out_features());
+    calls.push_back({p.weight, mutable_data(*p.y), 0});
+  }
+  apply_together(data(x), x.size(0), calls, batch_invariant_);
+}
+
+void CpuBackend::rotate(at::Tensor& x, const RopeTables::Rows& rope) {
+  float* rows = mutable_data(x);
+  const std::int64_t half = rope.cos.size(1), width = x.size(1), d = model_.config.d_head;
+  over_rows(x.size(0), width, [&](std::int64_t begin, std::int64_t end) {
+    cpu::rotate(rows + begin * width, data(rope.cos) + begin * half, data(rope.sin) + begin * half, end - begin,
+                width / d, d, half);
+  });
+}
+
+void CpuBackend::store(std::int64_t layer, const at::Tensor& k, const at::Tensor& v, const Rows& rows) {
+  reserve(layer, rows);
+  for (std::size_t i = 0; i < rows.runs.size(); ++i) {
+    const auto& run = rows.runs[i];
+    cpu::store_kv(cache_of(rows, i, layer).views, data(k) + run.begin * k.size(1), data(v) + run.begin * v.size(1),
+                  run.end - run.begin, run.position, model_.config.n_kv_heads, model_.config.d_head);
+  }
+}
+
+cpu::AttentionArgs CpuBackend::attention(std::int64_t layer, const at::Tensor& q, const Rows& rows,
+                                         std::size_t run) const {
+  const ModelConfig& c = model_.config;
+  return {.q = data(q) + rows.runs[run].begin * q.size(1),
+          .blocks = cache_of(rows, run, layer).views,
+          .queries = rows.runs[run].end - rows.runs[run].begin,
+          .position = rows.runs[run].position,
+          .n_heads = c.n_heads,
+          .n_kv_heads = c.n_kv_heads,
+          .d_head = c.d_head,
+          .window = c.layers[static_cast<std::size_t>(layer)].window,
+          .scale = static_cast<float>(c.attn_scale),
+          .soft_cap = static_cast<float>(c.attn_soft_cap)};
+}
+
+at::Tensor CpuBackend::attend(std::int64_t layer, const at::Tensor& q, const Rows& rows) {
+  at::Tensor z = buffer(q.size(0), q.size(1));
+  std::vector<cpu::AttentionArgs> runs;
+  runs.reserve(rows.runs.size());
+  for (std::size_t i = 0; i < rows.runs.size(); ++i) {
+    runs.push_back(attention(layer, q, rows, i));
+    runs.back().z = mutable_data(z) + rows.runs[i].begin * z.size(1);
+  }
+  cpu::attend(runs);
+  return z;
+}
+
+at::Tensor CpuBackend::pattern(std::int64_t layer, const at::Tensor& q, const Rows& rows, std::size_t run) {
+  cpu::AttentionArgs args = attention(layer, q, rows, run);
+  at::Tensor out = at::empty({args.n_heads, args.queries, args.position + args.queries}, at::kFloat);
+  args.pattern = mutable_data(out);
+  cpu::attend({&args, 1});
+  return out;
+}
+
+void CpuBackend::activate(at::Tensor& gate, const at::Tensor& up) {
+  float* x = mutable_data(gate);
+  core::detail::run_ranges(gate.numel(), kActivationGrain, [&](std::int64_t begin, std::int64_t end) {
+    cpu::activate(x + begin, x + begin, up.defined() ? data(up) + begin : nullptr, end - begin,
+                  model_.config.activation);
+  });
+}
+
+void CpuBackend::add(at::Tensor& x, const at::Tensor& y) {
+  float* to = mutable_data(x);
+  const float* from = data(y);
+  over_rows(x.numel(), 1,
+            [&](std::int64_t begin, std::int64_t end) { cpu::add(to + begin, from + begin, end - begin); });
+}
+
+at::Tensor CpuBackend::unembed(const at::Tensor& x, const Rows&) {
+  at::Tensor out = at::empty({x.size(0), model_.config.vocab_size}, at::kFloat);
+  float* logits = mutable_data(out);
+  model_.unembed.apply(data(x), x.size(0), logits, batch_invariant_);
+  if (const auto cap = static_cast<float>(model_.config.logit_soft_cap); cap > 0)
+    core::detail::run_ranges(out.numel(), kActivationGrain, [&](std::int64_t begin, std::int64_t end) {
+      cpu::soft_cap(logits + begin, end - begin, cap);
+    });
+  return out;
+}
+
+}  // namespace steer::model::detail
