@@ -42,13 +42,16 @@ at::Tensor Forward::run(const BatchView& batch, std::span<SequenceCache* const> 
 void Forward::layer(std::int64_t layer, at::Tensor& resid, const LogitRows* only) {
   hook(Site::resid_pre, layer, resid);
   at::Tensor attn_out = attention(layer, resid, only);
-  if (config_.parallel_residual) {
-    ops_->add(attn_out, mlp(layer, resid));
-    ops_->add(resid, attn_out);
-  } else {
+  if (!config_.parallel_residual) {
     ops_->add(resid, attn_out);
     hook(Site::resid_mid, layer, resid);
-    ops_->add(resid, mlp(layer, resid));
+  }
+  const at::Tensor mlp_out = mlp(layer, resid);  // may change `ops_`
+  if (config_.parallel_residual) {
+    ops_->add(attn_out, mlp_out);
+    ops_->add(resid, attn_out);
+  } else {
+    ops_->add(resid, mlp_out);
   }
   hook(Site::resid_post, layer, resid);
 }
