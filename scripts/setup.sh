@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Installs what the build needs and this machine lacks: Debian packages with apt, libtorch with pip. Says what it will do
-# before it does it; run again, it finds everything and does nothing.
+# before it does it; run again, it finds everything and does nothing. With --check also what scripts/check.sh needs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 torch_version=2.13.0
+clang_format_version=16.0.6
 packages=(
   g++ cmake ninja-build ccache pkg-config python3 python3-venv git
   libeigen3-dev libfmt-dev nlohmann-json3-dev libcli11-dev
@@ -13,6 +14,11 @@ packages=(
   libgtest-dev libgmock-dev librapidcheck-dev libbenchmark-dev
   doxygen
 )
+check=0
+if [[ ${1:-} == --check ]]; then
+  check=1
+  packages+=(clang-16)
+fi
 
 # A tool counts as installed when it is on the PATH, wherever it came from.
 installed() {
@@ -21,6 +27,7 @@ installed() {
     ninja-build) command -v ninja >/dev/null ;;
     gnuplot-nox) command -v gnuplot >/dev/null ;;
     pkg-config) command -v pkg-config >/dev/null ;;
+    clang-16) command -v clang++-16 >/dev/null ;;
     python3-venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
     *) dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'ok installed' ;;
   esac
@@ -60,5 +67,10 @@ else
   echo "setup: will make the virtual environment build/venv and pip install torch==$torch_version into it"
   python3 -m venv build/venv
   build/venv/bin/pip install --quiet "torch==$torch_version" numpy
+fi
+if ((check)) && ! command -v clang-format-16 >/dev/null && [[ ! -x build/tools/bin/clang-format ]]; then
+  echo "setup: will make the virtual environment build/tools and pip install clang-format==$clang_format_version into it"
+  python3 -m venv build/tools
+  build/tools/bin/pip install --quiet "clang-format==$clang_format_version"
 fi
 echo "setup: everything the build needs is here"
