@@ -1,5 +1,5 @@
-# Finds every package steer links to, here and again for consumers (the installed steerConfig.cmake includes
-# this file). All that is missing is reported at once, one line a package, with the command that installs it.
+# Finds every package the project links to. All that is missing is reported at once, one line a package, with the command
+# that installs it. (What an installed steer needs, steerConfig.cmake.in finds.)
 
 set(_steer_missing "")
 macro(_steer_need what fix)  # and a condition
@@ -8,21 +8,7 @@ macro(_steer_need what fix)  # and a condition
   endif()
 endmacro()
 
-# An imported target for a library that ships neither a CMake package nor a usable one.
-function(_steer_import target header library)
-  if(TARGET ${target})
-    return()
-  endif()
-  string(MAKE_C_IDENTIFIER "STEER_${library}" id)
-  find_path(${id}_INCLUDE ${header})
-  find_library(${id}_LIBRARY ${library})
-  mark_as_advanced(${id}_INCLUDE ${id}_LIBRARY)
-  if(${id}_INCLUDE AND ${id}_LIBRARY)
-    add_library(${target} UNKNOWN IMPORTED GLOBAL)
-    set_target_properties(${target} PROPERTIES IMPORTED_LOCATION "${${id}_LIBRARY}"
-                          INTERFACE_INCLUDE_DIRECTORIES "${${id}_INCLUDE}")
-  endif()
-endfunction()
+include("${CMAKE_CURRENT_LIST_DIR}/SteerImports.cmake")
 
 # libtorch: what the user names, else the active Python's torch, else the environment scripts/setup.sh makes.
 function(_steer_find_torch_prefix)
@@ -35,7 +21,12 @@ function(_steer_find_torch_prefix)
     endif()
   endforeach()
   find_program(_steer_python NAMES python3 python NO_CACHE)
-  foreach(python IN ITEMS "${_steer_python}" "${PROJECT_SOURCE_DIR}/build/venv/bin/python3")
+  # An activated environment goes before what the PATH finds first: a version manager's shim may stand there.
+  set(_steer_active "")
+  if(DEFINED ENV{VIRTUAL_ENV})
+    set(_steer_active "$ENV{VIRTUAL_ENV}/bin/python3")
+  endif()
+  foreach(python IN ITEMS ${_steer_active} "${_steer_python}" "${PROJECT_SOURCE_DIR}/build/venv/bin/python3")
     if(NOT EXISTS "${python}")
       continue()
     endif()
@@ -58,6 +49,10 @@ if(Torch_FOUND AND Torch_VERSION AND Torch_VERSION VERSION_LESS 2.11)
   _steer_need("libtorch 2.11 or newer (found ${Torch_VERSION} in ${Torch_DIR})" "pip install torch==2.13.0" FALSE)
 endif()
 
+if(Torch_FOUND)
+  _steer_import_torch()
+endif()
+
 find_package(fmt QUIET)
 _steer_need("fmt" "apt-get install libfmt-dev" TARGET fmt::fmt-header-only)
 find_package(nlohmann_json QUIET)
@@ -71,21 +66,9 @@ _steer_need("OpenSSL" "apt-get install libssl-dev" TARGET OpenSSL::SSL)
 find_package(Threads QUIET)
 find_package(OpenMP QUIET COMPONENTS CXX)
 _steer_need("OpenMP" "a compiler with OpenMP" TARGET OpenMP::OpenMP_CXX)
-# libtorch brings a libgomp of its own; a program must not run two, so steer links that one where it exists.
-if(TARGET OpenMP::OpenMP_CXX AND NOT TARGET steer::dep_openmp)
-  add_library(steer::dep_openmp INTERFACE IMPORTED GLOBAL)
-  target_compile_options(steer::dep_openmp INTERFACE ${OpenMP_CXX_FLAGS})
-  file(GLOB _steer_gomp "${TORCH_INSTALL_PREFIX}/lib/libgomp*.so*")
-  if(_steer_gomp)
-    list(GET _steer_gomp 0 _steer_gomp)
-    target_link_libraries(steer::dep_openmp INTERFACE "${_steer_gomp}")
-  else()
-    target_link_libraries(steer::dep_openmp INTERFACE OpenMP::OpenMP_CXX)
-  endif()
-endif()
+_steer_import_openmp()
 _steer_import(steer::dep_sentencepiece sentencepiece_processor.h sentencepiece)
-_steer_import(steer::dep_sentencepiece_train sentencepiece_trainer.h sentencepiece_train)
-_steer_need("sentencepiece" "apt-get install libsentencepiece-dev" TARGET steer::dep_sentencepiece AND TARGET steer::dep_sentencepiece_train)
+_steer_need("sentencepiece" "apt-get install libsentencepiece-dev" TARGET steer::dep_sentencepiece)
 _steer_import(steer::dep_pcre2 pcre2.h pcre2-8)
 _steer_need("PCRE2" "apt-get install libpcre2-dev" TARGET steer::dep_pcre2)
 _steer_import(steer::dep_xxhash xxhash.h xxhash)
@@ -109,6 +92,8 @@ endif()
 if(STEER_BUILD_EXAMPLES)
   find_package(CLI11 QUIET)
   _steer_need("CLI11" "apt-get install libcli11-dev" TARGET CLI11::CLI11)
+  _steer_import(steer::dep_sentencepiece_train sentencepiece_trainer.h sentencepiece_train)
+  _steer_need("sentencepiece's trainer" "apt-get install libsentencepiece-dev" TARGET steer::dep_sentencepiece_train)
 endif()
 
 if(_steer_missing)

@@ -7,7 +7,7 @@ target_compile_features(steer_common INTERFACE cxx_std_20)
 target_include_directories(steer_common INTERFACE
   "$<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>" "$<BUILD_INTERFACE:${PROJECT_BINARY_DIR}/include>"
   "$<INSTALL_INTERFACE:include>")
-target_link_libraries(steer_common INTERFACE ${TORCH_LIBRARIES} fmt::fmt-header-only nlohmann_json::nlohmann_json)
+target_link_libraries(steer_common INTERFACE steer::dep_torch fmt::fmt-header-only nlohmann_json::nlohmann_json)
 target_compile_options(steer_common INTERFACE "$<BUILD_INTERFACE:-Wall;-Wextra;-Wno-missing-field-initializers;-Wno-unknown-pragmas;-Wno-psabi>")
 set(STEER_PRIVATE_LIBRARIES
   Eigen3::Eigen ZLIB::ZLIB OpenSSL::SSL steer::dep_openmp Threads::Threads
@@ -45,18 +45,32 @@ function(steer_use_pch target)
   endif()
 endfunction()
 
-# steer::steer, all modules in one library.
-function(steer_add_library)
+# One library a component (the modules it holds, what it links) and steer::steer, which is all of them. What is headers
+# alone (Eigen, Boost.Math) is needed to build steer, not to use it.
+function(steer_add_component component below)
+  cmake_parse_arguments(PARSE_ARGV 2 arg "" "" "MODULES;LINKS")
   set(objects "")
-  foreach(module IN LISTS STEER_MODULES)
-    if(TARGET steer_${module})
-      list(APPEND objects "$<TARGET_OBJECTS:steer_${module}>")
-    endif()
+  foreach(module IN LISTS arg_MODULES)
+    list(APPEND objects "$<TARGET_OBJECTS:steer_${module}>")
   endforeach()
-  add_library(steer ${objects})
-  add_library(steer::steer ALIAS steer)
-  target_link_libraries(steer PUBLIC steer_common PRIVATE ${STEER_PRIVATE_LIBRARIES})
-  set_target_properties(steer PROPERTIES LINKER_LANGUAGE CXX)
+  set(target steer_component_${component})
+  add_library(${target} ${objects})
+  add_library(steer::${component} ALIAS ${target})
+  set_target_properties(${target} PROPERTIES LINKER_LANGUAGE CXX EXPORT_NAME ${component} OUTPUT_NAME steer_${component}
+                        VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
+  target_link_libraries(${target} PUBLIC steer_common ${below}
+                        PRIVATE steer::dep_openmp Threads::Threads ${arg_LINKS})
+endfunction()
+
+function(steer_add_library)
+  steer_add_component(stats "" MODULES core stats LINKS steer::dep_xxhash)
+  steer_add_component(core steer_component_stats MODULES io text model sae steering generate features
+                      LINKS ZLIB::ZLIB steer::dep_sentencepiece steer::dep_pcre2 steer::dep_xxhash)
+  steer_add_component(eval steer_component_core MODULES eval LINKS ZLIB::ZLIB OpenSSL::SSL steer::dep_httplib)
+  add_library(steer_all INTERFACE)
+  target_link_libraries(steer_all INTERFACE steer_component_eval)
+  add_library(steer::steer ALIAS steer_all)
+  add_custom_target(steer DEPENDS steer_component_eval steer_component_core steer_component_stats)
 endfunction()
 
 # Objects and libraries of a module and of all below it, for that module's tests.

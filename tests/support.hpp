@@ -12,6 +12,8 @@
 
 #include <steer/core/error.hpp>
 
+#include "source_dir.hpp"
+
 /// The statement throws steer::Error with this code and with this text in its message.
 #define EXPECT_STEER_ERROR(statement, expected_code, text)                                          \
   try {                                                                                             \

@@ -10,6 +10,8 @@
 #include <string_view>
 #include <vector>
 
+#include "source_dir.hpp"
+
 namespace steer::test {
 
 inline std::filesystem::path fixture(const std::string& name) {
