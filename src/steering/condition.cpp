@@ -7,6 +7,9 @@
 #include "steering/checks.hpp"
 
 namespace steer {
+
+using namespace steering::detail;
+
 namespace {
 
 Condition with_options(ConditionSource source, const ConditionOptions& options) {
@@ -19,9 +22,9 @@ Condition with_options(ConditionSource source, const ConditionOptions& options) 
 
 Condition feature_condition(const Sae& sae, std::int64_t feature, const ConditionOptions& options,
                             std::string_view where) {
-  steering::detail::require_feature(sae, feature, where);
+  require_feature(sae, feature, where);
   Condition condition = with_options(ConditionSource::feature, options);
-  condition.point = steering::detail::place_of(sae, options.point, /*output=*/false, where);
+  condition.point = place_of(sae, options.point, /*output=*/false, where);
   condition.sae = sae;
   condition.feature = feature;
   return condition;
@@ -46,7 +49,7 @@ std::string band(const Condition& c) {
 Condition Condition::feature_above(const Sae& sae, std::int64_t feature, double threshold,
                                    const ConditionOptions& options) {
   constexpr std::string_view where = "Condition::feature_above";
-  steering::detail::require_finite(threshold, "threshold", where);
+  require_finite(threshold, "threshold", where);
   Condition condition = feature_condition(sae, feature, options, where);
   condition.above = threshold;
   condition.validate(where);
@@ -56,7 +59,7 @@ Condition Condition::feature_above(const Sae& sae, std::int64_t feature, double 
 Condition Condition::feature_at_most(const Sae& sae, std::int64_t feature, double threshold,
                                      const ConditionOptions& options) {
   constexpr std::string_view where = "Condition::feature_at_most";
-  steering::detail::require_finite(threshold, "threshold", where);
+  require_finite(threshold, "threshold", where);
   Condition condition = feature_condition(sae, feature, options, where);
   condition.at_most = threshold;
   condition.validate(where);
@@ -69,7 +72,7 @@ Condition Condition::probe_above(const at::Tensor& w, double b, const ConditionO
           "expected a hook point to read the probe at but got none; set ConditionOptions::point");
   Condition condition = with_options(ConditionSource::probe, options);
   condition.point = *options.point;
-  condition.probe = steering::detail::own_vector(w, "a probe", where);
+  condition.probe = own_vector(w, "a probe", where);
   condition.bias = b;
   condition.above = 0;
   condition.validate(where);
@@ -108,11 +111,11 @@ void Condition::validate(std::string_view where) const {
           "expected a band (above, at_most] that holds some value but got ({}, {}]", above, at_most);
   if (source == ConditionSource::feature) {
     require(sae.has_value(), ErrorCode::argument, where, "expected a feature condition with an SAE but got none");
-    steering::detail::require_feature(*sae, feature, where);
+    require_feature(*sae, feature, where);
   }
   if (source == ConditionSource::probe) {
-    steering::detail::own_vector(probe, "a probe", where);
-    steering::detail::require_finite(bias, "probe bias", where);
+    own_vector(probe, "a probe", where);
+    require_finite(bias, "probe bias", where);
   }
 }
 
@@ -149,7 +152,7 @@ bool operator==(const Condition& a, const Condition& b) {
       return a.point == b.point && a.feature == b.feature && a.sae.has_value() == b.sae.has_value() &&
              (!a.sae || a.sae->hash() == b.sae->hash());
     case ConditionSource::probe:
-      return a.point == b.point && a.bias == b.bias && steering::detail::same_tensor(a.probe, b.probe);
+      return a.point == b.point && a.bias == b.bias && same_tensor(a.probe, b.probe);
     case ConditionSource::entropy:
       return true;
     default:

@@ -9,10 +9,13 @@
 
 #include <steer/core/error.hpp>
 
-#include "steering/checks.hpp"
+#include "steering/edits/operation.hpp"
 #include "steering/json_object.hpp"
 
 namespace steer {
+
+using namespace steering::detail;
+
 namespace {
 
 using nlohmann::json;
@@ -25,12 +28,14 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 /// What the edit adds, in f64, or nothing when that depends on the token.
 std::optional<at::Tensor> constant_of(const Edit& edit) {
   if (edit.unit == Unit::residual_norm) return {};
-  if (const auto* add = std::get_if<op::Add>(&edit.op)) return add->vector.to(at::kDouble) * edit.strength;
-  const auto* f = std::get_if<op::Feature>(&edit.op);
-  if (!f || f->action != FeatureAction::nudge || f->sae.config().normalization != SaeNormalization::none) return {};
-  const double unit = edit.unit == Unit::max_activation ? f->max_activation : 1;
-  const at::Tensor row = f->sae.decoder_rows(std::span(&f->index, 1)).to(at::kCPU).to(at::kDouble).reshape(-1);
-  return row * (edit.strength * f->value * unit);
+  const Lowered e = edit.op->lower(edit);
+  const double size = static_cast<double>(e.change.strength) * static_cast<double>(e.change.constant);
+  if (const auto& f = e.feature) {
+    if (f->read || f->sae.config().normalization != SaeNormalization::none) return {};
+    return f->sae.decoder_rows(std::span(&f->index, 1)).to(at::kCPU).to(at::kDouble).reshape(-1) * size;
+  }
+  if (e.channels.size() != 1 || e.channels[0].reading != Reading::nothing) return {};
+  return e.channels[0].write.to(at::kDouble) * size;
 }
 
 /// The layer whose output the point is, or nothing.
@@ -269,21 +274,20 @@ json to_hosted_variant(const Steering& steering, const std::string& base_model) 
       fail(ErrorCode::unsupported, where, "expected an edit that {} can express but edit {} ({}) {}", target, i,
            e.describe(), why);
     };
-    const auto* f = std::get_if<op::Feature>(&e.op);
-    const bool known =
-        f && (f->action == FeatureAction::nudge || f->action == FeatureAction::pin || f->action == FeatureAction::mul);
-    if (!known) refuse("is not a nudge, pin or mul");
+    const bool nudge = e.kind() == "nudge";  // the format's modes have our names
+    if (!nudge && e.kind() != "pin" && e.kind() != "mul") refuse("is not a nudge, pin or mul");
     if (e.scope != Scope{}) refuse("has a scope");
-    if (e.strength != 1 && f->action != FeatureAction::nudge) refuse("has a strength other than 1");
+    if (e.strength != 1 && !nudge) refuse("has a strength other than 1");
     if (e.unit == Unit::residual_norm) refuse("is measured by the residual norm");
-    const double unit = e.unit == Unit::max_activation ? f->max_activation : 1;
-    const double value = f->value * unit * (f->action == FeatureAction::nudge ? e.strength : 1);
+    const json own = Steering().edit(e).to_json()["edits"][0];
+    const double most = own.value("max_activation", 0.0);
+    const double unit = e.unit == Unit::max_activation ? most : 1;
     const json edit{{"feature_id", ""},
                     {"feature_label", e.name},
-                    {"index_in_sae", f->index},
-                    {"max_activation_strength", f->max_activation},
-                    {"mode", to_string(f->action)},
-                    {"value", value}};
+                    {"index_in_sae", own["feature"]},
+                    {"max_activation_strength", most},
+                    {"mode", e.kind()},
+                    {"value", own["value"].get<double>() * unit * (nudge ? e.strength : 1)}};
     if (!e.when) {
       edits.push_back(edit);
       continue;

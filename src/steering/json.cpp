@@ -14,13 +14,16 @@
 #include <steer/steering/steering.hpp>
 
 #include "steering/checks.hpp"
+#include "steering/edits/operation.hpp"
 #include "steering/json_object.hpp"
 
 namespace steer {
+
+using namespace steering::detail;
+
 namespace {
 
 using nlohmann::json;
-using steering::detail::JsonObject;
 
 constexpr std::string_view kFormat = "steer.steering";
 constexpr int kVersion = 1;
@@ -82,6 +85,8 @@ class Writer {
     if (s.where == Where::span) j["begin"] = s.begin, j["end"] = s.end;
     if (!s.tag.empty()) j["tag"] = s.tag;
     if (s.include_bos) j["include_bos"] = true;
+    if (!s.tokens.empty()) j["tokens"] = s.tokens;
+    for (const Scope& scope : s.except) j["except"].push_back(Writer::scope(scope));
     return j;
   }
 
@@ -100,32 +105,8 @@ class Writer {
 
   json edit(const Edit& e, const std::string& what) {
     json j{{"kind", e.kind()}, {"point", e.point.name()}};
-    if (const auto* a = std::get_if<op::Add>(&e.op)) j["vector"] = vector(a->vector);
-    if (const auto* f = std::get_if<op::Feature>(&e.op)) feature(j, *f);
-    if (const auto* s = std::get_if<op::ScaleAlong>(&e.op)) {
-      j["vector"] = vector(s->vector);
-      if (s->factor != 0) j["factor"] = s->factor;
-    }
-    if (const auto* p = std::get_if<op::ProjectTo>(&e.op)) {
-      j["vector"] = vector(p->vector);
-      j["target"] = p->target;
-      j["side"] = to_string(p->side);
-    }
-    if (const auto* r = std::get_if<op::Rotate>(&e.op)) {
-      j["a"] = vector(r->a);
-      j["b"] = vector(r->b);
-      j["radians"] = r->angle;
-    }
-    if (const auto* g = std::get_if<op::GatedAdd>(&e.op)) {
-      j["gate"] = vector(g->w);
-      j["gate_bias"] = g->b;
-      j["vector"] = vector(g->z);
-      j["gain"] = g->a;
-    }
-    if (const auto* s = std::get_if<op::Splice>(&e.op)) j["sae"] = sae(s->sae), j["with_error"] = s->with_error;
-    if (const auto* n = std::get_if<op::NormCap>(&e.op)) j["limit"] = n->limit;
-    require(!std::holds_alternative<op::Custom>(e.op), ErrorCode::unsupported, where_,
-            "expected what JSON can hold but {} ({}) is a function", what, e.describe());
+    for (const Field& field : e.op->fields())
+      j[field.name] = std::visit([&](const auto& value) { return written(value, e, what); }, field.value);
     if (e.strength != 1) j["strength"] = e.strength;
     if (e.unit != Unit::raw) j["unit"] = to_string(e.unit);
     if (e.scope != Scope{}) j["scope"] = scope(e.scope);
@@ -134,14 +115,16 @@ class Writer {
     return j;
   }
 
-  void feature(json& j, const op::Feature& f) {
-    j["sae"] = sae(f.sae);
-    j["feature"] = f.index;
-    const bool bounded = f.action == FeatureAction::clamp || f.action == FeatureAction::cap;
-    if (!bounded && f.action != FeatureAction::ablate) j["value"] = f.value;
-    if (bounded && std::isfinite(f.low)) j["low"] = f.low;
-    if (bounded && std::isfinite(f.high)) j["high"] = f.high;
-    if (f.max_activation != 0) j["max_activation"] = f.max_activation;
+  template <class T>
+  json written(const T& value, const Edit& e, const std::string& what) {
+    if constexpr (std::is_same_v<T, at::Tensor>)
+      return vector(value);
+    else if constexpr (std::is_same_v<T, Sae>)
+      return sae(value);
+    else if constexpr (std::is_same_v<T, std::shared_ptr<const CustomFunction>>)
+      fail(ErrorCode::unsupported, where_, "expected what JSON can hold but {} ({}) is a function", what, e.describe());
+    else
+      return value;
   }
 
   const SteeringSaveOptions& options_;
@@ -193,7 +176,7 @@ class Reader {
       object.done();
       require(vectors_ != nullptr, ErrorCode::format, where_,
               "expected a key \"vectors\" that names the file of {}'s vector", what);
-      const at::Tensor v = steering::detail::own_vector(vectors_->read(hash), "a vector of " + what, where_);
+      const at::Tensor v = own_vector(vectors_->read(hash), "a vector of " + what, where_);
       require(vector_hash(v) == hash, ErrorCode::config, where_,
               "expected the vector of {} to have hash {} but the one in {} has {}; the file has changed", what, hash,
               vectors_->path().string(), vector_hash(v));
@@ -227,7 +210,9 @@ class Reader {
     return saes_.emplace(hash, std::move(loaded)).first->second;
   }
 
-  Scope scope(const json& source, const std::string& what) {
+  Scope scope(const json& source, const std::string& what, int depth = 0) {
+    require(depth < kDeepest, ErrorCode::format, where_, "expected scopes nested less than {} deep in {}", kDeepest,
+            what);
     JsonObject object(source, "the scope of " + what, where_);
     Scope s;
     s.where = parse_enum<Where>(object.text("where"), where_);
@@ -235,6 +220,14 @@ class Reader {
     if (s.where == Where::span) s.begin = object.integer("begin"), s.end = object.integer("end");
     if (s.where == Where::inside_tag || s.where == Where::outside_tag) s.tag = object.text("tag");
     s.include_bos = object.boolean_or("include_bos", false);
+    if (object.has("tokens"))
+      for (const json& id : object.array("tokens")) {
+        require(id.is_number_integer(), ErrorCode::format, where_, "expected token ids in the scope of {} but got {}",
+                what, id.dump());
+        s.tokens.push_back(id.get<std::int64_t>());
+      }
+    if (object.has("except"))
+      for (const json& part : object.array("except")) s.except.push_back(scope(part, what, depth + 1));
     object.done();
     return s;
   }
@@ -277,7 +270,11 @@ class Reader {
     JsonObject object(source, what, where_);
     Edit e;
     e.point = HookPoint::parse(object.text("point"));
-    e.op = op_of(object, object.text("kind"), what);
+    const auto op = kind_named(object.text("kind"), what, where_).make();
+    Fields fields(*this, object, what);
+    op->read(fields);
+    op->own(where_);
+    e.op = op;
     e.strength = object.number_or("strength", 1);
     e.unit = object.enum_or("unit", Unit::raw);
     if (object.has("scope")) e.scope = scope(object.at("scope"), what);
@@ -287,32 +284,30 @@ class Reader {
     return e;
   }
 
-  Op op_of(JsonObject& object, const std::string& kind, const std::string& what) {
-    const auto vec = [&](std::string_view key) { return vector(object.at(key), what); };
-    if (kind == "add") return op::Add{vec("vector")};
-    if (kind == "project_out") return op::ScaleAlong{vec("vector"), 0};
-    if (kind == "scale_along") return op::ScaleAlong{vec("vector"), object.number("factor")};
-    if (kind == "project_to")
-      return op::ProjectTo{vec("vector"), object.number("target"), object.enum_or("side", Side::below)};
-    if (kind == "rotate") return op::Rotate{vec("a"), vec("b"), object.number("radians")};
-    if (kind == "gated_add")
-      return op::GatedAdd{vec("gate"), object.number("gate_bias"), vec("vector"), object.number("gain")};
-    if (kind == "splice") return op::Splice{sae(object.text("sae"), what), object.boolean_or("with_error", false)};
-    if (kind == "cap_norm") return op::NormCap{object.number("limit")};
-    if (kind == "keep_norm") return op::KeepNorm{};
-    const auto action = find_enum<FeatureAction>(kind);
-    require(action.has_value(), ErrorCode::format, where_, "expected a kind of edit in {} but got \"{}\"", what, kind);
-    op::Feature f{.sae = sae(object.text("sae"), what), .index = object.integer("feature"), .action = *action};
-    const bool bounded = *action == FeatureAction::clamp || *action == FeatureAction::cap;
-    if (bounded) {
-      f.low = object.number_or("low", f.low);
-      f.high = object.number_or("high", f.high);
-    } else if (*action != FeatureAction::ablate) {
-      f.value = object.number("value");
+  /// The keys of one edit that its kind asks for.
+  class Fields final : public FieldReader {
+   public:
+    Fields(Reader& reader, JsonObject& object, const std::string& what)
+        : reader_(reader), object_(object), what_(what) {}
+    bool has(std::string_view name) override { return object_.has(name); }
+    void get(std::string_view name, at::Tensor& value) override { value = reader_.vector(object_.at(name), what_); }
+    void get(std::string_view name, double& value) override { value = object_.number(name); }
+    void get(std::string_view name, std::int64_t& value) override { value = object_.integer(name); }
+    void get(std::string_view name, bool& value) override { value = object_.boolean(name); }
+    void get(std::string_view name, std::string& value) override { value = object_.text(name); }
+    void get(std::string_view name, std::optional<Sae>& value) override {
+      value = reader_.sae(object_.text(name), what_);
     }
-    f.max_activation = object.number_or("max_activation", 0);
-    return f;
-  }
+    void get(std::string_view, std::shared_ptr<const CustomFunction>&) override {
+      fail(ErrorCode::unsupported, reader_.where_, "expected a kind of edit that JSON can hold but {} is a function",
+           what_);
+    }
+
+   private:
+    Reader& reader_;
+    JsonObject& object_;
+    const std::string& what_;
+  };
 
   const SteeringLoadOptions& options_;
   std::filesystem::path folder_;

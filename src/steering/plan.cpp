@@ -17,7 +17,8 @@ using steering::detail::Item;
 using steering::detail::Node;
 using steering::detail::PointProgram;
 using steering::detail::Program;
-using steering::detail::SequenceState;
+using steering::detail::Reading;
+using steering::detail::SteeredSequence;
 
 namespace steering::detail {
 
@@ -34,7 +35,7 @@ void TagTracker::push(std::string_view text) {
   if (tail_.size() > keep) tail_.erase(0, tail_.size() - keep);
 }
 
-void SequenceState::see(std::int64_t position, std::span<const std::int64_t> ids) {
+void SteeredSequence::see(std::int64_t position, std::span<const std::int64_t> ids) {
   const auto end = position + static_cast<std::int64_t>(ids.size());
   if (!tags.empty()) {
     auto known = static_cast<std::int64_t>(inside.front().size());
@@ -50,7 +51,7 @@ void SequenceState::see(std::int64_t position, std::span<const std::int64_t> ids
   next = std::max(next, end);
 }
 
-void SequenceState::decide(int node, std::int64_t position, double value) {
+void SteeredSequence::decide(int node, std::int64_t position, double value) {
   const Node& n = program->nodes[node];
   const bool before = holds(node, position - 1);
   bool now = false;
@@ -68,32 +69,59 @@ void SequenceState::decide(int node, std::int64_t position, double value) {
   history[position] = now;
 }
 
-bool selects(const Member& m, const SequenceState& state, const TokenRun& run, std::int64_t position) {
-  if (position == 0 && !m.scope.include_bos) return false;
-  switch (m.scope.where) {
+namespace {
+
+/// What a scope says of a token, and its exceptions after it. `tag` walks over the selection's tags.
+bool covers(const Scope& scope, const int*& tag, const SteeredSequence& state, const TokenRun& run,
+            std::int64_t position, std::int64_t id) {
+  const bool generated = run.phase == Phase::generated;
+  bool inside = true;
+  switch (scope.where) {
     case Where::all:
       break;
     case Where::prompt:
-      if (run.phase != Phase::prompt) return false;
+      inside = !generated;
       break;
     case Where::generated:
-      if (run.phase != Phase::generated) return false;
+      inside = generated;
       break;
     case Where::onset:
-      if (run.phase != Phase::generated || position - run.prompt_length >= m.scope.count) return false;
+      inside = generated && position - run.prompt_length < scope.count;
       break;
     case Where::last:
-      if (run.phase != Phase::prompt || position != run.prompt_length - 1) return false;
+      inside = !generated && position == run.prompt_length - 1;
       break;
-    case Where::span:
-      if (position < m.scope.begin || position >= m.scope.end) return false;
+    case Where::from_last:
+      inside = generated || position == run.prompt_length - 1;
       break;
+    case Where::span: {
+      const std::int64_t from = scope.begin < 0 ? run.prompt_length : 0;
+      inside = position >= from + scope.begin && position < from + scope.end;
+      break;
+    }
     case Where::inside_tag:
     case Where::outside_tag:
-      if ((state.inside[m.tag][position] != 0) != (m.scope.where == Where::inside_tag)) return false;
+      inside = (state.inside[static_cast<std::size_t>(*tag)][static_cast<std::size_t>(position)] != 0) ==
+               (scope.where == Where::inside_tag);
       break;
   }
-  return m.node < 0 || state.holds(m.node, position);
+  if (!scope.tag.empty()) ++tag;
+  if (!scope.tokens.empty())
+    inside = inside && std::find(scope.tokens.begin(), scope.tokens.end(), id) != scope.tokens.end();
+  for (const Scope& except : scope.except) {
+    const bool excepted = covers(except, tag, state, run, position, id);
+    inside = inside && !excepted;
+  }
+  return inside;
+}
+
+}  // namespace
+
+bool selects(const Selection& s, const SteeredSequence& state, const TokenRun& run, std::int64_t position,
+             std::int64_t id) {
+  if (position == 0 && !s.scope.include_bos) return false;
+  const int* tag = s.tags.data();
+  return covers(s.scope, tag, state, run, position, id) && (s.node < 0 || state.holds(s.node, position));
 }
 
 }  // namespace steering::detail
@@ -147,7 +175,7 @@ std::vector<HookHandle> SteeringPlan::attach(Session& session) {
   std::vector<HookHandle> handles;
   for (std::size_t i = 0; i < impl_->plan.points.size(); ++i) {
     const bool edits = std::any_of(impl_->plan.programs.begin(), impl_->plan.programs.end(), [&](const auto& program) {
-      return program->points[i] && !program->points[i]->stages.empty();
+      return program->points[i] && !program->points[i]->instructions.empty();
     });
     const auto call = [plan = std::weak_ptr<Impl>(impl_)](HookContext& at) {
       if (const auto alive = plan.lock()) alive->apply(at);
@@ -159,7 +187,7 @@ std::vector<HookHandle> SteeringPlan::attach(Session& session) {
 
 void SteeringPlan::bind(SequenceId sequence, std::int64_t row, std::span<const std::int64_t> history) {
   require_row(row, rows(), "SteeringPlan::bind");
-  SequenceState state = impl_->fresh(row);
+  SteeredSequence state = impl_->fresh(row);
   state.see(0, history);
   impl_->sequences.insert_or_assign(sequence, std::move(state));
 }
@@ -174,7 +202,7 @@ void SteeringPlan::unbind(SequenceId sequence) { impl_->sequences.erase(sequence
 void SteeringPlan::fork(SequenceId source, SequenceId copy) {
   const auto it = impl_->sequences.find(source);
   if (it == impl_->sequences.end()) return;
-  SequenceState state = it->second;
+  SteeredSequence state = it->second;
   impl_->sequences.insert_or_assign(copy, std::move(state));
 }
 
@@ -186,7 +214,7 @@ bool SteeringPlan::needs_logits(SequenceId sequence) const {
 void SteeringPlan::observe(SequenceId sequence, const at::Tensor& logits) {
   if (!needs_logits(sequence)) return;
   const at::NoGradGuard no_grad;
-  SequenceState& state = impl_->sequences.at(sequence);
+  SteeredSequence& state = impl_->sequences.at(sequence);
   const at::Tensor log_p = at::log_softmax(logits.reshape(-1).to(at::kFloat), 0);
   // Tokens of probability 0 add nothing; 0 * -inf would.
   const double entropy = -at::where(at::isfinite(log_p), log_p.exp() * log_p, 0.0).sum().item<double>();
@@ -230,8 +258,8 @@ void SteeringPlan::reset_audit() {
 
 void SteeringPlan::apply(HookContext& at) { impl_->apply(at); }
 
-SequenceState SteeringPlan::Impl::fresh(std::int64_t row) const {
-  SequenceState state;
+SteeredSequence SteeringPlan::Impl::fresh(std::int64_t row) const {
+  SteeredSequence state;
   state.row = row;
   state.program = plan.programs[plan.program_of_row[row]].get();
   state.on.resize(state.program->nodes.size());
@@ -242,7 +270,7 @@ SequenceState SteeringPlan::Impl::fresh(std::int64_t row) const {
   return state;
 }
 
-SequenceState* SteeringPlan::Impl::state_of(const TokenRun& run, int point) {
+SteeredSequence* SteeringPlan::Impl::state_of(const TokenRun& run, int point) {
   auto it = sequences.find(run.sequence);
   if (it == sequences.end() && others < 0) return nullptr;
   // A session may use the number of a closed sequence again: an unbound one that starts over is a new one.
@@ -266,15 +294,15 @@ void SteeringPlan::Impl::apply(HookContext& at) {
   bool reads = false, edits = false;
   for (const TokenRun& run : at.batch.runs) {
     if (run.begin == run.end) continue;
-    SequenceState* const found_state = state_of(run, point);
+    SteeredSequence* const found_state = state_of(run, point);
     if (!found_state) continue;
-    SequenceState& state = *found_state;
+    SteeredSequence& state = *found_state;
     state.see(run.position, at.batch.ids.subspan(run.begin, run.end - run.begin));
     const auto& program = state.program->points[point];
     if (!program) continue;
     items.push_back({&state, &*program, &run});
     reads |= !program->nodes.empty();
-    edits |= !program->stages.empty();
+    edits |= !program->instructions.empty();
   }
   const bool records = at::GradMode::is_enabled() && at.value.requires_grad();
   const bool fast = !records && at.value.is_cpu() && at.value.scalar_type() == at::kFloat && at.value.stride(1) == 1;
@@ -282,8 +310,8 @@ void SteeringPlan::Impl::apply(HookContext& at) {
   if (edits) fast ? run_cpu(at, point) : run_aten(at, point);
 }
 
-void SteeringPlan::Impl::notify(SequenceState& state, SequenceId sequence, const steering::detail::CompiledWatch& watch,
-                                std::int64_t position) {
+void SteeringPlan::Impl::notify(SteeredSequence& state, SequenceId sequence,
+                                const steering::detail::CompiledWatch& watch, std::int64_t position) {
   if (watch.abort && !state.aborted) state.aborted = watch.reason;
   if (watch.handler)
     (*watch.handler)({.row = state.row, .sequence = sequence, .position = position, .reason = watch.reason});
@@ -300,23 +328,21 @@ void SteeringPlan::Impl::resolve(HookContext& at, int point, bool fast) {
       const Node& node = item.state->program->nodes[index];
       values.assign(count, 0);
       const bool reads = node.source == ConditionSource::feature || node.source == ConditionSource::probe;
-      const bool by_dot =
-          node.source == ConditionSource::probe || (!node.full && node.normalization == SaeNormalization::none);
+      const bool by_dot = node.read.reading != Reading::encode && node.normalization == SaeNormalization::none;
       if (reads && fast && by_dot) {
-        const bool probe = node.source == ConditionSource::probe;
-        const float* row = table.row(probe ? node.probe : node.feature.encoder);
+        const float* row = table.row(node.read.read);
         for (std::int64_t t = 0; t < count; ++t) {
           float dot = 0;
           steering::detail::dots(at.value.const_data_ptr<float>() + (run.begin + t) * at.value.stride(0), &row, 1,
                                  table.width, &dot);
-          values[t] = probe ? dot + node.bias : node.feature.activation(dot);
+          values[t] = value_of(node.read, dot, 0.f, 1.f);
         }
       } else if (reads) {
         const at::Tensor h = at.value.slice(0, run.begin, run.end).to(at::kFloat);
         const at::Tensor read =
             node.source == ConditionSource::probe
-                ? at::mv(h, table_on(point, h.device())[node.probe]) + node.bias
-                : node.sae->encode_subset(h.to(node.sae->device()), std::span(&node.feature.index, 1)).reshape(-1);
+                ? at::mv(h, table_on(point, h.device())[node.read.read]) + node.read.offset
+                : node.sae->encode_subset(h.to(node.sae->device()), std::span(&node.read.feature, 1)).reshape(-1);
         const at::Tensor host = read.to(at::kCPU).contiguous();
         std::copy_n(host.const_data_ptr<float>(), count, values.begin());
       }

@@ -35,7 +35,7 @@ class TagTracker {
 };
 
 /// One sequence bound to a row.
-struct SequenceState {
+struct SteeredSequence {
   std::int64_t row = 0;
   const Program* program = nullptr;
   std::int64_t next = 0;                      ///< position of the next token
@@ -77,7 +77,7 @@ struct PendingCount {
 
 /// One run of a step that its sequence's program has something to do with.
 struct Item {
-  SequenceState* state = nullptr;
+  SteeredSequence* state = nullptr;
   const PointProgram* point = nullptr;
   const TokenRun* run = nullptr;
 };
@@ -85,19 +85,19 @@ struct Item {
 /// Marks of a token's change list, besides the relative change itself.
 inline constexpr float kOutOfScope = -1;
 
-/// Whether the member's scope and condition select the token at `position`.
-bool selects(const Member& member, const SequenceState& state, const TokenRun& run, std::int64_t position);
+/// Whether the scope and condition select the token `id` at `position`.
+bool selects(const Selection& selection, const SteeredSequence& state, const TokenRun& run, std::int64_t position,
+             std::int64_t id);
 
-/// One token on its way through the stages of a hook point.
+/// One token on its way through the instructions of a hook point.
 struct TokenWork {
   float* h = nullptr;
-  std::int64_t index = 0;  ///< row of the step's activations
-  std::int64_t position = 0;
+  std::int64_t position = 0, id = 0;
   const Item* item = nullptr;
   float* change = nullptr;  ///< by line: kOutOfScope, 0, or |change| / |h on arrival|
   float norm = -1;          ///< on arrival; -1: not measured yet
   bool changed = false;
-  int stage = 0;  ///< the next one
+  std::size_t next = 0;  ///< instruction
 };
 
 }  // namespace steer::steering::detail
@@ -107,7 +107,7 @@ namespace steer {
 struct SteeringPlan::Impl {
   steering::detail::CompiledPlan plan;
   std::optional<Tokenizer> tokenizer;
-  std::unordered_map<SequenceId, steering::detail::SequenceState> sequences;
+  std::unordered_map<SequenceId, steering::detail::SteeredSequence> sequences;
   std::vector<std::vector<steering::detail::EditCounters>> counters;  ///< by row, by edit
   std::int64_t others = -1;                                           ///< row of sequences that are not bound
   std::vector<at::Tensor> device_tables;                              ///< by point: copies where the activations are
@@ -121,13 +121,13 @@ struct SteeringPlan::Impl {
   /// SteeringPlan::apply.
   void apply(HookContext& at);
   /// A sequence of that row, before its first token.
-  steering::detail::SequenceState fresh(std::int64_t row) const;
+  steering::detail::SteeredSequence fresh(std::int64_t row) const;
   /// The state of a run's sequence, nullptr for one that is not steered.
-  steering::detail::SequenceState* state_of(const TokenRun& run, int point);
+  steering::detail::SteeredSequence* state_of(const TokenRun& run, int point);
   /// Decides the conditions read at this point, and what watches them.
   void resolve(HookContext& at, int point, bool fast);
-  void notify(steering::detail::SequenceState& state, SequenceId sequence, const steering::detail::CompiledWatch& watch,
-              std::int64_t position);
+  void notify(steering::detail::SteeredSequence& state, SequenceId sequence,
+              const steering::detail::CompiledWatch& watch, std::int64_t position);
   void run_cpu(HookContext& at, int point);
   void run_aten(HookContext& at, int point);
   /// Counts a run's changes: [tokens * lines] as TokenWork::change.

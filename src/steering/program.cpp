@@ -9,92 +9,15 @@
 #include <unordered_map>
 
 #include <steer/core/error.hpp>
-#include <steer/core/hash.hpp>
 
 #include "steering/checks.hpp"
+#include "steering/edits/operation.hpp"
+#include "steering/table.hpp"
 
 namespace steer::steering::detail {
 namespace {
 
 constexpr std::string_view kWhere = "SteeringPlan::compile";
-
-/// Collects what one hook point needs of SAEs and vectors, each once, then reads all rows of an SAE in one go.
-class TableBuilder {
- public:
-  explicit TableBuilder(std::int64_t width) : width_(width) {}
-
-  void want(const Sae& sae, std::int64_t feature, bool encoder) {
-    auto& wanted = wanted_[sae.hash()];
-    if (!wanted.sae) wanted.sae = sae;
-    (encoder ? wanted.encoder : wanted.decoder).emplace(feature, -1);
-  }
-
-  void gather() {
-    for (auto& [hash, wanted] : wanted_) {
-      gather(wanted.encoder, [&](const auto& features) { return wanted.sae->encoder_rows(features); });
-      gather(wanted.decoder, [&](const auto& features) { return wanted.sae->decoder_rows(features); });
-    }
-  }
-
-  /// A row for any vector, shared with equal ones.
-  int add(const at::Tensor& vector) {
-    const at::Tensor row = vector.to(at::kFloat).contiguous();
-    const auto* bytes = reinterpret_cast<const std::byte*>(row.const_data_ptr<float>());
-    const auto [it, fresh] = by_content_.emplace(content_hash(std::span(bytes, row.numel() * sizeof(float))),
-                                                 static_cast<int>(rows_.size()));
-    if (fresh) rows_.push_back(row);
-    return it->second;
-  }
-
-  const at::Tensor& row(int index) const { return rows_[index]; }
-  int encoder(const Sae& sae, std::int64_t feature) const { return wanted_.at(sae.hash()).encoder.at(feature); }
-  int decoder(const Sae& sae, std::int64_t feature) const { return wanted_.at(sae.hash()).decoder.at(feature); }
-
-  ConstantTable finish() const {
-    ConstantTable table{width_, at::empty({static_cast<std::int64_t>(rows_.size()), width_})};
-    for (std::size_t i = 0; i < rows_.size(); ++i) table.rows[static_cast<std::int64_t>(i)].copy_(rows_[i]);
-    return table;
-  }
-
- private:
-  struct Wanted {
-    std::optional<Sae> sae;
-    std::map<std::int64_t, int> encoder, decoder;  // feature -> row
-  };
-  template <class ReadRows>
-  void gather(std::map<std::int64_t, int>& wanted, ReadRows read_rows) {
-    std::vector<std::int64_t> features;
-    for (const auto& [feature, row] : wanted) features.push_back(feature);
-    if (features.empty()) return;
-    const at::Tensor rows = read_rows(features).to(at::kCPU);
-    for (std::size_t i = 0; i < features.size(); ++i) wanted[features[i]] = add(rows[static_cast<std::int64_t>(i)]);
-  }
-
-  std::int64_t width_;
-  std::map<std::string, Wanted> wanted_;
-  std::map<std::string, int> by_content_;
-  std::vector<at::Tensor> rows_;
-};
-
-/// Whether the edit leaves every activation as it is, whatever it is.
-bool is_identity(const Edit& edit) {
-  if (edit.strength == 0) return true;
-  if (const auto* f = std::get_if<op::Feature>(&edit.op)) {
-    if (f->action == FeatureAction::nudge) return f->value == 0;
-    if (f->action == FeatureAction::mul) return f->value == 1;
-  }
-  if (const auto* s = std::get_if<op::ScaleAlong>(&edit.op)) return s->factor == 1;
-  if (const auto* r = std::get_if<op::Rotate>(&edit.op)) return r->angle == 0;
-  if (const auto* g = std::get_if<op::GatedAdd>(&edit.op)) return g->a == 0;
-  return false;
-}
-
-/// Nudges of an SAE without input normalisation add the same vector to every token.
-bool adds_constant(const Edit& edit) {
-  if (std::holds_alternative<op::Add>(edit.op)) return true;
-  const auto* f = std::get_if<op::Feature>(&edit.op);
-  return f && f->action == FeatureAction::nudge && f->sae.config().normalization == SaeNormalization::none;
-}
 
 std::string lower_stem(std::string text) {
   while (!text.empty() && text.back() == '/') text.pop_back();
@@ -146,14 +69,15 @@ class Compiler {
           fmt::format("row {}, edit {} ({})", row, i, edit.name.empty() ? edit.describe() : edit.name);
       edit.validate(kWhere);
       check_scope(edit.scope, what);
-      check_op(edit, what);
+      const Lowered lowered = edit.op->lower(edit);
+      check_op(edit, lowered, what);
       if (edit.when) {
         check_condition(*edit.when, what);
         check_order(*edit.when, edit.point, what);
       }
       if (is_identity(edit)) continue;
       if (edit.when) collect_condition(*edit.when);
-      collect_op(edit);
+      collect_op(edit, lowered);
     }
     for (std::size_t i = 0; i < steering.watches().size(); ++i) {
       const Watch& watch = steering.watches()[i];
@@ -170,6 +94,10 @@ class Compiler {
     require(scope.where != Where::span || config_.context == 0 || scope.begin < config_.context, ErrorCode::argument,
             kWhere, "expected a span within the model's context of {} but got [{}, {}) in {}: it can match nothing",
             config_.context, scope.begin, scope.end, what);
+    for (std::int64_t id : scope.tokens)
+      require(config_.vocab_size == 0 || id < config_.vocab_size, ErrorCode::argument, kWhere,
+              "expected token ids in [0, {}) but got {} in the scope of {}", config_.vocab_size, id, what);
+    for (const Scope& except : scope.except) check_scope(except, what);
   }
 
   void check_width(std::int64_t got, const HookPoint& point, std::string_view of, const std::string& what) {
@@ -203,33 +131,30 @@ class Compiler {
       plan_.warnings.push_back(message);
   }
 
-  void check_op(const Edit& edit, const std::string& what) {
+  void check_op(const Edit& edit, const Lowered& lowered, const std::string& what) {
     point_width(config_, edit.point, kWhere);
-    const auto check_vector = [&](const at::Tensor& v) { check_width(v.numel(), edit.point, "a vector", what); };
-    if (const auto* f = std::get_if<op::Feature>(&edit.op)) {
-      const bool reads = f->action != FeatureAction::nudge;
-      require(!reads || !f->sae.config().transcoder, ErrorCode::unsupported, kWhere,
-              "expected a nudge of a transcoder's feature but got {}: it reads one place and writes another", what);
-      check_width(f->sae.config().d_out, edit.point, "an SAE output", what);
-      if (reads) check_width(f->sae.config().d_in, edit.point, "an SAE input", what);
-      check_model_name(f->sae, what);
-      check_place(f->sae.config().hook_out ? f->sae.config().hook_out : f->sae.config().hook_in, edit.point, what);
-    } else if (const auto* s = std::get_if<op::Splice>(&edit.op)) {
-      check_width(s->sae.config().d_in, edit.point, "an SAE input", what);
-      check_width(s->sae.config().d_out, edit.point, "an SAE output", what);
-      check_model_name(s->sae, what);
-      check_place(s->sae.config().hook_in, edit.point, what);
-    } else if (const auto* a = std::get_if<op::Add>(&edit.op)) {
-      check_vector(a->vector);
-    } else if (const auto* l = std::get_if<op::ScaleAlong>(&edit.op)) {
-      check_vector(l->vector);
-    } else if (const auto* p = std::get_if<op::ProjectTo>(&edit.op)) {
-      check_vector(p->vector);
-    } else if (const auto* r = std::get_if<op::Rotate>(&edit.op)) {
-      check_vector(r->a);
-    } else if (const auto* g = std::get_if<op::GatedAdd>(&edit.op)) {
-      check_vector(g->w);
+    for (const Field& field : edit.op->fields())
+      if (const auto* vector = std::get_if<at::Tensor>(&field.value))
+        check_width(vector->numel(), edit.point, "a vector", what);
+    if (const auto& f = lowered.feature) {
+      require(!f->read || !f->sae.config().transcoder, ErrorCode::unsupported, kWhere,
+              "expected an edit that does not read a transcoder's feature but got {}: it reads one place and writes "
+              "another",
+              what);
+      check_sae(f->sae, edit.point, f->read, what);
+      const SaeConfig& c = f->sae.config();
+      check_place(c.hook_out ? c.hook_out : c.hook_in, edit.point, what);
     }
+    if (lowered.sae) {
+      check_sae(*lowered.sae, edit.point, /*read=*/true, what);
+      check_place(lowered.sae->config().hook_in, edit.point, what);
+    }
+  }
+
+  void check_sae(const Sae& sae, const HookPoint& point, bool read, const std::string& what) {
+    check_width(sae.config().d_out, point, "an SAE output", what);
+    if (read) check_width(sae.config().d_in, point, "an SAE input", what);
+    check_model_name(sae, what);
   }
 
   void check_condition(const Condition& condition, const std::string& what) {
@@ -259,17 +184,17 @@ class Compiler {
     for (const Condition& part : condition.parts) collect_condition(part);
     if (condition.source == ConditionSource::feature) {
       TableBuilder& table = builder(condition.point);
-      if (condition.sae->per_feature()) table.want(*condition.sae, condition.feature, /*encoder=*/true);
+      if (condition.sae->per_feature()) table.want(*condition.sae, condition.feature, TableBuilder::Side::encoder);
     }
     if (condition.source == ConditionSource::probe) builder(condition.point);
   }
 
-  void collect_op(const Edit& edit) {
+  void collect_op(const Edit& edit, const Lowered& lowered) {
     TableBuilder& table = builder(edit.point);
-    const auto* f = std::get_if<op::Feature>(&edit.op);
+    const auto& f = lowered.feature;
     if (!f) return;
-    table.want(f->sae, f->index, /*encoder=*/false);
-    if (f->action != FeatureAction::nudge && f->sae.per_feature()) table.want(f->sae, f->index, /*encoder=*/true);
+    table.want(f->sae, f->index, TableBuilder::Side::decoder);
+    if (f->read && f->sae.per_feature()) table.want(f->sae, f->index, TableBuilder::Side::encoder);
   }
 
   // ---- second pass: programs over the gathered constants
@@ -277,35 +202,6 @@ class Compiler {
   int point_index(const HookPoint& point) const {
     const auto it = std::find(plan_.points.begin(), plan_.points.end(), point);
     return static_cast<int>(it - plan_.points.begin());
-  }
-
-  FeatureRow feature_row(const Sae& sae, std::int64_t index, bool read, bool write, TableBuilder& table) {
-    FeatureRow row;
-    row.index = index;
-    row.read = read;
-    if (write) {
-      row.decoder = table.decoder(sae, index);
-      row.decoder_norm = static_cast<float>(norm_of(table.row(row.decoder)));
-    }
-    if (!read || !sae.per_feature()) return row;
-    row.encoder = table.encoder(sae, index);
-    const at::Tensor encoder = table.row(row.encoder).to(at::kDouble);
-    const auto& c = sae.config();
-    const auto at_index = [&](const at::Tensor& t) {
-      return t.numel() == 1 ? t.item<double>() : t[index].item<double>();
-    };
-    row.encoder_sum = static_cast<float>(encoder.sum().item<double>());
-    if (c.subtract_b_dec)
-      row.offset = static_cast<float>(-at::dot(sae.b_dec().to(at::kCPU).to(at::kDouble), encoder).item<double>());
-    if (c.activation == SaeActivation::gated) {
-      row.gain = static_cast<float>(std::exp(at_index(sae.r_mag())));
-      row.bias = static_cast<float>(at_index(sae.b_mag()));
-      row.gate_bias = static_cast<float>(at_index(sae.b_gate()));
-    } else {
-      row.bias = row.gate_bias = static_cast<float>(at_index(sae.b_enc()));
-      if (sae.threshold().defined()) row.threshold = static_cast<float>(at_index(sae.threshold()));
-    }
-    return row;
   }
 
   std::unique_ptr<Program> compile(const Steering& steering) {
@@ -332,7 +228,7 @@ class Compiler {
     for (const auto& [point, edits] : edits_at) {
       PointProgram& at = point_program(*program, point);
       at.slots = edits;
-      at.stages = stages(steering, edits, node_of_edit, *program, builders_.at(plan_.points[point]));
+      at.instructions = instructions(steering, edits, node_of_edit, *program, builders_.at(plan_.points[point]));
     }
     for (auto& point : program->points)
       if (point) count_dots(*point, *program);
@@ -359,14 +255,14 @@ class Compiler {
       case ConditionSource::feature: {
         TableBuilder& table = builder(condition.point);
         node.sae = condition.sae;
-        node.full = !condition.sae->per_feature();
         node.normalization = condition.sae->config().normalization;
-        node.feature = feature_row(*condition.sae, condition.feature, /*read=*/true, /*write=*/false, table);
+        node.read = feature_register(*condition.sae, condition.feature, table);
         break;
       }
       case ConditionSource::probe:
-        node.probe = builder(condition.point).add(condition.probe);
-        node.bias = static_cast<float>(condition.bias);
+        node.read.reading = Reading::dot;
+        node.read.read = builder(condition.point).add(condition.probe);
+        node.read.offset = static_cast<float>(condition.bias);
         break;
       case ConditionSource::entropy:
         node.entropy_only = true;
@@ -422,183 +318,150 @@ class Compiler {
     for (int part : program.nodes[node].parts) mark(program, part, marked);
   }
 
-  Member member(const Edit& edit, std::size_t line, int node, Program& program) {
-    Member m;
-    m.line = static_cast<int>(line);
-    m.scope = edit.scope;
-    m.node = node;
-    m.strength = static_cast<float>(edit.strength);
-    m.by_norm = edit.unit == Unit::residual_norm;
-    if (!edit.scope.tag.empty()) {
-      auto it = std::find(program.tags.begin(), program.tags.end(), edit.scope.tag);
-      if (it == program.tags.end()) it = program.tags.insert(it, edit.scope.tag);
-      m.tag = static_cast<int>(it - program.tags.begin());
+  void note_tags(const Scope& scope, Program& program, std::vector<int>& tags) {
+    if (!scope.tag.empty()) {
+      auto it = std::find(program.tags.begin(), program.tags.end(), scope.tag);
+      if (it == program.tags.end()) it = program.tags.insert(it, scope.tag);
+      tags.push_back(static_cast<int>(it - program.tags.begin()));
     }
-    if (const auto* f = std::get_if<op::Feature>(&edit.op)) {
-      const double unit = edit.unit == Unit::max_activation ? f->max_activation : 1;
-      m.action = f->action;
-      m.value = static_cast<float>(f->value * (f->action == FeatureAction::mul ? 1 : unit));
-      m.low = static_cast<float>(f->low * unit);
-      m.high = static_cast<float>(f->high * unit);
-    }
-    return m;
+    for (const Scope& except : scope.except) note_tags(except, program, tags);
   }
 
-  std::vector<Stage> stages(const Steering& steering, const std::vector<int>& edits,
-                            const std::vector<int>& node_of_edit, Program& program, TableBuilder& table) {
-    std::vector<Stage> result;
-    const auto all = steering.edits();
-    std::size_t constants_from = 0;  // stages from here on may take more constants
+  std::vector<Instruction> instructions(const Steering& steering, const std::vector<int>& edits,
+                                        const std::vector<int>& node_of_edit, Program& program, TableBuilder& table) {
+    std::vector<Instruction> result;
+    std::vector<Lowered> lowered;
+    std::vector<Member> members;
+    for (std::size_t i = 0; i < edits.size(); ++i) {
+      const Edit& edit = steering.edits()[static_cast<std::size_t>(edits[i])];
+      Member& m = members.emplace_back();
+      lowered.push_back(edit.op->lower(edit));
+      m.line = static_cast<int>(i);
+      m.selection = {edit.scope, {}, node_of_edit[static_cast<std::size_t>(edits[i])]};
+      note_tags(edit.scope, program, m.selection.tags);
+      m.change = lowered.back().change;
+      m.change.by_norm |= edit.unit == Unit::residual_norm;
+    }
+    std::size_t constants_from = 0;  // instructions from here on may take more constants
     for (std::size_t i = 0; i < edits.size();) {
-      const Edit& edit = all[edits[i]];
+      // A run of edits on one SAE reads all its features first and writes once.
       std::size_t end = i + 1;
-      bool constant = adds_constant(edit);
-      if (const auto* f = std::get_if<op::Feature>(&edit.op)) {
-        while (end < edits.size() && same_sae(*f, all[edits[end]])) constant &= adds_constant(all[edits[end++]]);
-      }
+      bool constant = adds_constant(lowered[i]);
+      while (end < edits.size() && same_sae(lowered[i], lowered[end])) constant &= adds_constant(lowered[end++]);
       if (constant) {
-        for (; i < end; ++i)
-          add_constant(result, constants_from, all[edits[i]], member(all[edits[i]], i, node_of_edit[edits[i]], program),
-                       table);
+        for (; i < end; ++i) add_constant(result, constants_from, lowered[i], std::move(members[i]), table);
         continue;
       }
-      if (std::holds_alternative<op::Feature>(edit.op)) {
-        result.push_back(feature_stage(all, edits, i, end, node_of_edit, program, table));
-      } else {
-        result.push_back(single_stage(edit, member(edit, i, node_of_edit[edits[i]], program), table));
-      }
+      if (lowered[i].feature)
+        result.push_back(
+            feature_instruction(std::span(lowered).subspan(i, end - i), std::span(members).subspan(i), table));
+      else
+        result.push_back(instruction(lowered[i], std::move(members[i]), table));
       constants_from = result.size();
       i = end;
     }
     return result;
   }
 
-  static bool same_sae(const op::Feature& f, const Edit& other) {
-    const auto* g = std::get_if<op::Feature>(&other.op);
-    return g && g->sae.hash() == f.sae.hash();
+  static bool same_sae(const Lowered& a, const Lowered& b) {
+    return a.feature && b.feature && a.feature->sae.hash() == b.feature->sae.hash();
+  }
+
+  /// Whether it adds the same vector to every token, but for the unit.
+  static bool adds_constant(const Lowered& e) {
+    if (e.feature) return !e.feature->read && e.feature->sae.config().normalization == SaeNormalization::none;
+    return e.channels.size() == 1 && e.channels[0].reading == Reading::nothing;
   }
 
   /// Sums the vectors that the same tokens get. Constants between two other edits commute, so their order is free.
-  void add_constant(std::vector<Stage>& stages, std::size_t from, const Edit& edit, Member m, TableBuilder& table) {
-    at::Tensor vector;
-    if (const auto* add = std::get_if<op::Add>(&edit.op)) {
-      vector = add->vector.to(at::kDouble);
-      if (m.by_norm) vector = vector / norm_of(vector);
-      vector = vector * edit.strength;
-    } else {
-      const auto& f = std::get<op::Feature>(edit.op);
-      vector = table.row(table.decoder(f.sae, f.index)).to(at::kDouble);
-      if (m.by_norm) vector = vector / std::max(norm_of(vector), 1e-30);
-      const double unit = edit.unit == Unit::max_activation ? f.max_activation : 1;
-      vector = vector * (edit.strength * f.value * unit);
-    }
-    m.row_norm = static_cast<float>(norm_of(vector));
-    for (std::size_t i = from; i < stages.size(); ++i) {
-      Stage& stage = stages[i];
-      const Member& first = stage.members.front();
-      if (first.scope != m.scope || first.node != m.node || first.by_norm != m.by_norm) continue;
-      stage.combined = table.add(table.row(stage.combined).to(at::kDouble) + vector);
-      stage.members.push_back(std::move(m));
+  static void add_constant(std::vector<Instruction>& done, std::size_t from, const Lowered& e, Member m,
+                           TableBuilder& table) {
+    at::Tensor vector = e.feature
+                            ? table.row(table.place(e.feature->sae, e.feature->index, TableBuilder::Side::decoder))
+                            : e.channels[0].write;
+    vector = vector.to(at::kDouble);
+    if (m.change.by_norm) vector = vector / std::max(norm_of(vector), 1e-30);
+    vector = vector * (static_cast<double>(m.change.strength) * static_cast<double>(m.change.constant));
+    const auto size = static_cast<float>(norm_of(vector));
+    for (std::size_t i = from; i < done.size(); ++i) {
+      Instruction& other = done[i];
+      const Member& first = other.members.front();
+      if (first.selection != m.selection || first.change.by_norm != m.change.by_norm) continue;
+      int& row = other.registers.front().write;
+      row = table.add(table.row(row).to(at::kDouble) + vector);
+      other.members.push_back(std::move(m));
+      other.sizes.push_back(size);
       return;
     }
-    Stage stage;
-    stage.kind = StageKind::constant;
-    stage.combined = table.add(vector);
-    stage.members.push_back(std::move(m));
-    stages.push_back(std::move(stage));
+    Instruction fresh;
+    fresh.constant = true;
+    fresh.registers.emplace_back().write = table.add(vector);
+    fresh.members.push_back(std::move(m));
+    fresh.sizes.push_back(size);
+    done.push_back(std::move(fresh));
   }
 
-  Stage feature_stage(std::span<const Edit> all, const std::vector<int>& edits, std::size_t begin, std::size_t end,
-                      const std::vector<int>& node_of_edit, Program& program, TableBuilder& table) {
-    const Sae& sae = std::get<op::Feature>(all[edits[begin]].op).sae;
-    Stage stage;
-    stage.kind = StageKind::features;
-    stage.sae = sae;
-    stage.normalization = sae.config().normalization;
-    std::map<std::int64_t, int> number;  // feature -> place in the stage
-    for (std::size_t i = begin; i < end; ++i) {
-      const auto& f = std::get<op::Feature>(all[edits[i]].op);
-      auto [it, fresh] = number.emplace(f.index, static_cast<int>(stage.features.size()));
-      if (fresh) stage.features.emplace_back().index = f.index;
-      stage.features[it->second].read |= f.action != FeatureAction::nudge;
-      Member m = member(all[edits[i]], i, node_of_edit[edits[i]], program);
-      m.feature = it->second;
-      stage.members.push_back(std::move(m));
+  static Instruction feature_instruction(std::span<const Lowered> edits, std::span<Member> members,
+                                         TableBuilder& table) {
+    Instruction result;
+    const Sae& sae = edits.front().feature->sae;
+    result.sae = sae;
+    result.normalization = sae.config().normalization;
+    std::map<std::int64_t, bool> reads;
+    for (const Lowered& e : edits) reads[e.feature->index] |= e.feature->read;
+    std::map<std::int64_t, int> number;  // feature -> register
+    for (std::size_t i = 0; i < edits.size(); ++i) {
+      const std::int64_t feature = edits[i].feature->index;
+      const auto [it, fresh] = number.emplace(feature, static_cast<int>(result.registers.size()));
+      if (fresh) {
+        Register r = reads[feature] ? feature_register(sae, feature, table) : Register{.feature = feature};
+        r.write = table.place(sae, feature, TableBuilder::Side::decoder);
+        r.write_norm = static_cast<float>(norm_of(table.row(r.write)));
+        result.full |= r.reading == Reading::encode;
+        result.registers.push_back(r);
+      }
+      members[i].change.first = it->second;
+      result.members.push_back(std::move(members[i]));
     }
-    for (FeatureRow& feature : stage.features)
-      feature = feature_row(sae, feature.index, feature.read, /*write=*/true, table);
-    stage.full = !sae.per_feature();
-    return stage;
+    return result;
   }
 
-  Stage single_stage(const Edit& edit, Member m, TableBuilder& table) {
-    Stage stage;
-    const auto unit_vector = [&](const at::Tensor& v) {
-      const at::Tensor d = v.to(at::kDouble);
-      return d / at::norm(d);
-    };
-    if (const auto* s = std::get_if<op::ScaleAlong>(&edit.op)) {
-      stage.kind = StageKind::project;
-      stage.a = table.add(unit_vector(s->vector));
-      stage.factor = static_cast<float>(s->factor);
-    } else if (const auto* p = std::get_if<op::ProjectTo>(&edit.op)) {
-      stage.kind = StageKind::project;
-      stage.a = table.add(unit_vector(p->vector));
-      stage.to_target = true;
-      stage.side = p->side;
-      stage.target = static_cast<float>(p->target);
-    } else if (const auto* r = std::get_if<op::Rotate>(&edit.op)) {
-      stage.kind = StageKind::rotate;
-      const at::Tensor a = unit_vector(r->a);
-      const at::Tensor b = r->b.to(at::kDouble);
-      stage.a = table.add(a);
-      stage.b = table.add(unit_vector(b - at::dot(a, b) * a));
-      stage.cosine = static_cast<float>(std::cos(edit.strength * r->angle));
-      stage.sine = static_cast<float>(std::sin(edit.strength * r->angle));
-      m.strength = 1;
-    } else if (const auto* g = std::get_if<op::GatedAdd>(&edit.op)) {
-      stage.kind = StageKind::gated;
-      stage.a = table.add(g->w);
-      stage.b = table.add(g->z);
-      stage.b_norm = static_cast<float>(norm_of(g->z));
-      stage.gate_bias = static_cast<float>(g->b);
-      stage.gain = static_cast<float>(g->a);
-    } else if (const auto* sp = std::get_if<op::Splice>(&edit.op)) {
-      stage.kind = StageKind::splice;
-      stage.sae = sp->sae;
-      stage.with_error = sp->with_error;
-    } else if (const auto* n = std::get_if<op::NormCap>(&edit.op)) {
-      stage.kind = StageKind::cap_norm;
-      stage.target = static_cast<float>(n->limit);
-    } else if (std::holds_alternative<op::KeepNorm>(edit.op)) {
-      stage.kind = StageKind::keep_norm;
-    } else {
-      stage.kind = StageKind::custom;
-      stage.function = std::get<op::Custom>(edit.op).function;
+  static Instruction instruction(const Lowered& e, Member m, TableBuilder& table) {
+    Instruction result;
+    result.function = e.function;
+    for (const Lowered::Channel& channel : e.channels) {
+      Register& r = result.registers.emplace_back();
+      r.reading = channel.reading;
+      r.write_norm = 1;
+      if (channel.read.defined()) r.read = table.add(channel.read);
+      if (channel.write.defined()) {
+        r.write = table.add(channel.write);
+        r.write_norm = static_cast<float>(norm_of(channel.write));
+      }
+      r.offset = static_cast<float>(channel.offset);
     }
-    stage.members.push_back(std::move(m));
-    return stage;
+    result.sae = e.sae;
+    result.members.push_back(std::move(m));
+    return result;
   }
 
   static void count_dots(PointProgram& point, const Program& program) {
+    const auto dots = [](const Register& r) -> std::int64_t {
+      return r.reading == Reading::dot || r.reading == Reading::feature;
+    };
     for (int node : point.nodes) {
-      const Node& n = program.nodes[node];
-      if (n.full)
-        point.dots += n.sae->d_sae();
-      else
-        point.dots += n.source == ConditionSource::feature || n.source == ConditionSource::probe;
+      const Node& n = program.nodes[static_cast<std::size_t>(node)];
+      point.dots += n.read.reading == Reading::encode ? n.sae->d_sae() : dots(n.read);
     }
-    for (const Stage& stage : point.stages) {
-      if (stage.full || stage.kind == StageKind::splice)
-        point.dots += stage.sae->d_sae();
-      else if (stage.kind == StageKind::features)
-        point.dots += std::count_if(stage.features.begin(), stage.features.end(), [](const auto& f) { return f.read; });
-      else if (stage.kind == StageKind::project || stage.kind == StageKind::gated)
-        point.dots += 1;
-      else if (stage.kind == StageKind::rotate)
-        point.dots += 2;
+    for (const Instruction& i : point.instructions) {
+      if (i.bulk() && i.sae) point.dots += i.sae->d_sae();
+      if (!i.bulk())
+        for (const Register& r : i.registers) point.dots += dots(r);
     }
   }
+
+  /// Whether the edit leaves every activation as it is.
+  static bool is_identity(const Edit& edit) { return edit.strength == 0 || edit.op->identity(); }
 
   const ModelConfig& config_;
   bool has_tokenizer_;

@@ -7,50 +7,10 @@
 #include "steering/checks.hpp"
 
 namespace steer {
+
+using namespace steering::detail;
+
 namespace {
-
-Edit with_options(const HookPoint& point, Op op, double strength, const EditOptions& options) {
-  return {.point = point,
-          .op = std::move(op),
-          .strength = strength,
-          .unit = options.unit,
-          .scope = options.scope,
-          .when = options.when,
-          .name = options.name};
-}
-
-/// A feature edit, its point and index checked before anything else is looked at.
-Edit feature_edit(std::string_view where, const Sae& sae, std::int64_t feature, FeatureAction action, double value,
-                  const EditOptions& options) {
-  steering::detail::require_feature(sae, feature, where);
-  const HookPoint point = steering::detail::place_of(sae, options.point, /*output=*/true, where);
-  op::Feature op{
-      .sae = sae, .index = feature, .action = action, .value = value, .max_activation = options.max_activation};
-  return with_options(point, std::move(op), 1, options);
-}
-
-void own_vectors(Op& op, std::string_view where) {
-  if (auto* add = std::get_if<op::Add>(&op)) add->vector = steering::detail::own_vector(add->vector, "a vector", where);
-  if (auto* along = std::get_if<op::ScaleAlong>(&op))
-    along->vector = steering::detail::own_vector(along->vector, "a direction", where);
-  if (auto* to = std::get_if<op::ProjectTo>(&op))
-    to->vector = steering::detail::own_vector(to->vector, "a direction", where);
-  if (auto* rotate = std::get_if<op::Rotate>(&op)) {
-    rotate->a = steering::detail::own_vector(rotate->a, "a direction", where);
-    rotate->b = steering::detail::own_vector(rotate->b, "a direction", where);
-  }
-  if (auto* gated = std::get_if<op::GatedAdd>(&op)) {
-    gated->w = steering::detail::own_vector(gated->w, "a gate", where);
-    gated->z = steering::detail::own_vector(gated->z, "a vector", where);
-  }
-}
-
-/// The edit with its vectors as contiguous f32 copies, checked.
-Edit checked(Edit edit, std::string_view where) {
-  own_vectors(edit.op, where);
-  edit.validate(where);
-  return edit;
-}
 
 std::int64_t layer_of(const HookPoint& point) { return point.layer; }
 
@@ -62,108 +22,14 @@ void lowest_layer(const Condition& condition, std::optional<std::int64_t>& lowes
 
 }  // namespace
 
-Steering& Steering::add(const at::Tensor& vector, const Place& at, double strength, const EditOptions& options) {
-  edits_.push_back(checked(with_options(at.point, op::Add{vector}, strength, options), "Steering::add"));
-  return *this;
-}
-
-Steering& Steering::nudge(const Sae& sae, std::int64_t feature, double value, const EditOptions& options) {
-  constexpr std::string_view where = "Steering::nudge";
-  edits_.push_back(checked(feature_edit(where, sae, feature, FeatureAction::nudge, value, options), where));
-  return *this;
-}
-
-Steering& Steering::pin(const Sae& sae, std::int64_t feature, double value, const EditOptions& options) {
-  constexpr std::string_view where = "Steering::pin";
-  edits_.push_back(checked(feature_edit(where, sae, feature, FeatureAction::pin, value, options), where));
-  return *this;
-}
-
-Steering& Steering::mul(const Sae& sae, std::int64_t feature, double factor, const EditOptions& options) {
-  constexpr std::string_view where = "Steering::mul";
-  edits_.push_back(checked(feature_edit(where, sae, feature, FeatureAction::mul, factor, options), where));
-  return *this;
-}
-
-Steering& Steering::clamp(const Sae& sae, std::int64_t feature, double low, double high, const EditOptions& options) {
-  constexpr std::string_view where = "Steering::clamp";
-  Edit edit = feature_edit(where, sae, feature, FeatureAction::clamp, 0, options);
-  std::get<op::Feature>(edit.op).low = low;
-  std::get<op::Feature>(edit.op).high = high;
-  edits_.push_back(checked(std::move(edit), where));
-  return *this;
-}
-
-Steering& Steering::cap(const Sae& sae, std::int64_t feature, double high, const EditOptions& options) {
-  constexpr std::string_view where = "Steering::cap";
-  Edit edit = feature_edit(where, sae, feature, FeatureAction::cap, 0, options);
-  std::get<op::Feature>(edit.op).high = high;
-  edits_.push_back(checked(std::move(edit), where));
-  return *this;
-}
-
-Steering& Steering::ablate(const Sae& sae, std::int64_t feature, const EditOptions& options) {
-  constexpr std::string_view where = "Steering::ablate";
-  edits_.push_back(checked(feature_edit(where, sae, feature, FeatureAction::ablate, 0, options), where));
-  return *this;
-}
-
-Steering& Steering::project_out(const at::Tensor& vector, const Place& at, const EditOptions& options) {
-  edits_.push_back(checked(with_options(at.point, op::ScaleAlong{vector, 0}, 1, options), "Steering::project_out"));
-  return *this;
-}
-
-Steering& Steering::scale_along(const at::Tensor& vector, const Place& at, double factor, const EditOptions& options) {
-  edits_.push_back(
-      checked(with_options(at.point, op::ScaleAlong{vector, factor}, 1, options), "Steering::scale_along"));
-  return *this;
-}
-
-Steering& Steering::project_to(const at::Tensor& vector, const Place& at, double target, Side side,
-                               const EditOptions& options) {
-  edits_.push_back(
-      checked(with_options(at.point, op::ProjectTo{vector, target, side}, 1, options), "Steering::project_to"));
-  return *this;
-}
-
-Steering& Steering::rotate(const at::Tensor& a, const at::Tensor& b, const Place& at, double radians,
-                           const EditOptions& options) {
-  edits_.push_back(checked(with_options(at.point, op::Rotate{a, b, radians}, 1, options), "Steering::rotate"));
-  return *this;
-}
-
-Steering& Steering::gated_add(const at::Tensor& w, double b, const at::Tensor& z, double a, const Place& at,
-                              const EditOptions& options) {
-  edits_.push_back(checked(with_options(at.point, op::GatedAdd{w, b, z, a}, 1, options), "Steering::gated_add"));
-  return *this;
-}
-
-Steering& Steering::splice(const Sae& sae, bool with_error, const EditOptions& options) {
-  constexpr std::string_view where = "Steering::splice";
-  const HookPoint point = steering::detail::place_of(sae, options.point, /*output=*/true, where);
-  edits_.push_back(checked(with_options(point, op::Splice{sae, with_error}, 1, options), where));
-  return *this;
-}
-
-Steering& Steering::cap_norm(const Place& at, double limit, const EditOptions& options) {
-  edits_.push_back(checked(with_options(at.point, op::NormCap{limit}, 1, options), "Steering::cap_norm"));
-  return *this;
-}
-
-Steering& Steering::keep_norm(const Place& at, const EditOptions& options) {
-  edits_.push_back(checked(with_options(at.point, op::KeepNorm{}, 1, options), "Steering::keep_norm"));
-  return *this;
-}
-
-Steering& Steering::custom(std::string name, const Place& at, CustomFunction function, const EditOptions& options) {
-  op::Custom op{std::move(name), std::make_shared<const CustomFunction>(std::move(function))};
-  edits_.push_back(checked(with_options(at.point, std::move(op), 1, options), "Steering::custom"));
+Steering& Steering::push(Edit checked) {
+  edits_.push_back(std::move(checked));
   return *this;
 }
 
 Steering& Steering::edit(Edit edit) {
-  edits_.push_back(checked(std::move(edit), "Steering::edit"));
-  return *this;
+  edit.validate("Steering::edit");
+  return push(std::move(edit));
 }
 
 Steering& Steering::abort_when(Condition when, std::string reason) {
@@ -196,11 +62,6 @@ std::optional<std::int64_t> Steering::first_layer() const {
   return lowest;
 }
 
-bool Steering::edits_below(std::int64_t layer) const {
-  const auto first = first_layer();
-  return first && *first < layer;
-}
-
 Steering& Steering::operator+=(const Steering& other) {
   // Copies first: `other` may be this object.
   const auto edits = other.edits_;
@@ -211,7 +72,7 @@ Steering& Steering::operator+=(const Steering& other) {
 }
 
 Steering Steering::scaled(double factor) const {
-  steering::detail::require_finite(factor, "factor", "Steering::scaled");
+  require_finite(factor, "factor", "Steering::scaled");
   Steering result = *this;
   for (Edit& edit : result.edits_) edit.strength *= factor;
   return result;

@@ -33,10 +33,10 @@ Sae small_sae() {
 }
 
 /// What an edit adds at every token: its vector times all its factors.
-at::Tensor added(const Edit& edit) {
-  if (const auto* add = std::get_if<op::Add>(&edit.op)) return edit.strength * add->vector;
-  const auto& feature = std::get<op::Feature>(edit.op);
-  return edit.strength * feature.value * feature.sae.decoder_rows(std::span(&feature.index, 1))[0];
+at::Tensor added(const Edit& edit, const Sae& sae) {
+  if (edit.kind() == "add") return edit.strength * edit.vector("vector");
+  const auto feature = static_cast<std::int64_t>(edit.number("feature"));
+  return edit.strength * edit.number("value") * sae.decoder_rows(std::span(&feature, 1))[0];
 }
 
 TEST(Arms, VariantsChangeAsMuchElsewhere) {
@@ -53,15 +53,15 @@ TEST(Arms, VariantsChangeAsMuchElsewhere) {
     EXPECT_EQ(arm.apply(steering, behaviour), other) << "drawn by seed";
     EXPECT_NE(arm.apply(steering, study_behaviours()[1]), other) << "another draw for another behaviour";
     for (std::size_t i = 0; i < 2; ++i) {
-      const at::Tensor was = added(steering.edits()[i]), is = added(other.edits()[i]);
+      const at::Tensor was = added(steering.edits()[i], sae), is = added(other.edits()[i], sae);
       EXPECT_NEAR(is.norm().item<double>(), was.norm().item<double>(), 1e-5) << arm.name;
       EXPECT_LT(at::cosine_similarity(was, is, 0).item<double>(), 0.99);
-      EXPECT_NEAR(at::cosine_similarity(was, added(turned.edits()[i]), 0).item<double>(), -1, 1e-5);
+      EXPECT_NEAR(at::cosine_similarity(was, added(turned.edits()[i], sae), 0).item<double>(), -1, 1e-5);
     }
   }
   const auto sweep = strength_sweep(base, {0.5, 2}, 3);
-  EXPECT_NEAR(added(sweep[1].apply(steering, behaviour).edits()[0]).norm().item<double>(),
-              2 * added(steering.edits()[0]).norm().item<double>(), 1e-5);
+  EXPECT_NEAR(added(sweep[1].apply(steering, behaviour).edits()[0], sae).norm().item<double>(),
+              2 * added(steering.edits()[0], sae).norm().item<double>(), 1e-5);
   EXPECT_EQ(sweep[0].family, "steer");
   EXPECT_EQ(sweep[0].every, 3);
   Steering pinned;

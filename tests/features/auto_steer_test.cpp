@@ -78,7 +78,7 @@ TEST(AutoSteer, FindsASteeringThatKeepsToItsBounds) {
   double sum = 0;
   for (const Edit& edit : published.steering.edits()) {
     EXPECT_EQ(edit.unit, Unit::max_activation);
-    sum += std::abs(std::get<op::Feature>(edit.op).value);
+    sum += std::abs(edit.number("value"));
   }
   EXPECT_NEAR(sum, 1.1, 1e-9);
   EXPECT_EQ(nlohmann::json::parse(published.to_json().dump())["mode"], "published");

@@ -4,11 +4,14 @@
 #include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
 #include <steer/core/random.hpp>
 #include <steer/steering/plan.hpp>
+
+#include "steering/edits/operation.hpp"
 
 namespace steer::test {
 
@@ -61,7 +64,7 @@ struct FakeStep {
   std::vector<TokenRun> runs;
   void add(SequenceId sequence, std::int64_t position, std::int64_t count, std::int64_t prompt_length, Phase phase) {
     const auto begin = static_cast<std::int64_t>(ids.size());
-    ids.resize(begin + count, 5);
+    for (std::int64_t i = 0; i < count; ++i) ids.push_back(5 + (begin + i) % 3);
     runs.push_back({sequence, begin, begin + count, position, prompt_length, phase});
   }
   BatchView view() const { return {ids, runs}; }
@@ -76,9 +79,15 @@ inline at::Tensor apply(SteeringPlan& plan, const HookPoint& point, const FakeSt
   return value;
 }
 
-inline bool in_scope(const Scope& s, const TokenRun& run, std::int64_t p) {
+inline bool in_scope(const Scope& s, const TokenRun& run, std::int64_t p, std::int64_t id) {
   if (p == 0 && !s.include_bos) return false;
   const bool generated = run.phase == Phase::generated;
+  if (!s.tokens.empty() && std::count(s.tokens.begin(), s.tokens.end(), id) == 0) return false;
+  for (Scope except : s.except) {
+    except.include_bos = true;
+    if (in_scope(except, run, p, id)) return false;
+  }
+  const std::int64_t from_end = p - run.prompt_length;  // -1: the last token of the prompt
   switch (s.where) {
     case Where::all:
       return true;
@@ -87,123 +96,181 @@ inline bool in_scope(const Scope& s, const TokenRun& run, std::int64_t p) {
     case Where::generated:
       return generated;
     case Where::onset:
-      return generated && p < run.prompt_length + s.count;
+      return generated && from_end < s.count;
     case Where::last:
-      return !generated && p + 1 == run.prompt_length;
+      return !generated && from_end == -1;
+    case Where::from_last:
+      return generated || from_end == -1;
     case Where::span:
-      return s.begin <= p && p < s.end;
+      return s.begin < 0 ? s.begin <= from_end && from_end < s.end : s.begin <= p && p < s.end;
     default:
       throw std::logic_error("tags are tested on text");
   }
 }
 
-/// One token, in f64.
+/// The SAE of an edit of one feature.
+inline std::optional<Sae> feature_of(const Edit& e) {
+  const auto fields = e.op->fields();
+  const auto has = [&](std::string_view name) {
+    return std::find_if(fields.begin(), fields.end(), [&](const auto& f) { return f.name == name; });
+  };
+  if (has("feature") == fields.end()) return {};
+  return std::get<Sae>(has("sae")->value);
+}
+
+/// What a feature edit makes of the activation f. @param share  what makes the decoded change |h|.
+inline double reference_feature(const Edit& e, double f, double share) {
+  double unit = 1;
+  if (e.unit == Unit::max_activation) unit = e.number("max_activation");
+  if (e.unit == Unit::residual_norm) unit = share;
+  if (e.kind() == "nudge") return f + e.number("value") * unit;
+  if (e.kind() == "pin") return e.number("value") * unit;
+  if (e.kind() == "mul") return f * e.number("value");
+  if (e.kind() == "clamp") return std::min(std::max(f, e.number("low") * unit), e.number("high") * unit);
+  if (e.kind() == "cap") return std::min(f, e.number("high") * unit);
+  if (e.kind() == "ablate") return 0;
+  throw std::logic_error("a feature edit that the reference does not know: " + std::string(e.kind()));
+}
+
+struct ReferencePlace {
+  HookPoint point;
+  std::int64_t position;
+  SequenceId sequence;
+};
+
+/// What any other edit makes of h at strength 1 (rotate: at its own), as the builders' contracts say it.
+inline at::Tensor reference_edit(const Edit& e, const at::Tensor& h, double norm0, const ReferencePlace& place) {
+  const auto vec = [&](const char* name) { return e.vector(name).to(at::kDouble); };
+  const auto unit = [](const at::Tensor& v) { return v / at::norm(v); };
+  const bool by_norm = e.unit == Unit::residual_norm;
+  const auto field = [&](std::string_view name) {
+    for (const auto& f : e.op->fields())
+      if (f.name == name) return f.value;
+    throw std::logic_error("no such field");
+  };
+  if (e.kind() == "add") return h + (by_norm ? norm0 * unit(vec("vector")) : vec("vector"));
+  if (e.kind() == "project_out") return h - at::dot(h, unit(vec("vector"))) * unit(vec("vector"));
+  if (e.kind() == "scale_along") {
+    const at::Tensor v = unit(vec("vector"));
+    return h + (e.number("factor") - 1) * at::dot(h, v) * v;
+  }
+  if (e.kind() == "project_to") {
+    const at::Tensor v = unit(vec("vector"));
+    const double now = at::dot(h, v).item<double>(), target = e.number("target") * (by_norm ? norm0 : 1);
+    const std::string side = std::get<std::string>(field("side"));
+    const bool acts = side == "both" || (side == "below" ? now < target : now > target);
+    return acts ? h + (target - now) * v : h;
+  }
+  if (e.kind() == "set_along_metric") return h + (e.number("target") - at::dot(h, vec("vector"))) * vec("along");
+  if (e.kind() == "swap") {
+    // The linear map that sends a^ to b^, b^ to a^ and leaves what is orthogonal to both: by least squares.
+    const at::Tensor basis = at::stack({unit(vec("a")), unit(vec("b"))}, 1);
+    const at::Tensor gram = at::matmul(basis.t(), basis);
+    const at::Tensor parts = std::get<0>(at::linalg_solve_ex(gram, at::mv(basis.t(), h)));
+    return h - at::mv(basis, parts) + at::mv(basis, parts.flip(0));
+  }
+  if (e.kind() == "rotate") {
+    const at::Tensor u = unit(vec("a")), w = unit(vec("b") - at::dot(vec("b"), u) * u);
+    const at::Tensor pu = at::dot(h, u), pw = at::dot(h, w);
+    const double t = e.strength * e.number("radians");
+    const at::Tensor turned =
+        h - pu * u - pw * w + (std::cos(t) * pu - std::sin(t) * pw) * u + (std::sin(t) * pu + std::cos(t) * pw) * w;
+    return h + (turned - h) / e.strength;
+  }
+  if (e.kind() == "gated_add") {
+    const double gate = at::dot(h, vec("gate")).item<double>() + e.number("gate_bias");
+    return gate > 0 ? h + e.number("gain") * gate * vec("vector") : h;
+  }
+  if (e.kind() == "splice") {
+    const at::Tensor x = std::get<Sae>(field("sae")).reconstruct(h.to(at::kFloat).unsqueeze(0))[0].to(at::kDouble);
+    return std::get<bool>(field("with_error")) ? h : x;
+  }
+  const double now = at::norm(h).item<double>();
+  if (e.kind() == "cap_norm") {
+    const double limit = e.number("limit") * (by_norm ? norm0 : 1);
+    return now > limit ? h * (limit / now) : h;
+  }
+  if (e.kind() == "keep_norm") return now > 0 ? h * (norm0 / now) : h;
+  if (e.kind() == "custom") {
+    const auto function = std::get<std::shared_ptr<const CustomFunction>>(field("function"));
+    const at::Tensor out = (*function)({.point = place.point,
+                                        .h = h.to(at::kFloat).unsqueeze(0),
+                                        .position = at::full({1}, place.position, at::kLong),
+                                        .sequence = place.sequence});
+    return out[0].to(at::kDouble);
+  }
+  throw std::logic_error("an edit that the reference does not know: " + std::string(e.kind()));
+}
+
+/// What an edit did to one row, as SteeringAudit counts it.
+struct ReferenceAudit {
+  std::int64_t in_scope = 0;
+  std::vector<double> changes;  ///< |change| / |h on arrival|, of every token in scope
+};
+
+/// One token, in f64. @param audit  by edit; may be empty.
 inline at::Tensor reference_token(const Steering& steering, const HookPoint& point, const TokenRun& run,
-                                  std::int64_t position, const at::Tensor& arrived) {
+                                  std::int64_t position, std::int64_t id, const at::Tensor& arrived,
+                                  std::span<ReferenceAudit> audit) {
   at::Tensor h = arrived.to(at::kDouble).clone();
   const double norm0 = at::norm(h).item<double>();
   const auto edits = steering.edits();
+  const auto change = [&](std::size_t edit, double size) {
+    if (audit.empty()) return;
+    ++audit[edit].in_scope;
+    audit[edit].changes.push_back(norm0 > 0 ? size / norm0 : size > 0 ? 1 : 0);
+  };
   for (std::size_t i = 0; i < edits.size();) {
     const Edit& e = edits[i];
     if (e.point != point) {
       ++i;
       continue;
     }
-    if (const auto* first = std::get_if<op::Feature>(&e.op)) {
+    if (const auto first = feature_of(e)) {
       // All feature edits that follow on the same SAE: encode, edit in order, decode, add the error.
-      const Sae& sae = first->sae;
+      const Sae& sae = *first;
       const at::Tensor x = h.to(at::kFloat).unsqueeze(0);
       const at::Tensor f = sae.encode(x);
       const at::Tensor error = h - sae.decode(f, x)[0].to(at::kDouble);
       at::Tensor g = f.clone();
       for (; i < edits.size() && edits[i].point == point; ++i) {
-        const auto* op = std::get_if<op::Feature>(&edits[i].op);
-        if (!op || op->sae.hash() != sae.hash()) break;
-        if (!in_scope(edits[i].scope, run, position)) continue;
+        const auto same = feature_of(edits[i]);
+        if (!same || same->hash() != sae.hash()) break;
+        if (!in_scope(edits[i].scope, run, position, id)) continue;
+        const auto index = static_cast<std::int64_t>(edits[i].number("feature"));
         at::Tensor probe = at::zeros_like(f);
-        probe[0][op->index] = 1;
+        probe[0][index] = 1;
         const double reach =
             at::norm((sae.decode(probe, x) - sae.decode(at::zeros_like(f), x)).to(at::kDouble)).item<double>();
-        double unit = 1;
-        if (edits[i].unit == Unit::max_activation) unit = op->max_activation;
-        if (edits[i].unit == Unit::residual_norm) unit = norm0 / reach;
-        const double old = g[0][op->index].item<double>();
-        double now = old;
-        switch (op->action) {
-          case FeatureAction::nudge:
-            now = old + op->value * unit;
-            break;
-          case FeatureAction::pin:
-            now = op->value * unit;
-            break;
-          case FeatureAction::mul:
-            now = old * op->value;
-            break;
-          case FeatureAction::clamp:
-            now = std::min(std::max(old, op->low * unit), op->high * unit);
-            break;
-          case FeatureAction::cap:
-            now = std::min(old, op->high * unit);
-            break;
-          case FeatureAction::ablate:
-            now = 0;
-            break;
-        }
-        g[0][op->index] = old + edits[i].strength * (now - old);
+        const double old = g[0][index].item<double>();
+        const double now = old + edits[i].strength * (reference_feature(edits[i], old, norm0 / reach) - old);
+        g[0][index] = now;
+        change(i, std::abs(now - old) * reach);
       }
       h = sae.decode(g, x)[0].to(at::kDouble) + error;
       continue;
     }
-    ++i;
-    if (!in_scope(e.scope, run, position)) continue;
-    const double s = e.strength;
-    const auto unit_of = [](const at::Tensor& v) { return v.to(at::kDouble) / at::norm(v.to(at::kDouble)); };
-    if (const auto* a = std::get_if<op::Add>(&e.op)) {
-      h = e.unit == Unit::raw ? h + s * a->vector.to(at::kDouble) : h + s * norm0 * unit_of(a->vector);
-    } else if (const auto* l = std::get_if<op::ScaleAlong>(&e.op)) {
-      const at::Tensor v = unit_of(l->vector);
-      h = h + s * (l->factor - 1) * at::dot(h, v) * v;
-    } else if (const auto* p = std::get_if<op::ProjectTo>(&e.op)) {
-      const at::Tensor v = unit_of(p->vector);
-      const double now = at::dot(h, v).item<double>();
-      const double target = p->target * (e.unit == Unit::residual_norm ? norm0 : 1);
-      const bool acts = p->side == Side::both || (p->side == Side::below ? now < target : now > target);
-      if (acts) h = h + s * (target - now) * v;
-    } else if (const auto* r = std::get_if<op::Rotate>(&e.op)) {
-      const at::Tensor u = unit_of(r->a);
-      const at::Tensor w = unit_of(r->b.to(at::kDouble) - at::dot(r->b.to(at::kDouble), u) * u);
-      const at::Tensor pu = at::dot(h, u), pw = at::dot(h, w);
-      const double t = s * r->angle;
-      h = h - pu * u - pw * w + (std::cos(t) * pu - std::sin(t) * pw) * u + (std::sin(t) * pu + std::cos(t) * pw) * w;
-    } else if (const auto* g = std::get_if<op::GatedAdd>(&e.op)) {
-      const double gate = at::dot(h, g->w.to(at::kDouble)).item<double>() + g->b;
-      if (gate > 0) h = h + s * g->a * gate * g->z.to(at::kDouble);
-    } else if (const auto* sp = std::get_if<op::Splice>(&e.op)) {
-      const at::Tensor x = sp->sae.reconstruct(h.to(at::kFloat).unsqueeze(0))[0].to(at::kDouble);
-      if (!sp->with_error) h = h + s * (x - h);
-    } else if (const auto* n = std::get_if<op::NormCap>(&e.op)) {
-      const double limit = n->limit * (e.unit == Unit::residual_norm ? norm0 : 1), now = at::norm(h).item<double>();
-      if (now > limit) h = h + s * (h * (limit / now) - h);
-    } else if (std::holds_alternative<op::KeepNorm>(e.op)) {
-      h = h + s * (h * (norm0 / at::norm(h).item<double>()) - h);
-    } else if (const auto* c = std::get_if<op::Custom>(&e.op)) {
-      const at::Tensor out = (*c->function)({.point = point,
-                                             .h = h.to(at::kFloat).unsqueeze(0),
-                                             .position = at::full({1}, position, at::kLong),
-                                             .sequence = run.sequence});
-      h = h + s * (out[0].to(at::kDouble) - h);
-    }
+    const std::size_t number = i++;
+    if (!in_scope(e.scope, run, position, id)) continue;
+    const at::Tensor next = h + e.strength * (reference_edit(e, h, norm0, {point, position, run.sequence}) - h);
+    change(number, at::norm(next - h).item<double>());
+    h = next;
   }
   return h;
 }
 
 /// A step whose sequence s is steered by `rows[s]`.
 inline at::Tensor reference(std::span<const Steering> rows, const HookPoint& point, const FakeStep& step,
-                            const at::Tensor& h) {
+                            const at::Tensor& h, std::vector<std::vector<ReferenceAudit>>* audits = nullptr) {
+  if (audits) {
+    audits->clear();
+    for (const Steering& s : rows) audits->emplace_back(s.edits().size());
+  }
   at::Tensor result = h.to(at::kDouble).clone();
   for (const TokenRun& run : step.runs)
     for (std::int64_t t = run.begin; t < run.end; ++t)
-      result[t] = reference_token(rows[run.sequence], point, run, run.position + t - run.begin, h[t]);
+      result[t] = reference_token(rows[run.sequence], point, run, run.position + t - run.begin, step.ids[t], h[t],
+                                  audits ? std::span((*audits)[run.sequence]) : std::span<ReferenceAudit>());
   return result;
 }
 

@@ -9,7 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <variant>
+#include <vector>
 
 #include <steer/core/enum.hpp>
 #include <steer/model/hooks.hpp>
@@ -39,7 +39,8 @@ enum class Where {
   generated,
   onset,       ///< the first `count` generated tokens
   last,        ///< the last token of the prompt
-  span,        ///< positions [begin, end)
+  from_last,   ///< the last token of the prompt and all generated ones: every pass that chooses a generated token
+  span,        ///< positions [begin, end); a negative begin counts both from the end of the prompt
   inside_tag,  ///< between `<tag>` and `</tag>`
   outside_tag,
 };
@@ -52,6 +53,7 @@ struct EnumTable<Where> {
                                                  {Where::generated, "generated"},
                                                  {Where::onset, "onset"},
                                                  {Where::last, "last"},
+                                                 {Where::from_last, "from_last"},
                                                  {Where::span, "span"},
                                                  {Where::inside_tag, "inside_tag"},
                                                  {Where::outside_tag, "outside_tag"}};
@@ -59,38 +61,25 @@ struct EnumTable<Where> {
 
 /// Positions, as a value.
 ///
+/// `generated` selects passes over generated tokens. The pass that chooses the first generated token is over the last
+/// token of the prompt, so it is not among them: with `max_tokens = 1` nothing is. `from_last` begins one pass earlier.
+///
 /// Tags are found in the sequence's text, prompt included. A token counts as inside when the text up to and with it
 /// ends inside the tag: the token that completes `<tag>` is inside (what it predicts is), the one that completes
 /// `</tag>` is outside.
 struct Scope {
   Where where = Where::all;
-  std::int64_t count = 0;           ///< onset: how many generated tokens
-  std::int64_t begin = 0, end = 0;  ///< span
-  std::string tag{};                ///< inside_tag, outside_tag: e.g. "thinking"
-  bool include_bos = false;         ///< position 0 is an attention sink: left alone unless asked
-  friend bool operator==(const Scope&, const Scope&) = default;
+  std::int64_t count = 0;              ///< onset: how many generated tokens
+  std::int64_t begin = 0, end = 0;     ///< span; {-3, 0} are the last three tokens of the prompt
+  std::string tag{};                   ///< inside_tag, outside_tag: e.g. "thinking"
+  bool include_bos = false;            ///< position 0 is an attention sink: left alone unless asked
+  std::vector<std::int64_t> tokens{};  ///< of these, only tokens with one of these ids; empty: any
+  std::vector<Scope> except{};         ///< of these, none that one of these scopes selects
+  friend bool operator==(const Scope& a, const Scope& b);
   /// @throws Error(argument) for a scope that can match nothing.
   void validate(std::string_view where) const;
   /// In words: "onset 3", "span [4, 9)".
   std::string describe() const;
-};
-
-/// What happens to one feature's activation f.
-enum class FeatureAction {
-  nudge,   ///< f + value
-  pin,     ///< value
-  mul,     ///< f * value
-  clamp,   ///< min(max(f, low), high)
-  cap,     ///< min(f, high)
-  ablate,  ///< 0
-};
-
-template <>
-struct EnumTable<FeatureAction> {
-  static constexpr std::string_view name = "feature edit";
-  static constexpr EnumEntry<FeatureAction> entries[] = {
-      {FeatureAction::nudge, "nudge"}, {FeatureAction::pin, "pin"}, {FeatureAction::mul, "mul"},
-      {FeatureAction::clamp, "clamp"}, {FeatureAction::cap, "cap"}, {FeatureAction::ablate, "ablate"}};
 };
 
 /// On which side of its target a projection is moved.
@@ -116,92 +105,15 @@ struct CustomContext {
 
 using CustomFunction = std::function<at::Tensor(const CustomContext&)>;
 
-/// The edits. h is one token's activation at the hook point, |h| its norm on arrival there (before any edit), v^ =
-/// v/|v| and s `Edit::strength`.
-namespace op {
+namespace steering::detail {
+class Operation;
+}
 
-/// h + s v; with Unit::residual_norm h + s |h| v^.
-/// Activation addition (Turner et al. 2023, arXiv:2308.10248; CAA, Rimsky et al. 2023, arXiv:2312.06681).
-struct Add {
-  at::Tensor vector;  ///< v [width], f32
-};
-
-/// h + s (f' - f) d: f is the feature's activation, d its decoder row. Consecutive feature edits of one SAE at one
-/// point share one encode: f is read before the first of them, they act on it in order, and the whole change is
-/// decoded at the end, which equals "encode, edit, decode, add the error back" (SAELens `use_error_term`, the hosted
-/// Goodfire service) without computing any other feature. `nudge` alone needs no encode. Where the SAE normalises its
-/// input, the change is scaled back as its decoder's output is. Unit::residual_norm makes |f' d| the share of |h|.
-struct Feature {
-  Sae sae;
-  std::int64_t index = 0;
-  FeatureAction action = FeatureAction::nudge;
-  double value = 0;  ///< nudge, pin, mul
-  double low = -std::numeric_limits<double>::infinity(),
-         high = std::numeric_limits<double>::infinity();  ///< clamp, cap
-  double max_activation = 0;  ///< what Unit::max_activation multiplies `value`, `low` and `high` by
-};
-
-/// h + s (c - 1)(h.v^) v^: orthogonal-decomposition scaling (Neuronpedia ORTHOGONAL_DECOMP); c = 0 projects v out
-/// (directional ablation, Arditi et al. 2024, arXiv:2406.11717).
-struct ScaleAlong {
-  at::Tensor vector;
-  double factor = 0;
-};
-
-/// h + s (t - h.v^) v^ where h.v^ lies on `side` of the target t. `below` is activation capping (Lu et al. 2026, "The
-/// Assistant Axis"), `above` Neuronpedia's PROJECTION_CAP. With Unit::residual_norm t is a share of |h|.
-struct ProjectTo {
-  at::Tensor vector;
-  double target = 0;
-  Side side = Side::below;
-};
-
-/// Rotates the part of h in the plane of a and b by s * angle, a towards b; the rest and |h| stay. (Angular Steering,
-/// Vu and Nguyen 2025, with the angle given and not the direction.)
-struct Rotate {
-  at::Tensor a, b;   ///< span the plane; need not be orthogonal
-  double angle = 0;  ///< radians
-};
-
-/// h + s a relu(w.h + b) z.
-struct GatedAdd {
-  at::Tensor w;
-  double b = 0;
-  at::Tensor z;
-  double a = 1;
-};
-
-/// h + s (decode(encode(h)) - h); with the error term, plus h - decode(encode(h)), which leaves h up to rounding.
-/// Reads every feature: a full encode a token.
-struct Splice {
-  Sae sae;
-  bool with_error = false;
-};
-
-/// Scales h down to |h| = limit where it is longer; with Unit::residual_norm the limit is a multiple of the norm the
-/// token had when it arrived at the hook point.
-struct NormCap {
-  double limit = 0;
-};
-
-/// Scales h to the norm the token had when it arrived at the hook point, undoing what the edits before it did to |h|.
-struct KeepNorm {};
-
-/// h + s (f(h) - h) for a function of the caller's; h' = f(h) at s = 1.
-struct Custom {
-  std::string name;                                ///< for the audit and messages
-  std::shared_ptr<const CustomFunction> function;  ///< returns [tokens, width]; copies of an edit share it
-};
-
-}  // namespace op
-
-using Op = std::variant<op::Add, op::Feature, op::ScaleAlong, op::ProjectTo, op::Rotate, op::GatedAdd, op::Splice,
-                        op::NormCap, op::KeepNorm, op::Custom>;
-
-/// One edit, a value.
+/// One edit, a value. The builders of `Steering` make them and say what each kind does; change a copy's other members
+/// and give it to `Steering::edit`.
 struct Edit {
   HookPoint point;
-  Op op;
+  std::shared_ptr<const steering::detail::Operation> op{};  ///< the kind and its parameters
   double strength = 1;  ///< multiplies what the edit changes; 0 leaves every bit alone
   Unit unit = Unit::raw;
   Scope scope{};
@@ -210,6 +122,10 @@ struct Edit {
 
   /// The kind, as JSON and messages name it: "add", "nudge", ..., "project_out", "custom".
   std::string_view kind() const;
+  /// A parameter by the name it has in files (docs/steering-schema.md): "value", "target", "feature"; "vector", "a".
+  /// @throws Error(argument) that lists the kind's parameters.
+  double number(std::string_view parameter) const;
+  at::Tensor vector(std::string_view parameter) const;
   /// In words: "nudge 1234 by 0.6".
   std::string describe() const;
   /// @throws Error(argument | shape | config) for what can be wrong without knowing the model: NaN or infinite

@@ -67,47 +67,81 @@ struct SteeringLoadOptions {
   std::vector<Sae> saes{};  ///< used for references with the same hash; others are loaded from their path
 };
 
+/// A positive definite matrix S that says how far apart two activations are.
+struct Metric {
+  at::Tensor matrix;            ///< S [width, width], or W [rank, width] with S^-1 = W' W
+  bool inverse_factor = false;  ///< which of the two
+  /// S itself, e.g. the covariance of activations.
+  static Metric of(const at::Tensor& s);
+  /// From W, e.g. a matrix that whitens activations.
+  static Metric from_inverse_factor(const at::Tensor& w);
+};
+
 /// An ordered list of edits: the one way steering is described, for one row. A value; copies are cheap (tensors and
 /// SAEs are shared). Every builder checks its arguments at once and throws as `Edit::validate` does.
+///
+/// In what follows h is one token's activation at the hook point, |h| its norm on arrival there (before any edit), v^ =
+/// v / |v| and s the edit's strength: 1 where the builder takes none, changed by `scaled`. Vectors are [width of the
+/// point] of any float dtype, kept as f32 on the CPU.
 class Steering {
  public:
-  /// h += strength * vector. @param vector [width of the point], any float dtype; kept as f32 on the CPU.
+  /// h + s v; with Unit::residual_norm h + s |h| v^.
+  /// Activation addition (Turner et al. 2023, arXiv:2308.10248; CAA, Rimsky et al. 2023, arXiv:2312.06681).
   Steering& add(const at::Tensor& vector, const Place& at, double strength, const EditOptions& options = {});
-  /// h += value * decoder[feature].
+
+  // Edits of one SAE feature: h + s (f' - f) d, with f its activation and d its decoder row. Consecutive ones of one
+  // SAE at one point share one encode: f is read before the first of them, they act on it in order, and the whole
+  // change is decoded at the end, which equals "encode, edit, decode, add the error back" (SAELens `use_error_term`,
+  // the hosted Goodfire service) without computing any other feature. Where the SAE normalises its input, the change is
+  // scaled back as its decoder's output is. Unit::residual_norm makes |f' d| the share of |h|.
+
+  /// f' = f + value. Alone, it needs no encode.
   Steering& nudge(const Sae& sae, std::int64_t feature, double value, const EditOptions& options = {});
-  /// Sets a feature's activation to `value`.
+  /// f' = value.
   Steering& pin(const Sae& sae, std::int64_t feature, double value, const EditOptions& options = {});
-  /// Multiplies a feature's activation.
+  /// f' = factor f.
   Steering& mul(const Sae& sae, std::int64_t feature, double factor, const EditOptions& options = {});
-  /// Keeps a feature's activation in [low, high].
+  /// f' = min(max(f, low), high).
   Steering& clamp(const Sae& sae, std::int64_t feature, double low, double high, const EditOptions& options = {});
-  /// Keeps a feature's activation at or below `high`.
+  /// f' = min(f, high).
   Steering& cap(const Sae& sae, std::int64_t feature, double high, const EditOptions& options = {});
-  /// Sets a feature's activation to 0.
+  /// f' = 0.
   Steering& ablate(const Sae& sae, std::int64_t feature, const EditOptions& options = {});
-  /// Removes the part of h along `vector` [width of the point]; its length does not matter.
+
+  /// h - s (h.v^) v^: directional ablation (Arditi et al. 2024, arXiv:2406.11717).
   Steering& project_out(const at::Tensor& vector, const Place& at, const EditOptions& options = {});
-  /// Multiplies the part of h along `vector` [width of the point] by `factor`.
+  /// h + s (factor - 1)(h.v^) v^: orthogonal-decomposition scaling (Neuronpedia ORTHOGONAL_DECOMP).
   Steering& scale_along(const at::Tensor& vector, const Place& at, double factor, const EditOptions& options = {});
-  /// Moves the projection of h on the unit vector along `vector` [width of the point] to `target` where it lies on
-  /// `side` of it.
+  /// h + s (t - h.v^) v^ where h.v^ lies on `side` of the target t. `below` is activation capping (Lu et al. 2026, "The
+  /// Assistant Axis"), `above` Neuronpedia's PROJECTION_CAP. With Unit::residual_norm t is a share of |h|.
   Steering& project_to(const at::Tensor& vector, const Place& at, double target, Side side = Side::below,
                        const EditOptions& options = {});
-  /// Rotates h in the plane of a and b [width of the point] by `radians`, a towards b.
+  /// h + s (t - v.h) d, d = S^-1 v / (v' S^-1 v): brings v.h to the target t by the change that is least in the metric
+  /// S (arXiv:2605.01167). v as it is, not v^.
+  /// @throws Error(shape | argument) unless the metric is symmetric, positive definite and of the vector's width.
+  Steering& set_along_metric(const at::Tensor& vector, const Metric& metric, const Place& at, double target,
+                             const EditOptions& options = {});
+  /// Exchanges the parts of h along a^ and b^; the rest and |h| stay. The reflection h - 2 s (h.n) n about
+  /// n = (a^ - b^) / |a^ - b^|: for orthogonal directions their two projections trade places.
+  Steering& swap(const at::Tensor& a, const at::Tensor& b, const Place& at, const EditOptions& options = {});
+  /// Rotates the part of h in the plane of a and b, which need not be orthogonal, by s radians, a towards b; the rest
+  /// and |h| stay. (Angular Steering, Vu and Nguyen 2025, with the angle given and not the direction.)
   Steering& rotate(const at::Tensor& a, const at::Tensor& b, const Place& at, double radians,
                    const EditOptions& options = {});
-  /// h += a relu(w.h + b) z, with w and z [width of the point].
+  /// h + s a relu(w.h + b) z.
   Steering& gated_add(const at::Tensor& w, double b, const at::Tensor& z, double a, const Place& at,
                       const EditOptions& options = {});
-  /// Replaces h by its reconstruction, with or without the error term.
+  /// h + s (decode(encode(h)) - h); with the error term, plus h - decode(encode(h)), which leaves h up to rounding.
+  /// Reads every feature: a full encode a token.
   Steering& splice(const Sae& sae, bool with_error = false, const EditOptions& options = {});
-  /// Shortens h to at most `limit` (Unit::residual_norm: times its norm on arrival).
+  /// Scales h down to |h| = limit where it is longer; with Unit::residual_norm the limit is a multiple of the norm the
+  /// token had when it arrived at the hook point.
   Steering& cap_norm(const Place& at, double limit, const EditOptions& options = {});
-  /// Gives h back the norm it arrived with.
+  /// Scales h to the norm the token had when it arrived at the hook point, undoing what the edits before it did to |h|.
   Steering& keep_norm(const Place& at, const EditOptions& options = {});
-  /// h' = function(h).
+  /// h + s (f(h) - h) for a function of the caller's. @param name  for the audit and messages.
   Steering& custom(std::string name, const Place& at, CustomFunction function, const EditOptions& options = {});
-  /// Any edit.
+  /// Any edit: a copy of another one, changed.
   Steering& edit(Edit edit);
 
   /// Ends the row when the condition becomes true; `generate` reports the reason.
@@ -119,9 +153,6 @@ class Steering {
   std::span<const Watch> watches() const { return watches_; }
   /// Neither edits nor watches.
   bool empty() const { return edits_.empty() && watches_.empty(); }
-  /// Whether some edit can change an activation at or above `layer` (embed counts as layer 0): what a prefix shared
-  /// below that layer must not have.
-  bool edits_below(std::int64_t layer) const;
   /// The lowest layer any edit or watch looks at; nothing when empty.
   std::optional<std::int64_t> first_layer() const;
 
@@ -150,6 +181,7 @@ class Steering {
                             const std::filesystem::path& folder = {});
 
  private:
+  Steering& push(Edit checked);
   std::vector<Edit> edits_;
   std::vector<Watch> watches_;
 };

@@ -1,7 +1,5 @@
 #include <steer/eval/arm.hpp>
 
-#include <ATen/Functions.h>
-
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
@@ -9,82 +7,23 @@
 #include <steer/core/hash.hpp>
 #include <steer/core/random.hpp>
 
+#include "steering/edits/operation.hpp"
+
 namespace steer {
 namespace {
 
-at::Tensor gaussian(std::int64_t width, double norm, Rng& rng) {
-  at::Tensor vector = at::empty({width}, at::kFloat);
-  float* values = vector.data_ptr<float>();
-  for (std::int64_t i = 0; i < width; ++i) values[i] = static_cast<float>(rng.normal());
-  return vector.mul_(norm / vector.norm().item<double>());
-}
-
-double row_norm(const Sae& sae, std::int64_t feature) {
-  return sae.decoder_rows(std::span(&feature, 1)).norm().item<double>();
-}
-
-/// The length of what a constant edit adds at strength 1 and raw units. Nothing for edits that depend on the
-/// activation.
-std::optional<double> added_norm(const Edit& edit) {
-  if (const auto* add = std::get_if<op::Add>(&edit.op))
-    return edit.unit == Unit::residual_norm ? 1 : add->vector.norm().item<double>();
-  const auto* feature = std::get_if<op::Feature>(&edit.op);
-  if (!feature || feature->action != FeatureAction::nudge) return std::nullopt;
-  if (edit.unit == Unit::residual_norm) return std::abs(feature->value);
-  const double scale = edit.unit == Unit::max_activation ? feature->max_activation : 1;
-  return std::abs(feature->value * scale) * row_norm(feature->sae, feature->index);
-}
-
-/// Edits whose size depends on the activation keep their kind, target and strength along a random direction.
-bool turned_at_random(Edit& edit, Rng& rng) {
-  at::Tensor* vector = nullptr;
-  if (auto* scale = std::get_if<op::ScaleAlong>(&edit.op)) vector = &scale->vector;
-  if (auto* project = std::get_if<op::ProjectTo>(&edit.op)) vector = &project->vector;
-  if (!vector) return false;
-  *vector = gaussian(vector->numel(), vector->norm().item<double>(), rng);
-  edit.name = "random direction";
-  return true;
-}
-
-Edit as_noise(Edit edit, Rng& rng) {
-  if (turned_at_random(edit, rng)) return edit;
-  const auto norm = added_norm(edit);
-  require(norm.has_value(), ErrorCode::unsupported, "Arm::apply",
+Edit as_noise(const Edit& edit, Rng& rng) {
+  auto noise = edit.op->noise(edit, rng);
+  require(noise.has_value(), ErrorCode::unsupported, "Arm::apply",
           "expected edits that add a vector or move along one to replace by noise but got \"{}\"", edit.describe());
-  const auto* add = std::get_if<op::Add>(&edit.op);
-  const std::int64_t width = add ? add->vector.numel() : std::get<op::Feature>(edit.op).sae.d_out();
-  if (edit.unit == Unit::residual_norm && !add)
-    edit.strength *= *norm;  // the unit vector counts, the share is the strength
-  if (edit.unit == Unit::max_activation) edit.unit = Unit::raw;
-  edit.op = op::Add{gaussian(width, edit.unit == Unit::residual_norm ? 1 : *norm, rng)};
-  edit.name = "noise";
-  return edit;
+  return *std::move(noise);
 }
 
-Edit on_random_feature(Edit edit, Rng& rng) {
-  if (turned_at_random(edit, rng)) return edit;
-  if (auto* add = std::get_if<op::Add>(&edit.op)) {
-    add->vector = gaussian(add->vector.numel(), add->vector.norm().item<double>(), rng);
-    edit.name = "random vector";
-    return edit;
-  }
-  auto* feature = std::get_if<op::Feature>(&edit.op);
-  require(feature != nullptr, ErrorCode::unsupported, "Arm::apply",
+Edit elsewhere(const Edit& edit, Rng& rng) {
+  auto other = edit.op->elsewhere(edit, rng);
+  require(other.has_value(), ErrorCode::unsupported, "Arm::apply",
           "expected edits of features, or along a vector, to randomise but got \"{}\"", edit.describe());
-  const double norm = row_norm(feature->sae, feature->index);
-  std::int64_t other = feature->index;
-  double other_norm = 0;
-  // A dead feature's row may be zero: it would be no control.
-  for (int tries = 0; tries < 1000 && (other == feature->index || !(other_norm > 0)); ++tries) {
-    other = static_cast<std::int64_t>(rng.below(static_cast<std::uint64_t>(feature->sae.d_sae())));
-    other_norm = row_norm(feature->sae, other);
-  }
-  require(other_norm > 0 && other != feature->index, ErrorCode::unsupported, "Arm::apply",
-          "expected another feature with a decoder row that is not zero but found none in 1000 draws");
-  feature->index = other;
-  if (edit.unit != Unit::residual_norm) edit.strength *= norm / other_norm;
-  edit.name = fmt::format("random feature {}", other);
-  return edit;
+  return *std::move(other);
 }
 
 void require_steered(const Arm& arm, const char* where) {
@@ -110,7 +49,7 @@ Steering Arm::apply(const Steering& given, const Behaviour& behaviour) const {
   std::uint64_t index = 0;
   for (const Edit& edit : scaled.edits()) {
     Rng rng(derive_seed(derive_seed(seed, to_string(variant)), behaviour.name, index++));
-    result.edit(variant == Variant::noise ? as_noise(edit, rng) : on_random_feature(edit, rng));
+    result.edit(variant == Variant::noise ? as_noise(edit, rng) : elsewhere(edit, rng));
   }
   return result;
 }
