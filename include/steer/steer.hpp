@@ -46,6 +46,11 @@
 #include <steer/sae/sae.hpp>
 #include <steer/sae/stream.hpp>
 #include <steer/sae/trainer.hpp>
+#include <steer/stats/betting.hpp>
+#include <steer/stats/certificate.hpp>
+#include <steer/stats/paired_proportions.hpp>
+#include <steer/stats/proportions.hpp>
+#include <steer/stats/simultaneous.hpp>
 #include <steer/stats/statistics.hpp>
 #include <steer/steering/condition.hpp>
 #include <steer/steering/edit.hpp>

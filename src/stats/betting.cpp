@@ -55,7 +55,8 @@ BettingTest::BettingTest(double margin, double highest) : margin_(margin), highe
 void BettingTest::add(double loss) {
   require_loss(loss, highest_, "BettingTest::add");
   const double gain = (margin_ - std::min(loss, highest_)) / (highest_ - margin_);
-  for (std::size_t i = 0; i < log_wealth_.size(); ++i) log_wealth_[i] += std::log1p(bets()[i].size * std::max(gain, -1.0));
+  for (std::size_t i = 0; i < log_wealth_.size(); ++i)
+    log_wealth_[i] += std::log1p(bets()[i].size * std::max(gain, -1.0));
   ++count_;
   largest_ = std::max(largest_, log_wealth());
 }

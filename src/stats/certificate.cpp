@@ -91,8 +91,8 @@ StrengthEvidence test(std::size_t index, double strength, const AskLosses& losse
     result.passed =
         std::all_of(tallies.begin(), tallies.end(), [&](const Tally& tally) { return tally.passed(all_asked); });
     // The weakest strength is asked to the end: its bound is what is said when nothing can be certified.
-    if (result.passed ||
-        (index > 0 && std::any_of(tallies.begin(), tallies.end(), [&](const Tally& t) { return t.hopeless(options.questions); })))
+    if (result.passed || (index > 0 && std::any_of(tallies.begin(), tallies.end(),
+                                                   [&](const Tally& t) { return t.hopeless(options.questions); })))
       break;
   }
   for (const auto& tally : tallies) result.risks.push_back(tally.evidence());
@@ -144,16 +144,16 @@ std::string Certificate::sentence() const {
                           points(options.risks[r].margin));
       detail += (r == 0 ? "" : "; ") + counts(at.risks[r]);
     }
-    return fmt::format("Strength {:g}: {} with {} on questions like these{} ({} asked: {}).", strength, text, confidence,
-                       options.conditions.empty() ? "" : ", " + options.conditions, at.asked, detail);
+    return fmt::format("Strength {:g}: {} with {} on questions like these{} ({} asked: {}).", strength, text,
+                       confidence, options.conditions.empty() ? "" : ", " + options.conditions, at.asked, detail);
   }
   if (tested.empty()) return "Nothing was tested.";
   const auto& weakest = tested.front();
   for (std::size_t r = 0; r < options.risks.size(); ++r) {
     if (weakest.risks.size() <= r) break;
-    text += fmt::format("{}the smallest bound reached of {} loss is {} where {} was asked for ({})",
-                        r == 0 ? "" : "; ", options.risks[r].name, points(weakest.risks[r].upper),
-                        points(options.risks[r].margin), counts(weakest.risks[r]));
+    text += fmt::format("{}the smallest bound reached of {} loss is {} where {} was asked for ({})", r == 0 ? "" : "; ",
+                        options.risks[r].name, points(weakest.risks[r].upper), points(options.risks[r].margin),
+                        counts(weakest.risks[r]));
   }
   return fmt::format("Nothing certified with {} questions at {}, from strength {:g} up: {}.", weakest.asked, confidence,
                      weakest.strength, text);
@@ -210,7 +210,8 @@ AdjustedLosses adjust_losses(std::span<const double> losses, std::span<const dou
   require(losses.size() == predicted.size(), ErrorCode::shape, "adjust_losses",
           "expected a prediction a loss but got {} losses and {} predictions", losses.size(), predicted.size());
   require(!everywhere.empty() && weight >= 0 && weight <= 1, ErrorCode::argument, "adjust_losses",
-          "expected predictions of all questions and a weight from 0 to 1 but got {} and {}", everywhere.size(), weight);
+          "expected predictions of all questions and a weight from 0 to 1 but got {} and {}", everywhere.size(),
+          weight);
   for (auto values : {losses, predicted, everywhere})
     for (double value : values)
       require(std::isfinite(value), ErrorCode::argument, "adjust_losses", "expected finite values but got {}", value);
@@ -218,8 +219,7 @@ AdjustedLosses adjust_losses(std::span<const double> losses, std::span<const dou
   for (double z : everywhere) mean += z / static_cast<double>(everywhere.size());
   AdjustedLosses result;
   result.highest = 1 + weight * (mean - *std::min_element(everywhere.begin(), everywhere.end()));
-  for (std::size_t i = 0; i < losses.size(); ++i)
-    result.losses.push_back(losses[i] - weight * (predicted[i] - mean));
+  for (std::size_t i = 0; i < losses.size(); ++i) result.losses.push_back(losses[i] - weight * (predicted[i] - mean));
   return result;
 }
 

@@ -44,9 +44,8 @@ double proportion_upper_bound(std::int64_t hits, std::int64_t n, double level) {
   require(hits >= 0 && hits <= n, ErrorCode::argument, "proportion_upper_bound",
           "expected 0 <= hits <= n but got {} of {}", hits, n);
   if (hits == n) return 1;
-  return boost::math::quantile(boost::math::beta_distribution<>(static_cast<double>(hits + 1),
-                                                                static_cast<double>(n - hits)),
-                               level);
+  return boost::math::quantile(
+      boost::math::beta_distribution<>(static_cast<double>(hits + 1), static_cast<double>(n - hits)), level);
 }
 
 ClusteredProportion clustered_proportion(std::span<const std::uint8_t> hits, std::span<const std::int64_t> clusters,

@@ -62,8 +62,7 @@ Simultaneous::Simultaneous(std::span<const ComparedRows> comparisons, const Simu
       const double groups = static_cast<double>(deviations.questions.size());
       const double t = studentised(sum, deviations.squares, groups);
       const boost::math::students_t student(groups - 1);
-      smallest = std::min(
-          smallest, std::isfinite(t) ? 2 * boost::math::cdf(boost::math::complement(student, t)) : 0.0);
+      smallest = std::min(smallest, std::isfinite(t) ? 2 * boost::math::cdf(boost::math::complement(student, t)) : 0.0);
     }
     smallest_.push_back(smallest);
   }

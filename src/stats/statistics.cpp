@@ -175,7 +175,7 @@ McNemar mcnemar(std::int64_t only_a, std::int64_t only_b) {
   const boost::math::binomial binomial(static_cast<double>(discordant), 0.5);
   const double at_least = boost::math::pdf(binomial, static_cast<double>(least));
   result.p_exact = std::min(1.0, 2 * boost::math::cdf(binomial, static_cast<double>(least)));
-  result.p_mid = only_a == only_b ? 1 - at_least : result.p_exact - at_least;
+  result.p_mid = only_a == only_b ? 1 - at_least / 2 : result.p_exact - at_least;
   return result;
 }
 
@@ -263,7 +263,8 @@ double permutation_test(std::span<const double> differences, std::span<const std
   return static_cast<double>(1 + extreme) / static_cast<double>(1 + draws);
 }
 
-ClusteredMean clustered_mean(std::span<const double> values, std::span<const std::int64_t> clusters) {
+ClusteredMean clustered_mean(std::span<const double> values, std::span<const std::int64_t> clusters, double level) {
+  require_level(level, "clustered_mean");
   const stats::detail::Clusters groups(clusters, values.size(), "clustered_mean");
   require_finite(values, "clustered_mean");
   const Summary summary = summarize(values);
@@ -279,7 +280,7 @@ ClusteredMean clustered_mean(std::span<const double> values, std::span<const std
   result.se_cr1 = g > 1 ? result.se_cr0 * std::sqrt(g / (g - 1)) : kNaN;
   result.interval = {kNaN, kNaN};
   if (g > 1) {
-    const double half = t_quantile(0.975, g - 1) * result.se_cr1;
+    const double half = t_quantile(0.5 + level / 2, g - 1) * result.se_cr1;
     result.interval = {summary.mean - half, summary.mean + half};
     if (summary.mean != 0) {
       result.p_normal = normal_p(summary.mean / result.se_cr0);

@@ -39,9 +39,9 @@ AskLosses asked_of(const Draw& draw, std::uint64_t seed, std::int64_t* answers =
 }
 
 struct Rates {
-  int wrong = 0;      ///< some strength was certified whose true loss is the margin or more
-  int given = 0;      ///< some strength was certified
-  double asked = 0;   ///< questions, on average
+  int wrong = 0;     ///< some strength was certified whose true loss is the margin or more
+  int given = 0;     ///< some strength was certified
+  double asked = 0;  ///< questions, on average
 };
 
 Rates rates(const std::vector<double>& strengths, const Draw& draw, std::size_t first_bad,
@@ -70,7 +70,8 @@ TEST_F(CertificateSuite, PublishedFigures) {
   near(certificate_power(171, 0.02, 0), 1, 1e-12, "nothing is ever lost");
   near(certificate_power(171, 0.02, 0.005), std::pow(0.995, 171), 1e-9, "171 questions may lose none");
   expect(certificate_power(64, 0.02, 0) == 0, "64 questions are too few");
-  expect(certificate_plan(64, 0.02).find("4.6 points if none is lost") != std::string::npos, certificate_plan(64, 0.02));
+  expect(certificate_plan(64, 0.02).find("4.6 points if none is lost") != std::string::npos,
+         certificate_plan(64, 0.02));
   expect(certificate_plan(64, 0.02).find("149 with none lost") != std::string::npos, "how many are needed");
 }
 
@@ -85,11 +86,11 @@ TEST_F(CertificateSuite, FalseCertificatesAreRare) {
             const double u = rng.uniform(), lost = (s < bad ? 0.0 : 0.02) + gained;
             return {u < lost ? 1.0 : u > 1 - gained ? -1.0 : 0.0};
           };
-          const auto found = rates(strengths, draw, bad,
-                                   {.risks = {{.bound = bound}}, .questions = questions, .batch = 25});
-          const auto what = fmt::format("{}, {} questions, {} gained, bad from {}: {} false of {}, {} given, {:.0f} asked",
-                                        to_string(bound), questions, gained, bad, found.wrong, kRuns, found.given,
-                                        found.asked);
+          const auto found =
+              rates(strengths, draw, bad, {.risks = {{.bound = bound}}, .questions = questions, .batch = 25});
+          const auto what =
+              fmt::format("{}, {} questions, {} gained, bad from {}: {} false of {}, {} given, {:.0f} asked",
+                          to_string(bound), questions, gained, bad, found.wrong, kRuns, found.given, found.asked);
           if (test::verbose()) fmt::print("{}\n", what);
           expect(found.wrong < 0.05 * kRuns, what);
         }
@@ -103,9 +104,9 @@ TEST_F(CertificateSuite, SeveralRisksNeedNoCorrection) {
       const double bad = rng.uniform() < 0.04 ? 1.0 : 0.0;
       return swap ? std::vector<double>{bad, 0} : std::vector<double>{0, bad};
     };
-    const auto found = rates(strengths, draw, 0,
-                             {.risks = {{.name = "accuracy", .margin = 0.04}, {.name = "format", .margin = 0.04}},
-                              .questions = 171});
+    const auto found =
+        rates(strengths, draw, 0,
+              {.risks = {{.name = "accuracy", .margin = 0.04}, {.name = "format", .margin = 0.04}}, .questions = 171});
     expect(found.wrong < 0.05 * kRuns, fmt::format("{} false", found.wrong));
   }
 }
@@ -117,8 +118,8 @@ TEST_F(CertificateSuite, SafeStrengthsAreCertifiedAndBetsStopEarly) {
   };
   for (const LossBound bound : {LossBound::exact, LossBound::betting}) {
     const auto found = rates(strengths, draw, 2, {.risks = {{.bound = bound}}, .questions = 500, .batch = 10});
-    const auto what = fmt::format("{}: {} given, {} false, {:.0f} asked", to_string(bound), found.given, found.wrong,
-                                  found.asked);
+    const auto what =
+        fmt::format("{}: {} given, {} false, {:.0f} asked", to_string(bound), found.given, found.wrong, found.asked);
     if (test::verbose()) fmt::print("{}\n", what);
     expect(found.given > 0.9 * kRuns && found.wrong == 0, what);
     if (bound == LossBound::betting) expect(found.asked < 700, "of 1,010 that both safe strengths may ask, " + what);
@@ -191,10 +192,11 @@ TEST_F(CertificateSuite, Sentences) {
   expect(given.tested[2].asked < 171, "a hopeless strength is not asked to the end");
   options.questions = 64;
   const auto refused = certify(strengths, asked_of(none, 1), options);
-  expect(refused.sentence() ==
-             "Nothing certified with 64 questions at 95 % confidence, from strength 2 up: the smallest bound reached of "
-             "accuracy loss is 4.6 points where 2.0 points was asked for (0 lost).",
-         refused.sentence());
+  expect(
+      refused.sentence() ==
+          "Nothing certified with 64 questions at 95 % confidence, from strength 2 up: the smallest bound reached of "
+          "accuracy loss is 4.6 points where 2.0 points was asked for (0 lost).",
+      refused.sentence());
   expect(refused.tested.size() == 1, "what is stronger is not tested after a failure");
 }
 
@@ -203,11 +205,14 @@ TEST_F(CertificateSuite, BadInputIsAnError) {
   const auto halves = [](std::size_t, std::int64_t, std::int64_t count) {
     return std::vector<std::vector<double>>(static_cast<std::size_t>(count), {0.5});
   };
-  const auto one_only = [](std::size_t, std::int64_t, std::int64_t) { return std::vector<std::vector<double>>(1, {0}); };
+  const auto one_only = [](std::size_t, std::int64_t, std::int64_t) {
+    return std::vector<std::vector<double>>(1, {0});
+  };
   EXPECT_STEER_ERROR(certify(falling, halves, {.questions = 10}), ErrorCode::argument, "rising");
   EXPECT_STEER_ERROR(certify({}, halves, {.questions = 10}), ErrorCode::argument, "none");
   EXPECT_STEER_ERROR(certify(rising, halves, {}), ErrorCode::argument, "at least one question");
-  EXPECT_STEER_ERROR(certify(rising, halves, {.risks = {{.margin = 0}}, .questions = 10}), ErrorCode::argument, "margin");
+  EXPECT_STEER_ERROR(certify(rising, halves, {.risks = {{.margin = 0}}, .questions = 10}), ErrorCode::argument,
+                     "margin");
   EXPECT_STEER_ERROR(certify(rising, halves, {.risks = {{.bound = LossBound::exact}}, .questions = 10}),
                      ErrorCode::argument, "betting");
   EXPECT_STEER_ERROR(certify(rising, one_only, {.questions = 10}), ErrorCode::shape, "10 questions");

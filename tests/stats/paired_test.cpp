@@ -25,6 +25,14 @@ TEST_F(Stats, UpperBoundsOfProportions) {
   expect(proportion_upper_bound(3, 3) == 1 && proportion_upper_bound(0, 0) == 1, "nothing excludes 1");
 }
 
+TEST_F(Stats, McNemarsTestAndItsMidP) {
+  for (const auto& row : test::kMcNemar) {
+    const auto found = mcnemar(row.only_a, row.only_b);
+    near(found.p_exact, row.p_exact, 1e-12, fmt::format("{} against {}", row.only_a, row.only_b));
+    near(found.p_mid, row.p_mid, 1e-12, fmt::format("{} against {}, mid-p", row.only_a, row.only_b));
+  }
+}
+
 TEST_F(Stats, ScoreStatisticAndItsDistribution) {
   for (const auto& row : test::kPaired) {
     const PairedCounts counts{row.n, row.only_a, row.only_b};
@@ -60,9 +68,9 @@ double chance(int n, double lost, double gained, const Claims& claims) {
   for (int a = 0; a <= n; ++a)
     for (int b = 0; a + b <= n; ++b) {
       if ((gained == 0 && b > 0) || (lost == 0 && a > 0)) continue;
-      const double log_mass = std::lgamma(n + 1) - std::lgamma(a + 1) - std::lgamma(b + 1) - std::lgamma(n - a - b + 1) +
-                              (a ? a * std::log(lost) : 0) + (b ? b * std::log(gained) : 0) +
-                              (n - a - b) * std::log(1 - lost - gained);
+      const double log_mass = std::lgamma(n + 1) - std::lgamma(a + 1) - std::lgamma(b + 1) -
+                              std::lgamma(n - a - b + 1) + (a ? a * std::log(lost) : 0) +
+                              (b ? b * std::log(gained) : 0) + (n - a - b) * std::log(1 - lost - gained);
       if (log_mass > -25 && claims(PairedCounts{n, a, b})) sum += std::exp(log_mass);
     }
   return sum;
@@ -227,8 +235,8 @@ TEST_F(Stats, BetsHoldWhateverTheLosses) {
         refuted += test.p() < 0.05;
         at_any_time += test.p_anytime() < 0.05;
       }
-      const auto what = fmt::format("{} questions, kind {}: {} of {}, {} at any time", questions, kind, refuted, studies,
-                                    at_any_time);
+      const auto what = fmt::format("{} questions, kind {}: {} of {}, {} at any time", questions, kind, refuted,
+                                    studies, at_any_time);
       if (test::verbose()) fmt::print("size of bets, {}\n", what);
       expect(at_any_time <= 0.05 * studies && refuted <= at_any_time, what);
     }

@@ -25,8 +25,8 @@ class CountedSuite : public ::testing::Test {
   static void TearDownTestSuite() { counter.reset(); }
 
   void near(double got, double right, double tolerance, const std::string& what) {
-    expect(std::abs(got - right) <= tolerance, what + ": got " + std::to_string(got) + ", right is " +
-                                                   std::to_string(right));
+    expect(std::abs(got - right) <= tolerance,
+           what + ": got " + std::to_string(got) + ", right is " + std::to_string(right));
   }
   void expect(bool ok, const std::string& what) {
     counter->count(ok);

@@ -11,10 +11,10 @@ namespace steer {
 
 /// Bets against the claim "the mean loss is `margin` or more" (Waudby-Smith and Ramdas 2024, arXiv 2010.09686): were it
 /// true, no way of betting would make money on average, so wealth that reached w refutes it with p = 1 / w, whenever
-/// one looks (Ville's inequality). A loss x multiplies the wealth of a bet b by 1 + b (margin - x) / (highest - margin);
-/// the wealth is an average over bets: half of it in b = 1, which nothing beats while nothing is lost and which one
-/// whole loss ends, the rest spread over (0, 1) by the arcsine law. The order of the losses does not change the final
-/// wealth. Losses must be draws of one population, whole questions each. One thread at a time.
+/// one looks (Ville's inequality). A loss x multiplies the wealth of a bet b by 1 + b (margin - x) / (highest -
+/// margin); the wealth is an average over bets: half of it in b = 1, which nothing beats while nothing is lost and
+/// which one whole loss ends, the rest spread over (0, 1) by the arcsine law. The order of the losses does not change
+/// the final wealth. Losses must be draws of one population, whole questions each. One thread at a time.
 class BettingTest {
  public:
   /// @param highest  no loss can exceed it: 1 for shares. @throws Error(argument) unless margin < highest.

@@ -41,9 +41,9 @@ struct Risk {
 struct CertificateOptions {
   std::vector<Risk> risks = {Risk{}};  ///< all must hold at a strength: no correction is needed for several
   double level = 0.95;
-  std::int64_t questions = 0;    ///< that may be asked a strength
-  std::int64_t batch = 16;       ///< asked at once; a test may stop between batches
-  std::string conditions = {};   ///< what the certificate is of, e.g. "512 tokens, the study's prompt"
+  std::int64_t questions = 0;   ///< that may be asked a strength
+  std::int64_t batch = 16;      ///< asked at once; a test may stop between batches
+  std::string conditions = {};  ///< what the certificate is of, e.g. "512 tokens, the study's prompt"
 };
 
 /// Losses at strength `strength` (its index) of questions [first, first + count): [count][risks].
@@ -55,7 +55,7 @@ struct RiskEvidence {
   double mean_loss = 0;
   std::int64_t lost = 0, gained = 0;  ///< questions with a loss above 0, below 0
   double p = 1;                       ///< of "the loss is the margin or more"
-  double upper = 1;  ///< upper bound of the loss at this strength alone, at `level`, of what was asked
+  double upper = 1;                   ///< upper bound of the loss at this strength alone, at `level`, of what was asked
 };
 
 struct StrengthEvidence {
@@ -78,8 +78,8 @@ struct Certificate {
 
 /// @param strengths  rising; the order is that of the tests and must not depend on the losses.
 /// @throws Error(argument) for no or not rising strengths, no risks, questions or batch below 1, a margin outside
-///         (0, highest), a loss above `highest` or, with an exact bound, other than -1, 0 and 1; Error(shape) for losses
-///         of another size than asked; whatever `losses` throws.
+///         (0, highest), a loss above `highest` or, with an exact bound, other than -1, 0 and 1; Error(shape) for
+///         losses of another size than asked; whatever `losses` throws.
 Certificate certify(std::span<const double> strengths, const AskLosses& losses, const CertificateOptions& options);
 
 // Before anything is asked --------------------------------------------------------------------------------------------
@@ -87,7 +87,8 @@ Certificate certify(std::span<const double> strengths, const AskLosses& losses, 
 /// The loss that n questions of which `lost` were lost certify by the exact bound: 64 with none, 4.6 points; 171, 1.7;
 /// 500 with four lost, 1.8. @throws Error(argument) unless 0 <= lost <= n and 0 < level < 1.
 double certifiable_loss(std::int64_t n, std::int64_t lost, double level = 0.95);
-/// The fewest questions that certify a loss below `margin` when `lost` of them are lost: 149 for 2 points and none lost.
+/// The fewest questions that certify a loss below `margin` when `lost` of them are lost: 149 for 2 points and none
+/// lost.
 /// @throws Error(argument) unless lost >= 0, 0 < margin < 1 and 0 < level < 1.
 std::int64_t questions_to_certify(double margin, std::int64_t lost, double level = 0.95);
 /// The chance that n questions certify `margin` by the exact bound where the share really lost is `true_loss`.

@@ -20,9 +20,10 @@ struct PairedCounts {
 double tango_statistic(const PairedCounts& counts, double difference);
 
 /// P(a statistic as high or higher) where p_b - p_a is `difference`: one-sided p of "b is no better than that". At
-/// -margin it tests non-inferiority. The distribution is not the normal one, which fails where losses are rare, but that
-/// of all tables of n questions at the likeliest probabilities (the approximate unconditional test: Tang, Tang and Chan
-/// 2003, Statistics in Medicine 22); with no discordant pair it is (1 - margin)^n. Cost: about n. @throws as above.
+/// -margin it tests non-inferiority. The distribution is not the normal one, which fails where losses are rare, but
+/// that of all tables of n questions at the likeliest probabilities (the approximate unconditional test: Tang, Tang and
+/// Chan 2003, Statistics in Medicine 22); with no discordant pair it is (1 - margin)^n. Cost: about n. @throws as
+/// above.
 double paired_p_above(const PairedCounts& counts, double difference);
 /// The same on the other side: one-sided p of "b is no worse than that".
 double paired_p_below(const PairedCounts& counts, double difference);
@@ -38,9 +39,9 @@ struct PairedDifference {
 PairedDifference paired_difference(const PairedCounts& counts, double level = 0.95);
 
 /// The same for several rows a question, which are alike: Tango's score interval and test (normal) for the effective
-/// number of rows, as many as the clustered error leaves of them (compare clustered_proportion). Where the rows of every
-/// question agree, and so also where nothing differs, the questions are counted by the rule above. Losses that few
-/// questions hold in bulk can be missed by any such rule; what must not be missed is tested by betting_p.
+/// number of rows, as many as the clustered error leaves of them (compare clustered_proportion). Where the rows of
+/// every question agree, and so also where nothing differs, the questions are counted by the rule above. Losses that
+/// few questions hold in bulk can be missed by any such rule; what must not be missed is tested by betting_p.
 /// @param differences  -1 lost, 0, 1 gained, one a row. @param clusters  the question of each; empty: each row its own.
 /// @throws Error(shape) if the lengths differ, Error(argument) for no rows, other values, a level outside (0, 1).
 PairedDifference clustered_paired_difference(std::span<const double> differences,

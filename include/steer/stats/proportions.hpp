@@ -22,8 +22,8 @@ struct ClusteredProportion {
 };
 
 /// Wilson's interval with the effective number of rows (Korn and Graubard 1998): of n rows, what the clustered error
-/// leaves of them, adjusted for Student's distribution. Where the rows of every question agree (one row each; copies; all
-/// hit; none does) the questions are counted: Wilson's own interval of them.
+/// leaves of them, adjusted for Student's distribution. Where the rows of every question agree (one row each; copies;
+/// all hit; none does) the questions are counted: Wilson's own interval of them.
 /// @param clusters  the question of each row, any numbering; empty: each row its own.
 /// @throws Error(shape) if the lengths differ, Error(argument) for a level outside (0, 1).
 ClusteredProportion clustered_proportion(std::span<const std::uint8_t> hits, std::span<const std::int64_t> clusters,

@@ -69,7 +69,7 @@ double fisher_exact(std::int64_t hits_a, std::int64_t n_a, std::int64_t hits_b, 
 struct McNemar {
   std::int64_t both = 0, only_a = 0, only_b = 0, neither = 0;
   double p_exact = 1;  ///< min(1, 2 P[X <= min(only_a, only_b)]), X binomial of the discordant pairs at 1/2
-  double p_mid = 1;    ///< mid-p variant (Fagerland et al. 2013)
+  double p_mid = 1;    ///< mid-p variant (Fagerland et al. 2013); 1 - P[X = only_a] / 2 where both are equal
 };
 
 /// From the numbers of pairs in which only a, and only b, is right.
@@ -115,13 +115,14 @@ struct ClusteredMean {
   double p_normal = 1;  ///< two-sided normal p of mean / cr0
   double p = 1;  ///< two-sided Student p of mean / cr1, G - 1 degrees of freedom; a one-sample t-test when every row
                  ///< is its own cluster
-  Interval interval = {};  ///< 95 %, Student with G - 1 degrees of freedom, by cr1
+  Interval interval = {};  ///< at `level`, Student with G - 1 degrees of freedom, by cr1
 };
 
 /// Standard errors by Liang and Zeger 1986, whole clusters summed before squaring.
 /// @param clusters  the cluster of each value, any numbering; empty: each row its own.
-/// @throws Error(shape) if the lengths differ, Error(argument) for values not finite.
-ClusteredMean clustered_mean(std::span<const double> values, std::span<const std::int64_t> clusters);
+/// @throws Error(shape) if the lengths differ, Error(argument) for values not finite or a level outside (0, 1).
+ClusteredMean clustered_mean(std::span<const double> values, std::span<const std::int64_t> clusters,
+                             double level = 0.95);
 
 struct Bootstrap {
   double estimate = 0;
