@@ -2,11 +2,12 @@
 
 #include <ATen/Functions.h>
 
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include <steer/core/error.hpp>
 #include <steer/features/activations.hpp>
+
+#include "io/text_file.hpp"
 
 namespace steer {
 namespace {
@@ -171,11 +172,7 @@ data.features.forEach((feature, i) => {{
 }
 
 void Inspection::write(const std::filesystem::path& file) const {
-  std::ofstream out(file, std::ios::binary);
-  out << (file.extension() == ".json" ? dump(to_json()) : to_html());
-  out.close();
-  require(out.good(), ErrorCode::io, "Inspection::write",
-          "expected to write {} but it failed; is there space, may it be written?", file.string());
+  io::detail::write_text_file(file, file.extension() == ".json" ? dump(to_json()) : to_html(), "Inspection::write");
 }
 
 }  // namespace steer

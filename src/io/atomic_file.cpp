@@ -10,7 +10,14 @@
 namespace steer::io::detail {
 
 AtomicFile::AtomicFile(std::filesystem::path path, std::string_view where) : path_(std::move(path)), where_(where) {
+  namespace fs = std::filesystem;
   static std::atomic<unsigned> count{0};
+  // What a link points to is replaced, not the link; what is no file (/dev/stdout) cannot be replaced.
+  std::error_code ignored;
+  if (fs::is_symlink(path_, ignored))
+    if (auto target = fs::weakly_canonical(path_, ignored); !ignored) path_ = std::move(target);
+  require(!fs::exists(path_, ignored) || fs::is_regular_file(path_, ignored), ErrorCode::io, where_,
+          "expected a file to write but got a folder, pipe or device ({}); name another", path_.string());
   // mkstemp would give a file that only its owner may read; this one gets the rights the user's umask asks for.
   do {
     temporary_ = path_;

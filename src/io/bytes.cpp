@@ -3,7 +3,7 @@
 namespace steer::io::detail {
 
 std::string quote(std::string_view name) {
-  constexpr std::size_t longest = 120;
+  constexpr std::size_t longest = 80;
   std::string text = "\"";
   for (const char c : name.substr(0, longest)) {
     const auto byte = static_cast<unsigned char>(c);

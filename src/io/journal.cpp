@@ -6,13 +6,15 @@
 
 #include <cerrno>
 #include <cstring>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <vector>
 
 #include <steer/core/error.hpp>
 #include <steer/core/hash.hpp>
+
+#include "io/strict_json.hpp"
+#include "io/text_file.hpp"
 
 namespace steer {
 namespace {
@@ -34,9 +36,10 @@ std::optional<JournalEntry> parse_line(std::string_view line) {
   if (line.size() <= kBody || !line.starts_with(kHead) ||
       line.substr(kHead.size(), kCheck) != check_of(line.substr(kBody)))
     return std::nullopt;
-  const auto json = ordered_json::parse(line, nullptr, false);
-  if (!json.is_object() || !json.contains("key") || !json.contains("record")) return std::nullopt;
-  return JournalEntry{json["key"].get<std::string>(), json["record"].dump()};
+  const auto json = io::detail::find_json<ordered_json>(line);
+  if (!json || !json->is_object() || !json->contains("key") || !json->contains("record")) return std::nullopt;
+  if (!json->at("key").is_string()) return std::nullopt;
+  return JournalEntry{json->at("key").get<std::string>(), json->at("record").dump()};
 }
 
 struct Contents {
@@ -65,26 +68,13 @@ Contents parse(std::string_view text) {
   return contents;
 }
 
-std::string text_of(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  require(file.is_open(), ErrorCode::io, "Journal", "expected a readable file but got \"{}\"", path.string());
-  std::string text(std::istreambuf_iterator<char>(file), {});
-  require(!file.bad(), ErrorCode::io, "Journal", "expected to read \"{}\" to its end but the read failed",
-          path.string());
-  return text;
-}
-
 /// The names of the settings that differ, with both values.
 std::string differences(const ordered_json& was, const ordered_json& is) {
   std::string text;
-  const auto shorten = [](const ordered_json& value) {
-    std::string dump = value.dump();
-    return dump.size() > 60 ? dump.substr(0, 57) + "..." : dump;
-  };
   const auto add = [&](const std::string& key) {
-    text +=
-        fmt::format("{}{} was {}, is {}", text.empty() ? "" : "; ", key,
-                    was.contains(key) ? shorten(was[key]) : "absent", is.contains(key) ? shorten(is[key]) : "absent");
+    text += fmt::format("{}{} was {}, is {}", text.empty() ? "" : "; ", key,
+                        was.contains(key) ? io::detail::brief(was[key]) : "absent",
+                        is.contains(key) ? io::detail::brief(is[key]) : "absent");
   };
   for (const auto& [key, value] : is.items())
     if (!was.contains(key) || was[key] != value) add(key);
@@ -96,7 +86,7 @@ std::string differences(const ordered_json& was, const ordered_json& is) {
 }  // namespace
 
 Journal::Journal(std::filesystem::path path, std::string identity) : path_(std::move(path)) {
-  const auto settings = ordered_json::parse(identity, nullptr, false);
+  const auto settings = io::detail::find_json<ordered_json>(identity).value_or(nullptr);
   require(settings.is_object(), ErrorCode::argument, "Journal", "expected the identity as a JSON object but got \"{}\"",
           identity.substr(0, 60));
   file_ = open(path_.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
@@ -108,7 +98,15 @@ Journal::Journal(std::filesystem::path path, std::string identity) : path_(std::
         flock(file_, LOCK_EX | LOCK_NB) == 0, ErrorCode::io, "Journal",
         "expected to be alone with \"{}\" but another process holds it; wait for that run or choose another journal",
         path_.string());
-    auto contents = parse(text_of(path_));
+    const auto text = io::detail::read_text_file(path_, "Journal", SIZE_MAX);
+    auto contents = parse(text);
+    // A process killed while it wrote the first line leaves a part of it, no more; anything else is somebody's file.
+    const bool torn =
+        text.find('\n') == std::string::npos && text.substr(0, kHead.size()) == kHead.substr(0, text.size());
+    require(!contents.entries.empty() || torn, ErrorCode::format, "Journal",
+            "expected a journal or no file but got a file that begins {}, which is not touched ({}); choose another "
+            "journal, or restore it if an editor changed its line ends",
+            io::detail::quote(text.substr(0, 40)), path_.string());
     require(!contents.damaged, ErrorCode::format, "Journal",
             "expected a whole journal but line {} is damaged and later lines are not ({}); restore the file or move it "
             "away",
@@ -198,7 +196,7 @@ void Journal::write_all(std::string_view bytes) {
 std::map<std::string, std::string, std::less<>> Journal::read(const std::filesystem::path& path) {
   if (!std::filesystem::exists(path)) return {};
   std::map<std::string, std::string, std::less<>> records;
-  for (auto& entry : parse(text_of(path)).entries)
+  for (auto& entry : parse(io::detail::read_text_file(path, "Journal", SIZE_MAX)).entries)
     if (entry.key != kIdentity) records.try_emplace(std::move(entry.key), std::move(entry.record));
   return records;
 }

@@ -12,27 +12,30 @@
 
 namespace steer::io::detail {
 
-std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& path, std::string_view where) {
-  struct Descriptor {
-    int fd;
-    ~Descriptor() {
-      if (fd >= 0) ::close(fd);
-    }
-  };
+RegularFile::RegularFile(const std::filesystem::path& path, std::string_view where) {
   // Without O_NONBLOCK, opening a named pipe would wait for a writer.
-  const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
-  require(file.fd >= 0, ErrorCode::io, where,
+  fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  require(fd_ >= 0, ErrorCode::io, where,
           "expected a readable file but got \"{}\" from the system ({}); check the path", std::strerror(errno),
           path.string());
   struct stat status {};
-  require(::fstat(file.fd, &status) == 0 && S_ISREG(status.st_mode), ErrorCode::io, where,
-          "expected a regular file but got a folder, pipe or device ({})", path.string());
+  if (::fstat(fd_, &status) != 0 || !S_ISREG(status.st_mode)) {
+    ::close(fd_);
+    fail(ErrorCode::io, where, "expected a regular file but got a folder, pipe or device ({})", path.string());
+  }
+  size_ = static_cast<std::size_t>(status.st_size);
+}
+
+RegularFile::~RegularFile() { ::close(fd_); }
+
+std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& path, std::string_view where) {
+  const RegularFile file(path, where);
   std::shared_ptr<MappedFile> mapped(new MappedFile);
-  mapped->size_ = static_cast<std::size_t>(status.st_size);
+  mapped->size_ = file.size();
   if (mapped->size_ == 0) return mapped;
-  void* data = ::mmap(nullptr, mapped->size_, PROT_READ, MAP_PRIVATE, file.fd, 0);
+  void* data = ::mmap(nullptr, mapped->size_, PROT_READ, MAP_PRIVATE, file.descriptor(), 0);
   require(data != MAP_FAILED, ErrorCode::io, where, "expected to map {} bytes of {} but got \"{}\" from the system",
-          status.st_size, path.string(), std::strerror(errno));
+          mapped->size_, path.string(), std::strerror(errno));
   mapped->data_ = static_cast<const std::byte*>(data);
   return mapped;
 }

@@ -10,6 +10,23 @@
 
 namespace steer::io::detail {
 
+/// A regular file open for reading.
+class RegularFile {
+ public:
+  /// @throws Error(io) when it cannot be read, or is a folder, a pipe or a device (opening a pipe must not wait).
+  RegularFile(const std::filesystem::path& path, std::string_view where);
+  ~RegularFile();
+  RegularFile(const RegularFile&) = delete;
+  RegularFile& operator=(const RegularFile&) = delete;
+
+  int descriptor() const { return fd_; }
+  std::size_t size() const { return size_; }
+
+ private:
+  int fd_ = -1;
+  std::size_t size_ = 0;
+};
+
 /// A whole file mapped read-only. Opening reads no page of it; a page is read when it is first touched.
 class MappedFile {
  public:

@@ -1,6 +1,144 @@
 #include "io/strict_json.hpp"
 
+#include <algorithm>
+
+#include "io/text_file.hpp"
+
 namespace steer::io::detail {
+namespace {
+
+/// The first byte at which `text` opens more than `depth` levels; text.size() when it does not.
+std::size_t too_deep_at(std::string_view text, std::size_t depth) {
+  std::size_t level = 0;
+  bool quoted = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (quoted) {
+      if (c == '\\')
+        ++i;
+      else if (c == '"')
+        quoted = false;
+    } else if (c == '"') {
+      quoted = true;
+    } else if (c == '[' || c == '{') {
+      if (++level > depth) return i;
+    } else if ((c == ']' || c == '}') && level > 0) {
+      --level;
+    }
+  }
+  return text.size();
+}
+
+/// What stands at a byte where parsing stopped.
+std::string text_at(std::string_view text, std::size_t byte) {
+  if (byte >= text.size()) return "the end of the text";
+  return quote(text.substr(byte, 24));
+}
+
+}  // namespace
+
+template <class Json>
+Json parse_json(std::string_view text, std::string_view where, std::string_view what, const JsonLimits& limits) {
+  require(text.size() <= limits.bytes, ErrorCode::format, where,
+          "expected JSON of at most {} bytes but got {} ({}); check that this is the right file", limits.bytes,
+          text.size(), what);
+  const auto deep = too_deep_at(text, limits.depth);
+  if (deep != text.size())
+    fail(ErrorCode::format, where,
+         "expected JSON nested at most {} levels deep but got more at byte {} ({}); correct the file", limits.depth,
+         deep, what);
+  try {
+    return Json::parse(text);
+  } catch (const typename Json::parse_error& error) {
+    const auto at = error.byte > 0 ? error.byte - 1 : 0;
+    const auto line =
+        1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(std::min(at, text.size())), '\n');
+    fail(ErrorCode::format, where, "expected JSON but got a syntax error at byte {}, line {}: {} ({}); {}", at, line,
+         text_at(text, at), what,
+         at >= text.size() ? "the text is cut off: get or save the file again" : "correct the file or get it again");
+  } catch (const typename Json::exception& error) {  // a number beyond any type's range
+    fail(ErrorCode::format, where, "expected JSON but got {} ({}); correct the file", quote(error.what()), what);
+  }
+}
+
+template <class Json>
+std::optional<Json> find_json(std::string_view text, const JsonLimits& limits) {
+  if (text.size() > limits.bytes || too_deep_at(text, limits.depth) != text.size()) return {};
+  auto json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  return json.is_discarded() ? std::nullopt : std::optional<Json>(std::move(json));
+}
+
+template <class Json>
+Json read_json(const std::filesystem::path& path, std::string_view where, const JsonLimits& limits) {
+  return parse_json<Json>(read_text_file(path, where, limits.bytes), where, path.string(), limits);
+}
+
+namespace {
+
+template <class Json>
+void write_brief(const Json& value, std::size_t most, std::string& out) {
+  const auto add_quoted = [&](std::string_view text) {
+    out += quote(text.substr(0, most > out.size() ? most - out.size() : 0));
+  };
+  if (out.size() >= most) return;
+  if (value.is_string()) {
+    add_quoted(value.template get_ref<const std::string&>());
+  } else if (value.is_array()) {
+    out += '[';
+    bool first = true;
+    for (const auto& item : value) {
+      if (!std::exchange(first, false)) out += ", ";
+      if (out.size() >= most) return;
+      write_brief(item, most, out);
+    }
+    out += ']';
+  } else if (value.is_object()) {
+    out += '{';
+    bool first = true;
+    for (const auto& [key, item] : value.items()) {
+      if (!std::exchange(first, false)) out += ", ";
+      if (out.size() >= most) return;
+      add_quoted(key);
+      out += ": ";
+      write_brief(item, most, out);
+    }
+    out += '}';
+  } else {
+    out += value.dump();
+  }
+}
+
+}  // namespace
+
+template <class Json>
+std::string brief(const Json& value, std::size_t most) {
+  std::string text;
+  write_brief(value, most, text);
+  if (text.size() <= most) return text;
+  text.resize(most);
+  return text + "...";
+}
+
+void require_shallow(const nlohmann::json& value, std::string_view where) {
+  std::vector<std::pair<const nlohmann::json*, std::size_t>> open = {{&value, 1}};
+  while (!open.empty()) {
+    const auto [at, level] = open.back();
+    open.pop_back();
+    if (!at->is_structured()) continue;
+    require(level <= JsonLimits{}.depth, ErrorCode::argument, where,
+            "expected JSON nested at most {} levels deep but got more", JsonLimits{}.depth);
+    for (const auto& item : *at) open.emplace_back(&item, level + 1);
+  }
+}
+
+#define STEER_JSON_OF(Json)                                                                                \
+  template Json parse_json<Json>(std::string_view, std::string_view, std::string_view, const JsonLimits&); \
+  template std::optional<Json> find_json<Json>(std::string_view, const JsonLimits&);                       \
+  template Json read_json<Json>(const std::filesystem::path&, std::string_view, const JsonLimits&);        \
+  template std::string brief<Json>(const Json&, std::size_t);
+STEER_JSON_OF(nlohmann::json)
+STEER_JSON_OF(nlohmann::ordered_json)
+#undef STEER_JSON_OF
 
 void JsonEvents::parse(std::string_view text) {
   nlohmann::json::sax_parse(text.begin(), text.end(), static_cast<nlohmann::json_sax<nlohmann::json>*>(this));

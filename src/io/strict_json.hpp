@@ -1,15 +1,42 @@
 #pragma once
-// JSON from hostile files without a document tree: a tree costs up to 50 bytes for each byte of input.
+// All JSON from outside comes in here: as a tree with bounds on depth and length, or as events where a tree would cost
+// too much (up to 50 bytes for each byte of input).
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
-
-#include <span>
+#include <optional>
 #include <string>
 #include <string_view>
 
 #include "io/bytes.hpp"
 
 namespace steer::io::detail {
+
+/// What a JSON text may be at most. Copying, comparing and printing a tree recurse, so its depth must be bounded before
+/// it is made; the library's own formats are at most 12 deep.
+struct JsonLimits {
+  std::size_t depth = 128;                    ///< levels of objects and arrays
+  std::size_t bytes = std::size_t{64} << 20;  ///< of the text
+};
+
+/// The tree of `text` (nlohmann::json or ordered_json; of a key given twice the last value counts, as in Python).
+/// @param what  where the text comes from, for messages: "/models/a/config.json", "line 3 of results.jsonl".
+/// @throws Error(format) where it is not JSON or beyond the limits, with the byte and the text there.
+template <class Json = nlohmann::json>
+Json parse_json(std::string_view text, std::string_view where, std::string_view what, const JsonLimits& limits = {});
+/// The same of text that need not be JSON, such as a language model's reply: nothing instead of an error.
+template <class Json = nlohmann::json>
+std::optional<Json> find_json(std::string_view text, const JsonLimits& limits = {});
+/// The tree of a file. @throws Error(io) where it cannot be read, Error(format) as `parse_json`.
+template <class Json = nlohmann::json>
+Json read_json(const std::filesystem::path& path, std::string_view where, const JsonLimits& limits = {});
+
+/// A value for a message, as JSON in ASCII, cut to about `most` characters. Does not recurse deeper than that.
+template <class Json>
+std::string brief(const Json& value, std::size_t most = 80);
+
+/// For trees that a caller made. @throws Error(argument) when `value` is nested deeper than JsonLimits allows.
+void require_shallow(const nlohmann::json& value, std::string_view where);
 
 /// A reader's events, with the path of object keys that leads to each value. Derive, override what the format has;
 /// everything else is refused.

@@ -3,12 +3,13 @@
 #include <ATen/Context.h>
 #include <ATen/Functions.h>
 
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include <steer/core/error.hpp>
 #include <steer/io/tensor_reader.hpp>
 
+#include "io/strict_json.hpp"
+#include "io/text_file.hpp"
 #include "model/assemble.hpp"
 #include "model/transformer.hpp"
 
@@ -17,21 +18,6 @@ namespace {
 
 namespace fs = std::filesystem;
 constexpr auto kWhere = "Model::load";
-
-nlohmann::json read_json(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  require(file.good(), ErrorCode::io, kWhere, "expected to read {} but could not open it; check the path",
-          path.string());
-  try {
-    return nlohmann::json::parse(file);
-  } catch (const nlohmann::json::exception& error) {
-    fail(ErrorCode::format, kWhere, "expected JSON but got a syntax error at byte {} ({}); get the file again",
-         dynamic_cast<const nlohmann::json::parse_error*>(&error)
-             ? static_cast<const nlohmann::json::parse_error&>(error).byte
-             : 0,
-         path.string());
-  }
-}
 
 void check_device(const std::string& name) {
   bool cuda = name.starts_with("cuda:") && name.size() > 5 && name.size() < 9;
@@ -72,10 +58,10 @@ void finish(model::detail::Transformer& model, const LoadOptions& options) {
 
 /// The template's source: a string, or a list of named ones of which "default" is meant.
 std::optional<std::string> chat_template_source(const fs::path& folder) {
-  if (std::ifstream file(folder / "chat_template.jinja", std::ios::binary); file.good())
-    return std::string(std::istreambuf_iterator<char>(file), {});
+  if (fs::exists(folder / "chat_template.jinja"))
+    return io::detail::read_text_file(folder / "chat_template.jinja", kWhere);
   if (!fs::exists(folder / "tokenizer_config.json")) return {};
-  const auto config = read_json(folder / "tokenizer_config.json");
+  const auto config = io::detail::read_json(folder / "tokenizer_config.json", kWhere);
   const auto found = config.find("chat_template");
   if (found == config.end()) return {};
   if (found->is_string()) return found->get<std::string>();
@@ -100,10 +86,10 @@ std::shared_ptr<model::detail::Transformer> load_folder(const fs::path& folder, 
   require(fs::exists(folder / "config.json"), ErrorCode::io, kWhere,
           "expected config.json in {} but got none; give the folder of a Hugging Face model or a GGUF file",
           folder.string());
-  auto config = ModelConfig::from_hugging_face(read_json(folder / "config.json"));
+  auto config = ModelConfig::from_hugging_face(io::detail::read_json(folder / "config.json", kWhere));
   // Chat models end a turn with tokens that only the generation configuration lists.
   if (fs::exists(folder / "generation_config.json")) {
-    const auto generation = read_json(folder / "generation_config.json");
+    const auto generation = io::detail::read_json(folder / "generation_config.json", kWhere);
     const auto eos = generation.is_object() ? generation.value("eos_token_id", nlohmann::json()) : nlohmann::json();
     for (const auto& id : eos.is_array() ? eos : nlohmann::json::array({eos}))
       if (id.is_number_integer() &&

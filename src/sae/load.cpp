@@ -5,9 +5,9 @@
 
 #include <array>
 #include <charconv>
-#include <fstream>
 #include <vector>
 
+#include "io/strict_json.hpp"
 #include "sae/impl.hpp"
 #include "sae/layouts.hpp"
 
@@ -47,28 +47,13 @@ fs::path find_weights(const fs::path& path) {
   return path / found.front();
 }
 
-json read_json(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  require(file.good(), ErrorCode::io, kLoad, "cannot read {}", path.string());
-  const std::string text{std::istreambuf_iterator<char>(file), {}};
-  try {
-    return json::parse(text);
-  } catch (const json::exception& e) {
-    fail(ErrorCode::format, kLoad, "expected JSON in {} but got: {}", path.string(), e.what());
-  }
-}
-
 /// The configuration: the file's own metadata (what Sae::save puts into a single file), else what lies beside it.
 void find_config(SaeFiles& files) {
   const auto& metadata = files.tensors->metadata();
   if (const auto cfg = metadata.find("cfg"); files.tensors->format() == "safetensors" && cfg != metadata.end()) {
     files.config_path = files.path;
-    try {
-      files.config = json::parse(cfg->get<std::string>());
-    } catch (const json::exception& e) {
-      fail(ErrorCode::format, kLoad, "expected JSON in the metadata \"cfg\" of {} but got: {}", files.path.string(),
-           e.what());
-    }
+    files.config = io::detail::parse_json(cfg->get_ref<const std::string&>(), kLoad,
+                                          "the metadata \"cfg\" of " + files.path.string());
     return;
   }
   auto folder = files.path.parent_path();
@@ -76,7 +61,7 @@ void find_config(SaeFiles& files) {
   for (const auto* name : kConfigNames) {
     const auto path = folder / name;
     if (!fs::exists(path)) continue;
-    auto config = read_json(path);
+    auto config = io::detail::read_json(path, kLoad);
     require(config.is_object(), ErrorCode::format, kLoad, "expected a JSON object in {} but got {}", path.string(),
             config.type_name());
     if (config.contains("model_type") || config.contains("architectures")) continue;  // of a language model
@@ -108,7 +93,7 @@ double SaeFiles::scalar(std::string_view name) const {
 }
 
 void SaeFiles::throw_type(std::string_view key, const json& value) const {
-  fail(ErrorCode::config, kLoad, "key \"{}\" has the unexpected value {} ({})", key, value.dump(),
+  fail(ErrorCode::config, kLoad, "key \"{}\" has the unexpected value {} ({})", key, io::detail::brief(value),
        config_path.string());
 }
 

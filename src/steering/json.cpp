@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include <steer/core/error.hpp>
@@ -13,6 +12,8 @@
 #include <steer/io/tensor_reader.hpp>
 #include <steer/steering/steering.hpp>
 
+#include "io/strict_json.hpp"
+#include "io/text_file.hpp"
 #include "steering/checks.hpp"
 #include "steering/edits/operation.hpp"
 #include "steering/json_object.hpp"
@@ -338,23 +339,12 @@ void Steering::save(const std::filesystem::path& file, const SteeringSaveOptions
     save_safetensors(vectors, writer.collected());
     result["vectors"] = {{"path", vectors.filename().generic_string()}};
   }
-  std::ofstream out(file, std::ios::trunc);
-  out << result.dump(1) << '\n';
-  out.flush();
-  require(out.good(), ErrorCode::io, where, "expected to write {} but the file system refused", file.string());
+  io::detail::write_text_file(file, result.dump(1) + "\n", where);
 }
 
 Steering Steering::load(const std::filesystem::path& file, const SteeringLoadOptions& options) {
   constexpr std::string_view where = "Steering::load";
-  std::ifstream in(file);
-  require(in.good(), ErrorCode::io, where, "expected a readable file but got {}", file.string());
-  json source;
-  try {
-    source = json::parse(in);
-  } catch (const json::exception& error) {
-    fail(ErrorCode::format, where, "expected JSON but got an error in {}: {}", file.string(), error.what());
-  }
-  return Reader(options, file.parent_path(), where).read(source);
+  return Reader(options, file.parent_path(), where).read(io::detail::read_json(file, where));
 }
 
 }  // namespace steer

@@ -5,18 +5,11 @@
 #include <steer/core/error.hpp>
 #include <steer/io/tensor_reader.hpp>
 
+#include "io/text_file.hpp"
 #include "text/tokenizer_impl.hpp"
 
 namespace steer {
 namespace {
-
-std::string read_whole(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::string bytes{std::istreambuf_iterator<char>(file), {}};
-  require(file.good() || file.eof(), ErrorCode::io, "Tokenizer::load", "expected a readable file but got {}",
-          path.string());
-  return bytes;
-}
 
 bool is_gguf(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
@@ -39,7 +32,7 @@ Tokenizer Tokenizer::load(const std::filesystem::path& path) {
           "expected a folder, a tokenizer.json, a sentencepiece .model or a GGUF file but found no such file ({})",
           path.string());
   if (is_gguf(path)) return from_gguf(*open_tensors(path));
-  const std::string bytes = read_whole(path);
+  const std::string bytes = io::detail::read_text_file(path, "Tokenizer::load");
   const std::size_t first = bytes.find_first_not_of(" \t\r\n");
   // JSON begins with a brace; a sentencepiece model with the tag of its first piece, a line feed (0x0A).
   const bool is_json = first != std::string::npos && bytes[first] == '{' && bytes[0] != '\n';

@@ -1,19 +1,15 @@
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include <steer/core/error.hpp>
 
+#include "io/strict_json.hpp"
+#include "io/text_file.hpp"
 #include "text/tokenizer_impl.hpp"
 
 namespace steer::text::detail {
 namespace {
 
 using nlohmann::json;
-
-std::string read_text(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
 
 // A token is written as its text, or as an object that holds it.
 std::optional<std::int64_t> token_of(const json& config, const char* key, const Vocabulary& vocabulary) {
@@ -44,7 +40,7 @@ std::optional<std::string> template_of(const json& config) {
 void read_tokenizer_config(const std::filesystem::path& folder, Tokenizer::Impl& out) {
   std::error_code ignored;
   if (const auto path = folder / "tokenizer_config.json"; std::filesystem::is_regular_file(path, ignored)) {
-    const json config = json::parse(read_text(path), nullptr, false);
+    const json config = io::detail::read_json(path, "Tokenizer::load");
     require(config.is_object(), ErrorCode::format, "Tokenizer::load",
             "expected a JSON object but got something else ({})", path.string());
     if (const auto id = token_of(config, "bos_token", out.vocabulary)) out.bos = id;
@@ -52,7 +48,7 @@ void read_tokenizer_config(const std::filesystem::path& folder, Tokenizer::Impl&
     out.chat_template = template_of(config);
   }
   if (const auto path = folder / "chat_template.jinja"; std::filesystem::is_regular_file(path, ignored))
-    out.chat_template = read_text(path);
+    out.chat_template = io::detail::read_text_file(path, "Tokenizer::load");
 }
 
 }  // namespace steer::text::detail

@@ -64,6 +64,20 @@ TEST(Journal, RefusesOtherSettingsOtherProcessesAndDamage) {
   EXPECT_STEER_ERROR(Journal(dir / "no" / "such.jsonl", "{}"), ErrorCode::io, "such.jsonl");
 }
 
+TEST(Journal, LeavesFilesAloneThatAreNone) {
+  test::TempDir dir;
+  const auto path = dir / "run.jsonl";
+  { Journal(path, "{}").append({"a", "1"}); }
+  std::string edited;
+  for (const char c : test::read_file(path)) edited += c == '\n' ? "\r\n" : std::string(1, c);
+  for (const std::string& text : {edited, std::string("my notes\n"), std::string("notes"),
+                                  std::string("{\"check\":\"0\"}\n"), std::string(300, '\0')}) {
+    std::ofstream(path, std::ios::binary | std::ios::trunc) << text;
+    EXPECT_STEER_ERROR(Journal(path, "{}"), ErrorCode::format, "not touched");
+    EXPECT_EQ(test::read_file(path), text);
+  }
+}
+
 TEST(Journal, FullDiskLosesNothing) {
   test::TempDir dir;
   const auto path = dir / "run.jsonl";

@@ -22,6 +22,8 @@
 #include <steer/core/hash.hpp>
 #include <steer/core/random.hpp>
 
+#include "io/strict_json.hpp"
+
 namespace steer {
 namespace {
 
@@ -150,7 +152,7 @@ struct HttpJudge::Impl {
       result.retry_after_s = std::atof(response->get_header_value("Retry-After").c_str());
       return result;
     }
-    const json reply = json::parse(response->body, nullptr, false);
+    const json reply = io::detail::find_json(response->body).value_or(nullptr);
     if (!reply.is_object()) {
       result.problem = "not JSON: " + quote(response->body);
       return result;

@@ -5,6 +5,8 @@
 
 #include <steer/core/error.hpp>
 
+#include "io/strict_json.hpp"
+
 namespace steer {
 namespace {
 
@@ -50,7 +52,9 @@ std::optional<double> parse_judgement(Rubric rubric, const JudgeRequest& request
        open = open == 0 ? std::string_view::npos : reply.rfind('{', open - 1)) {
     const auto close = reply.find('}', open);
     if (close == std::string_view::npos) continue;
-    const auto json = nlohmann::json::parse(reply.substr(open, close - open + 1), nullptr, false);
+    const auto found = io::detail::find_json(reply.substr(open, close - open + 1));
+    if (!found) continue;
+    const auto& json = *found;
     if (!json.is_object() || !json.contains("scores") || !json["scores"].is_array()) continue;
     const auto& scores = json["scores"];
     if (!std::all_of(scores.begin(), scores.end(), [](const auto& s) { return s.is_number(); })) return std::nullopt;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <map>
 #include <set>
 
@@ -10,6 +9,7 @@
 #include <steer/core/random.hpp>
 
 #include "eval/report/report_parts.hpp"
+#include "io/text_file.hpp"
 
 namespace steer {
 namespace eval::detail {
@@ -139,16 +139,6 @@ std::string markdown_cell(std::string text) {
   for (char& c : text)
     if (c == '|' || c == '\n') c = ' ';
   return text;
-}
-
-void write_file(const std::filesystem::path& path, const std::string& text) {
-  std::ofstream file(path, std::ios::binary);
-  file << text;
-  file.flush();
-  require(file.good(), ErrorCode::io, "Report::write",
-          "expected to write \"{}\" but the write failed; is the folder writable and the "
-          "disk not full?",
-          path.string());
 }
 
 }  // namespace
@@ -308,30 +298,16 @@ void Report::write(const std::filesystem::path& file) const {
   std::filesystem::create_directories(folder, error);
   require(std::filesystem::is_directory(folder), ErrorCode::io, "Report::write",
           "expected a folder at \"{}\" but it cannot be made: {}", folder.string(), error.message());
-  const auto replace = [&](const std::filesystem::path& path, auto&& writer) {
-    auto part = path;
-    part += ".part";
-    try {
-      writer(part);
-      std::filesystem::rename(part, path);
-    } catch (const std::filesystem::filesystem_error& failed) {
-      fail(ErrorCode::io, "Report::write", "expected to replace \"{}\" but: {}", path.string(),
-           failed.code().message());
-    } catch (const Error&) {
-      std::filesystem::remove(part, error);
-      throw;
-    }
-  };
-  replace(folder / "results.jsonl", [&](const auto& path) { save_results(results, path); });
-  replace(folder / "results.csv", [&](const auto& path) { save_results_csv(results, path); });
-  replace(folder / "report.md", [&](const auto& path) { write_file(path, markdown()); });
+  save_results(results, folder / "results.jsonl");
+  save_results_csv(results, folder / "results.csv");
+  io::detail::write_text_file(folder / "report.md", markdown(), "Report::write");
   for (const auto& [arm, found] : steerings)
     for (const auto& [behaviour, steering] : found) {
       const auto place = folder / "steerings" / arm;
       std::filesystem::create_directories(place, error);
       steering.save(place / (behaviour + ".json"));
     }
-  replace(file, [&](const auto& path) { write_file(path, html()); });
+  io::detail::write_text_file(file, html(), "Report::write");
 }
 
 }  // namespace steer

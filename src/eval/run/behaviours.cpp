@@ -7,7 +7,7 @@
 
 #include <steer/core/error.hpp>
 
-#include "eval/run/csv.hpp"
+#include "io/strict_json.hpp"
 
 namespace steer {
 namespace {
@@ -26,7 +26,7 @@ std::vector<std::string> texts(const json& entry, const char* key, const std::st
   const json& list = entry[key];
   require(list.is_array() && std::all_of(list.begin(), list.end(), [](const json& t) { return t.is_string(); }),
           ErrorCode::format, "load_behaviours", "expected \"{}\" as a list of texts but got {} ({})", key,
-          list.dump().substr(0, 60), place);
+          io::detail::brief(list), place);
   return list.get<std::vector<std::string>>();
 }
 
@@ -147,10 +147,9 @@ std::vector<Behaviour> select_behaviours(const std::vector<Behaviour>& from, con
 }
 
 std::vector<Behaviour> load_behaviours(const std::filesystem::path& path) {
-  const json list = json::parse(eval::detail::read_text(path, "load_behaviours"), nullptr, false);
+  const json list = io::detail::read_json(path, "load_behaviours");
   require(list.is_array() && !list.empty(), ErrorCode::format, "load_behaviours",
-          "expected a JSON list of behaviours but got {} ({})", list.is_discarded() ? "no JSON" : list.type_name(),
-          path.string());
+          "expected a JSON list of behaviours but got {} ({})", list.type_name(), path.string());
   std::vector<Behaviour> behaviours;
   std::set<std::string> names;
   for (std::size_t i = 0; i < list.size(); ++i) {
@@ -158,7 +157,7 @@ std::vector<Behaviour> load_behaviours(const std::filesystem::path& path) {
     const std::string place = fmt::format("{}, entry {}", path.string(), i);
     const auto text = [&](const json& object, const char* key) {
       require(object.is_object() && object.contains(key) && object[key].is_string(), ErrorCode::format,
-              "load_behaviours", "expected a text \"{}\" but got {} ({})", key, object.dump().substr(0, 60), place);
+              "load_behaviours", "expected a text \"{}\" but got {} ({})", key, io::detail::brief(object), place);
       return object[key].get<std::string>();
     };
     Behaviour behaviour{text(entry, "name"),

@@ -1,10 +1,10 @@
 #include "eval/run/csv.hpp"
 
-#include <fstream>
-#include <iterator>
 #include <utility>
 
 #include <steer/core/error.hpp>
+
+#include "io/text_file.hpp"
 
 namespace steer::eval::detail {
 
@@ -65,7 +65,7 @@ std::vector<CsvRow> parse_csv(std::string_view text, std::string_view name) {
 }
 
 std::vector<CsvRow> read_csv(const std::filesystem::path& path) {
-  return parse_csv(read_text(path, "read_csv"), path.string());
+  return parse_csv(io::detail::read_text_file(path, "read_csv"), path.string());
 }
 
 std::string csv_line(const CsvRow& fields) {
@@ -81,15 +81,6 @@ std::string csv_line(const CsvRow& fields) {
     line += '"';
   }
   return line + '\n';
-}
-
-std::string read_text(const std::filesystem::path& path, std::string_view where) {
-  std::ifstream file(path, std::ios::binary);
-  require(file.is_open() && !std::filesystem::is_directory(path), ErrorCode::io, where,
-          "expected a readable file but got \"{}\"; check the path", path.string());
-  std::string text(std::istreambuf_iterator<char>(file), {});
-  require(!file.bad(), ErrorCode::io, where, "expected to read \"{}\" to its end but the read failed", path.string());
-  return text;
 }
 
 }  // namespace steer::eval::detail

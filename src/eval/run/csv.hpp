@@ -21,7 +21,4 @@ std::vector<CsvRow> read_csv(const std::filesystem::path& path);
 /// One record: quotes fields that hold a comma, quote or line break; ends with LF.
 std::string csv_line(const CsvRow& fields);
 
-/// The whole of a file. @param where  the public function, for the message. @throws Error(io).
-std::string read_text(const std::filesystem::path& path, std::string_view where);
-
 }  // namespace steer::eval::detail

@@ -12,8 +12,8 @@
 #include <steer/text/tokenizer.hpp>
 
 #include "eval/run/calibrate.hpp"
-#include "eval/run/csv.hpp"
 #include "eval/run/prompts.hpp"
+#include "io/strict_json.hpp"
 #include "model/assemble.hpp"
 
 namespace steer {
@@ -72,10 +72,7 @@ ModelFiles open_model(const std::filesystem::path& path) {
     auto config = ModelConfig::from_gguf(*tensors);
     return {std::move(tensors), false, std::move(config)};
   }
-  const auto json = nlohmann::json::parse(eval::detail::read_text(path / "config.json", "plan_run"), nullptr,
-                                          /*allow_exceptions=*/false);
-  require(!json.is_discarded(), ErrorCode::format, "plan_run",
-          "expected JSON but got a syntax error ({}); get the file again", (path / "config.json").string());
+  const auto json = io::detail::read_json(path / "config.json", "plan_run");
   return {std::move(tensors), true, ModelConfig::from_hugging_face(json)};
 }
 

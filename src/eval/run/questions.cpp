@@ -1,7 +1,6 @@
 #include <steer/eval/questions.hpp>
 
 #include <algorithm>
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -10,6 +9,8 @@
 #include <steer/core/random.hpp>
 
 #include "eval/run/csv.hpp"
+#include "io/strict_json.hpp"
+#include "io/text_file.hpp"
 
 namespace steer {
 namespace {
@@ -24,8 +25,8 @@ int parse_gold(const json& answer, std::size_t choices, const std::string& place
   if (answer.is_string() && answer.get_ref<const std::string&>().size() == 1)
     index = answer.get<std::string>()[0] - 'A';
   require(index >= 0 && index < static_cast<std::int64_t>(choices), ErrorCode::format, "load_questions",
-          "expected \"answer\" to be the letter or index of one of {} choices but got {} ({})", choices, answer.dump(),
-          place);
+          "expected \"answer\" to be the letter or index of one of {} choices but got {} ({})", choices,
+          io::detail::brief(answer), place);
   return static_cast<int>(index);
 }
 
@@ -72,7 +73,7 @@ std::vector<Question> load_mmlu(const std::filesystem::path& folder, Mmlu select
 }
 
 std::vector<Question> load_questions(const std::filesystem::path& jsonl) {
-  const std::string text = eval::detail::read_text(jsonl, "load_questions");
+  const std::string text = io::detail::read_text_file(jsonl, "load_questions");
   std::vector<Question> questions;
   std::set<std::string> ids;
   std::int64_t line_number = 0;
@@ -83,7 +84,7 @@ std::vector<Question> load_questions(const std::filesystem::path& jsonl) {
     ++line_number;
     if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
     const std::string place = fmt::format("{}, line {}", jsonl.string(), line_number);
-    const json record = json::parse(line, nullptr, false);
+    const json record = io::detail::parse_json(line, "load_questions", place);
     require(record.is_object() && record.contains("id") && record["id"].is_string() && record.contains("question") &&
                 record["question"].is_string(),
             ErrorCode::format, "load_questions",
@@ -96,7 +97,7 @@ std::vector<Question> load_questions(const std::filesystem::path& jsonl) {
                          std::all_of(choices.begin(), choices.end(), [](const json& c) { return c.is_string(); });
       require(texts && choices.size() >= 2 && choices.size() <= 26 && record.contains("answer"), ErrorCode::format,
               "load_questions", "expected \"choices\" as 2 to 26 texts with an \"answer\" but got {} ({})",
-              choices.dump().substr(0, 60), place);
+              io::detail::brief(choices), place);
       question.choices = choices.get<std::vector<std::string>>();
       question.answer = parse_gold(record["answer"], question.choices.size(), place);
     }
@@ -110,18 +111,16 @@ std::vector<Question> load_questions(const std::filesystem::path& jsonl) {
 }
 
 void save_questions(const std::vector<Question>& questions, const std::filesystem::path& jsonl) {
-  std::ofstream file(jsonl, std::ios::binary);
+  std::string text;
   for (const auto& question : questions) {
     nlohmann::ordered_json record{{"id", question.id}, {"subject", question.subject}, {"question", question.text}};
     if (question.answer >= 0) {
       record["choices"] = question.choices;
       record["answer"] = question.gold();
     }
-    file << record.dump() << '\n';
+    text += record.dump() + '\n';
   }
-  file.flush();
-  require(file.good(), ErrorCode::io, "save_questions", "expected to write \"{}\" but the write failed",
-          jsonl.string());
+  io::detail::write_text_file(jsonl, text, "save_questions");
 }
 
 std::vector<Question> stratified_sample(const std::vector<Question>& questions, std::int64_t per_subject,

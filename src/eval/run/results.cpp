@@ -2,7 +2,6 @@
 
 #include <charconv>
 #include <cmath>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -10,6 +9,8 @@
 #include <steer/eval/answer.hpp>
 
 #include "eval/run/csv.hpp"
+#include "io/strict_json.hpp"
+#include "io/text_file.hpp"
 
 namespace steer {
 
@@ -46,12 +47,12 @@ Result result_from_json(const ordered_json& json) {
             .edits = json.value("edits", std::map<std::string, double>{})};
   } catch (const ordered_json::exception& error) {
     fail(ErrorCode::format, "result_from_json", "expected a result (arm, behaviour, question, ...) but got {}: {}",
-         json.dump().substr(0, 80), error.what());
+         io::detail::brief(json), error.what());
   }
 }
 
 std::vector<Result> load_results(const std::filesystem::path& jsonl) {
-  const std::string text = eval::detail::read_text(jsonl, "load_results");
+  const std::string text = io::detail::read_text_file(jsonl, "load_results");
   std::vector<Result> results;
   std::int64_t line_number = 0;
   for (std::size_t begin = 0; begin < text.size();) {
@@ -60,7 +61,8 @@ std::vector<Result> load_results(const std::filesystem::path& jsonl) {
     begin = end + 1;
     ++line_number;
     if (line.empty()) continue;
-    const auto json = ordered_json::parse(line, nullptr, false);
+    const auto json = io::detail::parse_json<ordered_json>(line, "load_results",
+                                                           fmt::format("{}, line {}", jsonl.string(), line_number));
     require(json.is_object(), ErrorCode::format, "load_results", "expected a JSON object but got \"{}\" ({}, line {})",
             line.substr(0, 60), jsonl.string(), line_number);
     results.push_back(result_from_json(json));
@@ -69,16 +71,14 @@ std::vector<Result> load_results(const std::filesystem::path& jsonl) {
 }
 
 void save_results(const std::vector<Result>& results, const std::filesystem::path& jsonl) {
-  std::ofstream file(jsonl, std::ios::binary);
+  std::string text;
   for (const auto& result : results) {
     ordered_json json;
     to_json(json, result);
     // A response cut inside a character is not UTF-8: replace what is broken.
-    file << json.dump(-1, ' ', false, ordered_json::error_handler_t::replace) << '\n';
+    text += json.dump(-1, ' ', false, ordered_json::error_handler_t::replace) + '\n';
   }
-  file.flush();
-  require(file.good(), ErrorCode::io, "save_results",
-          "expected to write \"{}\" but the write failed; is the disk full?", jsonl.string());
+  io::detail::write_text_file(jsonl, text, "save_results");
 }
 
 void save_results_csv(const std::vector<Result>& results, const std::filesystem::path& csv) {
@@ -89,8 +89,7 @@ void save_results_csv(const std::vector<Result>& results, const std::filesystem:
                               "correct", "truncated", "tokens"};
   for (const auto& name : scores) header.push_back("score_" + name);
   header.push_back("response");
-  std::ofstream file(csv, std::ios::binary);
-  file << eval::detail::csv_line(header);
+  std::string text = eval::detail::csv_line(header);
   for (const auto& r : results) {
     eval::detail::CsvRow row{r.arm,
                              r.behaviour,
@@ -108,11 +107,9 @@ void save_results_csv(const std::vector<Result>& results, const std::filesystem:
       row.push_back(found == r.scores.end() ? "" : fmt::format("{}", found->second));
     }
     row.push_back(r.response);
-    file << eval::detail::csv_line(row);
+    text += eval::detail::csv_line(row);
   }
-  file.flush();
-  require(file.good(), ErrorCode::io, "save_results_csv",
-          "expected to write \"{}\" but the write failed; is the disk full?", csv.string());
+  io::detail::write_text_file(csv, text, "save_results_csv");
 }
 
 std::vector<Result> load_results_csv(const std::filesystem::path& csv,
