@@ -37,6 +37,7 @@
 #include <steer/io/journal.hpp>
 #include <steer/io/safetensors_writer.hpp>
 #include <steer/io/tensor_reader.hpp>
+#include <steer/model/compare.hpp>
 #include <steer/model/config.hpp>
 #include <steer/model/hooks.hpp>
 #include <steer/model/model.hpp>

@@ -71,7 +71,7 @@ void AtenBackend::store(std::int64_t layer, const at::Tensor& k, const at::Tenso
   }
   if (!at::GradMode::is_enabled() || !(k.requires_grad() || v.requires_grad())) return;
   stored_layer_ = layer;
-  k_ = k, v_ = v;
+  k_ = cache_.rounded(k), v_ = cache_.rounded(v);
   stored_runs_.assign(rows.runs.begin(), rows.runs.end());
 }
 

@@ -95,8 +95,9 @@ void CpuBackend::store(std::int64_t layer, const at::Tensor& k, const at::Tensor
   reserve(layer, rows);
   for (std::size_t i = 0; i < rows.runs.size(); ++i) {
     const auto& run = rows.runs[i];
-    cpu::store_kv(cache_of(rows, i, layer).views, data(k) + run.begin * k.size(1), data(v) + run.begin * v.size(1),
-                  run.end - run.begin, run.position, model_.config.n_kv_heads, model_.config.d_head);
+    cpu::store_kv(cache_of(rows, i, layer).views, cache_.format(), data(k) + run.begin * k.size(1),
+                  data(v) + run.begin * v.size(1), run.end - run.begin, run.position, model_.config.n_kv_heads,
+                  model_.config.d_head);
   }
 }
 
@@ -105,6 +106,7 @@ cpu::AttentionArgs CpuBackend::attention(std::int64_t layer, const at::Tensor& q
   const ModelConfig& c = model_.config;
   return {.q = data(q) + rows.runs[run].begin * q.size(1),
           .blocks = cache_of(rows, run, layer).views,
+          .format = cache_.format(),
           .queries = rows.runs[run].end - rows.runs[run].begin,
           .position = rows.runs[run].position,
           .n_heads = c.n_heads,

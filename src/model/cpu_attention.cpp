@@ -1,3 +1,6 @@
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
+
 #include <algorithm>
 #include <limits>
 #include <vector>
@@ -24,16 +27,46 @@ struct Row {
   std::int64_t begin, end;  // keys [begin, end)
 };
 
+/// Bits of the two 16-bit formats; a type each, so that loops over blocks are written once.
+struct Bf16 {
+  std::uint16_t bits;
+};
+struct F16 {
+  std::uint16_t bits;
+};
+using U16 = std::uint16_t __attribute__((vector_size(32), aligned(2), may_alias));
+using U32 = std::uint32_t __attribute__((vector_size(64), aligned(4), may_alias));
+
+STEER_INLINE V load_wide(const float* p) { return load(p); }
+STEER_INLINE V load_wide(const Bf16* p) {
+  return __builtin_bit_cast(V, __builtin_convertvector(*reinterpret_cast<const U16*>(p), U32) << 16);
+}
+STEER_INLINE V load_wide(const F16* p) {
+  const U32 bits = __builtin_convertvector(*reinterpret_cast<const U16*>(p), U32);
+  const U32 shifted = (bits & 0x7fff) << 13;
+  // The exponent is 112 too small, in subnormals too; all ones stands for infinity or not a number.
+  U32 value = __builtin_bit_cast(U32, __builtin_bit_cast(V, shifted) * 0x1p112f);
+  value |= reinterpret_cast<U32>(shifted >= 0x0f800000) & 0x7f800000;
+  return __builtin_bit_cast(V, value | (bits & 0x8000) << 16);
+}
+
+void narrow_to(float* to, float x) { *to = x; }
+void narrow_to(Bf16* to, float x) { to->bits = c10::detail::round_to_nearest_even(x); }
+void narrow_to(F16* to, float x) {
+  to->bits = c10::detail::fp16_ieee_from_fp32_value(std::clamp(x, -65504.f, 65504.f));  // keeps NaN
+}
+
 /// scores[r][t - first * kBlock] = scaled q . k for all tokens of blocks [first, last). All kRows rows are computed;
 /// a tile with fewer repeats its first one, so that a row's bits do not depend on the tile it is in.
-STEER_CLONES void score(const AttentionArgs& a, std::int64_t kv_head, const Row* rows, std::int64_t first,
-                        std::int64_t last, float* scores, std::int64_t stride) {
+template <class T>
+STEER_INLINE void score_as(const AttentionArgs& a, std::int64_t kv_head, const Row* rows, std::int64_t first,
+                           std::int64_t last, float* scores, std::int64_t stride) {
   for (std::int64_t b = first; b < last; ++b) {
-    const float* k = a.blocks[static_cast<std::size_t>(b)].k + kv_head * a.d_head * kBlock;
+    const T* k = static_cast<const T*>(a.blocks[static_cast<std::size_t>(b)].k) + kv_head * a.d_head * kBlock;
     V acc[kRows][2];
     for (auto& row : acc) row[0] = row[1] = splat(0);
     for (std::int64_t d = 0; d < a.d_head; ++d, k += kBlock) {
-      const V k0 = load(k), k1 = load(k + kLanes);
+      const V k0 = load_wide(k), k1 = load_wide(k + kLanes);
       for (int r = 0; r < kRows; ++r) {
         const float q = rows[r].q[d];
         acc[r][0] += k0 * q;
@@ -46,6 +79,18 @@ STEER_CLONES void score(const AttentionArgs& a, std::int64_t kv_head, const Row*
         if (a.soft_cap > 0) s = tanh(s / a.soft_cap) * a.soft_cap;
         store(scores + r * stride + (b - first) * kBlock + j * kLanes, s);
       }
+  }
+}
+
+STEER_CLONES void score(const AttentionArgs& a, std::int64_t kv_head, const Row* rows, std::int64_t first,
+                        std::int64_t last, float* scores, std::int64_t stride) {
+  switch (a.format) {
+    case CacheFormat::f32:
+      return score_as<float>(a, kv_head, rows, first, last, scores, stride);
+    case CacheFormat::bf16:
+      return score_as<Bf16>(a, kv_head, rows, first, last, scores, stride);
+    case CacheFormat::f16:
+      return score_as<F16>(a, kv_head, rows, first, last, scores, stride);
   }
 }
 
@@ -69,25 +114,27 @@ STEER_CLONES void softmax(float* scores, std::int64_t size, std::int64_t begin, 
 }
 
 /// out[r] += sum over tokens [from, to) of one block of p[r][t] v[t], in order of t. `rows` of kRows.
-template <int N>
-STEER_INLINE void accumulate(const float* v, std::int64_t d_head, std::int64_t padded, const float* p,
-                             std::int64_t stride, std::int64_t from, std::int64_t to, float* out) {
+template <int N, class T>
+STEER_INLINE void accumulate(const T* v, std::int64_t d_head, std::int64_t padded, const float* p, std::int64_t stride,
+                             std::int64_t from, std::int64_t to, float* out) {
   for (std::int64_t d = 0; d < padded; d += kLanes) {
     V acc[N];
     for (int r = 0; r < N; ++r) acc[r] = load(out + r * padded + d);
     for (std::int64_t t = from; t < to; ++t) {
-      const V value = load(v + t * d_head + d);  // may read past the head: blocks are padded, those lanes are dropped
+      const V value =
+          load_wide(v + t * d_head + d);  // may read past the head: blocks are padded, those lanes are dropped
       for (int r = 0; r < N; ++r) acc[r] += value * p[r * stride + t];
     }
     for (int r = 0; r < N; ++r) store(out + r * padded + d, acc[r]);
   }
 }
 
-STEER_CLONES void mix(const AttentionArgs& a, std::int64_t kv_head, const Row* rows, std::int64_t count,
-                      std::int64_t first, std::int64_t last, const float* scores, std::int64_t stride, float* out,
-                      std::int64_t padded) {
+template <class T>
+STEER_INLINE void mix_as(const AttentionArgs& a, std::int64_t kv_head, const Row* rows, std::int64_t count,
+                         std::int64_t first, std::int64_t last, const float* scores, std::int64_t stride, float* out,
+                         std::int64_t padded) {
   for (std::int64_t b = first; b < last; ++b) {
-    const float* v = a.blocks[static_cast<std::size_t>(b)].v + kv_head * a.d_head * kBlock;
+    const T* v = static_cast<const T*>(a.blocks[static_cast<std::size_t>(b)].v) + kv_head * a.d_head * kBlock;
     const float* p = scores + (b - first) * kBlock;
     bool whole = count == kRows;
     for (int r = 0; r < kRows && whole; ++r) whole = rows[r].begin <= b * kBlock && rows[r].end >= (b + 1) * kBlock;
@@ -100,6 +147,19 @@ STEER_CLONES void mix(const AttentionArgs& a, std::int64_t kv_head, const Row* r
       const auto to = std::min<std::int64_t>(rows[r].end - b * kBlock, kBlock);
       if (from < to) accumulate<1>(v, a.d_head, padded, p + r * stride, stride, from, to, out + r * padded);
     }
+  }
+}
+
+STEER_CLONES void mix(const AttentionArgs& a, std::int64_t kv_head, const Row* rows, std::int64_t count,
+                      std::int64_t first, std::int64_t last, const float* scores, std::int64_t stride, float* out,
+                      std::int64_t padded) {
+  switch (a.format) {
+    case CacheFormat::f32:
+      return mix_as<float>(a, kv_head, rows, count, first, last, scores, stride, out, padded);
+    case CacheFormat::bf16:
+      return mix_as<Bf16>(a, kv_head, rows, count, first, last, scores, stride, out, padded);
+    case CacheFormat::f16:
+      return mix_as<F16>(a, kv_head, rows, count, first, last, scores, stride, out, padded);
   }
 }
 
@@ -164,16 +224,34 @@ void attend(std::span<const AttentionArgs> runs) {
   core::detail::run_ranges(count, work == 0 ? count : count * kWorthAThread / work, compute_range);
 }
 
-void store_kv(std::span<const BlockView> blocks, const float* k, const float* v, std::int64_t rows,
+namespace {
+
+template <class T>
+void store_as(std::span<const BlockView> blocks, const float* k, const float* v, std::int64_t rows,
               std::int64_t position, std::int64_t n_kv_heads, std::int64_t d_head) {
   for (std::int64_t row = 0; row < rows; ++row) {
     const auto& block = blocks[static_cast<std::size_t>((position + row) / kBlock)];
     const std::int64_t slot = (position + row) % kBlock;
     for (std::int64_t h = 0; h < n_kv_heads; ++h, k += d_head, v += d_head) {
-      float* key = block.k + h * d_head * kBlock + slot;
-      for (std::int64_t d = 0; d < d_head; ++d) key[d * kBlock] = k[d];
-      std::copy_n(v, d_head, block.v + h * d_head * kBlock + slot * d_head);
+      T* key = static_cast<T*>(block.k) + h * d_head * kBlock + slot;
+      T* value = static_cast<T*>(block.v) + h * d_head * kBlock + slot * d_head;
+      for (std::int64_t d = 0; d < d_head; ++d) narrow_to(key + d * kBlock, k[d]);
+      for (std::int64_t d = 0; d < d_head; ++d) narrow_to(value + d, v[d]);
     }
+  }
+}
+
+}  // namespace
+
+void store_kv(std::span<const BlockView> blocks, CacheFormat format, const float* k, const float* v, std::int64_t rows,
+              std::int64_t position, std::int64_t n_kv_heads, std::int64_t d_head) {
+  switch (format) {
+    case CacheFormat::f32:
+      return store_as<float>(blocks, k, v, rows, position, n_kv_heads, d_head);
+    case CacheFormat::bf16:
+      return store_as<Bf16>(blocks, k, v, rows, position, n_kv_heads, d_head);
+    case CacheFormat::f16:
+      return store_as<F16>(blocks, k, v, rows, position, n_kv_heads, d_head);
   }
 }
 

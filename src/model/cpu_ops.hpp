@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <span>
 
-#include <steer/model/config.hpp>
+#include <steer/model/session.hpp>
 
 namespace steer::model::detail::cpu {
 
@@ -33,8 +33,8 @@ inline constexpr std::int64_t kBlock = 32;
 /// One block's memory: keys [kv_heads, d_head, kBlock], so that scores of consecutive tokens are computed side by side,
 /// values [kv_heads, kBlock, d_head].
 struct BlockView {
-  float* k;
-  float* v;
+  void* k;
+  void* v;
 };
 
 /// Attention of consecutive queries of one sequence over its cache.
@@ -43,6 +43,7 @@ struct AttentionArgs {
   float* z = nullptr;                 ///< [queries, n_heads * d_head]
   float* pattern = nullptr;           ///< instead of z: the weights of the keys, [n_heads, queries, position + queries]
   std::span<const BlockView> blocks;  ///< of the sequence, from position 0
+  CacheFormat format = CacheFormat::f32;   ///< of the blocks
   std::int64_t queries = 0, position = 0;  ///< position of the first query, whose keys end there
   std::int64_t n_heads = 0, n_kv_heads = 0, d_head = 0;
   std::int64_t window = 0;
@@ -52,7 +53,7 @@ struct AttentionArgs {
 void attend(std::span<const AttentionArgs> runs);
 
 /// Stores rows [rows, kv_heads * d_head] of keys and values at positions `position` and following.
-void store_kv(std::span<const BlockView> blocks, const float* k, const float* v, std::int64_t rows,
+void store_kv(std::span<const BlockView> blocks, CacheFormat format, const float* k, const float* v, std::int64_t rows,
               std::int64_t position, std::int64_t n_kv_heads, std::int64_t d_head);
 
 }  // namespace steer::model::detail::cpu

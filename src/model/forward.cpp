@@ -10,13 +10,15 @@
 
 namespace steer::model::detail {
 
-Forward::Forward(const Transformer& model, HookTable& hooks, KvCache& cache, bool batch_invariant)
+Forward::Forward(const Transformer& model, HookTable& hooks, KvCache& cache, const SessionOptions& options)
     : model_(model),
       config_(model.config),
       hooks_(hooks),
       ropes_(model),
-      aten_(model, cache, batch_invariant),
-      cpu_(model.device.is_cpu() ? std::make_unique<CpuBackend>(model, cache, batch_invariant) : nullptr) {}
+      aten_(model, cache, options.batch_invariant),
+      cpu_(model.device.is_cpu() && options.backend == BackendKind::automatic
+               ? std::make_unique<CpuBackend>(model, cache, options.batch_invariant)
+               : nullptr) {}
 
 at::Tensor Forward::run(const BatchView& batch, std::span<SequenceCache* const> sequences, std::int64_t first,
                         std::int64_t last, const at::Tensor& residual, const LogitRows& wanted) {

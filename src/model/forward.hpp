@@ -23,7 +23,7 @@ struct LogitRows {
 /// The passes of one session: what a layer is, in terms of a backend and of hooks.
 class Forward {
  public:
-  Forward(const Transformer& model, HookTable& hooks, KvCache& cache, bool batch_invariant);
+  Forward(const Transformer& model, HookTable& hooks, KvCache& cache, const SessionOptions& options);
 
   /// One pass of a flat batch through layers [first, last).
   /// @param sequences  of each run; layers' caches are filled, `filled` is left to the caller.

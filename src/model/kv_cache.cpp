@@ -9,13 +9,18 @@ namespace steer::model::detail {
 
 using cpu::kBlock;
 
-KvCache::KvCache(const ModelConfig& config, at::Device device, std::int64_t max_bytes)
+KvCache::KvCache(const ModelConfig& config, at::Device device, CacheFormat format, std::int64_t max_bytes)
     : n_layers_(config.n_layers),
       kv_heads_(config.n_kv_heads),
       d_head_(config.d_head),
       device_(device),
+      format_(format),
       max_bytes_(max_bytes),
-      block_bytes_(2 * kv_heads_ * d_head_ * kBlock * static_cast<std::int64_t>(sizeof(float))) {}
+      block_bytes_(2 * kv_heads_ * d_head_ * kBlock * static_cast<std::int64_t>(c10::elementSize(type()))) {}
+
+at::ScalarType KvCache::type() const {
+  return format_ == CacheFormat::f32 ? at::kFloat : format_ == CacheFormat::bf16 ? at::kBFloat16 : at::kHalf;
+}
 
 SequenceId KvCache::open() {
   sequences_[next_].layers.resize(static_cast<std::size_t>(n_layers_));
@@ -76,11 +81,11 @@ std::shared_ptr<KvBlock> KvCache::make_block() {
   });
   ++*live_blocks_;
   // Zeroed: masked slots are multiplied with 0. Padded: vector loads of values may run past the last row.
-  const auto options = at::TensorOptions().dtype(at::kFloat).device(device_);
+  const auto options = at::TensorOptions().dtype(type()).device(device_);
   const std::int64_t numel = kv_heads_ * d_head_ * kBlock;
   block->k = at::zeros({kv_heads_, d_head_, kBlock}, options);
   block->v = at::zeros({numel + 16}, options).narrow(0, 0, numel).view({kv_heads_, kBlock, d_head_});
-  if (device_.is_cpu()) block->view = {block->k.data_ptr<float>(), block->v.data_ptr<float>()};
+  if (device_.is_cpu()) block->view = {block->k.data_ptr(), block->v.data_ptr()};
   return block;
 }
 
@@ -102,6 +107,16 @@ void KvCache::reserve(LayerCache& layer, std::int64_t position, std::int64_t cou
   }
 }
 
+std::int64_t KvCache::bytes_for(const SequenceCache& sequence, std::int64_t tokens) const {
+  std::int64_t blocks = 0;
+  for (const auto& layer : sequence.layers) {
+    const std::int64_t first = layer.filled / kBlock, last = (layer.filled + tokens - 1) / kBlock;
+    for (std::int64_t i = first; tokens > 0 && i <= last; ++i)
+      blocks += i >= std::ssize(layer.blocks) || layer.blocks[static_cast<std::size_t>(i)].use_count() > 1;
+  }
+  return blocks * block_bytes_;
+}
+
 void KvCache::truncate(LayerCache& layer, std::int64_t length) {
   layer.filled = std::min(layer.filled, length);
   const auto blocks = static_cast<std::size_t>((layer.filled + kBlock - 1) / kBlock);
@@ -115,19 +130,26 @@ void KvCache::store(LayerCache& layer, std::int64_t position, const at::Tensor& 
   const std::int64_t rows = k.size(0);
   if (device_.is_cpu()) {
     const auto keys = k.detach().to(at::kFloat).contiguous(), values = v.detach().to(at::kFloat).contiguous();
-    cpu::store_kv(layer.views, keys.const_data_ptr<float>(), values.const_data_ptr<float>(), rows, position, kv_heads_,
-                  d_head_);
+    cpu::store_kv(layer.views, format_, keys.const_data_ptr<float>(), values.const_data_ptr<float>(), rows, position,
+                  kv_heads_, d_head_);
     return;
   }
   const at::NoGradGuard no_grad;
   for (std::int64_t row = 0; row < rows;) {
     const std::int64_t slot = (position + row) % kBlock, count = std::min(rows - row, kBlock - slot);
     const auto& block = *layer.blocks[static_cast<std::size_t>((position + row) / kBlock)];
-    const auto part = [&](const at::Tensor& t) { return t.narrow(0, row, count).view({count, kv_heads_, d_head_}); };
+    const auto part = [&](const at::Tensor& t) {
+      return rounded(t.narrow(0, row, count)).view({count, kv_heads_, d_head_});
+    };
     block.k.narrow(2, slot, count).copy_(part(k).permute({1, 2, 0}));
     block.v.narrow(1, slot, count).copy_(part(v).permute({1, 0, 2}));
     row += count;
   }
+}
+
+at::Tensor KvCache::rounded(const at::Tensor& x) const {
+  if (format_ == CacheFormat::f32) return x;
+  return (format_ == CacheFormat::f16 ? x.clamp(-65504, 65504) : x).to(type()).to(at::kFloat);
 }
 
 std::pair<at::Tensor, at::Tensor> KvCache::gather(const LayerCache& layer, std::int64_t tokens) const {
@@ -138,7 +160,7 @@ std::pair<at::Tensor, at::Tensor> KvCache::gather(const LayerCache& layer, std::
   }
   const auto options = at::TensorOptions().dtype(at::kFloat).device(device_);
   if (k.empty()) return {at::empty({kv_heads_, d_head_, 0}, options), at::empty({kv_heads_, 0, d_head_}, options)};
-  return {at::cat(k, 2).narrow(2, 0, tokens), at::cat(v, 1).narrow(1, 0, tokens)};
+  return {at::cat(k, 2).narrow(2, 0, tokens).to(at::kFloat), at::cat(v, 1).narrow(1, 0, tokens).to(at::kFloat)};
 }
 
 }  // namespace steer::model::detail

@@ -14,7 +14,7 @@
 
 namespace steer::model::detail {
 
-/// `cpu::kBlock` tokens of keys and values of one layer, f32. Shared by sequences until one of them writes to it.
+/// `cpu::kBlock` tokens of keys and values of one layer. Shared by sequences until one of them writes to it.
 struct KvBlock {
   at::Tensor k;           ///< [kv_heads, d_head, kBlock], rotated
   at::Tensor v;           ///< [kv_heads, kBlock, d_head]
@@ -39,7 +39,11 @@ struct SequenceCache {
 /// The caches of a session's sequences. Blocks are shared copy-on-write, so forking costs no memory.
 class KvCache {
  public:
-  KvCache(const ModelConfig& config, at::Device device, std::int64_t max_bytes);
+  KvCache(const ModelConfig& config, at::Device device, CacheFormat format, std::int64_t max_bytes);
+
+  CacheFormat format() const { return format_; }
+  /// Keys or values as they come back from the cache, f32: rounded to its format. Gradients pass.
+  at::Tensor rounded(const at::Tensor& x) const;
 
   SequenceId open();
   SequenceId fork(SequenceId source, const ForkOptions& options);
@@ -54,17 +58,21 @@ class KvCache {
   static void truncate(LayerCache& layer, std::int64_t length);
   /// Bytes of all blocks that some sequence holds, each counted once.
   std::int64_t bytes() const { return *live_blocks_ * block_bytes_; }
+  /// What `reserve` would add to them for so many more tokens in all layers.
+  std::int64_t bytes_for(const SequenceCache& sequence, std::int64_t tokens) const;
 
   /// Stores rows [count, kv_heads * d_head] at `position` and following, which must have been reserved.
   void store(LayerCache& layer, std::int64_t position, const at::Tensor& k, const at::Tensor& v) const;
-  /// Keys [kv_heads, d_head, tokens] and values [kv_heads, tokens, d_head] of the first `tokens` tokens.
+  /// Keys [kv_heads, d_head, tokens] and values [kv_heads, tokens, d_head] of the first `tokens` tokens, f32.
   std::pair<at::Tensor, at::Tensor> gather(const LayerCache& layer, std::int64_t tokens) const;
 
  private:
   std::shared_ptr<KvBlock> make_block();
+  at::ScalarType type() const;
 
   std::int64_t n_layers_, kv_heads_, d_head_;
   at::Device device_;
+  CacheFormat format_;
   std::int64_t max_bytes_, block_bytes_;
   std::shared_ptr<std::int64_t> live_blocks_ = std::make_shared<std::int64_t>(0);
   std::map<SequenceId, SequenceCache> sequences_;

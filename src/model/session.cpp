@@ -42,8 +42,8 @@ struct Session::Impl {
       : model(std::move(m)),
         options(o),
         hooks(std::make_shared<model::detail::HookTable>(model.config())),
-        cache(model.config(), model.device(), options.max_cache_bytes),
-        forward(model.impl(), *hooks, cache, options.batch_invariant) {}
+        cache(model.config(), model.device(), options.cache, options.max_cache_bytes),
+        forward(model.impl(), *hooks, cache, options) {}
 
   Model model;
   SessionOptions options;
@@ -283,6 +283,11 @@ std::int64_t Session::length(SequenceId sequence) const {
 std::int64_t Session::cache_bytes() const {
   const Impl::Use use(*impl_, "Session::cache_bytes");
   return impl_->cache.bytes();
+}
+
+std::int64_t Session::cache_bytes(SequenceId sequence, std::int64_t tokens) const {
+  const Impl::Use use(*impl_, "Session::cache_bytes");
+  return impl_->cache.bytes_for(impl_->cache.at(sequence, "Session::cache_bytes"), tokens);
 }
 
 at::Tensor Session::step(std::span<const StepInput> inputs, Logits logits, const LayerRange& layers) {

@@ -225,6 +225,20 @@ TEST(Session, AGradientPassLeavesLaterPassesAlone) {
   EXPECT_TRUE(v.grad().isfinite().all().item<bool>());
 }
 
+TEST(Session, KnowsWhatGrowingWillTake) {
+  Session session(test::tiny_model("llama").load());
+  const SequenceId trunk = session.open();
+  session.step({{trunk, some_ids(50)}});
+  const SequenceId fork = session.fork(trunk);
+  for (const auto& [sequence, tokens] :
+       {std::pair{trunk, 1}, {fork, 1}, {trunk, 13}, {fork, 1}, {trunk, 40}, {fork, 13}}) {
+    const auto before = session.cache_bytes(), more = session.cache_bytes(sequence, tokens);
+    session.step({{sequence, some_ids(tokens)}});
+    EXPECT_EQ(session.cache_bytes(), before + more) << sequence << " by " << tokens;
+  }
+  EXPECT_EQ(session.cache_bytes(trunk, 0), 0);
+}
+
 TEST(Session, RefusesBadInputAndKeepsItsState) {
   Session session(test::tiny_model("llama").load(), {.max_cache_bytes = 3 * 2 * 2 * 8 * 32 * 4 * 3});
   const auto ids = some_ids(10);

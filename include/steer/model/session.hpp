@@ -52,14 +52,40 @@ class [[nodiscard]] HookHandle {
   std::weak_ptr<Registration> registration_;
 };
 
+/// What computes a session's passes.
+enum class BackendKind {
+  automatic,  ///< the fastest for the model's device; libtorch's operators from a hook on that brings a gradient
+  aten,       ///< libtorch's operators throughout: slow and plainly right, what others are compared with
+};
+
+template <>
+struct EnumTable<BackendKind> {
+  static constexpr std::string_view name = "backend";
+  static constexpr EnumEntry<BackendKind> entries[] = {{BackendKind::automatic, "automatic"},
+                                                       {BackendKind::aten, "aten"}};
+};
+
+/// How keys and values are kept. Attention widens them to f32 and computes in that.
+enum class CacheFormat { f32, bf16, f16 };
+
+template <>
+struct EnumTable<CacheFormat> {
+  static constexpr std::string_view name = "cache format";
+  static constexpr EnumEntry<CacheFormat> entries[] = {
+      {CacheFormat::f32, "f32"}, {CacheFormat::bf16, "bf16"}, {CacheFormat::f16, "f16"}};
+};
+
 struct SessionOptions {
   /// A row's bits depend neither on its batch mates nor on how its prompt is cut into steps; without this they agree up
   /// to rounding. On a CPU with AVX-512, 12 or more rows then take 1.1 to 1.7 times as long
   /// (docs/performance-model.md); other CPUs have no faster way anyway. On CUDA, and in passes with gradients, each
   /// sequence gets products of its own.
   bool batch_invariant = false;
-  std::int64_t prompt_chunk = 512;   ///< prompt tokens computed at once, over all rows
-  std::int64_t max_cache_bytes = 0;  ///< limit of the KV cache; 0: none
+  std::int64_t prompt_chunk = 512;       ///< prompt tokens computed at once, over all rows
+  std::int64_t max_cache_bytes = 0;      ///< limit of the KV cache; 0: none
+  CacheFormat cache = CacheFormat::f32;  ///< 16 bits halve it and round each key and value once, by up to 2^-9 (bf16)
+                                         ///< or 2^-12 (f16; beyond +-65504 clamped) of its size
+  BackendKind backend = BackendKind::automatic;
 };
 
 /// New tokens for one sequence.
@@ -117,6 +143,8 @@ class Session {
   std::int64_t length(SequenceId sequence) const;
   /// Bytes the KV cache holds now.
   std::int64_t cache_bytes() const;
+  /// Bytes it would hold in addition if a sequence grew by `tokens`: new blocks, and copies of those it shares.
+  std::int64_t cache_bytes(SequenceId sequence, std::int64_t tokens) const;
 
   /// Appends tokens to sequences and computes them in one pass: all inputs together are one flat batch. Several inputs
   /// may name one sequence (say its prompt and its answer); they are appended in order.
