@@ -30,6 +30,7 @@
 #include <steer/features/contrast.hpp>
 #include <steer/features/inspect.hpp>
 #include <steer/features/neighbours.hpp>
+#include <steer/features/patching.hpp>
 #include <steer/features/search.hpp>
 #include <steer/generate/generate.hpp>
 #include <steer/generate/score.hpp>
