@@ -32,6 +32,7 @@
 #include <steer/features/neighbours.hpp>
 #include <steer/features/patching.hpp>
 #include <steer/features/search.hpp>
+#include <steer/generate/engine.hpp>
 #include <steer/generate/generate.hpp>
 #include <steer/generate/score.hpp>
 #include <steer/io/gguf_writer.hpp>

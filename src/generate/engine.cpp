@@ -1,0 +1,387 @@
+#include <steer/generate/engine.hpp>
+
+#include <ATen/Functions.h>
+
+#include <algorithm>
+#include <limits>
+#include <list>
+#include <set>
+
+#include <steer/core/error.hpp>
+#include <steer/core/random.hpp>
+#include <steer/steering/plan.hpp>
+
+#include "generate/prefix_store.hpp"
+#include "generate/row_rules.hpp"
+#include "generate/sampler.hpp"
+#include "generate/stop_matcher.hpp"
+
+namespace steer {
+namespace {
+
+constexpr auto kWhere = "Engine";
+
+/// What the samples of one request have in common.
+struct Order {
+  EngineRequest request;
+  std::set<std::int64_t> stop_ids;
+  Steering touched;  ///< the steering, if it acts on or remembers prompt tokens: else the prompt can be anyone's
+  std::int64_t prompt() const { return std::ssize(request.ids); }
+};
+
+struct EngineRow {
+  RowId id;
+  std::shared_ptr<const Order> order;
+  Rng rng;
+  std::optional<StreamDecoder> decoder;
+  generation::detail::StopMatcher stops;
+  std::vector<std::int64_t> ids;  ///< prompt and drawn tokens
+  GenerateResult result;
+
+  SequenceId sequence = -1;   ///< none while it waits
+  std::int64_t computed = 0;  ///< tokens of `ids` in the cache
+  std::int64_t shared = 0;    ///< of them from a kept prefix
+  bool done = false;
+
+  std::optional<SteeringPlan> plan;
+  std::vector<HookHandle> hooks;
+
+  bool running() const { return sequence >= 0; }
+  std::int64_t pending() const { return std::ssize(ids) - computed; }
+  /// Has one token to compute: the one drawn last.
+  bool decodes() const { return running() && computed >= order->prompt() && pending() == 1; }
+};
+
+}  // namespace
+
+struct Engine::Impl {
+  using OnEvent = std::function<void(const EngineEvent&)>;
+
+  Impl(Model m, const EngineOptions& o)
+      : model(std::move(m)),
+        options(o),
+        session(model, {.batch_invariant = o.batch_invariant,
+                        .prompt_chunk = std::numeric_limits<std::int32_t>::max(),
+                        .max_cache_bytes = o.max_cache_bytes}),
+        prefixes(session) {}
+
+  RowId submit(EngineRequest request);
+  void check(const EngineRequest& request);
+  bool step(const OnEvent& on_event);
+  std::optional<GenerateResult> cancel(RowId id);
+
+  void admit();
+  bool waits_for_prefix(const EngineRow& row) const;
+  bool has_room();
+  void open(EngineRow& row);
+  void shut(EngineRow& row);
+  void set_back(EngineRow& row);
+
+  std::vector<EngineRow*> choose();
+  std::int64_t next_tokens(const EngineRow& row, std::int64_t& prompt_room) const;
+  bool make_room(EngineRow& row, std::int64_t tokens, std::int64_t taken);
+  at::Tensor compute(std::span<EngineRow* const> rows);
+
+  void draw(EngineRow& row, const at::Tensor& logits, const OnEvent& on_event);
+  void end(EngineRow& row, FinishReason reason, const OnEvent& on_event);
+
+  std::int64_t free_bytes() const {
+    if (options.max_cache_bytes == 0) return std::numeric_limits<std::int64_t>::max();
+    return options.max_cache_bytes - session.cache_bytes();
+  }
+
+  Model model;
+  EngineOptions options;
+  Session session;
+  generation::detail::PrefixStore prefixes;
+  std::list<EngineRow> rows;         ///< by priority, then by id
+  std::vector<std::int64_t> tokens;  ///< of each chosen row, in this step
+  RowId next = 0;
+  Load load;
+};
+
+RowId Engine::Impl::submit(EngineRequest request) {
+  check(request);
+  auto order = std::make_shared<Order>();
+  order->stop_ids = generation::detail::stop_ids(model, request.stop_ids);
+  if (generation::detail::looks_at_prompt(request.steering)) order->touched = request.steering;
+  order->request = std::move(request);
+  const auto& r = order->request;
+  const RowId first = next;
+  const auto before =
+      std::ranges::find_if(rows, [&](const EngineRow& row) { return row.order->request.priority < r.priority; });
+  for (std::int64_t i = 0; i < r.samples; ++i) {
+    EngineRow row{.id = next,
+                  .order = order,
+                  .rng = Rng(i == 0 ? r.seed : derive_seed(r.seed, "sample", static_cast<std::uint64_t>(i))),
+                  .decoder = {},
+                  .stops = generation::detail::StopMatcher(r.stop),
+                  .ids = r.ids,
+                  .result = {},
+                  .plan = {},
+                  .hooks = {}};
+    if (model.has_tokenizer()) row.decoder.emplace(model.tokenizer(), DecodeOptions{.skip_special = true});
+    if (!r.steering.empty()) {
+      row.plan = SteeringPlan::compile(model, r.steering);
+      row.hooks = row.plan->attach(session);
+    }
+    rows.insert(before, std::move(row));
+    ++next;
+  }
+  return first;
+}
+
+void Engine::Impl::check(const EngineRequest& request) {
+  generation::detail::check_row(model, {request.ids, request.sampling, request.max_tokens, request.stop}, "this row",
+                                kWhere);
+  require(request.samples >= 1, ErrorCode::argument, kWhere, "expected at least 1 sample but got {}", request.samples);
+  if (options.max_cache_bytes == 0) return;
+  const std::int64_t length = std::min(std::ssize(request.ids) + request.max_tokens, model.config().context);
+  const SequenceId empty = session.open();
+  const std::int64_t bytes = session.cache_bytes(empty, length);
+  session.close(empty);
+  require(
+      bytes <= options.max_cache_bytes, ErrorCode::argument, kWhere,
+      "expected a row that fits into the cache of {} bytes alone but {} prompt and {} new tokens take {}; allow more "
+      "(EngineOptions::max_cache_bytes) or ask for fewer tokens",
+      options.max_cache_bytes, request.ids.size(), request.max_tokens, bytes);
+}
+
+bool Engine::Impl::step(const OnEvent& on_event) {
+  admit();
+  const auto chosen = choose();
+  if (!chosen.empty()) {
+    std::size_t next_row = 0;
+    try {
+      const at::Tensor logits = compute(chosen);
+      for (; next_row < chosen.size(); ++next_row) {
+        EngineRow& row = *chosen[next_row];
+        row.computed += tokens[next_row];
+        if (!row.done) draw(row, logits[static_cast<std::int64_t>(next_row)], on_event);
+      }
+    } catch (...) {
+      // The session holds tokens that the rows behind know nothing of, and their logits are lost: computed again.
+      for (; next_row < chosen.size(); ++next_row) set_back(*chosen[next_row]);
+      std::erase_if(rows, [](const EngineRow& row) { return row.done; });
+      throw;
+    }
+  }
+  std::erase_if(rows, [](const EngineRow& row) { return row.done; });
+  return !rows.empty();
+}
+
+/// Lets rows begin that wait, in order, while there is room; one of higher priority takes the place of one of lower.
+void Engine::Impl::admit() {
+  std::int64_t running = std::ranges::count_if(rows, &EngineRow::running);
+  for (auto& row : rows) {
+    if (row.running() || row.done || (options.keep_prefixes && waits_for_prefix(row))) continue;
+    if (running == options.max_rows) {
+      const auto last = std::find_if(rows.rbegin(), rows.rend(), [](const EngineRow& r) { return r.running(); });
+      if (last->order->request.priority >= row.order->request.priority) break;
+      set_back(*last);
+      --running;
+    }
+    open(row);
+    if (running > 0 && !has_room()) {
+      shut(row);
+      break;  // none behind it overtakes
+    }
+    ++running;
+  }
+}
+
+/// Whether a row that computes its prompt now will leave a longer prefix of this one's than there is.
+bool Engine::Impl::waits_for_prefix(const EngineRow& row) const {
+  const auto prompt = std::span(row.order->request.ids);
+  const auto own = prompt.first(prompt.size() - 1);
+  for (const auto& other : rows) {
+    if (!other.running() || other.computed >= other.order->prompt() || other.order->touched != row.order->touched)
+      continue;
+    const auto common = generation::detail::common_prefix(own, other.order->request.ids);
+    const bool usable = row.order->touched.empty() || common == other.order->prompt();
+    if (usable && common >= generation::detail::kShortestShared) return true;
+  }
+  return false;
+}
+
+/// Whether all that the running rows have to compute now fits.
+bool Engine::Impl::has_room() {
+  if (options.max_cache_bytes == 0) return true;
+  std::int64_t needed = 0;
+  for (const auto& other : rows)
+    if (other.running()) needed += session.cache_bytes(other.sequence, other.pending() + 1);
+  while (needed > free_bytes())
+    if (!prefixes.drop_oldest()) return false;
+  return true;
+}
+
+void Engine::Impl::open(EngineRow& row) {
+  const auto prompt = std::span(row.order->request.ids);
+  // A row needs a token of its own to give logits. A steered prompt is not shared yet: the plan's memory stays behind.
+  const auto prefix =
+      row.order->touched.empty() ? prefixes.find(prompt.first(prompt.size() - 1), row.order->touched) : std::nullopt;
+  row.sequence = prefix ? session.fork(prefix->sequence, {.length = prefix->length}) : session.open();
+  row.computed = row.shared = prefix ? prefix->length : 0;
+  load.shared_tokens += row.shared;
+  if (row.plan) {
+    row.plan->reset_audit();
+    row.plan->bind(row.sequence, 0, std::span(row.ids).first(static_cast<std::size_t>(row.computed)));
+  }
+}
+
+void Engine::Impl::shut(EngineRow& row) {
+  if (!row.running()) return;
+  if (row.plan) row.plan->unbind(row.sequence);
+  session.close(row.sequence);
+  row.sequence = -1;
+  row.computed = 0;
+}
+
+void Engine::Impl::set_back(EngineRow& row) {
+  if (!row.running()) return;
+  shut(row);
+  ++load.set_back;
+}
+
+/// The rows of this step with at least one token each, in order; `tokens` beside them.
+std::vector<EngineRow*> Engine::Impl::choose() {
+  std::vector<EngineRow*> chosen;
+  tokens.clear();
+  std::int64_t prompt_room =
+      std::max<std::int64_t>(options.step_tokens - std::ranges::count_if(rows, &EngineRow::decodes), 1);
+  std::int64_t taken = 0;  // bytes promised to rows before
+  for (auto& row : rows) {
+    if (!row.running()) continue;
+    const std::int64_t count = next_tokens(row, prompt_room);
+    if (count == 0 || !make_room(row, count, taken)) continue;
+    taken += session.cache_bytes(row.sequence, count);
+    chosen.push_back(&row);
+    tokens.push_back(count);
+  }
+  return chosen;
+}
+
+std::int64_t Engine::Impl::next_tokens(const EngineRow& row, std::int64_t& prompt_room) const {
+  if (row.decodes()) return 1;
+  std::int64_t count = std::min(row.pending(), prompt_room);
+  // A condition on the distribution is told of each one, also when a row that was set back is computed anew.
+  if (row.plan && row.plan->needs_logits(row.sequence)) {
+    const std::int64_t prompt = row.order->prompt();
+    count = std::min(count, row.computed < prompt ? prompt - row.computed : 1);
+  }
+  prompt_room -= count;
+  return count;
+}
+
+/// Makes room for a row's next tokens, at the cost of prefixes and of rows behind it. @return whether there is.
+bool Engine::Impl::make_room(EngineRow& row, std::int64_t count, std::int64_t taken) {
+  while (session.cache_bytes(row.sequence, count) > free_bytes() - taken) {
+    if (prefixes.drop_oldest()) continue;
+    const auto last = std::find_if(rows.rbegin(), rows.rend(), [](const EngineRow& r) { return r.running(); });
+    if (&*last == &row) return false;
+    set_back(*last);
+  }
+  return true;
+}
+
+/// One pass. @return logits after each row's last token.
+at::Tensor Engine::Impl::compute(std::span<EngineRow* const> chosen) {
+  std::vector<StepInput> inputs;
+  std::vector<std::int64_t> last;  // input of each row
+  for (std::size_t i = 0; i < chosen.size(); ++i) {
+    const EngineRow& row = *chosen[i];
+    const std::int64_t begin = row.computed, end = begin + tokens[i],
+                       split = std::clamp(row.order->prompt(), begin, end);
+    const auto part = [&](std::int64_t from, std::int64_t to, Phase phase) {
+      if (from < to)
+        inputs.push_back(
+            {row.sequence,
+             std::span(row.ids).subspan(static_cast<std::size_t>(from), static_cast<std::size_t>(to - from)), phase});
+    };
+    part(begin, split, Phase::prompt);
+    part(split, end, Phase::generated);
+    last.push_back(std::ssize(inputs) - 1);
+    load.prompt_tokens += row.decodes() ? 0 : tokens[i];
+  }
+  const at::Tensor logits = session.step(inputs, Logits::last);
+  return last.size() == inputs.size() ? logits : logits.index_select(0, at::tensor(last).to(logits.device()));
+}
+
+/// Goes on with a row whose next tokens were computed.
+void Engine::Impl::draw(EngineRow& row, const at::Tensor& logits, const OnEvent& on_event) {
+  const auto& request = row.order->request;
+  const std::int64_t prompt = row.order->prompt();
+  if (row.computed == prompt && options.keep_prefixes && row.order->touched.empty())
+    prefixes.keep(row.sequence, request.ids, row.order->touched);
+  if (row.computed >= prompt && row.plan && row.plan->needs_logits(row.sequence))
+    row.plan->observe(row.sequence, logits);
+  if (row.pending() > 0) return;
+  if (row.plan)
+    if (auto reason = row.plan->abort_reason(row.sequence)) {
+      row.result.abort_reason = *std::move(reason);
+      return end(row, FinishReason::aborted, on_event);
+    }
+  const generation::detail::DrawRows one(logits.unsqueeze(0), request.sampling);
+  const auto [id, log_probability] = generation::detail::draw_token(one[0], row.ids, request.sampling, row.rng);
+  if (row.order->stop_ids.contains(id)) return end(row, FinishReason::stop_token, on_event);
+
+  row.ids.push_back(id);
+  row.result.ids.push_back(id);
+  row.result.log_probabilities.push_back(log_probability);
+  const std::string text = row.decoder ? row.stops.push(row.decoder->push(id)) : "";
+  if (on_event) on_event({.row = row.id, .id = id, .text = text, .log_probability = log_probability});
+  if (row.done) return;  // cancelled meanwhile
+  if (row.stops.stopped()) return end(row, FinishReason::stop_string, on_event);
+  if (std::ssize(row.result.ids) >= request.max_tokens) return end(row, FinishReason::length, on_event);
+  if (std::ssize(row.ids) >= model.config().context) return end(row, FinishReason::context, on_event);
+}
+
+void Engine::Impl::end(EngineRow& row, FinishReason reason, const OnEvent& on_event) {
+  GenerateResult& result = row.result;
+  result.finish = reason;
+  std::string rest;
+  if (row.decoder && !row.stops.stopped()) {
+    rest = row.stops.push(row.decoder->finish());
+    if (!row.stops.stopped()) rest += row.stops.finish();
+  }
+  result.text = row.stops.text();
+  if (row.plan) result.audit = row.plan->audit(0);
+  for (auto& edit : result.audit.edits) edit.seen += row.shared;  // they passed the point when they were computed
+  row.done = true;
+  shut(row);
+  if (on_event) on_event({.row = row.id, .text = rest, .result = &result});
+}
+
+std::optional<GenerateResult> Engine::Impl::cancel(RowId id) {
+  const auto row = std::ranges::find(rows, id, &EngineRow::id);
+  if (row == rows.end() || row->done) return {};
+  row->result.abort_reason = "cancelled";
+  end(*row, FinishReason::aborted, {});
+  return std::move(row->result);  // the row itself goes with the next step
+}
+
+Engine::Engine(Model model, const EngineOptions& options) {
+  require(options.max_rows >= 1 && options.step_tokens >= 1 && options.max_cache_bytes >= 0, ErrorCode::argument,
+          kWhere,
+          "expected max_rows and step_tokens of at least 1 and max_cache_bytes of at least 0 but got {}, {} and {}",
+          options.max_rows, options.step_tokens, options.max_cache_bytes);
+  impl_ = std::make_unique<Impl>(std::move(model), options);
+}
+Engine::~Engine() = default;
+Engine::Engine(Engine&&) noexcept = default;
+Engine& Engine::operator=(Engine&&) noexcept = default;
+
+RowId Engine::submit(EngineRequest request) { return impl_->submit(std::move(request)); }
+bool Engine::step(const std::function<void(const EngineEvent&)>& on_event) { return impl_->step(on_event); }
+std::optional<GenerateResult> Engine::cancel(RowId row) { return impl_->cancel(row); }
+Session& Engine::session() { return impl_->session; }
+
+Engine::Load Engine::load() const {
+  Load load = impl_->load;
+  load.running = std::ranges::count_if(impl_->rows, [](const auto& row) { return row.running(); });
+  load.waiting = std::ranges::count_if(impl_->rows, [](const auto& row) { return !row.running() && !row.done; });
+  load.cache_bytes = impl_->session.cache_bytes();
+  return load;
+}
+
+}  // namespace steer

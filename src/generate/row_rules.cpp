@@ -1,0 +1,66 @@
+#include "generate/row_rules.hpp"
+
+#include <algorithm>
+
+#include <steer/core/error.hpp>
+
+#include "generate/sampler.hpp"
+
+namespace steer::generation::detail {
+namespace {
+
+/// The token that ends an assistant's message in a chat format, besides the end of sequence.
+std::string_view end_of_turn(ChatFormat format) {
+  switch (format) {
+    case ChatFormat::llama3:
+    case ChatFormat::llama3_1:
+      return "<|eot_id|>";
+    case ChatFormat::gemma:
+      return "<end_of_turn>";
+    case ChatFormat::chatml:
+      return "<|im_end|>";
+    default:
+      return "";
+  }
+}
+
+}  // namespace
+
+bool looks_at_prompt(const Steering& steering) {
+  if (!steering.watches().empty()) return true;
+  return std::ranges::any_of(steering.edits(), [](const Edit& edit) {
+    return edit.when || (edit.scope.where != Where::generated && edit.scope.where != Where::onset);
+  });
+}
+
+std::set<std::int64_t> stop_ids(const Model& model, std::span<const std::int64_t> more) {
+  std::set<std::int64_t> ids(more.begin(), more.end());
+  ids.insert(model.config().eos_ids.begin(), model.config().eos_ids.end());
+  if (model.has_tokenizer())
+    if (const auto token = end_of_turn(model.chat().format()); !token.empty())
+      if (const auto id = model.tokenizer().id_of(token)) ids.insert(*id);
+  return ids;
+}
+
+void check_row(const Model& model, const RowSettings& row, std::string_view name, std::string_view where) {
+  check(row.sampling, where);
+  require(row.max_tokens > 0, ErrorCode::argument, where, "expected max_tokens of at least 1 but got {}",
+          row.max_tokens);
+  require(row.stop.empty() || model.has_tokenizer(), ErrorCode::config, where,
+          "expected a model with a tokenizer for stop strings but got one without; use stop_ids");
+  for (const auto& stop : row.stop)
+    require(!stop.empty(), ErrorCode::argument, where,
+            "expected stop strings of at least one byte but got an empty one");
+  const auto vocabulary = model.config().vocab_size, context = model.config().context;
+  require(!row.ids.empty(), ErrorCode::argument, where, "expected a prompt of at least one token but {} is empty",
+          name);
+  require(std::ssize(row.ids) < context, ErrorCode::shape, where,
+          "expected prompts shorter than the context of {} tokens but {} has {}; shorten it", context, name,
+          row.ids.size());
+  for (auto id : row.ids)
+    require(id >= 0 && id < vocabulary, ErrorCode::argument, where,
+            "expected token ids in [0, {}) but {} holds {}; was it made by another model's tokenizer?", vocabulary,
+            name, id);
+}
+
+}  // namespace steer::generation::detail

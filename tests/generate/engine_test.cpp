@@ -1,0 +1,284 @@
+// Rows of an engine against each row alone: to the bit, whenever they come, whoever is there, whatever is cancelled or
+// set back meanwhile.
+#include <gtest/gtest.h>
+
+#include <map>
+#include <set>
+
+#include <steer/core/random.hpp>
+#include <steer/generate/engine.hpp>
+
+#include "model/tiny_models.hpp"
+#include "support.hpp"
+
+namespace steer {
+namespace {
+
+using test::some_ids;
+
+/// What one row gives alone, by `generate`.
+GenerateResult alone(const Model& model, const EngineRequest& r) {
+  const GenerateRequest request{.ids = r.ids, .steering = r.steering, .seed = r.seed};
+  return generate(model, {&request, 1}, {.sampling = r.sampling, .max_tokens = r.max_tokens, .stop_ids = r.stop_ids})
+      .front();
+}
+
+bool same(const GenerateResult& a, const GenerateResult& b) {
+  if (a.audit.edits.size() != b.audit.edits.size()) return false;
+  for (std::size_t i = 0; i < a.audit.edits.size(); ++i) {
+    const EditAudit &x = a.audit.edits[i], &y = b.audit.edits[i];
+    if (x.seen != y.seen || x.in_scope != y.in_scope || x.edited != y.edited || x.max_change != y.max_change ||
+        std::abs(x.mean_change - y.mean_change) > 1e-9)
+      return false;
+  }
+  return a.ids == b.ids && a.log_probabilities == b.log_probabilities && a.finish == b.finish;
+}
+
+at::Tensor direction(std::int64_t seed) {
+  const auto ids = some_ids(32, seed);
+  return at::tensor(ids).to(at::kFloat) / 97 - 0.5;
+}
+
+/// Random requests: prompts that share beginnings or not, greedy and sampled, steered in many ways or not.
+EngineRequest random_request(Rng& rng, std::uint64_t seed) {
+  const auto pick = [&](std::uint64_t n) { return static_cast<std::int64_t>(rng.below(n)); };
+  EngineRequest r;
+  r.ids = some_ids(1 + pick(40), pick(5));
+  const auto tail = some_ids(pick(8), pick(90));
+  r.ids.insert(r.ids.end(), tail.begin(), tail.end());
+  r.max_tokens = 1 + pick(24);
+  r.seed = seed;
+  if (pick(2)) r.sampling = {.temperature = 0.9, .top_p = 0.95, .repetition_penalty = pick(3) ? 1.0 : 1.2};
+  if (pick(3) == 0) r.stop_ids = {pick(97)};
+  r.priority = pick(4) == 0 ? 1 : 0;
+  switch (pick(8)) {
+    case 0:
+      r.steering.add(direction(3), "blocks.1.hook_resid_post", 2.0);
+      break;
+    case 1:
+      r.steering.add(direction(4), "blocks.0.hook_resid_post", -1.0, {.scope = {.where = Where::generated}});
+      break;
+    case 2:
+      r.steering.add(direction(5), "blocks.2.hook_resid_pre", 1.5, {.scope = {.where = Where::prompt}});
+      break;
+    case 3:
+      r.steering.add(direction(6), "blocks.1.hook_resid_post", 2.0, {.when = Condition::entropy_between(0, 3)});
+      break;
+    case 4:
+      r.steering.add(direction(7), "blocks.2.hook_resid_post", 2.0,
+                     {.when = Condition::probe_above(direction(8), 0.1, {.point = HookPoint{Site::resid_post, 1}})});
+      r.steering.abort_when(Condition::entropy_between(4.2, 5), "too unsure");
+      break;
+    default:
+      break;
+  }
+  return r;
+}
+
+struct Traffic {
+  std::int64_t rows = 500;
+  EngineOptions engine;
+  double arrivals = 3;  ///< a step
+  double cancelled = 0.1;
+};
+
+/// Submits and cancels at random; compares whatever runs to its end.
+Engine::Load run_traffic(const Model& model, const Traffic& traffic, std::uint64_t seed, test::CaseCounter& counter) {
+  Engine engine(model, traffic.engine);
+  Rng rng(seed);
+  std::map<RowId, EngineRequest> requests;
+  std::map<RowId, std::vector<std::int64_t>> streamed;
+  std::set<RowId> open;
+  const auto on_event = [&](const EngineEvent& e) {
+    EXPECT_TRUE(open.contains(e.row)) << "an event after the last";
+    if (e.id >= 0) streamed[e.row].push_back(e.id);
+    if (!e.result) return;
+    open.erase(e.row);
+    const bool equal = same(*e.result, alone(model, requests.at(e.row))) && streamed[e.row] == e.result->ids;
+    counter.count(equal);
+    EXPECT_TRUE(equal) << "row " << e.row << " of traffic " << seed;
+  };
+  std::int64_t submitted = 0;
+  bool left = true;
+  while (left || submitted < traffic.rows) {
+    for (auto n = static_cast<std::int64_t>(rng.uniform() * 2 * traffic.arrivals); n > 0 && submitted < traffic.rows;
+         --n) {
+      const EngineRequest request = random_request(rng, static_cast<std::uint64_t>(submitted));
+      const RowId id = engine.submit(request);
+      requests.emplace(id, request);
+      open.insert(id);
+      ++submitted;
+    }
+    if (!open.empty() && rng.uniform() < traffic.cancelled) {
+      const RowId victim = *std::next(open.begin(), static_cast<std::ptrdiff_t>(rng.below(open.size())));
+      const auto partial = engine.cancel(victim);
+      const auto whole = alone(model, requests.at(victim));
+      const bool prefix = partial && partial->ids.size() <= whole.ids.size() &&
+                          std::equal(partial->ids.begin(), partial->ids.end(), whole.ids.begin());
+      counter.count(prefix);
+      EXPECT_TRUE(prefix) << "cancelled row " << victim;
+      open.erase(victim);
+    }
+    left = engine.step(on_event);
+  }
+  EXPECT_TRUE(open.empty());
+  EXPECT_EQ(engine.load().running, 0);
+  EXPECT_EQ(engine.load().waiting, 0);
+  return engine.load();
+}
+
+TEST(EngineRows, EqualTheRowAloneInAnyCompany) {
+  test::CaseCounter counter("engine");
+  const Model llama = test::tiny_model("llama").load();
+  run_traffic(llama, {.rows = 500}, 1, counter);
+}
+
+TEST(EngineRows, EqualTheRowAloneWhenTheCacheIsShort) {
+  test::CaseCounter counter("engine");
+  for (const auto* family : {"gemma3_text", "gpt2"}) {
+    const Model model = test::tiny_model(family).load();
+    Session probe(model);
+    const SequenceId empty = probe.open();
+    const std::int64_t bytes = 4 * probe.cache_bytes(empty, 80);
+    const auto load = run_traffic(
+        model, {.rows = 120, .engine = {.max_rows = 16, .max_cache_bytes = bytes, .step_tokens = 24}}, 2, counter);
+    EXPECT_GT(load.set_back, 0) << "the cache was never short";
+    EXPECT_LE(load.cache_bytes, bytes);
+  }
+}
+
+TEST(EngineRows, EqualTheRowAloneWithoutSharing) {
+  test::CaseCounter counter("engine");
+  run_traffic(test::tiny_model("qwen3").load(),
+              {.rows = 60, .engine = {.max_rows = 7, .step_tokens = 5, .keep_prefixes = false}}, 3, counter);
+}
+
+TEST(Engine, SamplesShareTheirPrompt) {
+  const Model model = test::tiny_model("llama").load();
+  Engine engine(model);
+  const EngineRequest request{
+      .ids = some_ids(60), .sampling = {.temperature = 1}, .max_tokens = 10, .seed = 9, .samples = 4};
+  const RowId first = engine.submit(request);
+  std::map<RowId, GenerateResult> results;
+  while (engine.step([&](const EngineEvent& e) {
+    if (e.result) results.emplace(e.row, *e.result);
+  })) {
+  }
+  ASSERT_EQ(results.size(), 4u);
+  for (std::uint64_t i = 0; i < 4; ++i) {
+    EngineRequest one = request;
+    one.seed = i == 0 ? 9 : derive_seed(9, "sample", i);
+    EXPECT_TRUE(same(results.at(first + static_cast<RowId>(i)), alone(model, one))) << i;
+  }
+  EXPECT_NE(results.at(first).ids, results.at(first + 1).ids);
+  EXPECT_EQ(engine.load().prompt_tokens, 60 + 3) << "the prompt once, and its last token for each other sample";
+  EXPECT_EQ(engine.load().shared_tokens, 3 * 59);
+}
+
+TEST(Engine, HigherPriorityGoesFirst) {
+  const Model model = test::tiny_model("llama").load();
+  Engine engine(model, {.max_rows = 2});
+  std::vector<RowId> ended;
+  const auto note = [&](const EngineEvent& e) {
+    if (e.result) ended.push_back(e.row);
+  };
+  const auto submit = [&](int priority, std::int64_t seed) {
+    return engine.submit({.ids = some_ids(5, seed), .max_tokens = 6, .priority = priority});
+  };
+  const RowId a = submit(0, 1), b = submit(0, 2), c = submit(0, 3);
+  engine.step(note);
+  const RowId urgent = submit(1, 4);
+  while (engine.step(note)) {
+  }
+  EXPECT_EQ(ended, (std::vector<RowId>{a, urgent, b, c}));
+  EXPECT_EQ(engine.load().set_back, 1);
+}
+
+TEST(Engine, LongPromptsDoNotHoldUpRowsThatGenerate) {
+  const Model model = test::tiny_model("llama").load();
+  Engine engine(model, {.step_tokens = 8});
+  const RowId talking = engine.submit({.ids = some_ids(3), .max_tokens = 40});
+  engine.step();
+  const RowId reading = engine.submit({.ids = some_ids(90, 2), .max_tokens = 1});
+  int steps = 0, tokens = 0;
+  bool read = false;
+  while (!read) {
+    ++steps;
+    engine.step([&](const EngineEvent& e) {
+      tokens += e.row == talking && e.id >= 0;
+      read |= e.row == reading;
+    });
+  }
+  EXPECT_EQ(steps, 13) << "90 tokens, 7 a step";
+  EXPECT_EQ(tokens, steps);
+}
+
+TEST(Engine, RowsMayComeAndGoWithinACallback) {
+  const Model model = test::tiny_model("llama").load();
+  Engine engine(model);
+  const RowId first = engine.submit({.ids = some_ids(4), .max_tokens = 20}),
+              other = engine.submit({.ids = some_ids(6), .max_tokens = 20});
+  std::optional<GenerateResult> stopped;
+  RowId late = -1;
+  std::map<RowId, int> tokens;
+  while (engine.step([&](const EngineEvent& e) {
+    EXPECT_FALSE(stopped && e.row == first) << "an event after cancelling";
+    if (e.id >= 0) ++tokens[e.row];
+    if (e.row == first && tokens[first] == 3) {
+      stopped = engine.cancel(first);
+      EXPECT_FALSE(engine.cancel(first).has_value()) << "twice";
+      late = engine.submit({.ids = some_ids(5), .max_tokens = 2});
+    }
+  })) {
+  }
+  ASSERT_TRUE(stopped);
+  EXPECT_EQ(stopped->finish, FinishReason::aborted);
+  EXPECT_EQ(stopped->ids.size(), 3u);
+  EXPECT_EQ(tokens[other], 20);
+  EXPECT_EQ(tokens[late], 2);
+  EXPECT_FALSE(engine.cancel(other).has_value());
+}
+
+TEST(Engine, GoesOnAfterACallbackThatThrows) {
+  const Model model = test::tiny_model("llama").load();
+  Engine engine(model);
+  std::map<RowId, EngineRequest> requests;
+  for (std::int64_t i = 0; i < 5; ++i) {
+    const EngineRequest request{.ids = some_ids(9 + i, i), .max_tokens = 8};
+    requests.emplace(engine.submit(request), request);
+  }
+  std::map<RowId, std::vector<std::int64_t>> streamed;
+  std::map<RowId, GenerateResult> results;
+  int events = 0;
+  for (bool left = true; left;) {
+    try {
+      left = engine.step([&](const EngineEvent& e) {
+        if (e.id >= 0) streamed[e.row].push_back(e.id);
+        if (e.result) results.emplace(e.row, *e.result);
+        if (++events % 7 == 0) throw std::runtime_error("no");
+      });
+    } catch (const std::runtime_error&) {
+    }
+  }
+  ASSERT_EQ(results.size(), 5u);
+  for (const auto& [id, request] : requests) {
+    EXPECT_EQ(streamed[id], alone(model, request).ids) << id;
+    EXPECT_TRUE(same(results.at(id), alone(model, request))) << id;
+  }
+}
+
+TEST(Engine, RefusesWhatItCannotDo) {
+  const Model model = test::tiny_model("llama").load();
+  EXPECT_STEER_ERROR(Engine(model, {.max_rows = 0}), ErrorCode::argument, "max_rows");
+  Engine engine(model, {.max_cache_bytes = 40000});
+  EXPECT_STEER_ERROR(engine.submit({.ids = {}}), ErrorCode::argument, "at least one token");
+  EXPECT_STEER_ERROR(engine.submit({.ids = {97}}), ErrorCode::argument, "97");
+  EXPECT_STEER_ERROR(engine.submit({.ids = some_ids(128)}), ErrorCode::shape, "context of 128");
+  EXPECT_STEER_ERROR(engine.submit({.ids = {1}, .samples = 0}), ErrorCode::argument, "sample");
+  EXPECT_STEER_ERROR(engine.submit({.ids = some_ids(100)}), ErrorCode::argument, "max_cache_bytes");
+  EXPECT_FALSE(engine.step());
+  EXPECT_FALSE(engine.cancel(0).has_value());
+}
+
+}  // namespace
+}  // namespace steer
