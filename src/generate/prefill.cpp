@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "model/rope.hpp"
+
 namespace steer::generation::detail {
 namespace {
 
@@ -23,6 +25,9 @@ class Trie {
  public:
   Trie(Session& session, std::span<PrefillRow> rows, const OnSequence& on_sequence)
       : session_(session), rows_(rows), on_sequence_(on_sequence), order_(rows.size()) {
+    // Where a rope turns by the length, a prefix alone is not what it is within a long prompt.
+    const std::int64_t free = model::detail::length_free_tokens(session.model().config());
+    for (PrefillRow& row : rows_) row.shareable = row.shareable && std::ssize(row.ids) <= free;
     std::iota(order_.begin(), order_.end(), std::size_t{0});
     std::stable_sort(order_.begin(), order_.end(), [&](std::size_t a, std::size_t b) {
       if (rows_[a].shareable != rows_[b].shareable) return rows_[a].shareable;

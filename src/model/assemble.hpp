@@ -19,12 +19,14 @@ void assemble_gguf(Transformer& model, WeightSource& source);
 bool ignored_gguf(const ModelConfig& config, std::string_view name);
 
 /// Builds the model from a reader: checks all tensors, then reads them. @throws as Model::load.
-std::shared_ptr<Transformer> build(const ModelConfig& config, const TensorReader& reader, const LoadOptions& options,
-                                   void (*assemble)(Transformer&, WeightSource&),
-                                   bool (*ignored)(const ModelConfig&, std::string_view));
+std::shared_ptr<Transformer> build(const ModelConfig& config, const TensorReader& reader, const LoadOptions& options);
 
-/// Bytes the weights will take, from the reader's headers alone. @throws as Model::load for tensors that are missing,
-/// mis-shaped or too many.
-std::int64_t check_weights(const ModelConfig& config, const TensorReader& reader, const LoadOptions& options);
+/// What loading would say, from the reader's headers alone.
+struct WeightCheck {
+  std::int64_t bytes = 0;  ///< that the weights will take
+  std::vector<std::string> warnings;
+};
+/// @throws as Model::load for tensors that are missing, mis-shaped or too many.
+WeightCheck check_weights(const ModelConfig& config, const TensorReader& reader, const LoadOptions& options);
 
 }  // namespace steer::model::detail

@@ -7,4 +7,25 @@ void Backend::reserve(std::int64_t layer, const Rows& rows) {
     cache_.reserve(cache_of(rows, i, layer), rows.runs[i].position, rows.runs[i].end - rows.runs[i].begin);
 }
 
+at::Tensor Backend::delta_net(std::int64_t layer, const at::Tensor& qkv, const at::Tensor& beta,
+                              const at::Tensor& alpha, const Rows& rows) {
+  std::vector<DeltaNetRun> runs;
+  for (std::size_t i = 0; i < rows.runs.size(); ++i) {
+    const TokenRun& run = rows.runs[i];
+    DeltaNetRun mine{run.begin, run.end, nullptr};
+    for (std::size_t j = 0; j < i; ++j)
+      if (rows.sequences[j] == rows.sequences[i]) mine.follows = static_cast<std::int64_t>(j);
+    if (mine.follows < 0) mine.before = KvCache::state(cache_of(rows, i, layer), run.position);
+    runs.push_back(std::move(mine));
+  }
+  std::vector<RecurrentState> after(runs.size());
+  at::Tensor out = recur(model_.layers[static_cast<std::size_t>(layer)].delta_net, qkv, beta, alpha, runs, after);
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    const TokenRun& run = rows.runs[i];
+    cache_.remember(cache_of(rows, i, layer), run.position + run.end - run.begin,
+                    {after[i].memory.detach(), after[i].columns.detach()});
+  }
+  return out;
+}
+
 }  // namespace steer::model::detail

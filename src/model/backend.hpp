@@ -16,6 +16,7 @@
 
 #include <steer/model/hooks.hpp>
 
+#include "model/delta_net.hpp"
 #include "model/kv_cache.hpp"
 #include "model/rope.hpp"
 #include "model/transformer.hpp"
@@ -67,6 +68,16 @@ class Backend {
   virtual at::Tensor pattern(std::int64_t layer, const at::Tensor& q, const Rows& rows, std::size_t run) = 0;
   /// gate = act(gate), times `up` when that is defined.
   virtual void activate(at::Tensor& gate, const at::Tensor& up) = 0;
+  /// x *= sigmoid(by).
+  virtual void gate(at::Tensor& x, const at::Tensor& by) = 0;
+  /// Row r of x *= factors[r].
+  virtual void scale_rows(at::Tensor& x, const at::Tensor& factors) = 0;
+  /// What a row's experts make of it, weighted (`ExpertsConfig`). @param router  [rows, experts], before any softmax.
+  virtual at::Tensor experts(const at::Tensor& x, const at::Tensor& router, std::span<const MlpWeights> each,
+                             const Rows& rows) = 0;
+  /// Goes on with the recurrent states of a layer: [rows, value_heads * d_value] (model/delta_net.hpp).
+  at::Tensor delta_net(std::int64_t layer, const at::Tensor& qkv, const at::Tensor& beta, const at::Tensor& alpha,
+                       const Rows& rows);
   virtual void add(at::Tensor& x, const at::Tensor& y) = 0;
   /// Logits [rows, vocab] of rows after the final norm; a new tensor.
   virtual at::Tensor unembed(const at::Tensor& x, const Rows& rows) = 0;
@@ -75,6 +86,9 @@ class Backend {
   LayerCache& cache_of(const Rows& rows, std::size_t run, std::int64_t layer) const {
     return rows.sequences[run]->layers[static_cast<std::size_t>(layer)];
   }
+  virtual at::Tensor recur(const DeltaNetWeights& weights, const at::Tensor& qkv, const at::Tensor& beta,
+                           const at::Tensor& alpha, std::span<const DeltaNetRun> runs,
+                           std::span<RecurrentState> after) = 0;
   /// Room in the cache for all rows.
   void reserve(std::int64_t layer, const Rows& rows);
 
@@ -97,8 +111,17 @@ class CpuBackend final : public Backend {
   at::Tensor attend(std::int64_t layer, const at::Tensor& q, const Rows& rows) override;
   at::Tensor pattern(std::int64_t layer, const at::Tensor& q, const Rows& rows, std::size_t run) override;
   void activate(at::Tensor& gate, const at::Tensor& up) override;
+  void gate(at::Tensor& x, const at::Tensor& by) override;
+  void scale_rows(at::Tensor& x, const at::Tensor& factors) override;
+  at::Tensor experts(const at::Tensor& x, const at::Tensor& router, std::span<const MlpWeights> each,
+                     const Rows& rows) override;
   void add(at::Tensor& x, const at::Tensor& y) override;
   at::Tensor unembed(const at::Tensor& x, const Rows& rows) override;
+
+ protected:
+  at::Tensor recur(const DeltaNetWeights& weights, const at::Tensor& qkv, const at::Tensor& beta,
+                   const at::Tensor& alpha, std::span<const DeltaNetRun> runs,
+                   std::span<RecurrentState> after) override;
 
  private:
   at::Tensor buffer(std::int64_t rows, std::int64_t width);
@@ -122,12 +145,21 @@ class AtenBackend final : public Backend {
   at::Tensor attend(std::int64_t layer, const at::Tensor& q, const Rows& rows) override;
   at::Tensor pattern(std::int64_t layer, const at::Tensor& q, const Rows& rows, std::size_t run) override;
   void activate(at::Tensor& gate, const at::Tensor& up) override;
+  void gate(at::Tensor& x, const at::Tensor& by) override;
+  void scale_rows(at::Tensor& x, const at::Tensor& factors) override;
+  at::Tensor experts(const at::Tensor& x, const at::Tensor& router, std::span<const MlpWeights> each,
+                     const Rows& rows) override;
   void add(at::Tensor& x, const at::Tensor& y) override { x = x + y; }
   at::Tensor unembed(const at::Tensor& x, const Rows& rows) override;
 
   /// What `attend` does with a pattern: the rows [queries, heads * d_head] of one run. An edited pattern may look at
   /// any key, so other backends have it done here.
   at::Tensor mix(std::int64_t layer, const at::Tensor& pattern, const Rows& rows, std::size_t run);
+
+ protected:
+  at::Tensor recur(const DeltaNetWeights& weights, const at::Tensor& qkv, const at::Tensor& beta,
+                   const at::Tensor& alpha, std::span<const DeltaNetRun> runs,
+                   std::span<RecurrentState> after) override;
 
  private:
   at::Tensor product(const at::Tensor& x, const Linear& weight, const Rows& rows) const;

@@ -115,7 +115,11 @@ at::Tensor AtenBackend::pattern(std::int64_t layer, const at::Tensor& q, const R
                    at_key = at::arange(total, options).unsqueeze(0);
   at::Tensor hidden = at_key > at_query;
   if (window > 0) hidden = hidden | (at_key <= at_query - window);
-  return at::softmax(scores.masked_fill(hidden, -std::numeric_limits<float>::infinity()), -1);
+  const at::Tensor seen = scores.masked_fill(hidden, -std::numeric_limits<float>::infinity());
+  const at::Tensor& sinks = model_.layers[static_cast<std::size_t>(layer)].sinks;
+  if (!sinks.defined()) return at::softmax(seen, -1);
+  const at::Tensor nothing = sinks.reshape({-1, 1, 1}).expand({-1, count, 1});
+  return at::softmax(at::cat(std::vector<at::Tensor>{seen, nothing}, -1), -1).narrow(-1, 0, total);
 }
 
 at::Tensor AtenBackend::mix(std::int64_t layer, const at::Tensor& pattern, const Rows& rows, std::size_t run) {
@@ -149,11 +153,58 @@ void AtenBackend::activate(at::Tensor& gate, const at::Tensor& up) {
     }
     return at::Tensor();
   };
+  if (const double limit = model_.config.glu_limit; limit > 0) {
+    const at::Tensor g = gate.clamp_max(limit);
+    gate = (up.clamp(-limit, limit) + 1) * g * at::sigmoid(1.702 * g);
+    return;
+  }
   gate = up.defined() ? act() * up : act();
 }
 
+void AtenBackend::gate(at::Tensor& x, const at::Tensor& by) { x = x * at::sigmoid(by); }
+
+void AtenBackend::scale_rows(at::Tensor& x, const at::Tensor& factors) { x = x * factors.reshape({-1, 1}); }
+
+at::Tensor AtenBackend::experts(const at::Tensor& x, const at::Tensor& router, std::span<const MlpWeights> each,
+                                const Rows& rows) {
+  const auto& c = model_.config.experts;
+  const at::Tensor shares = at::softmax(router, -1);
+  const at::Tensor chosen = std::get<1>(at::topk(router, c.per_token, -1));
+  at::Tensor weights = at::zeros_like(shares).scatter(-1, chosen, shares.gather(-1, chosen));
+  if (c.normalise) weights = weights / weights.sum(-1, true);
+  at::Tensor out = at::zeros_like(x);
+  for (std::int64_t e = 0; e < std::ssize(each); ++e) {
+    const at::Tensor mine = at::nonzero(at::eq(chosen, e).any(-1)).flatten();
+    if (mine.numel() == 0) continue;
+    // The rows of each run by themselves, as everywhere where a row must not depend on its batch mates.
+    std::vector<TokenRun> by_run;
+    const at::Tensor on_host = mine.cpu();
+    const std::int64_t* row = on_host.const_data_ptr<std::int64_t>();
+    std::size_t run = 0;
+    for (std::int64_t i = 0; i < mine.numel(); ++i) {
+      const std::size_t before = run;
+      while (rows.runs[run].end <= row[i]) ++run;
+      if (by_run.empty() || run != before) by_run.push_back({.begin = i, .end = i});
+      by_run.back().end = i + 1;
+    }
+    const Rows own{by_run, {}, {}};
+    const at::Tensor in = x.index_select(0, mine);
+    const auto& m = each[static_cast<std::size_t>(e)];
+    at::Tensor gate = product(in, m.gate, own);
+    activate(gate, product(in, m.up, own));
+    out = out.index_add(0, mine, product(gate, m.down, own) * weights.index_select(0, mine).select(1, e).unsqueeze(1));
+  }
+  return out;
+}
+
+at::Tensor AtenBackend::recur(const DeltaNetWeights& weights, const at::Tensor& qkv, const at::Tensor& beta,
+                              const at::Tensor& alpha, std::span<const DeltaNetRun> runs,
+                              std::span<RecurrentState> after) {
+  return delta_net_by_operators(model_.config.delta_net, weights, qkv, beta, alpha, runs, after);
+}
+
 at::Tensor AtenBackend::unembed(const at::Tensor& x, const Rows& rows) {
-  return soft_cap(product(x, model_.unembed, rows), model_.config.logit_soft_cap);
+  return soft_cap(product(x, model_.unembed, rows) * model_.config.logit_scale, model_.config.logit_soft_cap);
 }
 
 }  // namespace steer::model::detail

@@ -5,6 +5,8 @@
 
 #include "core/crew.hpp"
 #include "model/backend.hpp"
+#include "model/cpu_gates.hpp"
+#include "model/experts.hpp"
 
 namespace steer::model::detail {
 namespace {
@@ -114,7 +116,8 @@ cpu::AttentionArgs CpuBackend::attention(std::int64_t layer, const at::Tensor& q
           .d_head = c.d_head,
           .window = c.layers[static_cast<std::size_t>(layer)].window,
           .scale = static_cast<float>(c.attn_scale),
-          .soft_cap = static_cast<float>(c.attn_soft_cap)};
+          .soft_cap = static_cast<float>(c.attn_soft_cap),
+          .sinks = data(model_.layers[static_cast<std::size_t>(layer)].sinks)};
 }
 
 at::Tensor CpuBackend::attend(std::int64_t layer, const at::Tensor& q, const Rows& rows) {
@@ -139,10 +142,63 @@ at::Tensor CpuBackend::pattern(std::int64_t layer, const at::Tensor& q, const Ro
 
 void CpuBackend::activate(at::Tensor& gate, const at::Tensor& up) {
   float* x = mutable_data(gate);
+  if (const auto limit = static_cast<float>(model_.config.glu_limit); limit > 0) {
+    core::detail::run_ranges(gate.numel(), kActivationGrain, [&](std::int64_t begin, std::int64_t end) {
+      cpu::clamped_glu(x + begin, data(up) + begin, end - begin, limit);
+    });
+    return;
+  }
   core::detail::run_ranges(gate.numel(), kActivationGrain, [&](std::int64_t begin, std::int64_t end) {
     cpu::activate(x + begin, x + begin, up.defined() ? data(up) + begin : nullptr, end - begin,
                   model_.config.activation);
   });
+}
+
+void CpuBackend::gate(at::Tensor& x, const at::Tensor& by) {
+  float* rows = mutable_data(x);
+  core::detail::run_ranges(x.numel(), kActivationGrain, [&](std::int64_t begin, std::int64_t end) {
+    cpu::sigmoid_gate(rows + begin, data(by) + begin, end - begin);
+  });
+}
+
+void CpuBackend::scale_rows(at::Tensor& x, const at::Tensor& factors) {
+  float* rows = mutable_data(x);
+  const std::int64_t width = x.size(1);
+  over_rows(x.size(0), width, [&](std::int64_t begin, std::int64_t end) {
+    cpu::scale_rows(rows + begin * width, data(factors) + begin, end - begin, width);
+  });
+}
+
+at::Tensor CpuBackend::experts(const at::Tensor& x, const at::Tensor& router, std::span<const MlpWeights> each,
+                               const Rows&) {
+  const std::int64_t width = x.size(1);
+  const Routing routing = route(data(router), x.size(0), model_.config.experts);
+  at::Tensor out = at::zeros({x.size(0), width}, at::kFloat);
+  // Experts add to a row in their order, whatever other rows there are.
+  for (std::size_t e = 0; e < each.size(); ++e) {
+    const auto& chosen = routing[e];
+    if (chosen.empty()) continue;
+    at::Tensor in = at::empty({std::ssize(chosen), width}, at::kFloat),
+               gate = at::empty({in.size(0), each[e].gate.out_features()}, at::kFloat), up = at::empty_like(gate),
+               made = at::empty_like(in);
+    for (std::int64_t r = 0; r < in.size(0); ++r)
+      std::copy_n(data(x) + chosen[static_cast<std::size_t>(r)].row * width, width, mutable_data(in) + r * width);
+    const LinearCall calls[] = {{&each[e].gate, mutable_data(gate), 0}, {&each[e].up, mutable_data(up), 0}};
+    apply_together(data(in), in.size(0), calls, batch_invariant_);
+    activate(gate, up);
+    each[e].down.apply(data(gate), in.size(0), mutable_data(made), batch_invariant_);
+    for (std::int64_t r = 0; r < in.size(0); ++r) {
+      const auto& [row, weight] = chosen[static_cast<std::size_t>(r)];
+      cpu::add_scaled_row(mutable_data(out) + row * width, data(made) + r * width, weight, width);
+    }
+  }
+  return out;
+}
+
+at::Tensor CpuBackend::recur(const DeltaNetWeights& weights, const at::Tensor& qkv, const at::Tensor& beta,
+                             const at::Tensor& alpha, std::span<const DeltaNetRun> runs,
+                             std::span<RecurrentState> after) {
+  return delta_net_on_cpu(model_.config.delta_net, weights, qkv, beta, alpha, runs, after);
 }
 
 void CpuBackend::add(at::Tensor& x, const at::Tensor& y) {
@@ -156,6 +212,7 @@ at::Tensor CpuBackend::unembed(const at::Tensor& x, const Rows&) {
   at::Tensor out = at::empty({x.size(0), model_.config.vocab_size}, at::kFloat);
   float* logits = mutable_data(out);
   model_.unembed.apply(data(x), x.size(0), logits, batch_invariant_);
+  if (model_.config.logit_scale != 1) out.mul_(model_.config.logit_scale);
   if (const auto cap = static_cast<float>(model_.config.logit_soft_cap); cap > 0)
     core::detail::run_ranges(out.numel(), kActivationGrain, [&](std::int64_t begin, std::int64_t end) {
       cpu::soft_cap(logits + begin, end - begin, cap);

@@ -23,6 +23,25 @@ void complete_and_check(ModelConfig& c, std::string_view where) {
   check(std::isfinite(c.norm_eps) && c.norm_eps >= 0, "a norm epsilon of {}", c.norm_eps);
   check(std::isfinite(c.attn_scale) && c.attn_scale > 0, "an attention scale of {}", c.attn_scale);
   check(c.attn_soft_cap >= 0 && c.logit_soft_cap >= 0, "soft caps of {} and {}", c.attn_soft_cap, c.logit_soft_cap);
+  check(std::isfinite(c.embed_scale) && std::isfinite(c.residual_scale) && std::isfinite(c.logit_scale) &&
+            c.logit_scale > 0,
+        "scales of embedding, residual and logits of {}, {} and {}", c.embed_scale, c.residual_scale, c.logit_scale);
+  check(c.query_growth == 0 || c.query_growth_period > 0, "queries that grow every {} tokens", c.query_growth_period);
+  const auto& e = c.experts;
+  const auto& d = c.delta_net;
+  for (const auto& layer : c.layers) {
+    if (layer.experts)
+      check(e.count > 0 && e.d_mlp > 0 && e.per_token > 0 && e.per_token <= e.count, "{} of {} experts of width {}",
+            e.per_token, e.count, e.d_mlp);
+    if (layer.mixer == MixerKind::delta_net)
+      check(d.key_heads > 0 && d.value_heads % d.key_heads == 0 && d.d_key > 0 && d.d_value > 0 && d.kernel > 0,
+            "a DeltaNet of {} key and {} value heads, {} by {}, kernel {}", d.key_heads, d.value_heads, d.d_key,
+            d.d_value, d.kernel);
+    const auto& r = layer.rope;
+    for (const auto* factors : {&r.short_factor, &r.long_factor})
+      check(r.kind != RopeKind::longrope || static_cast<std::int64_t>(factors->size()) == c.rotary_dims / 2,
+            "{} rope factors for {} rotary dimensions", factors->size(), c.rotary_dims);
+  }
   for (auto id : c.bos_ids)
     check(id >= 0 && id < c.vocab_size, "a BOS id of {} in a vocabulary of {}", id, c.vocab_size);
   for (auto id : c.eos_ids)

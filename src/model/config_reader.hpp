@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -7,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <steer/core/error.hpp>
 
@@ -19,6 +21,10 @@ class ConfigReader {
   ConfigReader(const nlohmann::json& object, std::string where, std::string prefix = {})
       : object_(object), where_(std::move(where)), prefix_(std::move(prefix)) {}
 
+  /// Takes note of keys that another one overrides.
+  void skip(std::initializer_list<const char*> keys) {
+    for (const char* key : keys) used_.insert(key);
+  }
   /// True when the key is there and not null.
   bool has(const char* key) {
     used_.insert(key);
@@ -43,6 +49,15 @@ class ConfigReader {
             value);
     return value;
   }
+  /// A number of layers: each gets a description before any tensor is looked at.
+  std::int64_t layers(const char* key, std::int64_t missing) {
+    constexpr std::int64_t kMost = 1 << 16;
+    const auto value = missing > 0 ? size(key, missing) : size(key);
+    require(value <= kMost, ErrorCode::config, where_,
+            "expected {}{} to be at most {} but got {}; the file is damaged or not a model's", prefix_, key, kMost,
+            value);
+    return value;
+  }
   std::int64_t size(const char* key, std::int64_t missing) { return has(key) ? size(key) : missing; }
   /// Refuses any value but this one of a key that may be absent: steer has no code for the others.
   void only(const char* key, const nlohmann::json& value) {
@@ -50,25 +65,37 @@ class ConfigReader {
       fail(ErrorCode::unsupported, where_, "expected {}{} = {} but got {}; steer does not compute this variant",
            prefix_, key, value.dump(), object_.at(key).dump());
   }
-  /// Refuses every key not asked for and not listed. @throws Error(config) naming them.
-  void finish(std::span<const std::string_view> ignored) const {
+  /// Refuses every key that nobody asked for, but for those listed as ignored. A value that switches nothing on (null,
+  /// false, empty) and a key that the caller allows are let through with a warning.
+  /// @throws Error(config) naming the others.
+  void finish(std::span<const std::string_view> ignored, std::span<const std::string> allowed = {},
+              std::vector<std::string>* warnings = nullptr) const {
     std::string unknown;
     for (const auto& [key, value] : object_.items()) {
-      if (used_.contains(key)) continue;
-      bool known = false;
-      for (auto name : ignored) known |= name == key;
-      if (!known) unknown += (unknown.empty() ? "" : ", ") + prefix_ + key + " = " + value.dump().substr(0, 40);
+      if (used_.contains(key) || value.is_null()) continue;
+      if (std::find(ignored.begin(), ignored.end(), key) != ignored.end()) continue;
+      const std::string shown = prefix_ + key + " = " + value.dump().substr(0, 40);
+      const bool allow = std::find(allowed.begin(), allowed.end(), key) != allowed.end();
+      const bool off = value == false || (value.is_string() && value.get_ref<const std::string&>().empty()) ||
+                       (value.is_structured() && value.empty());
+      // Saving a configuration with all its defaults writes these; they are no news.
+      if (off && (key == "add_cross_attention" || key == "tie_encoder_decoder" || key == "pruned_heads")) continue;
+      if (warnings && (allow || off))
+        warnings->push_back(fmt::format("ignored {} in the configuration: {}", shown,
+                                        allow ? "it was allowed" : "steer does not know it, and it is switched off"));
+      else
+        unknown += (unknown.empty() ? "" : ", ") + shown;
     }
-    require(
-        unknown.empty(), ErrorCode::config, where_,
-        "expected only known keys but got {}; a key that steer does not know could change the model's numbers: remove "
-        "it from the file if it does not",
-        unknown);
+    require(unknown.empty(), ErrorCode::config, where_,
+            "expected only known keys but got {}; a key that steer does not know could change the model's numbers: if "
+            "it does not, name it in LoadOptions::allow_unknown_config (--allow-unknown-config KEY in the programs)",
+            unknown);
   }
   [[noreturn]] void contradiction(const std::string& text) const {
     fail(ErrorCode::config, where_, "expected a consistent configuration but got {}; correct the file", text);
   }
   const std::string& where() const { return where_; }
+  const nlohmann::json& object() const { return object_; }
 
  private:
   void need(const char* key) {

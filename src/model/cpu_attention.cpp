@@ -2,6 +2,7 @@
 #include <c10/util/Half.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <vector>
 
@@ -94,14 +95,15 @@ STEER_CLONES void score(const AttentionArgs& a, std::int64_t kv_head, const Row*
   }
 }
 
-/// Softmax over keys [begin, end) of one row; all others become 0. `scores` starts at token `origin`.
-STEER_CLONES void softmax(float* scores, std::int64_t size, std::int64_t begin, std::int64_t end) {
+/// Softmax over keys [begin, end) of one row and over `sink`; all others become 0. `scores` starts at token `origin`.
+/// @param sink  a logit that takes its share and gives nothing; minus infinity: none.
+STEER_CLONES void softmax(float* scores, std::int64_t size, std::int64_t begin, std::int64_t end, float sink) {
   const float low = -std::numeric_limits<float>::infinity();
   for (std::int64_t t = 0; t < begin; ++t) scores[t] = low;
   for (std::int64_t t = end; t < size; ++t) scores[t] = low;
   V best = splat(low);
   for (std::int64_t t = 0; t < size; t += kLanes) best = max(load(scores + t), best);
-  const float top = max(best);
+  const float top = std::max(max(best), sink);
   // Lanes follow the token's place in its block, so masked tokens before or behind add exact zeros.
   V total = splat(0);
   for (std::int64_t t = 0; t < size; t += kLanes) {
@@ -109,7 +111,7 @@ STEER_CLONES void softmax(float* scores, std::int64_t size, std::int64_t begin, 
     total += e;
     store(scores + t, e);
   }
-  const float inverse = 1 / sum(total);
+  const float inverse = 1 / (sum(total) + (sink > low ? std::exp(sink - top) : 0));
   for (std::int64_t t = 0; t < size; t += kLanes) store(scores + t, load(scores + t) * inverse);
 }
 
@@ -183,8 +185,11 @@ void compute(const Tile& tile, std::vector<float>& scratch) {
   float* scores = scratch.data();
   float* out = scores + kRows * stride;
   score(a, tile.kv_head, rows, first, last, scores, stride);
-  for (std::int64_t r = 0; r < tile.rows; ++r)
-    softmax(scores + r * stride, stride, rows[r].begin - first * kBlock, rows[r].end - first * kBlock);
+  for (std::int64_t r = 0; r < tile.rows; ++r) {
+    const float sink = a.sinks ? a.sinks[tile.kv_head * group + (tile.first_row + r) % group]
+                               : -std::numeric_limits<float>::infinity();
+    softmax(scores + r * stride, stride, rows[r].begin - first * kBlock, rows[r].end - first * kBlock, sink);
+  }
   if (a.pattern) {
     const std::int64_t keys = a.position + a.queries;
     for (std::int64_t r = 0; r < tile.rows; ++r) {

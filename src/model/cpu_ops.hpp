@@ -48,6 +48,7 @@ struct AttentionArgs {
   std::int64_t n_heads = 0, n_kv_heads = 0, d_head = 0;
   std::int64_t window = 0;
   float scale = 1, soft_cap = 0;
+  const float* sinks = nullptr;  ///< [n_heads] or null: one more logit each, of nothing
 };
 
 void attend(std::span<const AttentionArgs> runs);

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <utility>
 
 namespace steer::model::detail {
@@ -43,7 +44,8 @@ at::Tensor Forward::run(const BatchView& batch, std::span<SequenceCache* const> 
 ///                         ever used again. A row's bits are the same either way.
 void Forward::layer(std::int64_t layer, at::Tensor& resid, const LogitRows* only) {
   hook(Site::resid_pre, layer, resid);
-  at::Tensor attn_out = attention(layer, resid, only);
+  const bool recurrent = config_.layers[static_cast<std::size_t>(layer)].mixer == MixerKind::delta_net;
+  at::Tensor attn_out = recurrent ? delta_net(layer, resid, only) : attention(layer, resid, only);
   if (!config_.parallel_residual) {
     ops_->add(resid, attn_out);
     hook(Site::resid_mid, layer, resid);
@@ -73,7 +75,7 @@ at::Tensor Forward::embed() {
 at::Tensor Forward::attention(std::int64_t layer, at::Tensor& resid, const LogitRows* only) {
   const LayerWeights& w = model_.layers[static_cast<std::size_t>(layer)];
   const at::Tensor normed = norm(resid, w.ln1, Site::ln1, layer);
-  at::Tensor q, k, v;
+  at::Tensor q, k, v, gate;
   if (only) {
     ops_->linear(normed, std::array{Product{&w.k, &k}, Product{&w.v, &v}}, all_);
     narrow_to(*only);
@@ -82,6 +84,7 @@ at::Tensor Forward::attention(std::int64_t layer, at::Tensor& resid, const Logit
   } else {
     ops_->linear(normed, std::array{Product{&w.q, &q}, Product{&w.k, &k}, Product{&w.v, &v}}, all_);
   }
+  if (w.q_gate.defined()) gate = linear(only ? narrow(normed) : normed, w.q_gate);
   if (w.q_norm) {
     ops_->norm_heads(q, w.q_norm);
     ops_->norm_heads(k, w.k_norm);
@@ -93,13 +96,53 @@ at::Tensor Forward::attention(std::int64_t layer, at::Tensor& resid, const Logit
     ops_->rotate(q, rows_->ropes[static_cast<std::size_t>(w.rope)]);
     ops_->rotate(k, all_.ropes[static_cast<std::size_t>(w.rope)]);
   }
+  if (config_.query_growth != 0) ops_->scale_rows(q, query_growth());
   ops_->store(layer, k, v, all_);
   at::Tensor z = attend(layer, q);
+  if (gate.defined()) ops_->gate(z, gate);
   hook(Site::attn_z, layer, z);
-  at::Tensor out = linear(z, w.o);
-  if (w.post_attn) out = ops_->norm(out, w.post_attn, true);
-  hook(Site::attn_out, layer, out);
+  return finished(linear(z, w.o), w.post_attn, Site::attn_out, layer);
+}
+
+/// What attention or an MLP adds to the stream.
+at::Tensor Forward::finished(at::Tensor out, const Norm& post, Site site, std::int64_t layer) {
+  if (post) out = ops_->norm(out, post, true);
+  if (config_.residual_scale != 1) out = out * config_.residual_scale;
+  hook(site, layer, out);
   return out;
+}
+
+/// Factors [rows] of queries far from the start.
+at::Tensor Forward::query_growth() const {
+  at::Tensor out = at::empty({rows_->runs.empty() ? 0 : rows_->runs.back().end}, at::kFloat);
+  auto* factor = out.data_ptr<float>();
+  for (const auto& run : rows_->runs)
+    for (std::int64_t row = run.begin; row < run.end; ++row) {
+      const std::int64_t position = run.position + row - run.begin;
+      factor[row] = static_cast<float>(
+          1 + config_.query_growth * std::log(1 + static_cast<double>(position / config_.query_growth_period)));
+    }
+  return out.to(model_.device);
+}
+
+/// A layer that keeps a state instead of keys and values. All rows go through it: each leaves a trace.
+at::Tensor Forward::delta_net(std::int64_t layer, at::Tensor& resid, const LogitRows* only) {
+  const LayerWeights& all = model_.layers[static_cast<std::size_t>(layer)];
+  const DeltaNetWeights& w = all.delta_net;
+  const at::Tensor normed = norm(resid, all.ln1, Site::ln1, layer);
+  at::Tensor qkv, z, beta, alpha;
+  ops_->linear(normed,
+               std::array{Product{&w.qkv, &qkv}, Product{&w.z, &z}, Product{&w.beta, &beta}, Product{&w.alpha, &alpha}},
+               all_);
+  at::Tensor out = ops_->delta_net(layer, qkv, beta, alpha, all_);
+  ops_->norm_heads(out, w.norm);
+  ops_->activate(z, out);
+  if (only) {
+    narrow_to(*only);
+    resid = narrow(resid);
+    z = narrow(z);
+  }
+  return finished(linear(z, w.out), all.post_attn, Site::attn_out, layer);
 }
 
 at::Tensor Forward::attend(std::int64_t layer, const at::Tensor& q) {
@@ -122,16 +165,36 @@ at::Tensor Forward::attend(std::int64_t layer, const at::Tensor& q) {
 at::Tensor Forward::mlp(std::int64_t layer, const at::Tensor& resid) {
   const LayerWeights& w = model_.layers[static_cast<std::size_t>(layer)];
   const at::Tensor normed = norm(resid, w.ln2, Site::ln2, layer);
+  if (config_.layers[static_cast<std::size_t>(layer)].experts)
+    return finished(experts(layer, normed), w.post_mlp, Site::mlp_out, layer);
   at::Tensor gate, up;
   const Product both[] = {{&w.gate, &gate}, {&w.up, &up}};
   ops_->linear(normed, std::span(both).first(w.up.defined() ? 2 : 1), *rows_);
   hook(Site::mlp_pre, layer, gate);
   ops_->activate(gate, up);
   hook(Site::mlp_post, layer, gate);
-  at::Tensor out = linear(gate, w.down);
-  if (w.post_mlp) out = ops_->norm(out, w.post_mlp, true);
-  hook(Site::mlp_out, layer, out);
+  return finished(linear(gate, w.down), w.post_mlp, Site::mlp_out, layer);
+}
+
+at::Tensor Forward::experts(std::int64_t layer, const at::Tensor& x) {
+  const ExpertWeights& w = model_.layers[static_cast<std::size_t>(layer)].experts;
+  at::Tensor router = linear(x, w.router);
+  hook(Site::router_logits, layer, router);
+  at::Tensor out = ops_->experts(x, router, w.each, *rows_);
+  if (w.shared_gate.defined()) {
+    at::Tensor shared = dense(x, w.shared), share = at::ones({x.size(0), 1}, x.options());
+    ops_->gate(share, linear(x, w.shared_gate));
+    ops_->scale_rows(shared, share);
+    ops_->add(out, shared);
+  }
   return out;
+}
+
+at::Tensor Forward::dense(const at::Tensor& x, const MlpWeights& w) {
+  at::Tensor gate, up;
+  ops_->linear(x, std::array{Product{&w.gate, &gate}, Product{&w.up, &up}}, *rows_);
+  ops_->activate(gate, up);
+  return linear(gate, w.down);
 }
 
 at::Tensor Forward::logits(const at::Tensor& resid, const LogitRows& wanted) {
@@ -143,6 +206,7 @@ at::Tensor Forward::logits(const at::Tensor& resid, const LogitRows& wanted) {
 }
 
 at::Tensor Forward::norm(const at::Tensor& x, const Norm& norm, Site site, std::int64_t layer) {
+  if (!norm) return x;  // a family without norms here
   if (!hooks_.any(site, layer)) [[likely]]
     return ops_->norm(x, norm, true);
   at::Tensor out = ops_->norm(x, norm, false);

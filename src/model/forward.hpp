@@ -37,6 +37,11 @@ class Forward {
   at::Tensor embed();
   at::Tensor attention(std::int64_t layer, at::Tensor& resid, const LogitRows* only);
   at::Tensor attend(std::int64_t layer, const at::Tensor& q);
+  at::Tensor delta_net(std::int64_t layer, at::Tensor& resid, const LogitRows* only);
+  at::Tensor experts(std::int64_t layer, const at::Tensor& x);
+  at::Tensor dense(const at::Tensor& x, const MlpWeights& weights);
+  at::Tensor finished(at::Tensor out, const Norm& post, Site site, std::int64_t layer);
+  at::Tensor query_growth() const;
   at::Tensor mlp(std::int64_t layer, const at::Tensor& resid);
   at::Tensor logits(const at::Tensor& resid, const LogitRows& wanted);
   at::Tensor norm(const at::Tensor& x, const Norm& norm, Site site, std::int64_t layer);

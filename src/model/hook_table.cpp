@@ -25,20 +25,58 @@ void HookHandle::remove() {
 
 namespace model::detail {
 
-HookTable::HookTable(const ModelConfig& config)
-    : n_layers_(config.n_layers),
-      parallel_(config.parallel_residual),
-      lists_(static_cast<std::size_t>(config.n_layers) * kSites) {}
-
-bool HookTable::exists(const HookPoint& point) const {
-  if (point.site == Site::embed || point.site == Site::ln_final) return point.layer == 0;
-  if (point.site == Site::resid_mid && parallel_) return false;
-  return point.layer >= 0 && point.layer < n_layers_;
+std::string why_not_computed(const ModelConfig& config, const HookPoint& point) {
+  const auto [site, layer] = point;
+  if (site == Site::embed || site == Site::ln_final)
+    return layer == 0 ? std::string() : std::string("it belongs to no layer");
+  if (layer < 0 || layer >= config.n_layers)
+    return fmt::format("its layer is not in [0, {}); a hook there would never fire", config.n_layers);
+  // A configuration made by hand may say nothing of its layers.
+  const LayerConfig of =
+      layer < std::ssize(config.layers) ? config.layers[static_cast<std::size_t>(layer)] : LayerConfig{};
+  const bool attention = site == Site::attn_q || site == Site::attn_k || site == Site::attn_v ||
+                         site == Site::attn_pattern || site == Site::attn_z;
+  if (site == Site::resid_mid && config.parallel_residual)
+    return "attention and MLP read the same stream here; hook hook_resid_pre or hook_resid_post";
+  if ((site == Site::ln1 || site == Site::ln2) && !config.pre_norms)
+    return "this family norms what attention and MLP add, not what they read; hook hook_resid_pre or hook_resid_mid";
+  if (attention && of.mixer == MixerKind::delta_net)
+    return "the layer keeps a recurrent state and has no queries, keys and patterns; hook hook_attn_out";
+  if ((site == Site::mlp_pre || site == Site::mlp_post) && of.experts)
+    return "the layer is a mixture of experts, each with activations of its own; hook mlp.hook_router_logits or "
+           "hook_mlp_out";
+  if (site == Site::router_logits && !of.experts) return "the layer has one MLP and no router";
+  return {};
 }
+
+std::int64_t hook_width(const ModelConfig& config, const HookPoint& point) {
+  switch (point.site) {
+    case Site::attn_q:
+    case Site::attn_z:
+      return config.n_heads * config.d_head;
+    case Site::attn_k:
+    case Site::attn_v:
+      return config.n_kv_heads * config.d_head;
+    case Site::mlp_pre:
+    case Site::mlp_post:
+      return config.d_mlp;
+    case Site::router_logits:
+      return config.experts.count;
+    case Site::attn_pattern:
+      return 0;
+    default:
+      return config.d_model;
+  }
+}
+
+HookTable::HookTable(const ModelConfig& config)
+    : config_(config), lists_(static_cast<std::size_t>(config.n_layers) * kSites) {}
+
+bool HookTable::exists(const HookPoint& point) const { return why_not_computed(config_, point).empty(); }
 
 std::vector<HookPoint> HookTable::points() const {
   std::vector<HookPoint> out{{Site::embed, 0}};
-  for (std::int64_t layer = 0; layer < n_layers_; ++layer)
+  for (std::int64_t layer = 0; layer < config_.n_layers; ++layer)
     for (const auto& entry : EnumTable<Site>::entries) {
       const HookPoint point{entry.value, layer};
       if (entry.value != Site::embed && entry.value != Site::ln_final && exists(point)) out.push_back(point);
@@ -52,16 +90,9 @@ std::shared_ptr<HookHandle::Registration> HookTable::add(const HookPoint& point,
   constexpr auto kWhere = "Session::hook";
   require(static_cast<bool>(function), ErrorCode::argument, kWhere, "expected a function for {} but got an empty one",
           point.name());
-  if (!exists(point)) {
-    if (point.site == Site::resid_mid && parallel_ && point.layer >= 0 && point.layer < n_layers_)
-      fail(ErrorCode::argument, kWhere,
-           "expected a point this model computes but got {}: attention and MLP read the same stream here; hook "
-           "hook_resid_pre or "
-           "hook_resid_post",
-           point.name());
-    fail(ErrorCode::argument, kWhere, "expected a layer in [0, {}) but got {}; a hook there would never fire",
-         n_layers_, point.name());
-  }
+  const std::string why_not = why_not_computed(config_, point);
+  require(why_not.empty(), ErrorCode::argument, kWhere, "expected a point this model computes but got {}: {}",
+          point.name(), why_not);
   auto registration = std::make_shared<HookHandle::Registration>(
       HookHandle::Registration{weak_from_this(), point, std::move(function), options});
   const std::lock_guard lock(mutex_);

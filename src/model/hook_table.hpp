@@ -23,6 +23,12 @@ struct HookHandle::Registration {
 
 namespace model::detail {
 
+/// Why a model does not compute a point, or "". The sentence goes on from "expected a point this model computes but
+/// got NAME: ".
+std::string why_not_computed(const ModelConfig& config, const HookPoint& point);
+/// Width of a point's value; of attn_pattern 0. @param point  one that the model computes.
+std::int64_t hook_width(const ModelConfig& config, const HookPoint& point);
+
 /// The hooks of one session. While a step runs the lists stay as they are: hooks removed meanwhile are only marked, and
 /// dropped when it ends.
 class HookTable : public std::enable_shared_from_this<HookTable> {
@@ -60,8 +66,7 @@ class HookTable : public std::enable_shared_from_this<HookTable> {
   }
   List& at(Site site, std::int64_t layer) { return const_cast<List&>(std::as_const(*this).at(site, layer)); }
 
-  std::int64_t n_layers_;
-  bool parallel_;
+  ModelConfig config_;
   std::vector<List> lists_;  ///< [layers, sites], each in the order of calls
   std::mutex mutex_;
   bool running_ = false;  ///< guarded by mutex_

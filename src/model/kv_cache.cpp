@@ -16,7 +16,12 @@ KvCache::KvCache(const ModelConfig& config, at::Device device, CacheFormat forma
       device_(device),
       format_(format),
       max_bytes_(max_bytes),
-      block_bytes_(2 * kv_heads_ * d_head_ * kBlock * static_cast<std::int64_t>(c10::elementSize(type()))) {}
+      block_bytes_(2 * kv_heads_ * d_head_ * kBlock * static_cast<std::int64_t>(c10::elementSize(type()))) {
+  const auto& d = config.delta_net;
+  const std::int64_t channels = 2 * d.key_heads * d.d_key + d.value_heads * d.d_value;
+  state_bytes_ = (d.value_heads * d.d_key * d.d_value + std::max<std::int64_t>(d.kernel - 1, 0) * channels) *
+                 static_cast<std::int64_t>(sizeof(float));
+}
 
 at::ScalarType KvCache::type() const {
   return format_ == CacheFormat::f32 ? at::kFloat : format_ == CacheFormat::bf16 ? at::kBFloat16 : at::kHalf;
@@ -54,6 +59,7 @@ SequenceId KvCache::fork(SequenceId source, const ForkOptions& options) {
     require(from.layers[i].filled >= length, ErrorCode::argument, kWhere,
             "expected layers below {} to hold {} tokens but layer {} holds {}; run step over the missing layers first",
             shared, length, i, from.layers[i].filled);
+    if (!from.layers[i].states.empty()) state(from.layers[i], length);  // refuses what is not kept
     copy.layers[i] = from.layers[i];
     truncate(copy.layers[i], length);
   }
@@ -69,12 +75,40 @@ void KvCache::close(SequenceId sequence) {
   sequences_.erase(sequence);
 }
 
-std::shared_ptr<KvBlock> KvCache::make_block() {
-  require(max_bytes_ <= 0 || bytes() + block_bytes_ <= max_bytes_, ErrorCode::argument, "Session::step",
+void KvCache::require_room(std::int64_t more) const {
+  require(max_bytes_ <= 0 || bytes() + more <= max_bytes_, ErrorCode::argument, "Session::step",
           "expected a KV cache of at most {} bytes (SessionOptions::max_cache_bytes) but this step needs more; close "
-          "sequences "
-          "or allow more",
+          "sequences or allow more",
           max_bytes_);
+}
+
+std::shared_ptr<const RecurrentState> KvCache::state(const LayerCache& layer, std::int64_t length) {
+  if (length == 0) return nullptr;
+  for (const auto& [tokens, state] : layer.states)
+    if (tokens == length) return state;
+  fail(ErrorCode::argument, "Session::fork",
+       "expected the end of what was computed ({} tokens) but got {}: this model's layers keep a state, not every "
+       "token, and cannot go back; fork there before going on",
+       layer.states.empty() ? 0 : layer.states.back().first, length);
+}
+
+void KvCache::remember(LayerCache& layer, std::int64_t length, RecurrentState state) {
+  require_room(state_bytes_);
+  auto kept = std::shared_ptr<const RecurrentState>(new RecurrentState(std::move(state)),
+                                                    [live = live_states_](const RecurrentState* s) {
+                                                      --*live;
+                                                      delete s;
+                                                    });
+  ++*live_states_;
+  layer.states.emplace_back(length, std::move(kept));
+}
+
+void KvCache::settle(LayerCache& layer) {
+  if (layer.states.size() > 1) layer.states.erase(layer.states.begin(), layer.states.end() - 1);
+}
+
+std::shared_ptr<KvBlock> KvCache::make_block() {
+  require_room(block_bytes_);
   auto block = std::shared_ptr<KvBlock>(new KvBlock, [live = live_blocks_](KvBlock* b) {
     --*live;
     delete b;
@@ -119,6 +153,7 @@ std::int64_t KvCache::bytes_for(const SequenceCache& sequence, std::int64_t toke
 
 void KvCache::truncate(LayerCache& layer, std::int64_t length) {
   layer.filled = std::min(layer.filled, length);
+  std::erase_if(layer.states, [&](const auto& state) { return state.first > length; });
   const auto blocks = static_cast<std::size_t>((layer.filled + kBlock - 1) / kBlock);
   if (layer.blocks.size() > blocks) {
     layer.blocks.resize(blocks);

@@ -21,11 +21,18 @@ struct KvBlock {
   cpu::BlockView view{};  ///< the same memory; CPU only
 };
 
-/// Keys and values of one sequence and layer.
+/// What a layer without keys and values keeps of a sequence. Never changed once made: forks share it.
+struct RecurrentState {
+  at::Tensor memory;   ///< [value_heads, d_key, d_value] f32
+  at::Tensor columns;  ///< [kernel - 1, channels] f32: the last inputs of the convolution
+};
+
+/// Keys and values of one sequence and layer, or its recurrent states.
 struct LayerCache {
   std::vector<std::shared_ptr<KvBlock>> blocks;
-  std::vector<cpu::BlockView> views;  ///< of `blocks`
-  std::int64_t filled = 0;            ///< tokens
+  std::vector<cpu::BlockView> views;                                                   ///< of `blocks`
+  std::vector<std::pair<std::int64_t, std::shared_ptr<const RecurrentState>>> states;  ///< after so many tokens
+  std::int64_t filled = 0;                                                             ///< tokens
 };
 
 /// What a session keeps of one sequence.
@@ -54,10 +61,16 @@ class KvCache {
 
   /// Makes room for tokens [position, position + count) of one layer: blocks for them that nobody else reads.
   void reserve(LayerCache& layer, std::int64_t position, std::int64_t count);
+  /// The recurrent state after `length` tokens; null at the start. @throws Error(argument) where none was kept.
+  static std::shared_ptr<const RecurrentState> state(const LayerCache& layer, std::int64_t length);
+  /// Adds the state after `length` tokens.
+  void remember(LayerCache& layer, std::int64_t length, RecurrentState state);
+  /// A step has ended: of a layer's states only the last is kept. While it runs all are, so that it can be taken back.
+  static void settle(LayerCache& layer);
   /// Drops what lies beyond the first `length` tokens of a layer.
   static void truncate(LayerCache& layer, std::int64_t length);
   /// Bytes of all blocks that some sequence holds, each counted once.
-  std::int64_t bytes() const { return *live_blocks_ * block_bytes_; }
+  std::int64_t bytes() const { return *live_blocks_ * block_bytes_ + *live_states_ * state_bytes_; }
   /// What `reserve` would add to them for so many more tokens in all layers.
   std::int64_t bytes_for(const SequenceCache& sequence, std::int64_t tokens) const;
 
@@ -69,12 +82,14 @@ class KvCache {
  private:
   std::shared_ptr<KvBlock> make_block();
   at::ScalarType type() const;
+  void require_room(std::int64_t bytes) const;
 
   std::int64_t n_layers_, kv_heads_, d_head_;
   at::Device device_;
   CacheFormat format_;
-  std::int64_t max_bytes_, block_bytes_;
+  std::int64_t max_bytes_, block_bytes_, state_bytes_;
   std::shared_ptr<std::int64_t> live_blocks_ = std::make_shared<std::int64_t>(0);
+  std::shared_ptr<std::int64_t> live_states_ = std::make_shared<std::int64_t>(0);
   std::map<SequenceId, SequenceCache> sequences_;
   SequenceId next_ = 0;
 };

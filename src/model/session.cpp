@@ -224,6 +224,8 @@ at::Tensor Session::Impl::step(std::span<const StepInput> inputs, Logits logits,
   try {
     at::Tensor out = run_chunks(work, logits, layers, chunk);
     hooks->end_step();
+    for (const auto& before : work.before)
+      for (auto& layer : before.state->layers) model::detail::KvCache::settle(layer);
     return out;
   } catch (...) {
     hooks->end_step();

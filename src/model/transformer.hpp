@@ -12,6 +12,7 @@
 #include <steer/text/tokenizer.hpp>
 
 #include "model/kernels/linear.hpp"
+#include "model/rope.hpp"
 
 namespace steer::model::detail {
 
@@ -23,13 +24,38 @@ struct Norm {
   explicit operator bool() const { return gain.defined(); }
 };
 
+/// An MLP: `up` is empty without `gated_mlp`.
+struct MlpWeights {
+  Linear gate, up, down;
+};
+
+/// A mixture of experts instead of one MLP.
+struct ExpertWeights {
+  Linear router;                 ///< [count, d_model]
+  std::vector<MlpWeights> each;  ///< [count]; empty: the layer has one MLP
+  MlpWeights shared;             ///< sees every token; empty without `d_shared`
+  Linear shared_gate;            ///< [1, d_model]: the shared one is multiplied with its sigmoid
+};
+
+/// Gated DeltaNet instead of attention.
+struct DeltaNetWeights {
+  Linear qkv, z, beta, alpha, out;
+  at::Tensor conv;            ///< [2 * key_heads * d_key + value_heads * d_value, kernel] f32
+  at::Tensor decay, dt_bias;  ///< [value_heads] f32: exp(A_log), and what is added to alpha
+  Norm norm;                  ///< of each value head's output, before it is gated
+};
+
 struct LayerWeights {
-  Norm ln1, ln2;             ///< before attention and MLP
+  Norm ln1, ln2;             ///< before attention and MLP; empty without `pre_norms`
   Norm post_attn, post_mlp;  ///< on what they add; empty without `post_norms`
-  Norm q_norm, k_norm;       ///< of each head; empty without `qk_norm`
+  Norm q_norm, k_norm;       ///< of each head, or of all together; empty without `qk_norm`
   Linear q, k, v, o;
+  Linear q_gate;          ///< empty without `attn_gate`
+  at::Tensor sinks;       ///< [n_heads] f32; undefined without `attn_sinks`
   Linear gate, up, down;  ///< `up` empty without `gated_mlp`
-  int rope = -1;          ///< index into `Transformer::inv_freq`; -1: none
+  ExpertWeights experts;
+  DeltaNetWeights delta_net;
+  int rope = -1;  ///< index into `Transformer::ropes`; -1: none
 };
 
 /// The weights of a model and all that is derived from its files. Immutable once loaded.
@@ -41,16 +67,15 @@ struct Transformer {
   at::Tensor positions;  ///< [context, d_model] f32; learned positions only
   Norm final_norm;
   std::vector<LayerWeights> layers;
-  std::vector<at::Tensor> inv_freq;  ///< [rotary_dims / 2] f32 on the CPU, one for each distinct rope
+  std::vector<RopeConfig> ropes;     ///< the distinct ones
+  std::vector<at::Tensor> inv_freq;  ///< [rotary_dims / 2] f32 on the CPU, of each of `ropes`
   at::Tensor rope_divisors;          ///< [rotary_dims / 2] or undefined: what the file divides the frequencies by
   std::optional<Tokenizer> tokenizer;
   std::optional<ChatTemplate> chat;
   std::string chat_problem;  ///< why there is a tokenizer but no chat format
   std::int64_t weight_bytes = 0;
   std::string hash;
+  std::vector<std::string> warnings;  ///< what was let through at load
 };
-
-/// Rotary frequencies of one kind of layer, [rotary_dims / 2], f32. (Llama 3's scaling as in its reference code.)
-at::Tensor rope_frequencies(const RopeConfig& rope, std::int64_t rotary_dims);
 
 }  // namespace steer::model::detail

@@ -105,18 +105,27 @@ std::string hash_weights(const TensorReader& reader) {
 }
 
 const TensorInfo* WeightSource::check(const std::string& name, std::vector<std::int64_t> shape) {
-  used_.insert(name);
+  const bool is_new = used_.insert(name).second;
   const TensorInfo* info = reader_.find(name);
-  if (checking_) {
-    if (!info)
-      missing_.push_back(describe(name, shape));
-    else if (info->shape != shape)
-      shapes_.push_back(fmt::format("{} as [{}] (the configuration says [{}])", name, fmt::join(info->shape, ", "),
-                                    fmt::join(shape, ", ")));
-    else if (info->dtype != at::kFloat && info->dtype != at::kBFloat16 && info->dtype != at::kHalf)
-      shapes_.push_back(fmt::format("{} of type {} (not a floating point type)", name, info->storage));
-    else
-      bytes_ += kept_bytes(*info);
+  if (!checking_) return info;
+  const bool floats = info && (info->dtype == at::kFloat || info->dtype == at::kBFloat16 || info->dtype == at::kHalf ||
+                               info->dtype == at::kDouble);
+  if (!info) {
+    missing_.push_back(describe(name, shape));
+    // A configuration may name more layers or experts than any file holds.
+    constexpr std::size_t kEnough = 1000;
+    if (missing_.size() == kEnough) refuse_missing();
+  } else if (info->shape != shape) {
+    shapes_.push_back(fmt::format("{} as [{}] (the configuration says [{}])", name, fmt::join(info->shape, ", "),
+                                  fmt::join(shape, ", ")));
+  } else if (!floats) {
+    shapes_.push_back(fmt::format("{} of type {}, {}", name, info->storage,
+                                  info->storage.starts_with("F8")
+                                      ? "which needs scales that are not there: give the file with its "
+                                        "*_scale_inv tensors, or convert it to BF16"
+                                      : "which is not a floating point type that steer reads: convert it to BF16"));
+  } else if (is_new) {
+    bytes_ += kept_bytes(*info);
   }
   return info;
 }
@@ -134,7 +143,18 @@ std::int64_t WeightSource::kept_bytes(const TensorInfo& info) const {
       break;
   }
   const bool in_place = info.storage == "F32" || info.storage == "F16" || info.storage == "BF16";
-  return in_place || Linear::keeps_blocks(info.storage) ? info.bytes : elements * 4;
+  if (in_place || Linear::keeps_blocks(info.storage)) return info.bytes;
+  return elements * (info.dtype == at::kBFloat16 || info.dtype == at::kHalf ? 2 : 4);
+}
+
+void WeightSource::refuse_missing() const {
+  std::string hint;
+  for (const auto& name : missing_)
+    if (name.starts_with("lm_head.weight"))
+      hint = "; tie_word_embeddings is false, so that the unembedding must be a tensor of its own";
+  fail(ErrorCode::format, kWhere,
+       "expected {} but got no tensor of {} ({}); the file is incomplete or not of this family{}", listing(missing_),
+       missing_.size() == 1 ? "that name" : "those names", reader_.path().string(), hint);
 }
 
 void WeightSource::finish_check(const std::function<bool(std::string_view)>& ignored) {
@@ -142,16 +162,18 @@ void WeightSource::finish_check(const std::function<bool(std::string_view)>& ign
   for (const auto& info : reader_.tensors())
     if (!used_.contains(info.name) && !ignored(info.name)) extra.push_back(describe(info.name, info.shape));
   const std::string path = reader_.path().string();
-  require(missing_.empty(), ErrorCode::format, kWhere,
-          "expected {} but got no tensor of {} ({}); the file is incomplete or not of this family", listing(missing_),
-          missing_.size() == 1 ? "that name" : "those names", path);
+  if (!missing_.empty()) refuse_missing();
   require(shapes_.empty(), ErrorCode::shape, kWhere,
           "expected tensors that fit the configuration but got {} ({}); config.json "
           "and weights do not belong together",
           listing(shapes_), path);
+  const bool layers = std::any_of(extra.begin(), extra.end(), [](const auto& name) {
+    return name.find("layers.") != std::string::npos || name.find("blk.") != std::string::npos ||
+           name.find("h.") != std::string::npos;
+  });
   require(extra.empty(), ErrorCode::format, kWhere,
-          "expected only tensors of this family but got {} ({}); steer would compute without them: check model_type",
-          listing(extra), path);
+          "expected only tensors of this family but got {} ({}); steer would compute without them: check model_type{}",
+          listing(extra), path, layers ? " and num_hidden_layers" : "");
   require(
       options_.max_memory <= 0 || bytes_ <= options_.max_memory, ErrorCode::argument, kWhere,
       "expected weights of at most {} bytes (max_memory) but got {} ({}); allow more or choose a smaller WeightFormat",
@@ -161,8 +183,23 @@ void WeightSource::finish_check(const std::function<bool(std::string_view)>& ign
 
 at::Tensor WeightSource::read(const std::string& name) {
   at::Tensor tensor = reader_.read(name);
+  if (tensor.scalar_type() == at::kDouble) tensor = tensor.to(at::kFloat);
   require_finite(tensor, name, reader_);
   return tensor;
+}
+
+bool WeightSource::equal(const std::string& name, const std::string& other) const {
+  const TensorInfo &a = reader_.info(name), &b = reader_.info(other);
+  if (a.shape != b.shape) return false;
+  const bool stored = a.storage == "F32" || a.storage == "F16" || a.storage == "BF16";
+  if (stored && a.storage == b.storage) return at::equal(reader_.raw(name), reader_.raw(other));
+  constexpr std::int64_t kRows = 1024;  // a vocabulary's worth in f32 would be gigabytes
+  for (std::int64_t row = 0; row < a.shape[0]; row += kRows) {
+    const auto end = std::min(row + kRows, a.shape[0]);
+    if (!at::equal(reader_.read_rows(name, row, end).to(at::kFloat), reader_.read_rows(other, row, end).to(at::kFloat)))
+      return false;
+  }
+  return true;
 }
 
 at::Tensor WeightSource::vector(const std::string& name, std::int64_t n, bool plus_one) {
@@ -175,6 +212,11 @@ at::Tensor WeightSource::vector(const std::string& name, std::int64_t n, bool pl
 
 at::Tensor WeightSource::table(const std::string& name, std::int64_t rows, std::int64_t columns) {
   check(name, {rows, columns});
+  return checking_ ? at::Tensor() : read(name).to(at::kFloat).contiguous().to(device_);
+}
+
+at::Tensor WeightSource::cube(const std::string& name, std::int64_t a, std::int64_t b, std::int64_t c) {
+  check(name, {a, b, c});
   return checking_ ? at::Tensor() : read(name).to(at::kFloat).contiguous().to(device_);
 }
 
@@ -194,29 +236,58 @@ Linear WeightSource::keep(at::Tensor weight, at::Tensor bias) const {
   return Linear::dense(weight, bias).to(device_);
 }
 
+namespace {
+
+/// Rows of t, in place where they are consecutive.
+at::Tensor rows_of(const at::Tensor& t, const std::vector<std::int64_t>& rows) {
+  if (rows.empty() || !t.defined()) return t;
+  bool consecutive = true;
+  for (std::size_t i = 1; i < rows.size(); ++i) consecutive = consecutive && rows[i] == rows[i - 1] + 1;
+  return consecutive ? t.narrow(0, rows.front(), std::ssize(rows)) : t.index_select(0, at::tensor(rows, at::kLong));
+}
+
+}  // namespace
+
+Linear WeightSource::take(at::Tensor weight, at::Tensor raw, const TensorInfo& info, at::Tensor bias, std::int64_t out,
+                          std::int64_t in, const std::vector<std::int64_t>& rows) const {
+  bias = rows_of(bias, rows);
+  if (!raw.defined()) return keep(rows_of(weight, rows), bias);
+  // A row is a whole number of blocks, so rows move without being decoded.
+  raw = rows_of(raw.view({out, -1}), rows).reshape(-1);
+  Linear kept = Linear::blocks(raw, info.storage, rows.empty() ? out : std::ssize(rows), in, bias);
+  require_finite_blocks(raw, info, reader_);
+  return kept.to(device_);
+}
+
 Linear WeightSource::matrix(const std::string& name, const std::string& bias_name, std::int64_t out, std::int64_t in,
-                            const std::vector<std::int64_t>& row_order) {
+                            const std::vector<std::int64_t>& rows) {
   const TensorInfo* info = check(name, {out, in});
   const bool has_bias = !bias_name.empty();
   if (has_bias) check(bias_name, {out});
   if (checking_) return {};
-  at::Tensor bias = has_bias ? read(bias_name).to(at::kFloat) : at::Tensor();
-  at::Tensor order;
-  if (!row_order.empty()) {
-    order = at::tensor(row_order, at::kLong);
-    if (has_bias) bias = bias.index_select(0, order);
+  const at::Tensor bias = has_bias ? read(bias_name).to(at::kFloat) : at::Tensor();
+  const bool blocks = options_.weights == WeightFormat::stored && Linear::keeps_blocks(info->storage);
+  return take(blocks ? at::Tensor() : read(name), blocks ? reader_.raw(name) : at::Tensor(), *info, bias, out, in,
+              rows);
+}
+
+Linear WeightSource::stacked(const std::string& name, const std::string& bias_name, std::int64_t index,
+                             std::int64_t count, std::int64_t out, std::int64_t in, bool transposed,
+                             const std::vector<std::int64_t>& rows) {
+  const TensorInfo* info = check(name, transposed ? std::vector{count, in, out} : std::vector{count, out, in});
+  const bool has_bias = !bias_name.empty();
+  if (has_bias) check(bias_name, {count, out});
+  if (checking_) return {};
+  const at::Tensor bias = has_bias ? read(bias_name).to(at::kFloat)[index] : at::Tensor();
+  if (!transposed && options_.weights == WeightFormat::stored && Linear::keeps_blocks(info->storage)) {
+    const at::Tensor raw = reader_.raw(name);
+    const std::int64_t bytes = raw.numel() / count;
+    return take({}, raw.narrow(0, index * bytes, bytes), *info, bias, out, in, rows);
   }
-  if (options_.weights == WeightFormat::stored && Linear::keeps_blocks(info->storage)) {
-    at::Tensor raw = reader_.raw(name);
-    // A row is a whole number of blocks, so rows move without being decoded.
-    if (order.defined()) raw = raw.view({out, -1}).index_select(0, order).view(-1);
-    Linear kept = Linear::blocks(raw, info->storage, out, in, bias);
-    require_finite_blocks(raw, *info, reader_);
-    return kept.to(device_);
-  }
-  at::Tensor weight = read(name);
-  if (order.defined()) weight = weight.index_select(0, order);
-  return keep(weight, bias);
+  at::Tensor weight = reader_.read_rows(name, index, index + 1)[0];
+  if (weight.scalar_type() == at::kDouble) weight = weight.to(at::kFloat);
+  require_finite(weight, name, reader_);
+  return take(transposed ? weight.t() : weight, {}, *info, bias, out, in, rows);
 }
 
 Linear WeightSource::transposed(const std::string& name, const std::string& bias_name, std::int64_t out,

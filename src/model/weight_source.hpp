@@ -27,10 +27,16 @@ class WeightSource {
   at::Tensor vector(const std::string& name, std::int64_t n, bool plus_one = false);
   /// A small dense matrix [rows, columns], f32.
   at::Tensor table(const std::string& name, std::int64_t rows, std::int64_t columns);
+  /// A small dense tensor [a, b, c], f32.
+  at::Tensor cube(const std::string& name, std::int64_t a, std::int64_t b, std::int64_t c);
   /// A weight matrix [out, in] and, unless `bias` is empty, its bias [out].
-  /// @param row_order  new order of the rows, or empty.
+  /// @param rows  which of its rows to take, in which order; empty: all. Consecutive ones stay in place.
   Linear matrix(const std::string& name, const std::string& bias, std::int64_t out, std::int64_t in,
-                const std::vector<std::int64_t>& row_order = {});
+                const std::vector<std::int64_t>& rows = {});
+  /// One matrix [out, in] of several in one tensor [count, out, in], or [count, in, out] when `transposed`, and its
+  /// bias, a row of [count, out]. @param rows  as above.
+  Linear stacked(const std::string& name, const std::string& bias, std::int64_t index, std::int64_t count,
+                 std::int64_t out, std::int64_t in, bool transposed, const std::vector<std::int64_t>& rows = {});
   /// Query, key and value of one fused tensor with `heads` heads: [in, 3 * in] holding q, k and v one after another
   /// (`transposed`, GPT-2's Conv1D), or [3 * in, in] with q, k and v of each head together (GPT-NeoX).
   std::array<Linear, 3> fused_qkv(const std::string& name, const std::string& bias, std::int64_t in, std::int64_t heads,
@@ -39,6 +45,11 @@ class WeightSource {
   Linear transposed(const std::string& name, const std::string& bias, std::int64_t out, std::int64_t in);
 
   bool contains(const std::string& name) const { return reader_.contains(name); }
+  /// Whether a tensor [rows, columns] holds the very numbers of another; both are read.
+  bool equal(const std::string& name, const std::string& other) const;
+  bool checking() const { return checking_; }
+  void warn(std::string warning) { warnings_.push_back(std::move(warning)); }
+  const std::vector<std::string>& warnings() const { return warnings_; }
   /// Ends the first pass. @throws Error(shape | format) listing all missing, mis-shaped and extra tensors;
   ///         Error(argument) when the weights would take more than `max_memory`.
   void finish_check(const std::function<bool(std::string_view)>& ignored);
@@ -49,14 +60,18 @@ class WeightSource {
   const TensorInfo* check(const std::string& name, std::vector<std::int64_t> shape);
   std::int64_t kept_bytes(const TensorInfo& info) const;
   at::Tensor read(const std::string& name);
+  [[noreturn]] void refuse_missing() const;
   Linear keep(at::Tensor weight, at::Tensor bias) const;
+  /// Rows of a weight as stored, decoded or not.
+  Linear take(at::Tensor weight, at::Tensor raw, const TensorInfo& info, at::Tensor bias, std::int64_t out,
+              std::int64_t in, const std::vector<std::int64_t>& rows) const;
 
   const TensorReader& reader_;
   const LoadOptions& options_;
   at::Device device_;
   bool checking_ = true;
   std::set<std::string, std::less<>> used_;
-  std::vector<std::string> missing_, shapes_;
+  std::vector<std::string> missing_, shapes_, warnings_;
   std::int64_t bytes_ = 0;
 };
 

@@ -10,6 +10,7 @@
 
 #include <steer/core/error.hpp>
 
+#include "model/hook_table.hpp"
 #include "steering/checks.hpp"
 #include "steering/edits/operation.hpp"
 #include "steering/table.hpp"
@@ -484,28 +485,12 @@ PointOrder order_of(const HookPoint& point) {
 }
 
 std::int64_t point_width(const ModelConfig& config, const HookPoint& point, std::string_view where) {
-  const bool layerless = point.site == Site::embed || point.site == Site::ln_final;
-  require(layerless ? point.layer == 0 : point.layer >= 0 && point.layer < config.n_layers, ErrorCode::argument, where,
-          "expected a layer in [0, {}) but got {}", config.n_layers, point.name());
-  require(point.site != Site::resid_mid || !config.parallel_residual, ErrorCode::argument, where,
-          "expected a hook point this model has but got {}: its blocks add attention and MLP in parallel",
-          point.name());
-  switch (point.site) {
-    case Site::attn_q:
-    case Site::attn_z:
-      return config.n_heads * config.d_head;
-    case Site::attn_k:
-    case Site::attn_v:
-      return config.n_kv_heads * config.d_head;
-    case Site::mlp_pre:
-    case Site::mlp_post:
-      return config.d_mlp;
-    case Site::attn_pattern:
-      fail(ErrorCode::unsupported, where, "expected a point with one row a token but got {}; use Session::hook",
-           point.name());
-    default:
-      return config.d_model;
-  }
+  const std::string why_not = model::detail::why_not_computed(config, point);
+  require(why_not.empty(), ErrorCode::argument, where, "expected a hook point this model computes but got {}: {}",
+          point.name(), why_not);
+  require(point.site != Site::attn_pattern, ErrorCode::unsupported, where,
+          "expected a point with one row a token but got {}; use Session::hook", point.name());
+  return model::detail::hook_width(config, point);
 }
 
 CompiledPlan compile_plan(const ModelConfig& config, bool has_tokenizer, std::span<const Steering> rows,

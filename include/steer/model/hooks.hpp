@@ -15,22 +15,23 @@ namespace steer {
 
 /// The places in a transformer where activations can be read and edited, by their TransformerLens names.
 enum class Site {
-  embed,         ///< hook_embed: after the embedding, its scale and learned positions
-  resid_pre,     ///< blocks.L.hook_resid_pre
-  ln1,           ///< blocks.L.ln1.hook_normalized: before the gain
-  attn_q,        ///< blocks.L.attn.hook_q: [tokens, heads * d_head], after norm, before rope
-  attn_k,        ///< blocks.L.attn.hook_k
-  attn_v,        ///< blocks.L.attn.hook_v
-  attn_pattern,  ///< blocks.L.attn.hook_pattern: one call a run, [heads, queries, keys]
-  attn_z,        ///< blocks.L.attn.hook_z: the output projection's input, [tokens, heads * d_head]
-  attn_out,      ///< blocks.L.hook_attn_out: what is added to the residual stream
-  resid_mid,     ///< blocks.L.hook_resid_mid; absent in parallel-residual families
-  ln2,           ///< blocks.L.ln2.hook_normalized
-  mlp_pre,       ///< blocks.L.mlp.hook_pre: the gate's input to the activation function
-  mlp_post,      ///< blocks.L.mlp.hook_post: the down projection's input
-  mlp_out,       ///< blocks.L.hook_mlp_out: what is added to the residual stream
-  resid_post,    ///< blocks.L.hook_resid_post: the block's output; of the last block, before the final norm
-  ln_final,      ///< ln_final.hook_normalized
+  embed,          ///< hook_embed: after the embedding, its scale and learned positions
+  resid_pre,      ///< blocks.L.hook_resid_pre
+  ln1,            ///< blocks.L.ln1.hook_normalized: before the gain
+  attn_q,         ///< blocks.L.attn.hook_q: [tokens, heads * d_head], after norm, before rope
+  attn_k,         ///< blocks.L.attn.hook_k
+  attn_v,         ///< blocks.L.attn.hook_v
+  attn_pattern,   ///< blocks.L.attn.hook_pattern: one call a run, [heads, queries, keys]
+  attn_z,         ///< blocks.L.attn.hook_z: the output projection's input, [tokens, heads * d_head]
+  attn_out,       ///< blocks.L.hook_attn_out: what is added to the residual stream
+  resid_mid,      ///< blocks.L.hook_resid_mid; absent in parallel-residual families
+  ln2,            ///< blocks.L.ln2.hook_normalized
+  router_logits,  ///< blocks.L.mlp.hook_router_logits: [tokens, experts], before any softmax; in layers of experts only
+  mlp_pre,        ///< blocks.L.mlp.hook_pre: the gate's input to the activation function
+  mlp_post,       ///< blocks.L.mlp.hook_post: the down projection's input
+  mlp_out,        ///< blocks.L.hook_mlp_out: what is added to the residual stream
+  resid_post,     ///< blocks.L.hook_resid_post: the block's output; of the last block, before the final norm
+  ln_final,       ///< ln_final.hook_normalized
 };
 
 template <>
@@ -47,6 +48,7 @@ struct EnumTable<Site> {
                                                 {Site::attn_out, "hook_attn_out"},
                                                 {Site::resid_mid, "hook_resid_mid"},
                                                 {Site::ln2, "ln2.hook_normalized"},
+                                                {Site::router_logits, "mlp.hook_router_logits"},
                                                 {Site::mlp_pre, "mlp.hook_pre"},
                                                 {Site::mlp_post, "mlp.hook_post"},
                                                 {Site::mlp_out, "hook_mlp_out"},

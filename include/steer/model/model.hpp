@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <steer/model/config.hpp>
 #include <steer/text/chat_template.hpp>
@@ -41,6 +42,7 @@ struct LoadOptions {
   std::string device = "cpu";   ///< "cpu" or "cuda:N"
   std::int64_t max_memory = 0;  ///< bytes the weights may take; 0: no limit. More is an error before anything is read
   std::int64_t context = 0;     ///< lowers the longest sequence; 0: the model's own
+  std::vector<std::string> allow_unknown_config;  ///< keys of config.json to ignore though steer does not know them
 };
 
 /// A language model: weights, configuration, tokenizer. Immutable, cheap to copy, shared by any number of sessions
@@ -67,6 +69,10 @@ class Model {
   at::Device device() const;
   /// Bytes the weights take in memory or in the mapping.
   std::int64_t weight_bytes() const;
+  /// What was let through while loading, a sentence each: keys of the configuration that were ignored, a head that the
+  /// configuration says is tied and the file has differently, a tokenizer larger than the embedding. A program should
+  /// show them.
+  const std::vector<std::string>& warnings() const;
   /// Identifies the weights, for journals (hash of names, shapes, dtypes and a sample of each tensor's bytes).
   const std::string& hash() const;
   /// The unembedding [vocab, d_model], f32, and the final norm's gain [d_model]: what logit attribution needs.

@@ -1,0 +1,133 @@
+#include "model/assemble.hpp"
+
+#include <algorithm>
+
+#include <steer/core/error.hpp>
+
+#include "model/stored_weights.hpp"
+#include "model/tensor_view.hpp"
+
+namespace steer::model::detail {
+namespace {
+
+constexpr auto kWhere = "Model::load";
+
+/// Heads that training leaves beside the language model's own: they compute something else from the same stream.
+constexpr std::string_view kOtherHeads[] = {"v_head.", "value_head.", "reward_head.", "score."};
+
+struct Naming {
+  void (*assemble)(Transformer&, WeightSource&);
+  bool (*ignored)(const ModelConfig&, std::string_view);
+};
+
+Naming naming_of(const TensorReader& reader) {
+  if (reader.format() == "gguf") return {assemble_gguf, ignored_gguf};
+  return {assemble_hugging_face, ignored_hugging_face};
+}
+
+/// A layer takes several tensors, so their number bounds that of layers, before anything is made for them.
+void require_layers_fit(const ModelConfig& config, const TensorReader& reader) {
+  const auto tensors = static_cast<std::int64_t>(reader.tensors().size());
+  require(
+      config.n_layers <= tensors, ErrorCode::format, kWhere,
+      "expected the tensors of num_hidden_layers = {} layers but got {} tensors ({}); the file is incomplete or the "
+      "configuration damaged",
+      config.n_layers, tensors, reader.path().string());
+}
+
+/// The tensors by the names of a plain language model.
+std::unique_ptr<const TensorReader> plain_names(const TensorReader& reader, std::vector<std::string>& warnings) {
+  if (reader.format() == "gguf") return {};
+  const std::string wrapping = wrapping_prefix(reader), tower = tower_prefix(reader, wrapping);
+  if (wrapping.empty() && tower.empty()) return {};
+  if (!wrapping.empty())
+    warnings.push_back(
+        fmt::format("every tensor is named {}*, as a training framework wraps it: read without", wrapping));
+  return renamed_tensors(reader, [&](const std::string& name) {
+    std::string plain = name.substr(wrapping.size());
+    if (!tower.empty() && plain.starts_with(tower)) return "model." + plain.substr(tower.size());
+    constexpr std::string_view kHead = "language_model.lm_head.";
+    if (!tower.empty() && plain.starts_with(kHead)) return "lm_head." + plain.substr(kHead.size());
+    return plain;
+  });
+}
+
+/// The tensors of a plain language model, whatever a file wraps them in. Each view stands on the one before.
+struct PlainModel {
+  PlainModel(const ModelConfig& config, const TensorReader& reader, std::vector<std::string>& warnings)
+      : named(plain_names(reader, warnings)),
+        decoded(reader.format() == "gguf" ? nullptr : plain_tensors(named ? *named : reader, config.stored)),
+        tensors(decoded ? *decoded
+                : named ? *named
+                        : reader) {}
+  std::unique_ptr<const TensorReader> named, decoded;
+  const TensorReader& tensors;
+};
+
+/// Everything that can be said about a model's tensors from their names, shapes and types.
+void check(Transformer& model, WeightSource& source, const Naming& naming) {
+  naming.assemble(model, source);
+  std::vector<std::string> heads;
+  source.finish_check([&](std::string_view name) {
+    const bool head = std::any_of(std::begin(kOtherHeads), std::end(kOtherHeads),
+                                  [&](auto prefix) { return name.starts_with(prefix); });
+    if (head) heads.emplace_back(name);
+    return head || naming.ignored(model.config, name);
+  });
+  if (!heads.empty())
+    source.warn(fmt::format("ignored {}: another head than the language model's", fmt::join(heads, ", ")));
+}
+
+/// Numbers the distinct ropes and computes their frequencies.
+void add_ropes(Transformer& model) {
+  const ModelConfig& config = model.config;
+  for (std::size_t i = 0; i < model.layers.size(); ++i) {
+    const RopeConfig& rope = config.layers[i].rope;
+    if (rope.kind == RopeKind::none) continue;
+    const auto found = std::find(model.ropes.begin(), model.ropes.end(), rope);
+    model.layers[i].rope = static_cast<int>(found - model.ropes.begin());
+    if (found != model.ropes.end()) continue;
+    model.ropes.push_back(rope);
+    at::Tensor frequencies = rope_frequencies(rope, config.rotary_dims);
+    if (model.rope_divisors.defined()) frequencies.div_(model.rope_divisors.cpu());
+    model.inv_freq.push_back(std::move(frequencies));
+  }
+}
+
+}  // namespace
+
+std::shared_ptr<Transformer> build(const ModelConfig& config, const TensorReader& reader, const LoadOptions& options) {
+  require_layers_fit(config, reader);
+  auto model = std::make_shared<Transformer>();
+  model->config = config;
+  model->warnings = config.warnings;
+  model->device = at::Device(options.device);
+  model->layers.resize(static_cast<std::size_t>(config.n_layers));
+  const PlainModel plain(config, reader, model->warnings);
+  WeightSource source(plain.tensors, options, model->device);
+  const Naming naming = naming_of(reader);
+  check(*model, source, naming);
+  naming.assemble(*model, source);
+  model->weight_bytes = source.bytes();
+  model->warnings.insert(model->warnings.end(), source.warnings().begin(), source.warnings().end());
+  add_ropes(*model);
+  model->hash = hash_weights(reader);
+  return model;
+}
+
+WeightCheck check_weights(const ModelConfig& config, const TensorReader& reader, const LoadOptions& options) {
+  require_layers_fit(config, reader);
+  WeightCheck out;
+  out.warnings = config.warnings;
+  Transformer model;
+  model.config = config;
+  model.layers.resize(static_cast<std::size_t>(config.n_layers));
+  const PlainModel plain(config, reader, out.warnings);
+  WeightSource source(plain.tensors, options, at::kCPU);
+  check(model, source, naming_of(reader));
+  out.bytes = source.bytes();
+  out.warnings.insert(out.warnings.end(), source.warnings().begin(), source.warnings().end());
+  return out;
+}
+
+}  // namespace steer::model::detail

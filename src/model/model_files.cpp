@@ -1,0 +1,124 @@
+#include "model/model_files.hpp"
+
+#include <ATen/Context.h>
+
+#include <nlohmann/json.hpp>
+
+#include <steer/core/error.hpp>
+
+#include "io/strict_json.hpp"
+#include "io/text_file.hpp"
+
+namespace steer::model::detail {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr auto kWhere = "Model::load";
+
+void check_device(const std::string& name) {
+  bool cuda = name.starts_with("cuda:") && name.size() > 5 && name.size() < 9;
+  for (std::size_t i = 5; cuda && i < name.size(); ++i) cuda = name[i] >= '0' && name[i] <= '9';
+  require(name == "cpu" || cuda, ErrorCode::argument, kWhere,
+          "expected the device cpu or cuda:N but got \"{}\"; correct it", name);
+  if (!cuda) return;
+  require(at::hasCUDA(), ErrorCode::unsupported, kWhere,
+          "expected a CUDA device for \"{}\" but this libtorch or machine has none; use device \"cpu\"", name);
+  const int index = std::stoi(name.substr(5)), count = static_cast<int>(at::getNumGPUs());
+  require(index < count, ErrorCode::argument, kWhere,
+          "expected a device below cuda:{} but got \"{}\"; choose one that exists", count, name);
+}
+
+/// The template's source: a string, or a list of named ones of which "default" is meant.
+std::optional<std::string> chat_template_source(const fs::path& folder) {
+  if (fs::exists(folder / "chat_template.jinja"))
+    return io::detail::read_text_file(folder / "chat_template.jinja", kWhere);
+  if (!fs::exists(folder / "tokenizer_config.json")) return {};
+  const auto config = io::detail::read_json(folder / "tokenizer_config.json", kWhere);
+  const auto found = config.find("chat_template");
+  if (found == config.end()) return {};
+  if (found->is_string()) return found->get<std::string>();
+  if (found->is_array())
+    for (const auto& entry : *found)
+      if (entry.is_object() && entry.value("name", "") == "default" && entry.contains("template") &&
+          entry["template"].is_string())
+        return entry["template"].get<std::string>();
+  return {};
+}
+
+/// Chat models end a turn with tokens that only the generation configuration lists.
+void add_end_of_turn(const fs::path& folder, ModelConfig& config) {
+  if (!fs::exists(folder / "generation_config.json")) return;
+  const auto generation = io::detail::read_json(folder / "generation_config.json", kWhere);
+  const auto eos = generation.is_object() ? generation.value("eos_token_id", nlohmann::json()) : nlohmann::json();
+  for (const auto& id : eos.is_array() ? eos : nlohmann::json::array({eos}))
+    if (id.is_number_integer() &&
+        std::find(config.eos_ids.begin(), config.eos_ids.end(), id.get<std::int64_t>()) == config.eos_ids.end())
+      config.eos_ids.push_back(id.get<std::int64_t>());
+}
+
+ModelFiles open_folder(const fs::path& folder, const LoadOptions& options) {
+  require(fs::exists(folder / "config.json"), ErrorCode::io, kWhere,
+          "expected config.json in {} but got none; give the folder of a Hugging Face model or a GGUF file",
+          folder.string());
+  ModelFiles files;
+  files.config = ModelConfig::from_hugging_face(io::detail::read_json(folder / "config.json", kWhere),
+                                                options.allow_unknown_config);
+  add_end_of_turn(folder, files.config);
+  files.tensors = open_tensors(folder);
+  if (fs::exists(folder / "tokenizer.json") || fs::exists(folder / "tokenizer.model"))
+    files.tokenizer = Tokenizer::load(folder);
+  files.chat_template = chat_template_source(folder);
+  return files;
+}
+
+ModelFiles open_gguf(const fs::path& path) {
+  ModelFiles files;
+  files.tensors = open_tensors(path);
+  require(files.tensors->format() == "gguf", ErrorCode::unsupported, kWhere,
+          "expected a GGUF file or a Hugging Face folder but got a {} file ({}); name the folder that holds it",
+          files.tensors->format(), path.string());
+  files.config = ModelConfig::from_gguf(*files.tensors);
+  const auto& metadata = files.tensors->metadata();
+  if (metadata.contains("tokenizer.ggml.model")) files.tokenizer = Tokenizer::from_gguf(*files.tensors);
+  const auto chat = metadata.find("tokenizer.chat_template");
+  if (chat != metadata.end() && chat->is_string()) files.chat_template = chat->get<std::string>();
+  return files;
+}
+
+}  // namespace
+
+void check_options(const LoadOptions& options) {
+  check_device(options.device);
+  require(options.context >= 0 && options.max_memory >= 0, ErrorCode::argument, kWhere,
+          "expected context and max_memory of at least 0 but got {} and {}; 0 means the model's own and no limit",
+          options.context, options.max_memory);
+}
+
+ModelConfig limited(ModelConfig config, const LoadOptions& options) {
+  require(options.context <= config.context, ErrorCode::argument, kWhere,
+          "expected a context of at most {} but got {}; the model was not made for more", config.context,
+          options.context);
+  if (options.context > 0) config.context = options.context;
+  return config;
+}
+
+std::optional<std::string> tokenizer_warning(const ModelConfig& config, const std::optional<Tokenizer>& tokenizer) {
+  // Fewer are common: embeddings are padded. Published Gemma 3 files have one more.
+  if (!tokenizer || tokenizer->vocab_size() <= config.vocab_size) return {};
+  return fmt::format("the tokenizer knows {} ids but the embedding has {} rows: ids from {} on are refused",
+                     tokenizer->vocab_size(), config.vocab_size, config.vocab_size);
+}
+
+ModelFiles open_model_files(const fs::path& path, const LoadOptions& options) {
+  check_options(options);
+  std::error_code ignored;
+  require(fs::exists(path, ignored), ErrorCode::io, kWhere,
+          "expected a folder or a file but {} does not exist; check the path", path.string());
+  ModelFiles files = fs::is_directory(path, ignored) ? open_folder(path, options) : open_gguf(path);
+  files.config = limited(std::move(files.config), options);
+  if (auto warning = tokenizer_warning(files.config, files.tokenizer))
+    files.config.warnings.push_back(std::move(*warning));
+  return files;
+}
+
+}  // namespace steer::model::detail
