@@ -8,6 +8,7 @@
 #include <steer/eval/auto_steer_arm.hpp>
 
 int main(int argc, char** argv) {
+  steer::LoadOptions load;
   CLI::App app("From a behaviour in words to a steering of one's own model");
   std::string behaviour = "concise", mode = "safe", model_path = "examples/data/demo", journal, out, plot,
               sae_path = "examples/data/demo/sae.safetensors", question_path = "examples/data/demo/questions_dev.jsonl";
@@ -15,6 +16,8 @@ int main(int argc, char** argv) {
   app.add_option("behaviour", behaviour, "completes \"please be more ...\"")->capture_default_str();
   app.add_option("--mode", mode, "published, or safe: within bounds on what steering may cost")->capture_default_str();
   app.add_option("--model", model_path, "a Hugging Face folder or a GGUF file")->capture_default_str();
+  app.add_option("--allow-unknown-config", load.allow_unknown_config,
+                 "a key of config.json to ignore; may be repeated");
   app.add_option("--sae", sae_path, "a file or folder of any layout in docs/sae-formats.md")->capture_default_str();
   app.add_option("--questions", question_path, "JSON lines, not used elsewhere")->capture_default_str();
   app.add_option("--max-tokens", max_tokens, "longest answer")->capture_default_str();
@@ -23,7 +26,8 @@ int main(int argc, char** argv) {
   app.add_option("--plot", plot, "draw the strength curves here, SVG");
   CLI11_PARSE(app, argc, argv);
   try {
-    const auto model = steer::Model::load(model_path);
+    const auto model = steer::Model::load(model_path, load);
+    for (const auto& warning : model.warnings()) fmt::print(stderr, "note: {}\n", warning);
     const auto sae = steer::Sae::load(sae_path);
     const auto questions = steer::stratified_sample(steer::load_questions(question_path), 1, 42);
     auto options = steer::search_options(model, questions, max_tokens);

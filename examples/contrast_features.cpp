@@ -9,6 +9,7 @@
 #include <steer/features/contrast.hpp>
 
 int main(int argc, char** argv) {
+  steer::LoadOptions load;
   CLI::App app("Which SAE features tell two sets of texts apart, the strongest first");
   std::string model_path = "examples/data/demo", sae_path = "examples/data/demo/sae.safetensors",
               with = "examples/data/texts/funny.txt", without = "examples/data/texts/plain.txt";
@@ -16,11 +17,15 @@ int main(int argc, char** argv) {
   app.add_option("with", with, "texts that have it, one a line")->capture_default_str();
   app.add_option("without", without, "texts that do not")->capture_default_str();
   app.add_option("--model", model_path, "a Hugging Face folder or a GGUF file")->capture_default_str();
+  app.add_option("--allow-unknown-config", load.allow_unknown_config,
+                 "a key of config.json to ignore; may be repeated");
   app.add_option("--sae", sae_path, "a file or folder of any layout in docs/sae-formats.md")->capture_default_str();
   app.add_option("--limit", limit, "features shown")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   try {
-    steer::Session session(steer::Model::load(model_path));
+    const auto model = steer::Model::load(model_path, load);
+    for (const auto& warning : model.warnings()) fmt::print(stderr, "note: {}\n", warning);
+    steer::Session session(model);
     const auto sae = steer::Sae::load(sae_path);
     const auto pooled = [&](const std::string& path) {  // [texts, d_sae]
       std::ifstream file(path);

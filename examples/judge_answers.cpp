@@ -51,6 +51,7 @@ int main(int argc, char** argv) {
           {known != asked.end() ? known->second : prompt, result.response, &behaviours.at(result.behaviour)});
     }
     const auto model = steer::Model::load(judge_path);
+    for (const auto& warning : model.warnings()) fmt::print(stderr, "note: {}\n", warning);
     const auto judge = kind == "logits" ? steer::logit_judge(model) : steer::likelihood_judge(model);
     const auto behaviour_scores = judge->judge(steer::Rubric::behaviour, requests);
     const auto coherence = judge->judge(steer::Rubric::coherence, requests);

@@ -19,7 +19,8 @@ struct Settings {
   std::string model, sae, mmlu, questions, search_questions, behaviour_file,
       judge = "likelihood", judge_url = "https://api.openai.com/v1", judge_model, mode = "generate", out = "tradeoff",
       device = "cpu", weights = "stored";
-  std::vector<std::string> behaviours, arms{"control", "prompt", "published", "safe", "safe+prompt", "random"}, steer;
+  std::vector<std::string> behaviours, arms{"control", "prompt", "published", "safe", "safe+prompt", "random"}, steer,
+      allow_unknown_config;
   std::vector<double> sweep;
   std::int64_t per_subject = 0, limit = 0, search_prompts = 24, search_checks = 64, sweep_every = 1, max_tokens = 1024,
                batch = 64;
@@ -29,7 +30,8 @@ struct Settings {
   NLOHMANN_DEFINE_TYPE_INTRUSIVE_WITH_DEFAULT(Settings, model, sae, mmlu, questions, search_questions, behaviour_file,
                                               judge, judge_url, judge_model, mode, out, behaviours, arms, steer, sweep,
                                               per_subject, limit, search_prompts, search_checks, sweep_every,
-                                              max_tokens, batch, temperature, top_p, seed, kl, device, weights)
+                                              max_tokens, batch, temperature, top_p, seed, kl, device, weights,
+                                              allow_unknown_config)
 };
 
 /// Settings from a JSON file. A key that is none of ours would be a setting that is silently not made.
@@ -65,6 +67,8 @@ void add_options(CLI::App& app, Settings& s) {
   app.add_option("--weights", s.weights, "how weights are kept: stored, f32, bf16 or int8")
       ->capture_default_str()
       ->check(CLI::IsMember({"stored", "f32", "bf16", "int8"}))
+      ->group("Model");
+  app.add_option("--allow-unknown-config", s.allow_unknown_config, "a key of config.json to ignore; may be repeated")
       ->group("Model");
   app.add_option("--mmlu", s.mmlu,
                  "MMLU folder in its original layout; asks the study's 171 questions (first 3 dev rows x 57 subjects)")
@@ -264,7 +268,8 @@ int run(const Settings& settings, bool plan_only, int threads) {
   const std::filesystem::path out = settings.out;
   steer::RunOptions options{.judge = nullptr, .journal = out / "journal.jsonl", .batch = settings.batch};
   const steer::LoadOptions load{.weights = steer::parse_enum<steer::WeightFormat>(settings.weights, "mmlu_tradeoff"),
-                                .device = settings.device};
+                                .device = settings.device,
+                                .allow_unknown_config = settings.allow_unknown_config};
   const steer::Experiment planned = experiment_of(settings, std::nullopt);
   auto plan = steer::plan_run(planned, settings.model, options, load);
   if (plan_only) {
@@ -277,6 +282,7 @@ int run(const Settings& settings, bool plan_only, int threads) {
   options.workers = steer::Workers::from_environment();
   if (options.workers.rank == 0) prepare_folder(out, settings);
   const steer::Model model = steer::Model::load(settings.model, load);
+  for (const auto& warning : model.warnings()) fmt::print(stderr, "note: {}\n", warning);
   const steer::Experiment study = experiment_of(settings, model);
   options.judge = judge_of(settings, model);
   options.progress = steer::Progress("mmlu_tradeoff", 0);

@@ -11,6 +11,7 @@ int main(int argc, char** argv) {
   if (argc != 3) return fmt::print(stderr, "usage: {} MODEL TEXT\n", argv[0]), 2;
   try {
     const auto model = steer::Model::load(argv[1]);
+    for (const auto& warning : model.warnings()) fmt::print(stderr, "note: {}\n", warning);
     const auto ids = model.tokenizer().encode(argv[2]);
     const auto point = steer::HookPoint{steer::Site::resid_post, model.config().n_layers / 2};
     steer::Session session(model);

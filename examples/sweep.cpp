@@ -8,6 +8,7 @@
 #include <steer/eval/model_judge.hpp>
 
 int main(int argc, char** argv) {
+  steer::LoadOptions load;
   CLI::App app("One steering at several strengths on a few questions");
   std::string model_path = "examples/data/demo", sae_path = "examples/data/demo/sae.safetensors",
               behaviour = "imaginative", question_path = "examples/data/demo/questions.jsonl", steering_path;
@@ -16,6 +17,8 @@ int main(int argc, char** argv) {
   double value = 6;
   steer::Experiment study{.max_tokens = 96};
   app.add_option("--model", model_path, "a Hugging Face folder or a GGUF file")->capture_default_str();
+  app.add_option("--allow-unknown-config", load.allow_unknown_config,
+                 "a key of config.json to ignore; may be repeated");
   app.add_option("--sae", sae_path, "a file or folder of any layout in docs/sae-formats.md")->capture_default_str();
   app.add_option("--steering", steering_path, "a steering file; else --feature is nudged by --value at every token");
   app.add_option("--feature", feature)->capture_default_str();
@@ -27,7 +30,8 @@ int main(int argc, char** argv) {
   app.add_option("--max-tokens", study.max_tokens, "longest answer")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   try {
-    const auto model = steer::Model::load(model_path);
+    const auto model = steer::Model::load(model_path, load);
+    for (const auto& warning : model.warnings()) fmt::print(stderr, "note: {}\n", warning);
     const auto sae = steer::Sae::load(sae_path);
     const auto questions = steer::load_questions(question_path);
     for (std::size_t i = 0; i < questions.size(); i += static_cast<std::size_t>(every))

@@ -14,6 +14,7 @@ int main(int argc, char** argv) {
   if (argc != 8) return fmt::print(stderr, "usage: {} MODEL SAE FEATURE FEATURE FEATURE VALUE TEXT\n", argv[0]), 2;
   try {
     const auto model = steer::Model::load(argv[1]);
+    for (const auto& warning : model.warnings()) fmt::print(stderr, "note: {}\n", warning);
     const auto sae = steer::Sae::load(argv[2]);
     steer::Steering funny;
     for (int i = 3; i < 6; ++i) funny.nudge(sae, std::atoll(argv[i]), std::atof(argv[6]));

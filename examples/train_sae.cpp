@@ -92,9 +92,12 @@ int main(int argc, char** argv) {
                                     .buffer_tokens = 1 << 15,
                                     .learning_rate = 1e-3,
                                     .dead_after_tokens = 200'000};
+  steer::LoadOptions load;
   CLI::App app(
       "Trains a sparse autoencoder on a model's residual stream over texts of one's own and says how good it is.");
   app.add_option("--model", model_path, "a Hugging Face folder or a GGUF file")->required();
+  app.add_option("--allow-unknown-config", load.allow_unknown_config,
+                 "a key of config.json to ignore; may be repeated");
   app.add_option("--point", point, "hook point, TransformerLens name")->capture_default_str();
   app.add_option("--mmlu", mmlu,
                  "MMLU folder: its test questions in the model's chat format; the study's 171 are left out");
@@ -115,7 +118,8 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   try {
     steer::set_threads(static_cast<int>(threads));
-    const auto model = steer::Model::load(model_path);
+    const auto model = steer::Model::load(model_path, load);
+    for (const auto& warning : model.warnings()) fmt::print(stderr, "note: {}\n", warning);
     const auto hook = steer::HookPoint::parse(point);
     steer::Rng rng(options.seed);
     std::vector<Ids> texts, held_out;

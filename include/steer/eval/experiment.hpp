@@ -86,6 +86,7 @@ struct RunPlan {
   std::int64_t cache_bytes = 0;       ///< of the keys and values of one batch at full length
   std::int64_t memory_bytes = 0;      ///< the device has for use now; 0 when unknown
   double seconds = 0;                 ///< rough, at most: see `estimate_time`; 0 before
+  std::vector<std::string> warnings;  ///< what loading will let through (`Model::warnings`)
   std::vector<std::string> problems;  ///< why it cannot run here; each says by how much and what to do
 
   /// A table for people.

@@ -13,8 +13,8 @@
 
 #include "eval/run/calibrate.hpp"
 #include "eval/run/prompts.hpp"
-#include "io/strict_json.hpp"
 #include "model/assemble.hpp"
+#include "model/model_files.hpp"
 
 namespace steer {
 namespace {
@@ -55,28 +55,7 @@ std::string time_text(double seconds) {
   return fmt::format("{:.1f} days", seconds / 86400);
 }
 
-/// The files of a model, their headers read.
-struct ModelFiles {
-  std::shared_ptr<const TensorReader> tensors;
-  bool folder;
-  ModelConfig config;
-};
-
-ModelFiles open_model(const std::filesystem::path& path) {
-  std::error_code ignored;
-  require(std::filesystem::exists(path, ignored), ErrorCode::io, "plan_run",
-          "expected a model's folder or GGUF file but {} does not exist; check the path", path.string());
-  const bool folder = std::filesystem::is_directory(path);
-  auto tensors = open_tensors(path);
-  if (!folder) {
-    auto config = ModelConfig::from_gguf(*tensors);
-    return {std::move(tensors), false, std::move(config)};
-  }
-  const auto json = io::detail::read_json(path / "config.json", "plan_run");
-  return {std::move(tensors), true, ModelConfig::from_hugging_face(json)};
-}
-
-std::string describe_model(const ModelFiles& files, const LoadOptions& load) {
+std::string describe_model(const model::detail::ModelFiles& files, const LoadOptions& load) {
   std::int64_t elements = 0;
   std::set<std::string> storage;
   for (const auto& tensor : files.tensors->tensors()) {
@@ -130,6 +109,7 @@ std::string RunPlan::describe() const {
   if (seconds > 0)
     text += fmt::format("time, roughly          {}, if every answer is as long as it may be; judges not counted\n",
                         time_text(seconds));
+  for (const auto& warning : warnings) text += fmt::format("\nnote: {}\n", warning);
   for (const auto& problem : problems) text += fmt::format("\ncannot run here: {}\n", problem);
   return text;
 }
@@ -144,12 +124,16 @@ RunPlan plan_run(const Experiment& experiment, const std::filesystem::path& mode
   experiment.validate();
   require(options.batch >= 1, ErrorCode::argument, "plan_run", "expected batches of at least 1 but got {}",
           options.batch);
-  const ModelFiles files = open_model(model_path);
+  const model::detail::ModelFiles files = model::detail::open_model_files(model_path, load);
   const ModelConfig& config = files.config;
-  const Tokenizer tokenizer = files.folder ? Tokenizer::load(model_path) : Tokenizer::from_gguf(*files.tensors);
+  require(files.tokenizer.has_value(), ErrorCode::config, "plan_run",
+          "expected a model with a tokenizer but its files hold none; put tokenizer.json beside the weights");
+  const Tokenizer& tokenizer = *files.tokenizer;
   RunPlan plan;
   plan.model = describe_model(files, load);
-  plan.weight_bytes = model::detail::check_weights(config, *files.tensors, load);
+  auto weights = model::detail::check_weights(config, *files.tensors, load);
+  plan.weight_bytes = weights.bytes;
+  plan.warnings = std::move(weights.warnings);
   add_saes(experiment, config, plan);
   const bool letters = experiment.mode == AnswerMode::letters;
   const std::int64_t answer = letters ? 0 : experiment.max_tokens;
@@ -187,7 +171,7 @@ RunPlan plan_run(const Experiment& experiment, const std::filesystem::path& mode
   plan.cache_bytes = 2 * kCacheBytes * config.n_layers * config.n_kv_heads * config.d_head * options.batch *
                      (plan.longest_prompt + answer);
   plan.memory_bytes = available_memory(load.device);
-  const std::int64_t context = load.context > 0 ? load.context : config.context;
+  const std::int64_t context = config.context;
   if (context > 0 && plan.longest_prompt + answer > context)
     plan.problems.push_back(fmt::format(
         "the model's context is {} tokens but the longest prompt and answer need about {} + {}; lower max_tokens",
@@ -205,7 +189,7 @@ RunPlan plan_run(const Experiment& experiment, const std::filesystem::path& mode
 
 void estimate_time(RunPlan& plan, const std::filesystem::path& model_path, const RunOptions& options,
                    const LoadOptions& load) {
-  const ModelFiles files = open_model(model_path);
+  const model::detail::ModelFiles files = model::detail::open_model_files(model_path, load);
   const auto cost = eval::detail::calibrate(files.config, *files.tensors, load, options.batch);
   const auto count = static_cast<double>(std::max<std::int64_t>(plan.answers, 1));
   const double prompt = static_cast<double>(plan.prompt_tokens) / count,
