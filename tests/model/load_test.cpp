@@ -1,3 +1,4 @@
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <malloc.h>
 
@@ -34,7 +35,7 @@ TEST(Config, RefusesWhatItDoesNotKnow) {
   refuse("llama", {{"model_type", "mamba"}}, ErrorCode::unsupported, "mamba");
   refuse("llama", {{"residual_multiplier", 0.5}}, ErrorCode::config, "residual_multiplier");
   refuse("llama", {{"hidden_act", "mish"}}, ErrorCode::unsupported, "mish");
-  refuse("llama", {{"rope_scaling", {{"rope_type", "yarn"}, {"factor", 4.0}}}}, ErrorCode::unsupported, "yarn");
+  refuse("llama", {{"rope_scaling", {{"rope_type", "axial"}, {"factor", 4.0}}}}, ErrorCode::unsupported, "axial");
   refuse("llama", {{"rope_scaling", {{"rope_type", "linear"}}}}, ErrorCode::config, "rope_scaling.factor");
   refuse("llama", {{"rope_scaling", {{"rope_type", "linear"}, {"factor", 2.0}, {"beta_fast", 32}}}}, ErrorCode::config,
          "beta_fast");
@@ -63,6 +64,42 @@ TEST(Config, IgnoredKeysAreIgnored) {
   const auto plain = ModelConfig::from_hugging_face(config);
   config.update({{"attention_dropout", 0.1}, {"torch_dtype", "bfloat16"}, {"use_cache", false}, {"pretraining_tp", 1}});
   EXPECT_EQ(ModelConfig::from_hugging_face(config).layers.size(), plain.layers.size());
+}
+
+TEST(Config, AllowedAndSwitchedOffKeysAreLetThroughWithAWarning) {
+  auto config = test::tiny_model("llama").config;
+  EXPECT_TRUE(ModelConfig::from_hugging_face(config).warnings.empty());
+  config["use_mystery"] = false;
+  config["nothing"] = nullptr;
+  EXPECT_THAT(ModelConfig::from_hugging_face(config).warnings,
+              ::testing::ElementsAre(::testing::HasSubstr("use_mystery")));
+  config["mystery_scale"] = 2.0;
+  EXPECT_STEER_ERROR(ModelConfig::from_hugging_face(config), ErrorCode::config, "--allow-unknown-config");
+  const std::vector<std::string> allow{"mystery_scale"};
+  EXPECT_THAT(ModelConfig::from_hugging_face(config, allow).warnings,
+              ::testing::Contains(::testing::HasSubstr("mystery_scale = 2.0")));
+}
+
+/// A number in a damaged configuration is no reason to take memory.
+TEST(Load, SizesAreBoundedByTheFile) {
+  const auto refuse = [](const char* family, const json& changes, ErrorCode code, const char* text) {
+    SCOPED_TRACE(changes.dump());
+    auto model = test::tiny_model(family);
+    model.config.update(changes);
+    EXPECT_STEER_ERROR(model.load(), code, text);
+  };
+  refuse("llama", {{"num_hidden_layers", 2147483647}}, ErrorCode::config, "num_hidden_layers");
+  refuse("llama", {{"num_hidden_layers", 60000}}, ErrorCode::format, "num_hidden_layers = 60000");
+  refuse("llama", {{"vocab_size", 2147483647}}, ErrorCode::shape, "2147483647");
+  refuse("llama", {{"num_attention_heads", 2147483646}}, ErrorCode::shape, "q_proj");
+  refuse("llama", {{"head_dim", 2147483646}}, ErrorCode::shape, "q_proj");
+  refuse("llama", {{"intermediate_size", 2147483647}}, ErrorCode::shape, "gate_proj");
+  refuse("qwen3",
+         {{"model_type", "qwen3_moe"},
+          {"num_experts", 2147483647},
+          {"moe_intermediate_size", 8},
+          {"num_experts_per_tok", 2}},
+         ErrorCode::format, "experts");
 }
 
 TEST(Load, NamesMissingExtraAndMisshapenTensors) {
