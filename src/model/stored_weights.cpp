@@ -173,7 +173,7 @@ Plain scaled(const TensorReader& reader, const TensorInfo& weight, const std::st
   require(weight.shape.size() == 2, ErrorCode::shape, kWhere, "expected {} to be a matrix but got {} dimensions",
           weight.name, weight.shape.size());
   const std::int64_t out = weight.shape[0], in = weight.shape[1];
-  const bool blocks = s.block_rows > 0 && scale.shape.size() == 2;
+  const bool blocks = s.block_rows > 0 && scale_name.ends_with("_scale_inv");
   const std::int64_t high = blocks ? s.block_rows : out, wide = blocks ? s.block_columns : in;
   std::int64_t count = 1;
   for (auto size : scale.shape) count *= size;
