@@ -4,6 +4,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -13,6 +14,7 @@
 #include <steer/core/error.hpp>
 #include <steer/core/hash.hpp>
 
+#include "io/journal_settings.hpp"
 #include "io/strict_json.hpp"
 #include "io/text_file.hpp"
 
@@ -44,32 +46,90 @@ std::optional<JournalEntry> parse_line(std::string_view line) {
 
 struct Contents {
   std::vector<JournalEntry> entries;
-  std::size_t end = 0;                  // bytes up to the last whole line
-  std::optional<std::int64_t> damaged;  // a bad line that good ones follow
+  std::size_t end = 0;                  // bytes up to the last good line
+  std::optional<std::int64_t> damaged;  // the first line that ends but is not as it was written
 };
 
 Contents parse(std::string_view text) {
   Contents contents;
-  std::int64_t line_number = 0, first_bad = 0;
+  std::int64_t line_number = 0;
   for (std::size_t begin = 0; begin < text.size();) {
     const std::size_t end = text.find('\n', begin);
-    if (end == std::string_view::npos) break;
+    if (end == std::string_view::npos) break;  // torn: cut off in the middle of a write
     ++line_number;
     auto entry = parse_line(text.substr(begin, end - begin));
     begin = end + 1;
     if (!entry) {
-      if (first_bad == 0) first_bad = line_number;
+      if (!contents.damaged) contents.damaged = line_number;
       continue;
     }
-    if (first_bad != 0) contents.damaged = first_bad;
     contents.end = begin;
     contents.entries.push_back(std::move(*entry));
   }
   return contents;
 }
 
-/// The names of the settings that differ, with both values.
-std::string differences(const ordered_json& was, const ordered_json& is) {
+/// What a file is that has no line of a journal, for a message.
+std::string kind_of(std::string_view text) {
+  std::string unix_ends;
+  for (std::size_t i = 0; i < text.size(); ++i)
+    if (text[i] != '\r' || i + 1 == text.size() || text[i + 1] != '\n') unix_ends += text[i];
+  if (!parse(unix_ends).entries.empty())
+    return "a journal whose line ends have become CRLF (an editor or git did that; turn them back, e.g. sed -i "
+           "'s/\\r$//')";
+  const std::string_view start = text.substr(0, 4096);
+  const bool binary = std::any_of(start.begin(), start.end(), [](unsigned char c) { return c < 9 || c == 0x7f; }) ||
+                      ordered_json(std::string(start.substr(0, 40)))
+                              .dump(-1, ' ', true, ordered_json::error_handler_t::replace)
+                              .find("\\ufffd") != std::string::npos;
+  if (binary) return "a binary file";
+  return fmt::format("a text that begins \"{}\"", start.substr(0, std::min<std::size_t>(start.find('\n'), 40)));
+}
+
+/// Parses a file that must be a journal, whole but for a torn last line. @throws Error(format) for any other.
+Contents parse_ours(std::string_view text, const std::filesystem::path& path) {
+  Contents contents = parse(text);
+  if (contents.entries.empty()) {
+    const std::string_view head = text.substr(0, kHead.size());
+    const bool torn = text.find('\n') == std::string_view::npos && kHead.starts_with(head);
+    require(
+        torn, ErrorCode::format, "Journal",
+        "expected a journal or no file but got {}, which is not touched ({}); choose another place or move the file "
+        "away",
+        kind_of(text), path.string());
+    return contents;
+  }
+  require(!contents.damaged, ErrorCode::format, "Journal",
+          "expected a whole journal but line {} is damaged ({}); restore the file, or keep what is before that line: "
+          "head -n {}",
+          contents.damaged.value_or(0), path.string(), contents.damaged.value_or(1) - 1);
+  const auto& first = contents.entries.front();
+  require(first.key == kIdentity, ErrorCode::format, "Journal",
+          "expected the run's settings in line 1 but got \"{}\" ({})", first.key, path.string());
+  return contents;
+}
+
+/// @throws Error(config) for a journal of other settings.
+void require_same(const Contents& contents, const ordered_json& settings, const std::filesystem::path& path) {
+  if (contents.entries.empty()) return;
+  const auto was = io::detail::parse_json<ordered_json>(contents.entries.front().record, "Journal", path.string());
+  require(
+      was == settings, ErrorCode::config, "Journal",
+      "expected a journal of the same settings but: {} ({}); choose another journal, move this one away, or take the "
+      "old settings",
+      io::detail::differing_settings(was, settings), path.string());
+}
+
+ordered_json parse_identity(std::string_view identity) {
+  auto settings = io::detail::find_json<ordered_json>(identity).value_or(nullptr);
+  require(settings.is_object(), ErrorCode::argument, "Journal", "expected the identity as a JSON object but got \"{}\"",
+          identity.substr(0, 60));
+  return settings;
+}
+
+}  // namespace
+
+std::string io::detail::differing_settings(const ordered_json& was, const ordered_json& is) {
   std::string text;
   const auto add = [&](const std::string& key) {
     text += fmt::format("{}{} was {}, is {}", text.empty() ? "" : "; ", key,
@@ -83,12 +143,8 @@ std::string differences(const ordered_json& was, const ordered_json& is) {
   return text;
 }
 
-}  // namespace
-
 Journal::Journal(std::filesystem::path path, std::string identity) : path_(std::move(path)) {
-  const auto settings = io::detail::find_json<ordered_json>(identity).value_or(nullptr);
-  require(settings.is_object(), ErrorCode::argument, "Journal", "expected the identity as a JSON object but got \"{}\"",
-          identity.substr(0, 60));
+  const auto settings = parse_identity(identity);
   file_ = open(path_.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   require(file_ >= 0, ErrorCode::io, "Journal",
           "expected to open \"{}\" for appending but got: {}; choose a writable folder", path_.string(),
@@ -98,33 +154,14 @@ Journal::Journal(std::filesystem::path path, std::string identity) : path_(std::
         flock(file_, LOCK_EX | LOCK_NB) == 0, ErrorCode::io, "Journal",
         "expected to be alone with \"{}\" but another process holds it; wait for that run or choose another journal",
         path_.string());
-    const auto text = io::detail::read_text_file(path_, "Journal", SIZE_MAX);
-    auto contents = parse(text);
-    // A process killed while it wrote the first line leaves a part of it, no more; anything else is somebody's file.
-    const bool torn =
-        text.find('\n') == std::string::npos && text.substr(0, kHead.size()) == kHead.substr(0, text.size());
-    require(!contents.entries.empty() || torn, ErrorCode::format, "Journal",
-            "expected a journal or no file but got a file that begins {}, which is not touched ({}); choose another "
-            "journal, or restore it if an editor changed its line ends",
-            io::detail::quote(text.substr(0, 40)), path_.string());
-    require(!contents.damaged, ErrorCode::format, "Journal",
-            "expected a whole journal but line {} is damaged and later lines are not ({}); restore the file or move it "
-            "away",
-            contents.damaged.value_or(0), path_.string());
+    auto contents = parse_ours(io::detail::read_text_file(path_, "Journal", SIZE_MAX), path_);
+    require_same(contents, settings, path_);
     end_ = static_cast<std::int64_t>(contents.end);
     require(ftruncate(file_, end_) == 0, ErrorCode::io, "Journal", "expected to cut a torn line off \"{}\" but got: {}",
             path_.string(), std::strerror(errno));
     if (contents.entries.empty()) {
       write_all(line_of({std::string(kIdentity), settings.dump()}));
     } else {
-      const auto& first = contents.entries.front();
-      require(first.key == kIdentity, ErrorCode::format, "Journal",
-              "expected the run's settings in line 1 but got \"{}\" ({})", first.key, path_.string());
-      const auto was = ordered_json::parse(first.record);
-      require(
-          was == settings, ErrorCode::config, "Journal",
-          "expected to resume a run with the same settings but: {} ({}); choose another journal or the old settings",
-          differences(was, settings), path_.string());
       for (std::size_t i = 1; i < contents.entries.size(); ++i)
         records_.try_emplace(std::move(contents.entries[i].key), std::move(contents.entries[i].record));
     }
@@ -193,12 +230,29 @@ void Journal::write_all(std::string_view bytes) {
        bytes.size(), path_.string(), std::strerror(error));
 }
 
-std::map<std::string, std::string, std::less<>> Journal::read(const std::filesystem::path& path) {
-  if (!std::filesystem::exists(path)) return {};
+namespace {
+
+std::map<std::string, std::string, std::less<>> records_in(Contents contents) {
   std::map<std::string, std::string, std::less<>> records;
-  for (auto& entry : parse(io::detail::read_text_file(path, "Journal", SIZE_MAX)).entries)
+  for (auto& entry : contents.entries)
     if (entry.key != kIdentity) records.try_emplace(std::move(entry.key), std::move(entry.record));
   return records;
+}
+
+}  // namespace
+
+std::map<std::string, std::string, std::less<>> Journal::read(const std::filesystem::path& path) {
+  if (!std::filesystem::exists(path)) return {};
+  return records_in(parse_ours(io::detail::read_text_file(path, "Journal", SIZE_MAX), path));
+}
+
+std::map<std::string, std::string, std::less<>> Journal::read(const std::filesystem::path& path,
+                                                              std::string_view identity) {
+  const auto settings = parse_identity(identity);
+  if (!std::filesystem::exists(path)) return {};
+  Contents contents = parse_ours(io::detail::read_text_file(path, "Journal", SIZE_MAX), path);
+  require_same(contents, settings, path);
+  return records_in(std::move(contents));
 }
 
 }  // namespace steer

@@ -78,6 +78,46 @@ TEST(Journal, LeavesFilesAloneThatAreNone) {
   }
 }
 
+TEST(Journal, LeavesFilesThatAreNotItsOwn) {
+  test::TempDir dir;
+  const auto path = dir / "run.jsonl";
+  std::string ours;
+  {
+    Journal journal(path, "{}");
+    journal.append({"a", "1"});
+    journal.append({"b", "2"});
+    ours = test::read_file(path);
+  }
+  std::string crlf, damaged_end = ours;
+  for (const char c : ours) crlf += c == '\n' ? std::string("\r\n") : std::string(1, c);
+  damaged_end[ours.size() - 3] = '7';
+  std::string noise;
+  for (int i = 0; i < 300; ++i) noise += static_cast<char>(i * 37 % 256);
+  const std::pair<std::string, const char*> files[] = {{"Dear diary,\nnothing.\n", "begins \"Dear diary,\""},
+                                                       {"{\"a\": 1}\n", "begins \"{\"a\": 1}\""},
+                                                       {"no line end", "begins"},
+                                                       {noise, "binary"},
+                                                       {std::string(100, '\0'), "binary"},
+                                                       {"\xff\xfe\xff", "binary"},
+                                                       {crlf, "CRLF"},
+                                                       {damaged_end, "line 3 is damaged"}};
+  for (const auto& [text, word] : files) {
+    std::ofstream(path, std::ios::binary | std::ios::trunc) << text;
+    EXPECT_STEER_ERROR(Journal(path, "{}"), ErrorCode::format, word);
+    EXPECT_STEER_ERROR(Journal::read(path), ErrorCode::format, word);
+    EXPECT_EQ(test::read_file(path), text) << "it is left as it was";
+  }
+}
+
+TEST(Journal, IsReadOnlyForItsOwnSettings) {
+  test::TempDir dir;
+  Journal journal(dir / "run.jsonl", R"({"seed": 1})");
+  journal.append({"a", "1"});
+  EXPECT_EQ(Journal::read(dir / "run.jsonl", R"({"seed": 1})").size(), 1u);
+  EXPECT_STEER_ERROR(Journal::read(dir / "run.jsonl", R"({"seed": 2})"), ErrorCode::config, "seed was 1, is 2");
+  EXPECT_TRUE(Journal::read(dir / "none.jsonl", "{}").empty());
+}
+
 TEST(Journal, FullDiskLosesNothing) {
   test::TempDir dir;
   const auto path = dir / "run.jsonl";

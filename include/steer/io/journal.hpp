@@ -25,7 +25,8 @@ class Journal {
   /// @param identity  JSON object of all settings the items depend on. It is the file's first line; reopening with
   ///                  another one is an error, so results of different settings cannot mix.
   /// @throws Error(io) if the file cannot be opened, written or locked; Error(config) naming the settings that differ;
-  ///         Error(format) for damage anywhere but at the end, naming the line.
+  ///         Error(format) for a line that is not as it was written, naming it, and for a file that is no journal,
+  ///         saying what it is; nothing is changed then.
   Journal(std::filesystem::path path, std::string identity);
   ~Journal();
   Journal(const Journal&) = delete;
@@ -45,9 +46,13 @@ class Journal {
   void append(std::span<const JournalEntry> entries);
   void append(const JournalEntry& entry) { append(std::span(&entry, 1)); }
 
-  /// The records of a journal file that another process may still be writing; its identity is not checked and nothing
-  /// is changed. Empty when there is no such file. @throws Error(io).
+  /// The records of a journal file that another process may still be writing; nothing is changed. Empty when there is
+  /// no such file. @throws Error(io | format) as the constructor.
   static std::map<std::string, std::string, std::less<>> read(const std::filesystem::path& path);
+  /// The same of a journal that must be of these settings: what is read is a result of the run.
+  /// @throws Error(config) naming the settings that differ.
+  static std::map<std::string, std::string, std::less<>> read(const std::filesystem::path& path,
+                                                              std::string_view identity);
 
  private:
   void write_all(std::string_view bytes);
