@@ -5,6 +5,8 @@
 
 #include <steer/core/error.hpp>
 
+#include "eval/run/final_letter.hpp"
+
 namespace steer {
 namespace {
 
@@ -52,38 +54,15 @@ class Reader {
 
 std::string_view until_close(std::string_view text) { return text.substr(0, text.find(kClose)); }
 
-/// The last "answer is X" or "answer: X", in any case of "answer".
-std::optional<char> last_statement(std::string_view response, const Reader& reader) {
-  std::string lower(response);
-  for (char& c : lower) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  for (auto at = lower.rfind("answer"); at != std::string::npos;
-       at = at == 0 ? std::string::npos : lower.rfind("answer", at - 1)) {
-    std::string_view rest = response.substr(at + 6);
-    rest = skip(rest, " *:");
-    if (rest.starts_with("is"))
-      rest = skip(rest.substr(2), " *:");
-    else if (response.substr(at + 6).find_first_of(":*") != 0)
-      continue;
-    if (auto letter = reader.single(rest)) return letter;
-  }
-  return std::nullopt;
-}
-
 }  // namespace
 
 Answer parse_answer(std::string_view response, int choices) {
   require(choices >= 1 && choices <= 26, ErrorCode::argument, "parse_answer", "expected 1 to 26 choices but got {}",
           choices);
-  const Reader reader(choices);
-  Answer answer;
-  for (auto at = response.find(kOpen); at != std::string_view::npos; at = response.find(kOpen, at + kOpen.size())) {
-    const auto letter = reader.single(until_close(response.substr(at + kOpen.size())));
-    if (!answer.has_tag) answer.strict = letter;
-    answer.has_tag = true;
-    if (!answer.lenient) answer.lenient = letter;
-  }
-  if (!answer.lenient) answer.lenient = last_statement(response, reader);
-  if (!answer.lenient && skip(response, " \t\r\n(*").size() <= 4) answer.lenient = reader.single(response);
+  const auto tag = response.find(kOpen);
+  Answer answer{.has_tag = tag != std::string_view::npos};
+  if (answer.has_tag) answer.strict = Reader(choices).single(until_close(response.substr(tag + kOpen.size())));
+  answer.lenient = eval::detail::final_letter(response, choices);
   return answer;
 }
 
