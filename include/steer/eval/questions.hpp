@@ -39,14 +39,17 @@ struct EnumTable<Mmlu> {
 
 /// Questions from MMLU in its original layout: `dev/<subject>_dev.csv` without header, columns question, A, B, C, D,
 /// answer (Hendrycks et al. 2021). Subjects come in the order of their names, rows in file order; ids are
-/// `subject:split:row` with rows from 0.
+/// `subject:split:row` with rows from 0. A header row is understood.
 /// @throws Error(io) for a folder without such files, Error(format) naming file and row for a record of another shape.
 std::vector<Question> load_mmlu(const std::filesystem::path& folder, Mmlu selection = Mmlu::first_three_dev);
 
-/// One question a line: `{"id", "question", "choices": [...], "answer": "B" or 1, "subject"}`; `choices` and `answer`
-/// absent for open prompts, `subject` optional.
+/// One question a line, or a JSON array of them: `{"id", "question", "choices": [...], "answer": "B" or 1, "subject"}`;
+/// `choices` and `answer` absent for open prompts, `subject` optional. Other names that published sets use are read
+/// too: MMLU on the hub (no id: one is made of the content), MMLU-Pro (`question_id`, `options`, `answer_index`,
+/// `category`), ARC (`choices.text`, `choices.label`, `answerKey`), a key a choice (`A`, `B`, ...). Answers are
+/// letters, indices from 0, labels, or the text of a choice; several that disagree are refused.
 /// @throws Error(io | format), naming the line, for JSON of another shape or an id that occurs twice.
-std::vector<Question> load_questions(const std::filesystem::path& jsonl);
+std::vector<Question> load_questions(const std::filesystem::path& path);
 /// Writes what `load_questions` reads. @throws Error(io).
 void save_questions(const std::vector<Question>& questions, const std::filesystem::path& jsonl);
 

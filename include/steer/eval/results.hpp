@@ -44,10 +44,11 @@ void save_results(const std::vector<Result>& results, const std::filesystem::pat
 /// The table for spreadsheets: one row a result, one column `score_<name>` a score. @throws Error(io).
 void save_results_csv(const std::vector<Result>& results, const std::filesystem::path& csv);
 /// Rows from a CSV with a header: `arm`, `behaviour`, `question`, and where present `gold`, `response`, `answer`,
-/// `answer_lenient`, `truncated`, `tokens` and `score_<name>`. Letters are read from the response where the file has no
-/// column for them; an empty score is one that was not measured.
+/// `answer_lenient`, `truncated`, `tokens` and `score_<name>`, as spreadsheets and data frames write them: letters in
+/// any case or indices from 0, true or false in any spelling, "nan" or nothing for what was not measured. Letters are
+/// read from the response where the file has no column for them.
 /// @param columns  what columns of other names are: {"qid", "question"}.
-/// @throws Error(io | format), naming the row.
+/// @throws Error(io | format), naming row (from 1, below the header), column and value: nothing unreadable is guessed.
 std::vector<Result> load_results_csv(const std::filesystem::path& csv,
                                      const std::map<std::string, std::string>& columns = {});
 

@@ -41,8 +41,8 @@ std::vector<CsvRow> parse_csv(std::string_view text, std::string_view name) {
       }
     } else if (c == '\n') {
       end_row();
-    } else if (c == '\r' && i + 1 < text.size() && text[i + 1] == '\n') {
-      // the LF that follows ends the record
+    } else if (c == '\r') {
+      if (i + 1 == text.size() || text[i + 1] != '\n') end_row();  // else the LF that follows ends it
     } else if (c == ',') {
       any = true;
       end_field();
@@ -65,7 +65,7 @@ std::vector<CsvRow> parse_csv(std::string_view text, std::string_view name) {
 }
 
 std::vector<CsvRow> read_csv(const std::filesystem::path& path) {
-  return parse_csv(io::detail::read_text_file(path, "read_csv"), path.string());
+  return parse_csv(read_plain_text(path, "read_csv"), path.string());
 }
 
 std::string csv_line(const CsvRow& fields) {
@@ -81,6 +81,46 @@ std::string csv_line(const CsvRow& fields) {
     line += '"';
   }
   return line + '\n';
+}
+
+std::string read_plain_text(const std::filesystem::path& path, std::string_view where) {
+  std::string text = io::detail::read_text_file(path, where);
+  const bool wide = text.starts_with("\xff\xfe") || text.starts_with("\xfe\xff") ||
+                    text.starts_with(std::string_view("\0\0\xfe\xff", 4)) ||
+                    (text.size() >= 4 && text.size() % 2 == 0 && text[0] != 0 && text[1] == 0 && text[3] == 0);
+  require(!wide, ErrorCode::format, where,
+          "expected UTF-8 text but got UTF-16 or UTF-32 ({}); save it as UTF-8, e.g. iconv -f UTF-16 -t UTF-8",
+          path.string());
+  if (text.starts_with("\xef\xbb\xbf")) text.erase(0, 3);
+  return text;
+}
+
+bool is_utf8(std::string_view text) {
+  for (std::size_t i = 0; i < text.size();) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    const std::size_t length = byte < 0x80                   ? 1
+                               : byte >= 0xC2 && byte < 0xE0 ? 2
+                               : byte >= 0xE0 && byte < 0xF0 ? 3
+                               : byte >= 0xF0 && byte < 0xF5 ? 4
+                                                             : 0;
+    if (length == 0 || i + length > text.size()) return false;
+    for (std::size_t k = 1; k < length; ++k)
+      if ((static_cast<unsigned char>(text[i + k]) & 0xC0) != 0x80) return false;
+    if (length > 2) {
+      const auto second = static_cast<unsigned char>(text[i + 1]);
+      if ((byte == 0xE0 && second < 0xA0) || (byte == 0xED && second > 0x9F) || (byte == 0xF0 && second < 0x90) ||
+          (byte == 0xF4 && second > 0x8F))
+        return false;
+    }
+    i += length;
+  }
+  return true;
+}
+
+std::string_view trim(std::string_view text) {
+  const auto first = text.find_first_not_of(" \t\r\n");
+  if (first == std::string_view::npos) return {};
+  return text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1);
 }
 
 }  // namespace steer::eval::detail

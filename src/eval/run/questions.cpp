@@ -1,34 +1,22 @@
 #include <steer/eval/questions.hpp>
 
 #include <algorithm>
+#include <cctype>
+#include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <set>
+#include <optional>
 
 #include <steer/core/error.hpp>
 #include <steer/core/random.hpp>
 
 #include "eval/run/csv.hpp"
-#include "io/strict_json.hpp"
 #include "io/text_file.hpp"
 
 namespace steer {
 namespace {
 
-using nlohmann::json;
 constexpr int kMmluChoices = 4;
-
-/// Index of the right choice from "B" or 1. @throws Error(format).
-int parse_gold(const json& answer, std::size_t choices, const std::string& place) {
-  std::int64_t index = -1;
-  if (answer.is_number_integer()) index = answer.get<std::int64_t>();
-  if (answer.is_string() && answer.get_ref<const std::string&>().size() == 1)
-    index = answer.get<std::string>()[0] - 'A';
-  require(index >= 0 && index < static_cast<std::int64_t>(choices), ErrorCode::format, "load_questions",
-          "expected \"answer\" to be the letter or index of one of {} choices but got {} ({})", choices,
-          io::detail::brief(answer), place);
-  return static_cast<int>(index);
-}
 
 std::string with_choices(const Question& question) {
   std::string text = question.text + "\n";
@@ -39,74 +27,95 @@ std::string with_choices(const Question& question) {
 
 }  // namespace
 
+namespace {
+
+bool same_text(std::string_view a, std::string_view b) {
+  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), [](unsigned char x, unsigned char y) {
+           return std::tolower(x) == std::tolower(y);
+         });
+}
+
+/// Where a file's rows keep question, choices and answer: the layout's own places, or those its header names.
+struct Columns {
+  std::size_t question = 0, answer = kMmluChoices + 1;
+  std::vector<std::size_t> choices{1, 2, 3, 4};
+  std::size_t fields = kMmluChoices + 2;
+};
+
+/// Nothing for a first row that is a question.
+std::optional<Columns> read_header(const eval::detail::CsvRow& row) {
+  std::optional<std::size_t> question, answer;
+  std::map<char, std::size_t> letters;
+  for (std::size_t i = 0; i < row.size(); ++i) {
+    const auto name = eval::detail::trim(row[i]);
+    if (same_text(name, "question")) question = i;
+    if (same_text(name, "answer")) answer = i;
+    if (name.size() == 1 && std::isalpha(static_cast<unsigned char>(name[0])))
+      letters[static_cast<char>(std::toupper(static_cast<unsigned char>(name[0])))] = i;
+  }
+  if (!question || !answer) return std::nullopt;
+  Columns columns{.question = *question, .answer = *answer, .choices = {}, .fields = row.size()};
+  for (char letter = 'A'; letters.contains(letter); ++letter) columns.choices.push_back(letters[letter]);
+  if (columns.choices.size() < 2 && row.size() == kMmluChoices + 2 && *question == 0 && *answer == kMmluChoices + 1)
+    columns.choices = {1, 2, 3, 4};  // choices of other names, in their places
+  return columns.choices.size() < 2 ? std::nullopt : std::optional(columns);
+}
+
+/// "B", "b", " B" or, where a header says what the columns are, 1.
+int mmlu_answer(std::string_view text, const Columns& columns, bool header) {
+  const auto count = static_cast<int>(columns.choices.size());
+  if (text.size() != 1) return -1;
+  const int letter = std::toupper(static_cast<unsigned char>(text[0])) - 'A', index = text[0] - '0';
+  if (letter >= 0 && letter < count) return letter;
+  return header && index >= 0 && index < std::min(count, 10) ? index : -1;
+}
+
+void add_mmlu(std::vector<Question>& questions, const std::filesystem::path& file, const std::string& subject,
+              const std::string& split, std::size_t most) {
+  const auto rows = eval::detail::read_csv(file);
+  if (rows.empty()) return;
+  const auto header = read_header(rows[0]);
+  const Columns columns = header.value_or(Columns{});
+  for (std::size_t at = header ? 1 : 0, r = 0; at < rows.size() && r < most; ++at, ++r) {
+    const auto& row = rows[at];
+    for (const auto& field : row)
+      require(eval::detail::is_utf8(field), ErrorCode::format, "load_mmlu",
+              "expected UTF-8 but a field of row {} is not ({}); is it Latin-1? iconv -f LATIN1 -t UTF-8", r,
+              file.string());
+    const std::string_view letter = row.size() > columns.answer ? eval::detail::trim(row[columns.answer]) : "";
+    const int answer = row.size() == columns.fields ? mmlu_answer(letter, columns, header.has_value()) : -1;
+    require(answer >= 0, ErrorCode::format, "load_mmlu",
+            "expected {} fields (question, {} choices, letter A-{}) but got {} ending in \"{}\" ({}, row {})",
+            columns.fields, columns.choices.size(), static_cast<char>('A' + columns.choices.size() - 1), row.size(),
+            row.back().substr(0, 80), file.string(), r);
+    Question question{fmt::format("{}:{}:{}", subject, split, r), subject, row[columns.question], {}, answer};
+    for (const auto choice : columns.choices) question.choices.push_back(row[choice]);
+    questions.push_back(std::move(question));
+  }
+}
+
+}  // namespace
+
 std::vector<Question> load_mmlu(const std::filesystem::path& folder, Mmlu selection) {
   const std::string split = selection == Mmlu::first_three_dev ? "dev" : std::string(to_string(selection));
   const std::string suffix = "_" + split + ".csv";
   std::vector<std::filesystem::path> files;
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(folder / split, error))
-    if (entry.path().filename().string().ends_with(suffix)) files.push_back(entry.path());
+  for (const auto& place : {folder / split, folder / "data" / split, folder}) {
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator(place, error))
+      if (entry.path().filename().string().ends_with(suffix)) files.push_back(entry.path());
+    if (!files.empty()) break;
+  }
   require(!files.empty(), ErrorCode::io, "load_mmlu",
           "expected MMLU files \"<subject>{}\" but got none in \"{}\"; point to the folder that holds dev/ and test/",
           suffix, (folder / split).string());
   std::sort(files.begin(), files.end());
-
   std::vector<Question> questions;
   for (const auto& file : files) {
-    const std::string name = file.filename().string(), subject = name.substr(0, name.size() - suffix.size());
-    const auto rows = eval::detail::read_csv(file);
-    const std::size_t count = selection == Mmlu::first_three_dev ? std::min<std::size_t>(3, rows.size()) : rows.size();
-    for (std::size_t r = 0; r < count; ++r) {
-      const auto& row = rows[r];
-      require(row.size() == kMmluChoices + 2 && row.back().size() == 1 && row.back()[0] >= 'A' && row.back()[0] <= 'D',
-              ErrorCode::format, "load_mmlu",
-              "expected 6 fields (question, 4 choices, letter A-D) but got {} ending in \"{}\" ({}, row {})",
-              row.size(), row.back(), file.string(), r);
-      questions.push_back({fmt::format("{}:{}:{}", subject, split, r),
-                           subject,
-                           row[0],
-                           {row.begin() + 1, row.begin() + 1 + kMmluChoices},
-                           row.back()[0] - 'A'});
-    }
+    const std::string name = file.filename().string();
+    add_mmlu(questions, file, name.substr(0, name.size() - suffix.size()), split,
+             selection == Mmlu::first_three_dev ? 3 : std::numeric_limits<std::size_t>::max());
   }
-  return questions;
-}
-
-std::vector<Question> load_questions(const std::filesystem::path& jsonl) {
-  const std::string text = io::detail::read_text_file(jsonl, "load_questions");
-  std::vector<Question> questions;
-  std::set<std::string> ids;
-  std::int64_t line_number = 0;
-  for (std::size_t begin = 0; begin < text.size();) {
-    const std::size_t end = std::min(text.find('\n', begin), text.size());
-    const std::string_view line(text.data() + begin, end - begin);
-    begin = end + 1;
-    ++line_number;
-    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    const std::string place = fmt::format("{}, line {}", jsonl.string(), line_number);
-    const json record = io::detail::parse_json(line, "load_questions", place);
-    require(record.is_object() && record.contains("id") && record["id"].is_string() && record.contains("question") &&
-                record["question"].is_string(),
-            ErrorCode::format, "load_questions",
-            "expected an object with texts \"id\" and \"question\" but got \"{}\" ({})", line.substr(0, 60), place);
-    Question question{.id = record["id"], .subject = "", .text = record["question"], .choices = {}};
-    if (record.contains("subject") && record["subject"].is_string()) question.subject = record["subject"];
-    if (record.contains("choices")) {
-      const json& choices = record["choices"];
-      const bool texts = choices.is_array() &&
-                         std::all_of(choices.begin(), choices.end(), [](const json& c) { return c.is_string(); });
-      require(texts && choices.size() >= 2 && choices.size() <= 26 && record.contains("answer"), ErrorCode::format,
-              "load_questions", "expected \"choices\" as 2 to 26 texts with an \"answer\" but got {} ({})",
-              io::detail::brief(choices), place);
-      question.choices = choices.get<std::vector<std::string>>();
-      question.answer = parse_gold(record["answer"], question.choices.size(), place);
-    }
-    require(ids.insert(question.id).second, ErrorCode::format, "load_questions",
-            "expected every id once but got \"{}\" again ({})", question.id, place);
-    questions.push_back(std::move(question));
-  }
-  require(!questions.empty(), ErrorCode::format, "load_questions", "expected at least one question but got none ({})",
-          jsonl.string());
   return questions;
 }
 

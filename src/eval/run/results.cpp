@@ -1,8 +1,11 @@
 #include <steer/eval/results.hpp>
 
+#include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 
 #include <steer/core/error.hpp>
@@ -52,7 +55,7 @@ Result result_from_json(const ordered_json& json) {
 }
 
 std::vector<Result> load_results(const std::filesystem::path& jsonl) {
-  const std::string text = io::detail::read_text_file(jsonl, "load_results");
+  const std::string text = eval::detail::read_plain_text(jsonl, "load_results");
   std::vector<Result> results;
   std::int64_t line_number = 0;
   for (std::size_t begin = 0; begin < text.size();) {
@@ -60,7 +63,7 @@ std::vector<Result> load_results(const std::filesystem::path& jsonl) {
     const std::string_view line(text.data() + begin, end - begin);
     begin = end + 1;
     ++line_number;
-    if (line.empty()) continue;
+    if (eval::detail::trim(line).empty()) continue;
     const auto json = io::detail::parse_json<ordered_json>(line, "load_results",
                                                            fmt::format("{}, line {}", jsonl.string(), line_number));
     require(json.is_object(), ErrorCode::format, "load_results", "expected a JSON object but got \"{}\" ({}, line {})",
@@ -112,83 +115,169 @@ void save_results_csv(const std::vector<Result>& results, const std::filesystem:
   io::detail::write_text_file(csv, text, "save_results_csv");
 }
 
+namespace {
+
+/// A CSV file with a header, read cell by cell. What cannot be read is an error that names row (from 1, the header not
+/// counted), column and value, never a default.
+class Table {
+ public:
+  Table(const std::filesystem::path& path, std::string_view where,
+        const std::map<std::string, std::string>& columns = {})
+      : where_(where), file_(path.string()), rows_(eval::detail::read_csv(path)) {
+    require(!rows_.empty(), ErrorCode::format, where_, "expected a header but got an empty file ({})", file_);
+    const auto& header = rows_[0];
+    for (const char separator : {';', '\t'})
+      require(header.size() > 1 || header[0].find(separator) == std::string::npos, ErrorCode::format, where_,
+              "expected commas between the fields but found {} ({}); save the table with commas",
+              separator == ';' ? "semicolons (;)" : "tabs", file_);
+    for (std::size_t i = 0; i < header.size(); ++i) {
+      std::string name(eval::detail::trim(header[i]));
+      if (const auto renamed = columns.find(name); renamed != columns.end()) name = renamed->second;
+      if (name.empty()) continue;  // the index of a data frame
+      require(place_.emplace(name, i).second, ErrorCode::format, where_,
+              "expected every column once but got \"{}\" again ({})", name, file_);
+    }
+  }
+
+  void require_columns(std::initializer_list<const char*> names) const {
+    for (const char* needed : names)
+      require(has(needed), ErrorCode::format, where_, "expected a column \"{}\" ({})", needed, file_);
+  }
+  bool has(const std::string& column) const { return place_.contains(column); }
+  const std::map<std::string, std::size_t>& columns() const { return place_; }
+  std::size_t size() const { return rows_.size() - 1; }
+  const std::string& file() const { return file_; }
+
+  /// Row 1 is the first below the header. Columns that the file has not are empty.
+  std::string text(std::size_t row, const std::string& column) const {
+    const auto& fields = rows_[row];
+    require(fields.size() == rows_[0].size(), ErrorCode::format, where_, "expected {} fields but got {} ({}, row {})",
+            rows_[0].size(), fields.size(), file_, row);
+    const auto at = place_.find(column);
+    return at == place_.end() ? std::string() : fields[at->second];
+  }
+  /// Nothing where the cell is blank or says that there is no value.
+  std::optional<double> number(std::size_t row, const std::string& column) const {
+    const std::string cell = text(row, column);
+    const auto value = eval::detail::trim(cell);
+    if (missing(value)) return std::nullopt;
+    double parsed = 0;
+    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), parsed);
+    require(error == std::errc() && end == value.data() + value.size() && std::isfinite(parsed), ErrorCode::format,
+            where_, "expected a number as {} but got \"{}\" ({}, row {}){}", column, value.substr(0, 80), file_, row,
+            value.find(',') == std::string_view::npos ? "" : "; write decimals with a point");
+    return parsed;
+  }
+  std::int64_t count(std::size_t row, const std::string& column) const {
+    const double value = number(row, column).value_or(0);
+    require(value >= 0 && value == std::floor(value) && value < 9e15, ErrorCode::format, where_,
+            "expected a count as {} but got \"{}\" ({}, row {})", column, text(row, column), file_, row);
+    return static_cast<std::int64_t>(value);
+  }
+  bool flag(std::size_t row, const std::string& column) const {
+    const std::string cell = lower(text(row, column));
+    const auto value = eval::detail::trim(cell);
+    if (missing(value)) return false;
+    for (const char* yes : {"1", "1.0", "true", "yes", "t", "y"})
+      if (value == yes) return true;
+    for (const char* no : {"0", "0.0", "false", "no", "f", "n"})
+      if (value == no) return false;
+    fail(ErrorCode::format, where_, "expected {} as 0 or 1, true or false but got \"{}\" ({}, row {})", column,
+         value.substr(0, 80), file_, row);
+  }
+  /// "B" from a letter in any case ("b", "(B)", "B.") or an index from 0 (1, 1.0).
+  std::string letter(std::size_t row, const std::string& column) const {
+    const std::string cell = text(row, column);
+    std::string_view value = eval::detail::trim(cell);
+    if (missing(value)) return {};
+    const std::string_view whole = value;
+    while (!value.empty() && std::string_view("([\"'").find(value.front()) != std::string_view::npos)
+      value.remove_prefix(1);
+    while (!value.empty() && std::string_view(")].\"':").find(value.back()) != std::string_view::npos)
+      value.remove_suffix(1);
+    if (value.size() == 1 && std::isalpha(static_cast<unsigned char>(value[0])))
+      return std::string(1, static_cast<char>(std::toupper(static_cast<unsigned char>(value[0]))));
+    double index = -1;
+    const auto [end, error] = std::from_chars(whole.data(), whole.data() + whole.size(), index);
+    require(
+        error == std::errc() && end == whole.data() + whole.size() && index == std::floor(index) && index >= 0 &&
+            index < 26,
+        ErrorCode::format, where_,
+        "expected {} as a letter or an index from 0 but got \"{}\" ({}, row {}); leave it blank where there is none",
+        column, whole.substr(0, 80), file_, row);
+    return std::string(1, static_cast<char>('A' + static_cast<int>(index)));
+  }
+
+ private:
+  static std::string lower(std::string text) {
+    for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    return text;
+  }
+  static bool missing(std::string_view value) {
+    const std::string name = lower(std::string(value));
+    for (const char* none : {"", "nan", "na", "n/a", "#n/a", "none", "null", "<na>", "-"})
+      if (name == none) return true;
+    return false;
+  }
+
+  std::string_view where_;
+  std::string file_;
+  std::vector<eval::detail::CsvRow> rows_;
+  std::map<std::string, std::size_t> place_;
+};
+
+}  // namespace
+
 std::vector<Result> load_results_csv(const std::filesystem::path& csv,
                                      const std::map<std::string, std::string>& columns) {
   constexpr std::string_view kScore = "score_";
-  const auto rows = eval::detail::read_csv(csv);
-  require(!rows.empty(), ErrorCode::format, "load_results_csv", "expected a header but got an empty file ({})",
-          csv.string());
-  std::map<std::string, std::size_t> place;
-  for (std::size_t i = 0; i < rows[0].size(); ++i) {
-    const auto renamed = columns.find(rows[0][i]);
-    place[renamed == columns.end() ? rows[0][i] : renamed->second] = i;
-  }
-  for (const char* needed : {"arm", "behaviour", "question"})
-    require(place.contains(needed), ErrorCode::format, "load_results_csv", "expected a column \"{}\" ({})", needed,
-            csv.string());
+  const Table table(csv, "load_results_csv", columns);
+  table.require_columns({"arm", "behaviour", "question"});
   std::vector<Result> results;
-  for (std::size_t r = 1; r < rows.size(); ++r) {
-    const auto& row = rows[r];
-    require(row.size() == rows[0].size(), ErrorCode::format, "load_results_csv",
-            "expected {} fields but got {} ({}, row {})", rows[0].size(), row.size(), csv.string(), r);
-    const auto text = [&](const char* name) { return place.contains(name) ? row[place[name]] : std::string(); };
-    const auto number = [&](const std::string& value) {
-      double parsed = 0;
-      const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), parsed);
-      require(error == std::errc() && end == value.data() + value.size() && std::isfinite(parsed), ErrorCode::format,
-              "load_results_csv", "expected a number but got \"{}\" ({}, row {})", value, csv.string(), r);
-      return parsed;
-    };
-    Result result{.arm = text("arm"),
-                  .behaviour = text("behaviour"),
-                  .question = text("question"),
-                  .gold = text("gold"),
-                  .response = text("response"),
-                  .answer = text("answer"),
-                  .answer_lenient = text("answer_lenient")};
-    if (!result.response.empty()) {
-      const Answer parsed = parse_answer(result.response);
-      if (!place.contains("answer") && parsed.strict) result.answer = *parsed.strict;
-      if (!place.contains("answer_lenient") && parsed.lenient) result.answer_lenient = *parsed.lenient;
-    }
-    result.truncated = text("truncated") == "1";
-    if (const auto tokens = text("tokens"); !tokens.empty()) result.tokens = static_cast<std::int64_t>(number(tokens));
-    for (const auto& [name, at] : place)
-      if (name.starts_with(kScore) && !row[at].empty()) result.scores[name.substr(kScore.size())] = number(row[at]);
+  int choices = 4;  // at least, and as many as the file's golds show
+  for (std::size_t r = 1; r <= table.size(); ++r) {
+    Result result{.arm = table.text(r, "arm"),
+                  .behaviour = table.text(r, "behaviour"),
+                  .question = table.text(r, "question"),
+                  .gold = table.letter(r, "gold"),
+                  .response = table.text(r, "response"),
+                  .answer = table.letter(r, "answer"),
+                  .answer_lenient = table.letter(r, "answer_lenient"),
+                  .truncated = table.flag(r, "truncated"),
+                  .tokens = table.count(r, "tokens")};
+    for (const auto& [name, at] : table.columns())
+      if (name.starts_with(kScore))
+        if (const auto score = table.number(r, name)) result.scores[name.substr(kScore.size())] = *score;
+    if (!result.gold.empty()) choices = std::max(choices, result.gold[0] - 'A' + 1);
     results.push_back(std::move(result));
+  }
+  for (auto& result : results) {
+    if (result.response.empty()) continue;
+    const Answer parsed = parse_answer(result.response, choices);
+    if (!table.has("answer") && parsed.strict) result.answer = *parsed.strict;
+    if (!table.has("answer_lenient") && parsed.lenient) result.answer_lenient = *parsed.lenient;
   }
   return results;
 }
 
 std::int64_t import_scores(std::vector<Result>& results, const std::filesystem::path& csv, std::string_view name) {
-  const auto rows = eval::detail::read_csv(csv);
-  require(!rows.empty(), ErrorCode::format, "import_scores", "expected a header but got an empty file ({})",
-          csv.string());
-  std::map<std::string, std::size_t> column;
-  for (std::size_t i = 0; i < rows[0].size(); ++i) column[rows[0][i]] = i;
-  for (const char* needed : {"arm", "behaviour", "question", "score"})
-    require(column.contains(needed), ErrorCode::format, "import_scores", "expected a column \"{}\" ({})", needed,
-            csv.string());
+  const Table table(csv, "import_scores");
+  table.require_columns({"arm", "behaviour", "question", "score"});
   std::map<std::string, Result*> by_key;
   for (auto& result : results) by_key[result.key()] = &result;
   std::set<std::string> seen;
-  for (std::size_t r = 1; r < rows.size(); ++r) {
-    const auto& row = rows[r];
-    require(row.size() == rows[0].size(), ErrorCode::format, "import_scores",
-            "expected {} fields but got {} ({}, row {})", rows[0].size(), row.size(), csv.string(), r);
-    const std::string key = row[column["arm"]] + "|" + row[column["behaviour"]] + "|" + row[column["question"]];
-    const std::string kind = column.contains("name") ? row[column["name"]] : std::string(name);
-    const std::string& text = row[column["score"]];
-    double score = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), score);
-    require(error == std::errc() && end == text.data() + text.size() && std::isfinite(score), ErrorCode::format,
-            "import_scores", "expected a number as score but got \"{}\" ({}, row {})", text, csv.string(), r);
+  for (std::size_t r = 1; r <= table.size(); ++r) {
+    const std::string key = table.text(r, "arm") + "|" + table.text(r, "behaviour") + "|" + table.text(r, "question");
+    const std::string kind = table.has("name") ? table.text(r, "name") : std::string(name);
     const auto found = by_key.find(key);
     require(found != by_key.end(), ErrorCode::format, "import_scores",
-            "expected a row of the results but got \"{}\" ({}, row {})", key, csv.string(), r);
+            "expected a row of the results but got \"{}\" ({}, row {})", key, table.file(), r);
     require(seen.insert(key + "|" + kind).second, ErrorCode::format, "import_scores",
-            "expected every row once but got \"{}\" again ({}, row {})", key, csv.string(), r);
-    found->second->scores[kind] = score;
+            "expected every row once but got \"{}\" again ({}, row {})", key, table.file(), r);
+    const auto score = table.number(r, "score");
+    require(score.has_value(), ErrorCode::format, "import_scores",
+            "expected a number as score but got \"{}\" ({}, row {})", table.text(r, "score"), table.file(), r);
+    found->second->scores[kind] = *score;
     found->second->failed.erase(kind);
   }
   return static_cast<std::int64_t>(seen.size());
