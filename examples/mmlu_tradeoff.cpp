@@ -2,36 +2,42 @@
 // The study of arXiv 2602.04903 on a model and SAE of one's own. Run it with --help.
 
 #include <CLI/CLI.hpp>
+#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <sstream>
 #include <steer/core/error.hpp>
+#include <steer/core/signals.hpp>
 #include <steer/core/threads.hpp>
 #include <steer/eval/auto_steer_arm.hpp>
 #include <steer/eval/experiment.hpp>
 #include <steer/eval/http_judge.hpp>
 #include <steer/eval/model_judge.hpp>
+#include <steer/eval/rules.hpp>
 
 namespace {
 
 /// All of a run, as options and as JSON.
 struct Settings {
   std::string model, sae, mmlu, questions, search_questions, behaviour_file,
-      judge = "likelihood", judge_url = "https://api.openai.com/v1", judge_model, mode = "generate", out = "tradeoff",
-      device = "cpu", weights = "stored";
-  std::vector<std::string> behaviours, arms{"control", "prompt", "published", "safe", "safe+prompt", "random"}, steer,
-      allow_unknown_config;
+      judge = "evidence", judge_url = "https://api.openai.com/v1", judge_model, judge_temperature = "0",
+      judge_key_variable = "OPENAI_API_KEY", judge_key_header = "Authorization", pairs, calibration, mode = "generate",
+      out = "tradeoff", device = "cpu", weights = "stored";
+  std::vector<std::string> behaviours, rules, arms{"control", "prompt", "published", "safe", "safe+prompt", "random"},
+      steer, allow_unknown_config;
   std::vector<double> sweep;
-  std::int64_t per_subject = 0, limit = 0, search_prompts = 24, search_checks = 64, sweep_every = 1, max_tokens = 1024,
-               batch = 64;
+  std::int64_t judge_max_tokens = 0, per_subject = 0, limit = 0, search_prompts = 24, search_checks = 64,
+               sweep_every = 1, max_tokens = 1024, batch = 64;
   double temperature = 0.6, top_p = 0.9;
   std::uint64_t seed = 42;
   bool kl = false;
   NLOHMANN_DEFINE_TYPE_INTRUSIVE_WITH_DEFAULT(Settings, model, sae, mmlu, questions, search_questions, behaviour_file,
-                                              judge, judge_url, judge_model, mode, out, behaviours, arms, steer, sweep,
-                                              per_subject, limit, search_prompts, search_checks, sweep_every,
-                                              max_tokens, batch, temperature, top_p, seed, kl, device, weights,
-                                              allow_unknown_config)
+                                              judge, judge_url, judge_model, judge_temperature, judge_key_variable,
+                                              judge_key_header, judge_max_tokens, pairs, calibration, mode, out,
+                                              behaviours, rules, arms, steer, sweep, per_subject, limit, search_prompts,
+                                              search_checks, sweep_every, max_tokens, batch, temperature, top_p, seed,
+                                              kl, device, weights, allow_unknown_config)
 };
 
 /// Settings from a JSON file. A key that is none of ours would be a setting that is silently not made.
@@ -91,6 +97,10 @@ void add_options(CLI::App& app, Settings& s) {
       ->group("Questions");
   app.add_option("--limit", s.limit, "ask only N of the questions, evenly spread; 0: all")->group("Questions");
   app.add_option("--behaviours", s.behaviours, "names, comma-separated; default: all")->delimiter(',')->group("Arms");
+  app.add_option("--rules", s.rules,
+                 "also behaviours that a program checks, as positive controls: short, exclaiming, no_digits, however")
+      ->delimiter(',')
+      ->group("Arms");
   app.add_option("--behaviour-file", s.behaviour_file, "behaviours of one's own, JSON")->group("Arms");
   app.add_option("--arms", s.arms,
                  "control, prompt, strong, published, safe, published+prompt, safe+prompt, random, noise, flipped; the "
@@ -122,14 +132,37 @@ void add_options(CLI::App& app, Settings& s) {
   app.add_flag("--kl", s.kl, "also measure KL to the unsteered model")->group("Answers");
   app.add_option(
          "--judge", s.judge,
-         "likelihood: the model's own likelihoods; logits: the model is asked for a digit; http: --judge-url; none")
+         "evidence: how much likelier the model finds an answer under the request (no score, no verdict); logits: a "
+         "local model is asked for a digit; http: --judge-url; none")
       ->capture_default_str()
-      ->check(CLI::IsMember({"likelihood", "logits", "http", "none"}))
+      ->check(CLI::IsMember({"evidence", "logits", "http", "none"}))
       ->group("Judge");
-  app.add_option("--judge-url", s.judge_url, "OpenAI-compatible API; the key comes from OPENAI_API_KEY")
+  app.add_option("--judge-model", s.judge_model,
+                 "logits: another model than the one judged, a folder or a GGUF file; several, comma-separated, are "
+                 "averaged. http: the name of the model there")
+      ->group("Judge");
+  app.add_option("--pairs", s.pairs,
+                 "a local model that compares each answer with control's: a folder or a GGUF file, or self")
+      ->group("Judge");
+  app.add_option("--calibration", s.calibration,
+                 "of the judge, written by calibrate_judge: what it does not measure well gets no verdict")
+      ->group("Judge");
+  app.add_option("--judge-url", s.judge_url,
+                 "OpenAI-compatible API, e.g. http://localhost:8080/v1; no key in it: that comes from the environment")
       ->capture_default_str()
       ->group("Judge");
-  app.add_option("--judge-model", s.judge_model, "name of the model there")->group("Judge");
+  app.add_option("--judge-key-variable", s.judge_key_variable, "environment variable that holds the key; empty: none")
+      ->capture_default_str()
+      ->group("Judge");
+  app.add_option("--judge-key-header", s.judge_key_header,
+                 "header that carries it: Authorization (as Bearer), api-key, ...")
+      ->capture_default_str()
+      ->group("Judge");
+  app.add_option("--judge-temperature", s.judge_temperature, "of http; none: not sent, for models that take no other")
+      ->capture_default_str()
+      ->group("Judge");
+  app.add_option("--judge-max-tokens", s.judge_max_tokens, "of a reply over http, thought included; 0: not sent")
+      ->group("Judge");
   app.add_option("--batch", s.batch, "answers computed at once")->capture_default_str()->group("Run");
   app.add_option("--out", s.out, "folder of journal, report and config.json; start again with the same one to resume")
       ->capture_default_str()
@@ -223,15 +256,59 @@ std::vector<steer::Arm> arms_of(const Settings& s, const std::optional<steer::Mo
   return arms;
 }
 
-/// @param model  none: only what needs no model.
-std::shared_ptr<steer::Judge> judge_of(const Settings& s, const std::optional<steer::Model>& model) {
-  if (model && s.judge == "likelihood") return steer::likelihood_judge(*model);
-  if (model && s.judge == "logits") return steer::logit_judge(*model);
-  if (s.judge != "http" || s.mode == "letters") return nullptr;
+steer::HttpJudgeOptions http_options(const Settings& s) {
+  constexpr auto where = "mmlu_tradeoff";
   steer::HttpJudgeOptions options;
   options.url = s.judge_url;
   options.model = s.judge_model;
-  return std::make_shared<steer::HttpJudge>(options);
+  options.key_variable = s.judge_key_variable;
+  options.key_header = s.judge_key_header;
+  options.max_tokens = s.judge_max_tokens;
+  options.temperature = std::nullopt;
+  if (s.judge_temperature == "none") return options;
+  char* end = nullptr;
+  options.temperature = std::strtod(s.judge_temperature.c_str(), &end);
+  steer::require(!s.judge_temperature.empty() && *end == 0, steer::ErrorCode::argument, where,
+                 "expected a number or none as --judge-temperature but got \"{}\"", s.judge_temperature);
+  return options;
+}
+
+/// @param model  none: only what needs no model.
+std::shared_ptr<steer::Judge> judge_of(const Settings& s, const std::optional<steer::Model>& model,
+                                       const std::vector<steer::Behaviour>& behaviours) {
+  if (s.mode == "letters") return nullptr;
+  if (s.judge == "http") return std::make_shared<steer::HttpJudge>(http_options(s));
+  if (!model) return nullptr;
+  if (s.judge == "evidence") return steer::request_evidence(*model, behaviours);
+  if (s.judge != "logits") return nullptr;
+  if (s.judge_model.empty()) return steer::logit_judge(*model);
+  std::vector<std::shared_ptr<steer::Judge>> judges;
+  std::istringstream paths(s.judge_model);
+  for (std::string path; std::getline(paths, path, ',');)
+    judges.push_back(steer::logit_judge(steer::Model::load(path, {.device = s.device})));
+  return judges.size() == 1 ? judges[0] : steer::ensemble_judge(judges);
+}
+
+/// Numbers that mean nothing would be taken for others.
+void check(const Settings& s) {
+  constexpr auto where = "mmlu_tradeoff";
+  const auto least = [&](const char* name, double value, double smallest) {
+    steer::require(value >= smallest, steer::ErrorCode::argument, where, "expected --{} of at least {:g} but got {:g}",
+                   name, smallest, value);
+  };
+  least("limit", static_cast<double>(s.limit), 0);
+  least("per-subject", static_cast<double>(s.per_subject), 0);
+  least("search-prompts", static_cast<double>(s.search_prompts), 1);
+  least("search-checks", static_cast<double>(s.search_checks), 1);
+  least("sweep-every", static_cast<double>(s.sweep_every), 1);
+  least("max-tokens", static_cast<double>(s.max_tokens), 1);
+  least("batch", static_cast<double>(s.batch), 1);
+  least("judge-max-tokens", static_cast<double>(s.judge_max_tokens), 0);
+  least("temperature", s.temperature, 0);
+  steer::require(s.top_p > 0 && s.top_p <= 1, steer::ErrorCode::argument, where,
+                 "expected --top-p in (0, 1] but got {:g}", s.top_p);
+  steer::require(s.judge != "likelihood", steer::ErrorCode::config, where,
+                 "expected a judge but \"likelihood\" is none; it is \"evidence\" now, and no score");
 }
 
 steer::Experiment experiment_of(const Settings& s, const std::optional<steer::Model>& model) {
@@ -239,6 +316,9 @@ steer::Experiment experiment_of(const Settings& s, const std::optional<steer::Mo
   study.questions = questions_of(s);
   if (!s.behaviour_file.empty()) study.behaviours = steer::load_behaviours(s.behaviour_file);
   if (!s.behaviours.empty()) study.behaviours = steer::select_behaviours(study.behaviours, s.behaviours);
+  if (!s.rules.empty())
+    for (const auto& rule : steer::select_behaviours(steer::rule_behaviours(), s.rules))
+      study.behaviours.push_back(rule);
   study.arms = arms_of(s, model, study.questions);
   study.mode = steer::parse_enum<steer::AnswerMode>(s.mode, "mmlu_tradeoff");
   study.sampling = {.temperature = s.temperature, .top_p = s.top_p};
@@ -253,7 +333,7 @@ void prepare_folder(const std::filesystem::path& out, const Settings& s) {
   std::error_code error;
   std::filesystem::create_directories(out, error);
   const auto config = out / "config.json";
-  if (!error && std::filesystem::exists(config)) return;
+  if (!error && std::filesystem::exists(config) && std::filesystem::file_size(config) > 0) return;
   std::ofstream file(config);
   file << nlohmann::json(s).dump(2) << '\n';
   steer::require(!error && file.flush().good(), steer::ErrorCode::io, "mmlu_tradeoff",
@@ -261,7 +341,8 @@ void prepare_folder(const std::filesystem::path& out, const Settings& s) {
                  error ? ": " : "", error ? error.message() : "");
 }
 
-int run(const Settings& settings, bool plan_only, int threads) {
+int run(const Settings& settings, bool plan_only, int threads, const steer::StopSignals& signals) {
+  check(settings);
   steer::require(!settings.model.empty() && (!settings.mmlu.empty() || !settings.questions.empty()),
                  steer::ErrorCode::argument, "mmlu_tradeoff", "expected --model and --mmlu or --questions; see --help");
   steer::set_threads(threads);
@@ -278,19 +359,24 @@ int run(const Settings& settings, bool plan_only, int threads) {
     return plan.problems.empty() ? 0 : 1;
   }
   plan.require_fits();
-  judge_of(settings, std::nullopt);  // what is wrong with its settings shows before the model is loaded
+  judge_of(settings, std::nullopt, {});  // what is wrong with its settings shows before the model is loaded
   options.workers = steer::Workers::from_environment();
   if (options.workers.rank == 0) prepare_folder(out, settings);
   const steer::Model model = steer::Model::load(settings.model, load);
   for (const auto& warning : model.warnings()) fmt::print(stderr, "note: {}\n", warning);
   const steer::Experiment study = experiment_of(settings, model);
-  options.judge = judge_of(settings, model);
+  options.judge = judge_of(settings, model, study.behaviours);
+  if (!settings.pairs.empty() && settings.mode != "letters")
+    options.pairs = steer::pair_judge(settings.pairs == "self" ? model : steer::Model::load(settings.pairs, load));
+  if (!settings.calibration.empty()) options.calibration = steer::JudgeCalibration::load(settings.calibration);
+  options.stop = [&] { return signals.received() != 0; };
   options.progress = steer::Progress("mmlu_tradeoff", 0);
   const steer::Report report = steer::run(study, model, options);
   if (options.workers.rank != 0) return 0;
   std::ofstream(out / "config.json") << nlohmann::json(settings).dump(2) << '\n';
   report.write(out / "report.html");
   fmt::print("{}\n\n{}\n", report.verdict(), (out / "report.html").string());
+  for (const auto& journal : report.journals) fmt::print("from {}\n", journal.string());
   return 0;
 }
 
@@ -305,15 +391,18 @@ int main(int argc, char** argv) {
       "was.\n\n"
       "  mmlu_tradeoff --model llama-8b --sae sae-l19 --mmlu data/mmlu --judge http --judge-model gpt-4o-mini --out "
       "study\n"
+      "  mmlu_tradeoff --model llama-8b --mmlu data/mmlu --judge logits --judge-model qwen-32b.gguf --pairs "
+      "qwen-32b.gguf\n"
       "  mmlu_tradeoff --model model.gguf --mmlu data/mmlu --arms control,prompt --mode letters --judge none\n"
       "  torchrun --nproc-per-node 2 --no-python mmlu_tradeoff --config study/config.json");
+  const steer::StopSignals signals;  // Ctrl-C: stop after this step; a second one ends at once
   std::string config;
   bool plan_only = false;
   int threads = 0;
   app.add_option("--config", config, "JSON settings, e.g. config.json of an earlier run; other options override it")
       ->group("Run");
   app.add_flag("--plan", plan_only, "print what the run needs, from file headers alone, and stop")->group("Run");
-  app.add_option("--threads", threads, "0: one a core")->group("Run");
+  app.add_option("--threads", threads, "0: one a core")->check(CLI::NonNegativeNumber)->group("Run");
   try {
     CLI::App first;  // the file comes before the options, which override it
     first.allow_extras();
@@ -323,9 +412,9 @@ int main(int argc, char** argv) {
     if (!config.empty()) settings = read_settings(config);
     add_options(app, settings);
     CLI11_PARSE(app, argc, argv);
-    return run(settings, plan_only, threads);
+    return run(settings, plan_only, threads, signals);
   } catch (const std::exception& error) {
     fmt::print(stderr, "{}\n", error.what());
-    return 1;
+    return signals.received() != 0 ? signals.exit_code() : 1;
   }
 }

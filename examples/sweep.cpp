@@ -3,6 +3,8 @@
 //   sweep --steering examples/data/demo/steerings/concise.json --behaviour concise --strengths 0.5,1,2,4
 //   sweep --feature 330 --value 6 --behaviour imaginative --strengths=-1,0.5,1,2
 
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
 #include <steer/eval/experiment.hpp>
 #include <steer/eval/model_judge.hpp>
@@ -42,16 +44,16 @@ int main(int argc, char** argv) {
     const auto arm = steer::steered("steering", {{"", steering}});
     study.arms = steer::strength_sweep(arm, strengths);
     study.arms.insert(study.arms.begin(), {steer::control(), steer::prompt()});
-    const auto report = steer::run(study, model, {.judge = steer::likelihood_judge(model)});
+    const auto report = steer::run(study, model, {.judge = steer::request_evidence(model)});
 
     fmt::print("{}\n{} questions; shares and means with 95% intervals\n\n{:16} {:22} {:22} {}\n", steering.describe(),
-               study.questions.size(), "arm", "right answers", "behaviour, 1 to 5", "coherence, 1 to 5");
+               study.questions.size(), "arm", "right answers", "request evidence, nats", "repetition");
     for (const auto& name : report.analysis.arms) {
       const auto& cell = report.analysis.cell(name, behaviour);
       const auto show = [](double at, const steer::Interval& within) {
         return fmt::format("{:.2f} [{:.2f}, {:.2f}]", at, within.low, within.high);
       };
-      const auto &shown = cell.scores.at("behaviour"), &coherent = cell.scores.at("coherence");
+      const auto &shown = cell.scores.at("request_evidence"), &coherent = cell.scores.at("repetition");
       fmt::print("{:16} {:22} {:22} {}\n", name, show(cell.accuracy.value, cell.accuracy.interval),
                  show(shown.summary.mean, shown.interval), show(coherent.summary.mean, coherent.interval));
     }

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""behaviour_table.py RESULTS.csv [ARM...]: of each behaviour and arm the behaviour score (1 to 5), accuracy, share of answers
-in the right format and coherence (1 to 5), as a Markdown table."""
+"""behaviour_table.py RESULTS.csv [ARM...]: of each behaviour and arm the behaviour score (1 to 5; request evidence in nats where
+no judge scored), accuracy, share of answers in the right format and coherence (1 to 5), as a Markdown table."""
 import collections
 import csv
 import sys
@@ -17,9 +17,16 @@ def cell(rows):
     def mean(values):
         return sum(values) / len(rows)
 
-    return "{:.2f}, {:.2f}, {:.2f}, {:.2f}".format(
-        mean(float(r["score_behaviour"]) for r in rows), mean(int(r["correct"] or 0) for r in rows),
-        mean(r["answer"] != "" for r in rows), mean(float(r["score_coherence"]) for r in rows))
+    def score(*names):
+        for name in names:
+            values = [float(r[name]) for r in rows if r.get(name)]
+            if values:
+                return f"{sum(values) / len(values):.2f}"
+        return "-"
+
+    return "{}, {:.2f}, {:.2f}, {}".format(
+        score("score_behaviour", "score_request_evidence"), mean(int(r["correct"] or 0) for r in rows),
+        mean(r["answer"] != "" for r in rows), score("score_coherence"))
 
 
 def line(name, rows_of):

@@ -6,6 +6,7 @@
 #include <steer/core/hash.hpp>
 #include <steer/core/progress.hpp>
 #include <steer/core/random.hpp>
+#include <steer/core/signals.hpp>
 #include <steer/core/threads.hpp>
 #include <steer/core/version.hpp>
 #include <steer/eval/analysis.hpp>
@@ -16,10 +17,15 @@
 #include <steer/eval/experiment.hpp>
 #include <steer/eval/http_judge.hpp>
 #include <steer/eval/judge.hpp>
+#include <steer/eval/judge_calibration.hpp>
+#include <steer/eval/labels.hpp>
 #include <steer/eval/model_judge.hpp>
+#include <steer/eval/off_target.hpp>
+#include <steer/eval/pairwise.hpp>
 #include <steer/eval/questions.hpp>
 #include <steer/eval/report.hpp>
 #include <steer/eval/results.hpp>
+#include <steer/eval/rules.hpp>
 #include <steer/eval/text_metrics.hpp>
 #include <steer/eval/tradeoff.hpp>
 #include <steer/eval/workers.hpp>
@@ -50,8 +56,10 @@
 #include <steer/sae/stream.hpp>
 #include <steer/sae/trainer.hpp>
 #include <steer/stats/betting.hpp>
+#include <steer/stats/bradley_terry.hpp>
 #include <steer/stats/certificate.hpp>
 #include <steer/stats/paired_proportions.hpp>
+#include <steer/stats/prediction_powered.hpp>
 #include <steer/stats/proportions.hpp>
 #include <steer/stats/simultaneous.hpp>
 #include <steer/stats/statistics.hpp>

@@ -165,7 +165,9 @@ std::vector<TextScore> score(const Model& model, std::span<const ScoreRequest> r
       const at::Tensor targets =
           at::tensor(std::vector<std::int64_t>(ids.begin() + first, ids.end())).to(tail.device());
       const at::Tensor chosen = at::log_softmax(tail, -1).gather(1, targets.unsqueeze(1));
-      results[batch[i]] = {chosen.sum(at::kDouble).item<double>(), runner.tail_tokens(batch[i])};
+      const at::Tensor each = chosen.to(at::kCPU, at::kDouble).contiguous();
+      const double* p = each.data_ptr<double>();
+      results[batch[i]] = {chosen.sum(at::kDouble).item<double>(), runner.tail_tokens(batch[i]), {p, p + each.numel()}};
     }
     progress.advance(static_cast<std::int64_t>(batch.size()));
   });

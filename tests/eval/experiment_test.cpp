@@ -8,8 +8,11 @@
 #include <fstream>
 
 #include <steer/core/random.hpp>
+#include <steer/eval/answer.hpp>
 #include <steer/eval/experiment.hpp>
 #include <steer/eval/model_judge.hpp>
+#include <steer/eval/rules.hpp>
+#include <steer/io/journal.hpp>
 #include <steer/model/session.hpp>
 #include <steer/steering/plan.hpp>
 
@@ -104,10 +107,25 @@ class OnTheDemo : public testing::Test {
 
 std::optional<Model> OnTheDemo::model_;
 
+/// Scores that tell the rubrics, and texts, apart.
+class LengthJudge : public Judge {
+ public:
+  static double behaviour(const std::string& text) { return 1 + static_cast<double>(text.size() % 7) / 3; }
+  static double coherence(const std::string& text) { return 4 + static_cast<double>(text.size() % 5) / 5; }
+  std::string identity() const override { return "length"; }
+  std::vector<Judgement> judge(Rubric rubric, std::span<const JudgeRequest> requests) override {
+    std::vector<Judgement> judgements;
+    for (const auto& request : requests)
+      judgements.push_back(
+          {.score = rubric == Rubric::behaviour ? behaviour(request.response) : coherence(request.response)});
+    return judgements;
+  }
+};
+
 TEST_F(OnTheDemo, EveryArmAnswersEveryQuestion) {
   Experiment study = experiment();
   study.kl = true;
-  const Report report = run(study, *model_, {.judge = likelihood_judge(*model_), .batch = 16});
+  const Report report = run(study, *model_, {.judge = std::make_shared<LengthJudge>(), .batch = 16});
   EXPECT_EQ(report.results.size(), 5u * 2 * 6 + 3 * 2 * 3);
   std::map<std::string, const Result*> by_key;
   for (const auto& result : report.results) by_key[result.key()] = &result;
@@ -115,7 +133,13 @@ TEST_F(OnTheDemo, EveryArmAnswersEveryQuestion) {
     const Result &funny = *by_key.at("control|funny|" + question.id),
                  &technical = *by_key.at("control|technical|" + question.id);
     EXPECT_EQ(funny.response, technical.response) << "control is answered once";
-    EXPECT_EQ(funny.scores.at("coherence") > 0, true);
+    for (const auto* row : {&funny, by_key.at("push|funny|" + question.id)}) {
+      EXPECT_EQ(row->scores.at("behaviour"), LengthJudge::behaviour(row->response));
+      EXPECT_EQ(row->scores.at("coherence"), LengthJudge::coherence(row->response));
+      EXPECT_EQ(row->answer,
+                parse_answer(row->response).strict ? std::string(1, *parse_answer(row->response).strict) : "");
+      EXPECT_EQ(row->gold, question.gold());
+    }
     EXPECT_NE(by_key.at("push|funny|" + question.id)->edits.at("edited"), 0);
     EXPECT_GT(by_key.at("push|funny|" + question.id)->scores.at("kl"), 0);
     // The whole strength is the arm itself; the sweep asks every second question.
@@ -131,7 +155,7 @@ TEST_F(OnTheDemo, EveryArmAnswersEveryQuestion) {
 TEST_F(OnTheDemo, ResumedRunsGiveTheSameBytes) {
   test::TempDir dir;
   const Experiment study = experiment();
-  const auto judge = likelihood_judge(*model_);
+  const auto judge = request_evidence(*model_);
   run(study, *model_, {.judge = judge, .journal = dir / "whole.jsonl", .batch = 4})
       .write(dir / "whole" / "report.html");
   const std::string journal = test::read_file(dir / "whole.jsonl");
@@ -190,6 +214,100 @@ TEST_F(OnTheDemo, AJudgeThatIsDownLosesNothing) {
   EXPECT_EQ(resumed.results, whole.results);
 }
 
+/// Reached only from its second life on.
+class BusyJudge : public LengthJudge {
+ public:
+  explicit BusyJudge(bool busy) : busy_(busy) {}
+  std::vector<Judgement> judge(Rubric rubric, std::span<const JudgeRequest> requests) override {
+    auto judgements = LengthJudge::judge(rubric, requests);
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      ++asked;
+      if (busy_ && requests[i].response.size() % 3 == 0) judgements[i] = {.failure = "status 503", .unanswered = true};
+    }
+    return judgements;
+  }
+  int asked = 0;
+
+ private:
+  bool busy_;
+};
+
+TEST_F(OnTheDemo, WhatABusyJudgeLeftIsJudgedByTheNextRun) {
+  test::TempDir dir;
+  Experiment study = experiment();
+  study.arms.resize(3);
+  const RunOptions options{.journal = dir / "journal.jsonl", .batch = 4};
+  RunOptions busy = options, free = options, whole = {.batch = 4};
+  busy.judge = std::make_shared<BusyJudge>(true);
+  const auto again = std::make_shared<BusyJudge>(false);
+  free.judge = whole.judge = again;
+  const Report first = run(study, *model_, busy);
+  int left = 0;
+  for (const auto& result : first.results) left += result.failed.contains("behaviour");
+  ASSERT_GT(left, 0);
+  ASSERT_LT(left, std::ssize(first.results));
+  EXPECT_NE(first.notes.front().find(fmt::format("{} answers are not judged", left)), std::string::npos)
+      << first.notes.front();
+  const Report second = run(study, *model_, free);
+  EXPECT_EQ(again->asked, 2 * left) << "only what was left, by both rubrics";
+  EXPECT_EQ(second.results, run(study, *model_, whole).results);
+  EXPECT_EQ(second.journals, (std::vector<std::filesystem::path>{dir / "journal.jsonl"}));
+}
+
+TEST_F(OnTheDemo, StopsAtTheNextTokenAndGoesOn) {
+  test::TempDir dir;
+  Experiment study = experiment();
+  study.arms.resize(2);
+  RunOptions options{.judge = std::make_shared<LengthJudge>(), .journal = dir / "journal.jsonl", .batch = 1};
+  int asked = 0;
+  options.stop = [&] { return ++asked > 300; };
+  EXPECT_STEER_ERROR(run(study, *model_, options), ErrorCode::cancelled, "start again with the same settings");
+  const auto kept = Journal::read(dir / "journal.jsonl");
+  EXPECT_GT(kept.size(), 0u);
+  options.stop = {};
+  EXPECT_EQ(run(study, *model_, options).results, run(study, *model_, {.judge = options.judge, .batch = 1}).results);
+}
+
+TEST_F(OnTheDemo, RulesAreCheckedAndNotJudged) {
+  Experiment study = experiment();
+  study.behaviours = select_behaviours(rule_behaviours(), {"short", "no_digits"});
+  study.arms = {control(), prompt()};
+  const auto judge = std::make_shared<BusyJudge>(false);
+  const Report report = run(study, *model_, {.judge = judge});
+  for (const auto& result : report.results) {
+    EXPECT_FALSE(result.scores.contains("behaviour"));
+    EXPECT_TRUE(result.scores.contains("coherence"));
+    const auto& rule = select_behaviours(rule_behaviours(), {result.behaviour})[0].rule;
+    EXPECT_EQ(result.scores.at("rule"), keeps(*rule, result.response) ? 1 : 0);
+  }
+  EXPECT_EQ(judge->asked, std::ssize(report.results)) << "for coherence only";
+  EXPECT_NE(report.notes[0].find("Checked by a program"), std::string::npos);
+}
+
+TEST_F(OnTheDemo, NoVerdictRestsOnAJudgeThatIsNotFit) {
+  Experiment study = experiment();
+  study.arms.resize(3);
+  RunOptions options{.judge = std::make_shared<LengthJudge>()};
+  options.calibration = JudgeCalibration{.judge = "length", .reference = "people", .agreement = {}};
+  options.calibration->agreement["behaviour"] = {.rows = 100, .spearman = 0.12};
+  options.calibration->agreement["coherence"] = {.rows = 100, .spearman = 0.9};
+  const std::string verdict = run(study, *model_, options).verdict();
+  EXPECT_NE(verdict.find("No verdict on behaviour: measured against people, the judge is not fit for it"),
+            std::string::npos)
+      << verdict;
+  EXPECT_EQ(verdict.find("behaviour is gained"), std::string::npos) << verdict;
+  EXPECT_EQ(verdict.find("for behaviour"), std::string::npos) << verdict;
+  EXPECT_NE(verdict.find("for coherence"), std::string::npos) << verdict;
+  options.calibration->judge = "another";
+  EXPECT_STEER_ERROR(run(study, *model_, options), ErrorCode::config, "calibration of this judge (length)");
+
+  // Evidence of a request is no score: no verdict on behaviour either.
+  const Report evidence = run(study, *model_, {.judge = request_evidence(*model_)});
+  EXPECT_NE(evidence.verdict().find("No verdict on behaviour: it was not judged"), std::string::npos)
+      << evidence.verdict();
+  EXPECT_TRUE(evidence.results[0].scores.contains("request_evidence"));
+}
+
 TEST_F(OnTheDemo, LettersMatchOnePassEach) {
   const Experiment study = experiment();
   std::vector<eval::detail::Task> tasks;
@@ -225,12 +343,11 @@ TEST_F(OnTheDemo, LettersMatchOnePassEach) {
 
 TEST_F(OnTheDemo, SteeringThatDoesNothingIsAnError) {
   Experiment study = experiment();
-  Steering never;
+  Steering never;  // valid, and never in scope: no answer opens this tag
   never.add(at::ones({model_->config().d_model}), HookPoint{Site::resid_post, 2}, 1,
-            {.scope = {.where = Where::span, .begin = 5000, .end = 5001}});
+            {.scope = {.where = Where::inside_tag, .tag = "nowhere"}});
   study.arms = {control(), steered("never", {{"", never}})};
-  study.mode = AnswerMode::letters;
-  EXPECT_ANY_THROW(run(study, *model_));
+  EXPECT_STEER_ERROR(run(study, *model_), ErrorCode::config, "\"never\" to edit tokens but it edited none");
   study.arms = {prompt()};
   EXPECT_STEER_ERROR(run(study, *model_), ErrorCode::argument, "baseline");
 }

@@ -1,73 +1,28 @@
 #include <gtest/gtest.h>
 
-#include <atomic>
+#include <zlib.h>
+
+#include <chrono>
 #include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#define CPPHTTPLIB_OPENSSL_SUPPORT
-#define CPPHTTPLIB_ZLIB_SUPPORT
-#include <httplib.h>
-
-#include <steer/eval/http_judge.hpp>
 #include <steer/eval/results.hpp>
 #include <steer/eval/text_metrics.hpp>
 #include <steer/stats/statistics.hpp>
 
+#include "eval/judge/http_post.hpp"
+#include "judge_server.hpp"
 #include "paper_data.hpp"
 
 namespace steer {
 namespace {
 
-constexpr const char* kKey = "sk-very-secret";
-
-std::string reply(const std::string& content) {
-  return nlohmann::json{{"choices", {{{"message", {{"content", content}}}}}},
-                        {"usage", {{"prompt_tokens", 100}, {"completion_tokens", 10}}}}
-      .dump();
-}
-
-/// An OpenAI-compatible server on the loopback whose n-th answer the test decides.
-class Server {
- public:
-  using Answer = std::function<void(int n, const httplib::Request&, httplib::Response&)>;
-  explicit Server(Answer answer) {
-    server_.Post("/v1/chat/completions", [this, answer](const httplib::Request& request, httplib::Response& response) {
-      answer(count_++, request, response);
-    });
-    port_ = server_.bind_to_any_port("127.0.0.1");
-    thread_ = std::thread([this] { server_.listen_after_bind(); });
-    while (!server_.is_running()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-  ~Server() {
-    server_.stop();
-    thread_.join();
-  }
-  std::string url() const { return fmt::format("http://127.0.0.1:{}/v1", port_); }
-  int count() const { return count_; }
-
- private:
-  httplib::Server server_;
-  int port_ = 0;
-  std::atomic<int> count_{0};
-  std::thread thread_;
-};
-
-HttpJudgeOptions quick(const std::string& url) {
-  setenv("STEER_TEST_KEY", kKey, 1);
-  HttpJudgeOptions options;
-  options.url = url;
-  options.model = "grader";
-  options.key_variable = "STEER_TEST_KEY";
-  options.first_delay_s = 0.001;
-  options.max_delay_s = 0.01;
-  options.timeout_s = 5;
-  options.parallel = 1;
-  options.price_per_million_input = 1;
-  options.price_per_million_output = 10;
-  return options;
-}
+using Server = test::JudgeServer;
+constexpr const char* kKey = test::kJudgeKey;
+const auto& reply = test::chat_reply;
+const auto& quick = test::quick_judge;
 
 const Behaviour& funny() {
   static const Behaviour behaviour = select_behaviours(study_behaviours(), {"funny"}).at(0);
@@ -80,7 +35,7 @@ TEST(Judges, RepliesAreReadStrictly) {
   EXPECT_EQ(parse_judgement(Rubric::behaviour, request, R"({"scores": [0, 0, 0]})"), 1.0) << "the scale starts at 1";
   EXPECT_EQ(parse_judgement(Rubric::behaviour, request, "Sure!\n```json\n{\"scores\": [2,2,1]}\n```"), 5.0);
   for (const char* bad :
-       {"5", "{}", R"({"scores": [2, 1]})", R"({"scores": [3, 1, 1]})", R"({"scores": ["2", 1, 1]})", "{{{", ""})
+       {"5", "{}", R"({"scores": [2, 1]})", R"({"scores": [3, 1, 1]})", R"({"scores": ["two", 1, 1]})", "{{{", ""})
     EXPECT_EQ(parse_judgement(Rubric::behaviour, request, bad), std::nullopt) << bad;
   EXPECT_EQ(parse_judgement(Rubric::coherence, request, R"({"scores": [4]})"), 4.0);
   EXPECT_EQ(parse_judgement(Rubric::coherence, request, R"({"scores": [6]})"), std::nullopt);
@@ -191,6 +146,189 @@ TEST(Judges, HttpTimesOut) {
   const JudgeRequest request{"?", "!", nullptr};
   EXPECT_EQ(judge.judge(Rubric::coherence, std::span(&request, 1)).at(0).score, 3.0);
   EXPECT_EQ(judge.usage().retries, 1);
+}
+
+TEST(Judges, RepliesThatAreOftenMisread) {
+  const JudgeRequest request{"2+2?", "4, said the duck", &funny()};
+  const auto coherence = [&](std::string_view text) { return parse_judgement(Rubric::coherence, request, text); };
+  EXPECT_EQ(coherence(R"({"thoughts": "{}", "scores": [3]})"), 3.0) << "a brace in a text";
+  EXPECT_EQ(coherence(R"(<think>{"scores": [5]} it is)"), std::nullopt) << "a thought that never ends";
+  EXPECT_EQ(coherence(R"({"scores": [2]} No: {"scores": [4)"), std::nullopt) << "the final one was cut off";
+  EXPECT_EQ(coherence(R"({"a": )" + std::string(30000, '[')), std::nullopt);
+  std::string deep;
+  for (int i = 0; i < 20000; ++i) deep += "{\"a\":";
+  EXPECT_EQ(coherence(deep + "{\"scores\": [3]}" + std::string(20000, '}')), std::nullopt) << "too deep to be meant";
+  EXPECT_EQ(parse_judgement(Rubric::behaviour, request, R"({"scores": [{"points": 1}, {"points": 1}, {"points": 0}]})"),
+            2.0);
+}
+
+/// What a single coherence request to such a server gives.
+Judgement ask(const HttpJudgeOptions& options) {
+  HttpJudge judge(options);
+  const JudgeRequest request{"?", "!", nullptr};
+  return judge.judge(Rubric::coherence, std::span(&request, 1)).at(0);
+}
+
+TEST(Judges, HttpTimeIsLimitedPerRequestNotPerRead) {
+  // A byte every 30 ms, for ever: each read succeeds, the request never would.
+  Server server([](int, const httplib::Request&, httplib::Response& response) {
+    response.set_chunked_content_provider("application/json", [](std::size_t, httplib::DataSink& sink) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(30));
+      return sink.write(" ", 1);
+    });
+  });
+  HttpJudgeOptions options = quick(server.url());
+  options.timeout_s = 0.3;
+  options.max_attempts = 2;
+  EXPECT_STEER_ERROR(ask(options), ErrorCode::io, "no whole reply in 0.3 s");
+  EXPECT_EQ(server.count(), 2);
+}
+
+TEST(Judges, HttpBodiesAreLimited) {
+  std::string packed(1 << 20, '\0');
+  const std::string zeros(64 << 20, ' ');  // 64 MiB in 64 KiB
+  z_stream stream{};
+  ASSERT_EQ(deflateInit2(&stream, 9, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
+  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(zeros.data()));
+  stream.avail_in = static_cast<uInt>(zeros.size());
+  stream.next_out = reinterpret_cast<Bytef*>(packed.data());
+  stream.avail_out = static_cast<uInt>(packed.size());
+  ASSERT_EQ(deflate(&stream, Z_FINISH), Z_STREAM_END);
+  packed.resize(stream.total_out);
+  deflateEnd(&stream);
+  Server server([&](int n, const httplib::Request&, httplib::Response& response) {
+    if (n == 0) {
+      response.set_header("Content-Encoding", "gzip");
+      response.set_content(packed, "application/json");
+    } else {  // no end
+      response.set_chunked_content_provider("application/json", [](std::size_t, httplib::DataSink& sink) {
+        static const std::string block(1 << 16, ' ');
+        return sink.write(block.data(), block.size());
+      });
+    }
+  });
+  HttpJudgeOptions options = quick(server.url());
+  options.max_attempts = 1;
+  for (int n = 0; n < 2; ++n) EXPECT_STEER_ERROR(ask(options), ErrorCode::io, "more than 8388608 bytes");
+  options.max_reply_bytes = 0;
+  EXPECT_STEER_ERROR(HttpJudge{options}, ErrorCode::argument, "one byte");
+}
+
+TEST(Judges, HttpKeysStayWhereTheyBelong) {
+  Server server([](int, const httplib::Request& request, httplib::Response& response) {
+    EXPECT_FALSE(request.has_header("X-Injected"));
+    response.set_content(reply("key ey k [key] key"), "application/json");
+  });
+  for (const char* bad : {"sk-1\r\nX-Injected: 1", "sk-1\n", "sk 1", "sk-\xc3\xa9"}) {
+    const HttpJudgeOptions options = quick(server.url());
+    setenv("STEER_TEST_KEY", bad, 1);
+    EXPECT_STEER_ERROR(HttpJudge{options}, ErrorCode::config, "visible ASCII");
+  }
+  for (const char* part : {"key", "k", "[", "[key]"}) {  // redacting what the redaction holds ends
+    HttpJudgeOptions options = quick(server.url());
+    options.max_attempts = 1;
+    setenv("STEER_TEST_KEY", part, 1);
+    const auto judgement = ask(options);
+    EXPECT_FALSE(judgement.score.has_value());
+    EXPECT_FALSE(judgement.unanswered) << "the model replied; that it gave no score is a result";
+  }
+  HttpJudgeOptions azure = quick(server.url());
+  azure.key_header = "api-key";
+  Server other([](int, const httplib::Request& request, httplib::Response& response) {
+    EXPECT_EQ(request.get_header_value("api-key"), kKey);
+    EXPECT_FALSE(request.has_header("Authorization"));
+    response.set_content(reply(R"({"scores": [4]})"), "application/json");
+  });
+  azure.url = other.url();
+  EXPECT_EQ(ask(azure).score, 4.0);
+}
+
+TEST(Judges, UrlsHoldNoSecrets) {
+  using eval::detail::parse_endpoint;
+  for (const char* bad : {"http://user:hunter2@host/v1", "https://hunter2@host", "https://host/v1?key=hunter2",
+                          "https://host/v1?a=1&access_token=hunter2", "ftp://u:hunter2@x", "hunter2@x"})
+    try {
+      parse_endpoint(bad);
+      ADD_FAILURE() << bad;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::config);
+      EXPECT_EQ(std::string(error.what()).find("hunter2"), std::string::npos) << error.what();
+    }
+  EXPECT_STEER_ERROR(parse_endpoint("http://"), ErrorCode::config, "URL");
+  EXPECT_STEER_ERROR(parse_endpoint("http:///v1"), ErrorCode::config, "host");
+  EXPECT_STEER_ERROR(parse_endpoint("http://a b/v1"), ErrorCode::config, "spaces");
+  const auto path = [](const char* url) { return parse_endpoint(url).path; };
+  EXPECT_EQ(path("http://h"), "/chat/completions");
+  EXPECT_EQ(path("http://h/v1/"), "/v1/chat/completions");
+  EXPECT_EQ(path("http://h/v1/chat/completions"), "/v1/chat/completions");
+  EXPECT_EQ(path("http://h/d/j?api-version=1"), "/d/j/chat/completions?api-version=1");
+  EXPECT_EQ(path("http://h?api-version=1"), "/chat/completions?api-version=1");
+  EXPECT_EQ(parse_endpoint("HTTPS://h:8/v1#x").host, "https://h:8");
+}
+
+TEST(Judges, RetryAfterInSecondsAndDates) {
+  using eval::detail::retry_after;
+  constexpr std::time_t now = 784111747;  // 1994-11-06 08:49:07 UTC
+  EXPECT_EQ(retry_after("2.5", now), 2.5);
+  EXPECT_EQ(retry_after("Sun, 06 Nov 1994 08:49:37 GMT", now), 30);
+  EXPECT_EQ(retry_after("Sunday, 06-Nov-94 08:49:37 GMT", now), 30);
+  EXPECT_EQ(retry_after("Sun Nov  6 08:49:37 1994", now), 30);
+  EXPECT_EQ(retry_after("Mon, 06 Jan 2020 10:00:00 GMT", 1700000000), 0) << "in the past";
+  for (const char* nothing : {"", "-5", "nan", "inf", "soon", "Sun, 06 Foo 1994 08:49:37 GMT", "Sun, 06"})
+    EXPECT_EQ(retry_after(nothing, now), 0) << nothing;
+}
+
+TEST(Judges, HttpAdaptsToWhatAServerTakes) {
+  Server server([](int, const httplib::Request& request, httplib::Response& response) {
+    const auto body = nlohmann::json::parse(request.body);
+    const char* wrong = body.contains("temperature")             ? "temperature is not supported"
+                        : body.contains("max_completion_tokens") ? "unknown field max_completion_tokens"
+                                                                 : nullptr;
+    if (wrong) {
+      response.status = 400;
+      response.set_content(wrong, "text/plain");
+      return;
+    }
+    EXPECT_EQ(body.at("max_tokens"), 300);
+    response.set_content(reply(R"({"scores": [4]})"), "application/json");
+  });
+  HttpJudgeOptions options = quick(server.url());
+  options.max_tokens = 300;
+  options.max_attempts = 1;
+  HttpJudge judge(options);
+  const std::vector<JudgeRequest> requests(2, {"?", "!", nullptr});
+  EXPECT_EQ(judge.caveat(), "");
+  for (const auto& judgement : judge.judge(Rubric::coherence, requests)) EXPECT_EQ(judgement.score, 4.0);
+  EXPECT_EQ(server.count(), 4) << "what was refused once is not sent again";
+  EXPECT_NE(judge.caveat().find("no temperature"), std::string::npos);
+  options.temperature = std::nullopt;
+  EXPECT_NE(HttpJudge(options).identity().find("temperature of the server max tokens 300"), std::string::npos);
+}
+
+TEST(Judges, HttpUsageIsCountedOnlyWhereItCanBe) {
+  Server server([](int, const httplib::Request&, httplib::Response& response) {
+    response.set_content(R"({"choices": [{"message": {"content": "{\"scores\": [4]}"}}],
+                             "usage": {"prompt_tokens": 18446744073709551615, "completion_tokens": -3}})",
+                         "application/json");
+  });
+  HttpJudge judge(quick(server.url()));
+  const JudgeRequest request{"?", "!", nullptr};
+  EXPECT_EQ(judge.judge(Rubric::coherence, std::span(&request, 1)).at(0).score, 4.0);
+  EXPECT_EQ(judge.usage().input_tokens, 0);
+  EXPECT_EQ(judge.usage().output_tokens, 0);
+}
+
+TEST(Judges, AServerThatIsBusyHasNotJudged) {
+  Server server([](int, const httplib::Request&, httplib::Response& response) {
+    response.status = 503;
+    response.set_content("busy", "text/plain");
+  });
+  HttpJudgeOptions options = quick(server.url());
+  options.max_attempts = 2;
+  const auto judgement = ask(options);
+  EXPECT_FALSE(judgement.score.has_value());
+  EXPECT_TRUE(judgement.unanswered);
+  EXPECT_NE(judgement.failure.find("503"), std::string::npos);
 }
 
 TEST(Results, RoundTripAndImportedScores) {

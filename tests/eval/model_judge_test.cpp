@@ -3,11 +3,14 @@
 #include <ATen/Functions.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include <steer/eval/pairwise.hpp>
 #include <steer/io/tensor_reader.hpp>
+#include <steer/model/session.hpp>
 #include <steer/text/tokenizer.hpp>
 
 #include "support.hpp"
@@ -86,15 +89,72 @@ TEST(LogitJudge, AModelThatWantsNoDigitGivesNoScore) {
   EXPECT_NE(judgement.failure.find("less than 1 %"), std::string::npos);
 }
 
-TEST(LikelihoodJudge, KnowsNothingOfAModelThatIsSurprisedByAllAlike) {
-  // Every token is equally likely whatever was asked: no evidence of the request, and log V nats a token.
-  const Model flat = chosen_logits({}, 0);
+TEST(RequestEvidence, IsNoScoreAndKnowsNothingOfAFlatModel) {
+  // Every token is equally likely whatever was asked: no evidence of any request.
   const Behaviour funny = select_behaviours(study_behaviours(), {"funny"}).at(0);
-  const JudgeRequest request{"What is 2 + 2?", "Four, said the duck.", &funny};
-  const auto judge = likelihood_judge(flat);
-  EXPECT_NEAR(judge->judge(Rubric::behaviour, {&request, 1})[0].score.value(), 3, 1e-4);
-  const double nll = std::log(static_cast<double>(flat.config().vocab_size));
-  EXPECT_NEAR(judge->judge(Rubric::coherence, {&request, 1})[0].score.value(), 1 + 4 / (1 + nll * nll / 4), 1e-4);
+  const JudgeRequest request{"What is 2 + 2?", "Four, said the duck.", &funny}, silence{"What is 2 + 2?", "", &funny};
+  const auto evidence = request_evidence(chosen_logits({}, 0));
+  EXPECT_EQ(evidence->measure(Rubric::behaviour), "request_evidence") << "never taken for a score of behaviour";
+  EXPECT_EQ(evidence->measure(Rubric::coherence), "") << "fluency is not coherence";
+  EXPECT_NEAR(evidence->judge(Rubric::behaviour, {&request, 1})[0].score.value(), 0, 1e-5);
+  EXPECT_FALSE(evidence->judge(Rubric::behaviour, {&silence, 1})[0].score.has_value());
+  EXPECT_FALSE(evidence->judge(Rubric::coherence, {&request, 1})[0].score.has_value());
+  EXPECT_STEER_ERROR(request_evidence(chosen_logits({}, 0), study_behaviours(), {.trim = 0.5}), ErrorCode::argument,
+                     "trim");
+}
+
+TEST(RequestEvidence, IsTheTrimmedMeanOfTheLogRatios) {
+  const Model model = Model::load(std::filesystem::path(STEER_SOURCE_DIR) / "examples/data/demo");
+  const auto behaviours = select_behaviours(study_behaviours(), {"funny", "technical", "concise"});
+  const std::string prompt = "In the land of Pelia, what is the feast?",
+                    text = "The feast of Pelia is Krulmow, they say.";
+  const JudgeRequest request{prompt, text, &behaviours[1]};
+  const double got = request_evidence(model, behaviours, {.others = 2, .trim = 0.2})
+                         ->judge(Rubric::behaviour, {&request, 1})[0]
+                         .score.value();
+  // The slow way: the whole text under each system prompt, a token at a time.
+  const auto log_p = [&](const std::string& system) {
+    auto ids = model.chat().render({{Role::system, system}, {Role::user, prompt}}).ids;
+    const auto tail = model.tokenizer().encode(text, {.add_special = false, .parse_special = false});
+    std::vector<double> each;
+    for (const auto id : tail) {
+      Session session(model);
+      const auto sequence = session.open();
+      const at::Tensor p = session.step({{sequence, ids, Phase::prompt}}).log_softmax(-1);
+      each.push_back(p[0][id].item<double>());
+      ids.push_back(id);
+    }
+    return each;
+  };
+  std::vector<double> ratios = log_p(system_prompt(behaviours[1]));
+  for (const std::string& other : {"When answering, please do the opposite of this: " + behaviours[1].instruction + ".",
+                                   system_prompt(behaviours[2]), system_prompt(behaviours[0])}) {
+    const auto theirs = log_p(other);
+    for (std::size_t t = 0; t < ratios.size(); ++t) ratios[t] -= theirs[t] / 3;
+  }
+  std::sort(ratios.begin(), ratios.end());
+  const std::size_t cut = ratios.size() / 5;
+  double sum = 0;
+  for (std::size_t t = cut; t < ratios.size() - cut; ++t) sum += ratios[t];
+  EXPECT_NEAR(got, sum / static_cast<double>(ratios.size() - 2 * cut), 1e-4);
+  EXPECT_GT(std::abs(got), 1e-3) << "the requests differ to this model";
+}
+
+TEST(PairJudge, AsksInBothOrdersSoThatPlaceDoesNotCount) {
+  const Behaviour funny = select_behaviours(study_behaviours(), {"funny"}).at(0);
+  // A model that says "A" three times as often as "B", whatever it reads.
+  const auto judge = pair_judge(chosen_logits({{"A", std::log(3)}, {"B", 0}}, -20));
+  const std::vector<PairRequest> requests{{"?", "one", "another", &funny}, {"?", "same", "same", &funny}};
+  for (const Contest contest : {Contest::behaviour, Contest::quality}) {
+    const auto judgements = judge->compare(contest, requests);
+    EXPECT_NEAR(judgements[0].score.value(), 0.5, 1e-6);
+    EXPECT_NEAR(judgements[0].position, 0.5, 1e-5) << "three quarters for the first place";
+    EXPECT_EQ(judgements[1].score, 0.5);
+    EXPECT_EQ(judgements[1].position, 0) << "equal answers are not asked about";
+  }
+  const auto shy = pair_judge(chosen_logits({{"A", -10}, {"B", -10}}, 0))->compare(Contest::quality, requests);
+  EXPECT_FALSE(shy[0].score.has_value());
+  EXPECT_NE(shy[0].failure.find("less than 1 %"), std::string::npos);
 }
 
 }  // namespace

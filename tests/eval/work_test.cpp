@@ -6,6 +6,9 @@
 
 #include <chrono>
 #include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
 #include <thread>
 
 #include <steer/core/hash.hpp>
@@ -45,11 +48,11 @@ void run_fake(const std::filesystem::path& folder, const std::vector<std::string
   if (workers.count > 1) team = std::make_unique<eval::detail::Team>(workers);
   std::int64_t done = 0;
   const auto work = [&](std::span<const std::size_t> indices) {
-    std::vector<std::string> records;
+    std::vector<eval::detail::WorkRecord> records;
     for (auto i : indices) {
       if (done++ == die_at) kill(getpid(), SIGKILL);
       std::this_thread::sleep_for(per_item);
-      records.push_back(fake_result(keys[i]));
+      records.push_back({fake_result(keys[i])});
     }
     return records;
   };
@@ -153,6 +156,108 @@ TEST(Processes, AKilledOnesItemsAreTakenOver) {
   EXPECT_TRUE(WIFSIGNALED(wait_for(second)));
   EXPECT_EQ(wait_for(first), 0);
   EXPECT_EQ(test::read_file(two / "results.jsonl"), test::read_file(one / "results.jsonl"));
+}
+
+/// Does all items at once, here; returns how many were done.
+std::int64_t do_here(const eval::detail::WorkOptions& options, const std::vector<std::string>& keys,
+                     std::map<std::string, std::string, std::less<>>* records = nullptr,
+                     const std::set<std::string>& unsettled = {}) {
+  std::int64_t done = 0;
+  const auto found = eval::detail::do_work(
+      keys,
+      [&](std::span<const std::size_t> indices) {
+        std::vector<eval::detail::WorkRecord> made;
+        for (auto i : indices)
+          made.push_back({fmt::format("\"{} {}\"", keys[i], options.identity.size()), !unsettled.contains(keys[i])});
+        done += static_cast<std::int64_t>(indices.size());
+        return made;
+      },
+      options);
+  if (records) *records = found;
+  return done;
+}
+
+// Results that are not those of the run: the worst that can happen to it.
+TEST(Work, AJournalOfOtherSettingsIsRefusedWhosever) {
+  const auto keys = plan_of(20);
+  const std::string ours = R"({"seed":7})", other = R"({"seed":8})";
+  for (const char* name : {"run.jsonl", "run.rank1.jsonl", "run.rank12.jsonl"}) {
+    test::TempDir dir;
+    {
+      Journal left(dir / name, other);
+      for (const auto& key : keys) left.append({key, "\"of another run\""});
+    }
+    const std::string before = test::read_file(dir / name);
+    EXPECT_STEER_ERROR(do_here({.journal = dir / "run.jsonl", .identity = ours, .stage = "fake"}, keys),
+                       ErrorCode::config, "seed was 8, is 7");
+    EXPECT_STEER_ERROR(do_here({.journal = dir / "run.jsonl", .identity = ours, .stage = "fake"}, keys),
+                       ErrorCode::config, name);
+    EXPECT_EQ(test::read_file(dir / name), before);
+  }
+  test::TempDir dir;
+  std::ofstream(dir / "run.rank1.jsonl") << "my notes\n";
+  EXPECT_STEER_ERROR(do_here({.journal = dir / "run.jsonl", .identity = ours, .stage = "fake"}, keys),
+                     ErrorCode::format, "run.rank1.jsonl");
+}
+
+TEST(Work, SaysWhichJournalsItUsed) {
+  test::TempDir dir;
+  const auto keys = plan_of(6);
+  {
+    Journal left(dir / "run.rank1.jsonl", "{}");
+    left.append({keys[2], "\"kept\""});
+    Journal empty(dir / "run.rank2.jsonl", "{}");
+  }
+  std::set<std::filesystem::path> used;
+  std::map<std::string, std::string, std::less<>> records;
+  do_here({.journal = dir / "run.jsonl", .identity = "{}", .stage = "fake", .apart = true, .used = &used}, keys,
+          &records);
+  EXPECT_EQ(records.at(keys[2]), "\"kept\"");
+  EXPECT_EQ(used, (std::set<std::filesystem::path>{dir / "run.rank1.jsonl"}));
+  EXPECT_EQ(do_here({.journal = dir / "run.jsonl", .identity = "{}", .stage = "fake", .used = &used}, keys), 0);
+  EXPECT_EQ(used.size(), 2u);
+}
+
+TEST(Work, WhatIsNotSettledIsDoneAgain) {
+  test::TempDir dir;
+  const auto keys = plan_of(10);
+  const eval::detail::WorkOptions options{
+      .journal = dir / "run.jsonl", .identity = "{}", .stage = "fake", .batch = 4, .apart = true};
+  std::map<std::string, std::string, std::less<>> first, second;
+  EXPECT_EQ(do_here(options, keys, &first, {keys[1], keys[9]}), 10);
+  EXPECT_EQ(first.size(), 10u) << "this run has them";
+  EXPECT_EQ(Journal::read(dir / "run.jsonl").size(), 8u) << "the journal has not";
+  EXPECT_EQ(do_here(options, keys, &second), 2) << "only those two";
+  EXPECT_EQ(second, first);
+}
+
+TEST(Work, StopsBetweenBatchesAndGoesOn) {
+  test::TempDir dir;
+  const auto keys = plan_of(10);
+  int asked = 0;
+  eval::detail::WorkOptions options{
+      .journal = dir / "run.jsonl", .identity = "{}", .stage = "fake", .batch = 4, .stop = [&] { return ++asked > 2; }};
+  EXPECT_STEER_ERROR(do_here(options, keys), ErrorCode::cancelled, "8 of 10");
+  EXPECT_EQ(Journal::read(dir / "run.jsonl").size(), 8u);
+  options.stop = {};
+  EXPECT_EQ(do_here(options, keys), 2);
+}
+
+TEST(Processes, OfOtherSettingsAreTurnedAway) {
+  Workers workers{.rank = 0, .count = 2, .address = "127.0.0.1", .port = free_port(), .timeout_s = 5};
+  const pid_t first = start([w = workers] {
+    eval::detail::Team team(w, R"({"seed":7})");
+    team.leave();
+  });
+  workers.rank = 1;
+  const pid_t second = start([w = workers] {
+    EXPECT_STEER_ERROR(eval::detail::Team(w, R"({"seed":8})"), ErrorCode::config, "seed was 7, is 8");
+    if (testing::Test::HasFailure()) throw std::runtime_error("rank 1 was let in");
+    eval::detail::Team team(w, R"({"seed":7})");
+    team.leave();
+  });
+  EXPECT_EQ(wait_for(second), 0);
+  EXPECT_EQ(wait_for(first), 0);
 }
 
 TEST(Processes, EnvironmentOfLaunchers) {

@@ -65,6 +65,7 @@ struct SteeringSource {
   bool costly = false;         ///< a search: its results are journalled and shared by the arms of this source
   std::vector<Sae> saes = {};  ///< that its steerings refer to: needed to read a journalled one
   std::int64_t answers = 0;    ///< that a search takes from the model, at most about: for plans
+  std::string sought = {};     ///< the measure a search maximises; a report that shows the same one says so
 };
 
 /// One condition of an experiment: what is asked, and how the model is steered. A value.

@@ -2,8 +2,11 @@
 
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
+
+#include <steer/eval/rules.hpp>
 
 namespace steer {
 
@@ -21,6 +24,7 @@ struct Behaviour {
   std::vector<Criterion> criteria;           ///< points sum to 5
   std::vector<std::string> examples;         ///< optional: texts that show it, for contrasts
   std::vector<std::string> counterexamples;  ///< optional: texts that do not
+  std::optional<Rule> rule = {};             ///< checked by a program instead of judged: has no criteria
 };
 
 /// The 14 behaviours of arXiv 2602.04903: authoritative, concise, imaginative, diplomatic, educational, emotional,
@@ -32,7 +36,7 @@ const std::vector<Behaviour>& study_behaviours();
 std::vector<Behaviour> select_behaviours(const std::vector<Behaviour>& from, const std::vector<std::string>& names);
 
 /// A JSON list of `{"name", "instruction", "criteria": [{"name", "description", "points"}], "examples": [...],
-/// "counterexamples": [...]}`; all but the first two optional.
+/// "counterexamples": [...], "rule": {"kind": "at_most_words", "limit": 40}}`; all but the first two optional.
 /// @throws Error(io | format) naming the entry: a name that is empty, repeated or holds other than letters, digits, '-'
 ///         and '_', criteria whose points do not sum to 5.
 std::vector<Behaviour> load_behaviours(const std::filesystem::path& json);

@@ -2,7 +2,9 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +14,8 @@
 #include <steer/eval/arm.hpp>
 #include <steer/eval/behaviours.hpp>
 #include <steer/eval/judge.hpp>
+#include <steer/eval/judge_calibration.hpp>
+#include <steer/eval/pairwise.hpp>
 #include <steer/eval/questions.hpp>
 #include <steer/eval/report.hpp>
 #include <steer/eval/workers.hpp>
@@ -51,10 +55,13 @@ struct Experiment {
 
 struct RunOptions {
   std::shared_ptr<Judge> judge;      ///< none: behaviour and coherence are not judged
-  std::filesystem::path journal;     ///< what is done is kept here, and resumed; empty: in memory only
-  std::int64_t batch = 64;           ///< answers computed at once
-  Workers workers;                   ///< processes that share the work; they must share the journal's folder
-  std::string baseline = "control";  ///< of the analysis
+  std::shared_ptr<PairJudge> pairs;  ///< compares each answer with the baseline's to the same question; none: not done
+  std::optional<JudgeCalibration> calibration;  ///< of the judge: what it does not measure well gets no verdict
+  std::filesystem::path journal;                ///< what is done is kept here, and resumed; empty: in memory only
+  std::int64_t batch = 64;                      ///< answers computed at once
+  Workers workers;                              ///< processes that share the work; they must share the journal's folder
+  std::string baseline = "control";             ///< of the analysis
+  std::function<bool()> stop;  ///< asked at every step: true ends the run with Error(cancelled), journals synced
   Progress progress;
 };
 
@@ -65,9 +72,12 @@ struct RunOptions {
 /// (control) are taken once and judged for each. In `letters` mode arms that share a prompt share its computation below
 /// the lowest steered layer.
 /// With several processes, rank 0 returns the report; on the others it holds the same results.
-/// @throws Error(config) for a journal of other settings, or an arm whose steering changed nothing in any row;
-///         Error(io) for a journal that cannot be written, a judge that is down or a lost rank 0 (start again: nothing
-///         is lost); whatever arms, generation and judge throw.
+/// Rule-checked behaviours (Behaviour::rule) get a score "rule" of 0 or 1 instead of a judge's.
+/// What a judge could not be asked (Judgement::unanswered) is no result: the next run asks again.
+/// @throws Error(config) for a journal (of any rank) of other settings, or an arm whose steering changed nothing in any
+///         row; Error(format) for a file in its place that is no journal; Error(cancelled) when told to stop; Error(io)
+///         for a journal that cannot be written, a judge that is down or a lost rank 0 (start again: nothing is lost);
+///         whatever arms, generation and judge throw.
 Report run(const Experiment& experiment, const Model& model, const RunOptions& options = {});
 
 /// What a run will load, hold and compute, from the headers of the files and the tokenizer alone.

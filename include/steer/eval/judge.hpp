@@ -31,11 +31,12 @@ struct JudgeRequest {
 /// A score, or why there is none. A failed judgement is missing data: it is reported, and analyses bound what it could
 /// have been; its row is never dropped.
 struct Judgement {
-  std::optional<double> score;
-  std::string failure;
+  std::optional<double> score = {};
+  std::string failure = {};
+  bool unanswered = false;  ///< the judge could not be asked: no result; a run asks again when it is started again
 };
 
-/// Scores responses from 1 to 5.
+/// Scores responses, from 1 to 5 unless `measure` says otherwise.
 class Judge {
  public:
   virtual ~Judge() = default;
@@ -43,6 +44,9 @@ class Judge {
   virtual std::string identity() const = 0;
   /// What a reader of its scores must know, in a sentence; may be empty.
   virtual std::string caveat() const { return {}; }
+  /// The name of this rubric's scores in results. A judge whose numbers are no scores of 1 to 5 calls them otherwise;
+  /// nothing when it does not judge this rubric.
+  virtual std::string measure(Rubric rubric) const { return std::string(to_string(rubric)); }
   /// One judgement a request, in order. @throws Error(io) when the judge cannot be reached at all: the run stops, and
   /// resumes where it was.
   virtual std::vector<Judgement> judge(Rubric rubric, std::span<const JudgeRequest> requests) = 0;
@@ -51,8 +55,9 @@ class Judge {
 /// The instructions for a judge that is a language model: the rubric, and to reply with JSON `{"scores": [...]}`, one
 /// number a criterion (behaviour) or one level (coherence).
 std::string judge_prompt(Rubric rubric, const JudgeRequest& request);
-/// The score in such a reply: the sum of points, at least 1, or the level. Nothing when the reply is not of that form
-/// or out of range.
+/// The score in such a reply: the sum of points, at least 1, or the level. Prose, code fences and a closed thought
+/// around it, keys per criterion, numbers as texts and trailing commas are understood; the last final object counts.
+/// Nothing when the reply is cut off, of another form or out of range.
 std::optional<double> parse_judgement(Rubric rubric, const JudgeRequest& request, std::string_view reply);
 
 }  // namespace steer

@@ -31,8 +31,10 @@ struct Report {
   Analysis analysis;
   std::vector<Question> questions;  ///< for the sample answers
   std::vector<ArmNote> arms;
-  std::string settings;            ///< JSON of everything the run depends on
-  std::vector<std::string> notes;  ///< caveats, shown beside the verdict
+  std::string settings;                              ///< JSON of everything the run depends on
+  std::vector<std::string> notes;                    ///< caveats, shown beside the verdict
+  std::map<std::string, std::string> withheld = {};  ///< measures that no verdict may rest on, with the reason
+  std::vector<std::filesystem::path> journals = {};  ///< of a run: the files its results come from; not in the page
   /// What searches found, by arm and behaviour.
   std::map<std::string, std::map<std::string, Steering>> steerings = {};
 

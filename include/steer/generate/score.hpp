@@ -22,6 +22,7 @@ struct ScoreRequest {
 struct TextScore {
   double log_probability = 0;  ///< natural, summed over the tail
   std::int64_t tokens = 0;     ///< of the tail
+  std::vector<double> token_log_probabilities = {};  ///< of each token of the tail
   /// Mean negative log-likelihood a token, in nats.
   double nll() const { return tokens == 0 ? 0 : -log_probability / static_cast<double>(tokens); }
 };

@@ -3,25 +3,18 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cmath>
-#include <condition_variable>
 #include <cstdlib>
+#include <ctime>
 #include <exception>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <thread>
 
-// As the distribution builds the library: the header and the library must agree.
-#ifndef CPPHTTPLIB_OPENSSL_SUPPORT
-#define CPPHTTPLIB_OPENSSL_SUPPORT
-#define CPPHTTPLIB_ZLIB_SUPPORT
-#endif
-#include <httplib.h>
-
 #include <steer/core/error.hpp>
-#include <steer/core/hash.hpp>
 #include <steer/core/random.hpp>
 
+#include "eval/judge/http_post.hpp"
+#include "eval/judge/judge_reply.hpp"
 #include "io/strict_json.hpp"
 
 namespace steer {
@@ -29,25 +22,10 @@ namespace {
 
 using nlohmann::json;
 using Clock = std::chrono::steady_clock;
+constexpr std::string_view kRedacted = "[key]";
 
 std::chrono::microseconds microseconds(double seconds) {
   return std::chrono::microseconds(static_cast<std::int64_t>(seconds * 1e6));
-}
-
-struct Endpoint {
-  std::string host;  // scheme://host[:port]
-  std::string path;
-};
-
-Endpoint split(const std::string& url) {
-  const bool http = url.starts_with("http://"), https = url.starts_with("https://");
-  require(http || https, ErrorCode::config, "HttpJudge",
-          "expected a URL that starts with http:// or https:// but got \"{}\"", url);
-  const auto slash = url.find('/', https ? 8 : 7);
-  Endpoint endpoint{url.substr(0, slash), slash == std::string::npos ? "" : url.substr(slash)};
-  while (endpoint.path.ends_with('/')) endpoint.path.pop_back();
-  endpoint.path += "/chat/completions";
-  return endpoint;
 }
 
 /// Gives out start times so that no more than so many requests start a minute.
@@ -76,57 +54,112 @@ struct Attempt {
   std::optional<double> score;
   std::string problem;       // without a score
   bool reached = false;      // the server answered something
+  bool answered = false;     // the model did: what it said is a result, with or without a score
+  bool final = false;        // trying again would change nothing
+  bool adapted = false;      // the server wants the request in another form, which the next attempt has
   double retry_after_s = 0;  // it asked for
 };
+
+/// What a server takes of a request's optional parts: learnt from its refusals.
+struct Dialect {
+  bool temperature = true;
+  bool completion_tokens = true;  // max_completion_tokens, else the older max_tokens
+};
+
+std::int64_t token_count(const json& usage, const char* name) {
+  const auto found = usage.find(name);
+  if (found == usage.end() || !found->is_number()) return 0;
+  const auto count = found->get<double>();
+  return count >= 0 && count < 1e12 ? static_cast<std::int64_t>(count) : 0;
+}
 
 }  // namespace
 
 struct HttpJudge::Impl {
   HttpJudgeOptions options;
-  Endpoint endpoint;
+  eval::detail::Endpoint endpoint;
   std::string key;
   RateLimit rate;
   mutable std::mutex mutex;
   JudgeUsage usage;
+  Dialect dialect;
 
   explicit Impl(HttpJudgeOptions given)
-      : options(std::move(given)), endpoint(split(options.url)), rate(options.requests_per_minute) {
+      : options(std::move(given)),
+        endpoint(eval::detail::parse_endpoint(options.url)),
+        rate(options.requests_per_minute) {
     require(!options.model.empty(), ErrorCode::config, "HttpJudge", "expected the name of a judge model but got none");
-    require(options.max_attempts >= 1 && options.parallel >= 1 && options.timeout_s > 0 && options.first_delay_s >= 0 &&
-                options.max_delay_s >= 0 && options.requests_per_minute >= 0 && options.max_cost >= 0,
-            ErrorCode::argument, "HttpJudge",
-            "expected at least one attempt and one request at a time, a timeout above 0 and "
-            "limits of 0 or more");
+    require(
+        options.max_attempts >= 1 && options.parallel >= 1 && options.timeout_s > 0 && options.first_delay_s >= 0 &&
+            options.max_delay_s >= 0 && options.requests_per_minute >= 0 && options.max_cost >= 0 &&
+            options.max_tokens >= 0 && options.max_reply_bytes >= 1,
+        ErrorCode::argument, "HttpJudge",
+        "expected at least one attempt, one request at a time and one byte of reply, a timeout above 0 and limits of "
+        "0 or more");
     if (options.key_variable.empty()) return;
     const char* value = std::getenv(options.key_variable.c_str());
     require(value && *value, ErrorCode::config, "HttpJudge",
             "expected the API key in the environment variable {} but it is not set", options.key_variable);
     key = value;
+    // A line end in it would end the header and begin another.
+    require(
+        std::all_of(key.begin(), key.end(), [](unsigned char c) { return c > ' ' && c < 0x7f; }), ErrorCode::config,
+        "HttpJudge",
+        "expected a key of visible ASCII characters in {} but it holds a space, a line end or another character; is "
+        "there a line end (or CR) at its end?",
+        options.key_variable);
+  }
+
+  std::pair<std::string, std::string> key_header() const {
+    if (key.empty()) return {};
+    return {options.key_header, options.key_header == "Authorization" ? "Bearer " + key : key};
   }
 
   /// A server's text for a message: short, and without the key should it be echoed.
   std::string quote(std::string text) const {
     if (!key.empty())
-      for (auto at = text.find(key); at != std::string::npos; at = text.find(key))
-        text.replace(at, key.size(), "[key]");
+      for (auto at = text.find(key); at != std::string::npos; at = text.find(key, at + kRedacted.size()))
+        text.replace(at, key.size(), kRedacted);
     return text.size() > 160 ? text.substr(0, 160) + "..." : text;
   }
 
   void count(const json& reply) {
+    const auto found = reply.find("usage");
+    const json used = found != reply.end() && found->is_object() ? *found : json::object();
     const std::lock_guard lock(mutex);
-    const json used = reply.value("usage", json::object());
-    const auto tokens = [&](const char* name) {
-      return used.is_object() && used.contains(name) && used[name].is_number_integer() ? used[name].get<std::int64_t>()
-                                                                                       : 0;
-    };
-    usage.input_tokens += tokens("prompt_tokens");
-    usage.output_tokens += tokens("completion_tokens");
+    usage.input_tokens += token_count(used, "prompt_tokens");
+    usage.output_tokens += token_count(used, "completion_tokens");
     usage.cost = (static_cast<double>(usage.input_tokens) * options.price_per_million_input +
                   static_cast<double>(usage.output_tokens) * options.price_per_million_output) /
                  1e6;
   }
 
-  Attempt attempt(httplib::Client& client, Rubric rubric, const JudgeRequest& request, const std::string& body) {
+  std::string request_body(const std::string& prompt) const {
+    json body{{"model", options.model}, {"messages", {{{"role", "user"}, {"content", prompt}}}}};
+    const std::lock_guard lock(mutex);
+    if (options.temperature && dialect.temperature) body["temperature"] = *options.temperature;
+    if (options.max_tokens > 0)
+      body[dialect.completion_tokens ? "max_completion_tokens" : "max_tokens"] = options.max_tokens;
+    return body.dump(-1, ' ', false, json::error_handler_t::replace);
+  }
+
+  /// Whether a refusal is about a part that can be left out or named otherwise, which the next request then does.
+  bool adapt(const std::string& refusal, const std::string& sent) {
+    const std::lock_guard lock(mutex);
+    if (refusal.find("temperature") != std::string::npos && sent.find("\"temperature\":") != std::string::npos) {
+      dialect.temperature = false;
+      return true;
+    }
+    if (refusal.find("max_completion_tokens") != std::string::npos &&
+        sent.find("\"max_completion_tokens\":") != std::string::npos) {
+      dialect.completion_tokens = false;
+      return true;
+    }
+    return false;
+  }
+
+  Attempt attempt(eval::detail::HttpPoster& poster, Rubric rubric, const JudgeRequest& request,
+                  const std::string& prompt) {
     rate.wait();
     {
       const std::lock_guard lock(mutex);
@@ -135,50 +168,71 @@ struct HttpJudge::Impl {
               usage.cost);
       ++usage.requests;
     }
-    httplib::Headers headers;
-    if (!key.empty()) headers.emplace("Authorization", "Bearer " + key);
-    const auto response = client.Post(endpoint.path, headers, body, "application/json");
+    const std::string body = request_body(prompt);
+    const auto response = poster.post(body, key_header());
     Attempt result;
-    if (!response) {
-      result.problem = "no connection: " + httplib::to_string(response.error());
+    if (response.status == 0) {
+      result.problem = response.problem;
       return result;
     }
     result.reached = true;
-    if (response->status != 200) {
-      result.problem = fmt::format("status {}: {}", response->status, quote(response->body));
-      require(response->status == 408 || response->status == 429 || response->status >= 500, ErrorCode::config,
-              "HttpJudge::judge", "expected the judge at {} to accept the request but got {}; check key, model and URL",
-              options.url, result.problem);
-      result.retry_after_s = std::atof(response->get_header_value("Retry-After").c_str());
+    if (response.status != 200) {
+      refused(response, body, result);
       return result;
     }
-    const json reply = io::detail::find_json(response->body).value_or(nullptr);
-    if (!reply.is_object()) {
-      result.problem = "not JSON: " + quote(response->body);
-      return result;
-    }
-    count(reply);
-    const auto content = json::json_pointer("/choices/0/message/content");
-    if (!reply.contains(content) || !reply[content].is_string()) {
-      result.problem = "no message: " + quote(response->body);
-      return result;
-    }
-    const auto& text = reply[content].get_ref<const std::string&>();
-    result.score = parse_judgement(rubric, request, text);
-    if (!result.score) result.problem = "no score: " + quote(text);
+    read(response.body, rubric, request, result);
     return result;
   }
 
-  Judgement judge(httplib::Client& client, Rubric rubric, const JudgeRequest& request, const std::atomic<bool>& stop) {
-    const std::string body = json{{"model", options.model},
-                                  {"temperature", options.temperature},
-                                  {"messages", {{{"role", "user"}, {"content", judge_prompt(rubric, request)}}}}}
-                                 .dump(-1, ' ', false, json::error_handler_t::replace);
-    Rng jitter(derive_seed(0, body));
+  void refused(const eval::detail::HttpReply& response, const std::string& sent, Attempt& result) {
+    result.problem = fmt::format("status {}: {}", response.status, quote(response.body));
+    if (response.status == 400 && adapt(response.body, sent)) {
+      result.adapted = true;
+      return;
+    }
+    const bool passing = response.status == 408 || response.status == 409 || response.status == 425 ||
+                         response.status == 429 || response.status >= 500;
+    require(passing, ErrorCode::config, "HttpJudge::judge",
+            "expected the judge at {}{} to accept the request but got {}{}; check key, model and URL", endpoint.host,
+            endpoint.path, result.problem,
+            response.location.empty() ? "" : " (it points to " + quote(response.location) + ")");
+    result.retry_after_s = eval::detail::retry_after(response.retry_after, std::time(nullptr));
+  }
+
+  /// The model's message in a reply with status 200.
+  void read(const std::string& body, Rubric rubric, const JudgeRequest& request, Attempt& result) {
+    const json reply = io::detail::find_json(body).value_or(json());
+    if (!reply.is_object()) {
+      result.problem = "not JSON: " + quote(body);
+      return;
+    }
+    count(reply);
+    const auto choices = reply.find("choices");
+    if (choices == reply.end() || !choices->is_array() || choices->empty() || !(*choices)[0].is_object()) {
+      result.problem = "no message: " + quote(body);  // an error of the provider behind the server
+      return;
+    }
+    const json& choice = (*choices)[0];
+    const auto reason = choice.find("finish_reason");
+    const std::string ended = reason != choice.end() && reason->is_string() ? reason->get<std::string>() : "";
+    const auto message = choice.find("message");
+    const std::string text = message == choice.end() ? "" : eval::detail::message_text(*message);
+    result.answered = true;
+    result.final = ended == "content_filter";
+    if (!result.final) result.score = parse_judgement(rubric, request, text);
+    if (result.score) return;
+    result.problem = text.empty() ? "no text in the reply" : "no score: " + quote(text);
+    if (!ended.empty() && ended != "stop") result.problem += fmt::format(" (finish_reason {})", quote(ended));
+  }
+
+  Judgement judge(eval::detail::HttpPoster& poster, Rubric rubric, const JudgeRequest& request,
+                  const std::atomic<bool>& stop) {
+    const std::string prompt = judge_prompt(rubric, request);
+    Rng jitter(derive_seed(0, prompt));
     double delay = options.first_delay_s;
     bool reached = false;
     Attempt last;
-    for (std::int64_t tries = 1; tries <= options.max_attempts && !stop; ++tries) {
+    for (std::int64_t tries = 1; tries <= options.max_attempts && !stop && !last.final; ++tries) {
       if (tries > 1) {
         {
           const std::lock_guard lock(mutex);
@@ -189,16 +243,18 @@ struct HttpJudge::Impl {
         std::this_thread::sleep_for(microseconds(wait));
         delay *= 2;
       }
-      last = attempt(client, rubric, request, body);
-      if (last.score) return {last.score, ""};
-      reached |= last.reached;
+      do {
+        last = attempt(poster, rubric, request, prompt);
+        reached |= last.reached;
+      } while (last.adapted && !stop);
+      if (last.score) return {.score = last.score};
     }
     require(reached || stop, ErrorCode::io, "HttpJudge::judge",
             "expected an answer from {} but got none in {} attempts ({}); nothing is lost, start again when it is up",
-            options.url, options.max_attempts, last.problem);
+            endpoint.host, options.max_attempts, last.problem);
     const std::lock_guard lock(mutex);
     ++usage.failed;
-    return {std::nullopt, last.problem};
+    return {.failure = last.problem, .unanswered = !last.answered};
   }
 };
 
@@ -206,7 +262,15 @@ HttpJudge::HttpJudge(HttpJudgeOptions options) : impl_(std::make_unique<Impl>(st
 HttpJudge::~HttpJudge() = default;
 
 std::string HttpJudge::identity() const {
-  return fmt::format("http {} {} temperature {}", impl_->options.url, impl_->options.model, impl_->options.temperature);
+  const auto& options = impl_->options;
+  return fmt::format("http {}{} {} temperature {}{}", impl_->endpoint.host, impl_->endpoint.path, options.model,
+                     options.temperature ? fmt::format("{}", *options.temperature) : "of the server",
+                     options.max_tokens > 0 ? fmt::format(" max tokens {}", options.max_tokens) : "");
+}
+
+std::string HttpJudge::caveat() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->dialect.temperature ? "" : "The server took no temperature: the model's own was used";
 }
 
 JudgeUsage HttpJudge::usage() const {
@@ -222,14 +286,10 @@ std::vector<Judgement> HttpJudge::judge(Rubric rubric, std::span<const JudgeRequ
   std::mutex error_mutex;
   const auto work = [&] {
     try {
-      httplib::Client client(impl_->endpoint.host);
-      client.set_keep_alive(true);
-      const auto timeout = microseconds(impl_->options.timeout_s);
-      client.set_connection_timeout(timeout);
-      client.set_read_timeout(timeout);
-      client.set_write_timeout(timeout);
+      eval::detail::HttpPoster poster(impl_->endpoint, impl_->options.timeout_s,
+                                      static_cast<std::size_t>(impl_->options.max_reply_bytes));
       for (std::size_t i; !stop && (i = next++) < requests.size();)
-        judgements[i] = impl_->judge(client, rubric, requests[i], stop);
+        judgements[i] = impl_->judge(poster, rubric, requests[i], stop);
     } catch (...) {
       const std::lock_guard lock(error_mutex);
       if (!error) error = std::current_exception();

@@ -1,11 +1,11 @@
 #include <steer/eval/judge.hpp>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
+#include <numeric>
 
 #include <steer/core/error.hpp>
 
-#include "io/strict_json.hpp"
+#include "eval/judge/judge_reply.hpp"
 
 namespace steer {
 namespace {
@@ -47,31 +47,19 @@ std::string judge_prompt(Rubric rubric, const JudgeRequest& request) {
 
 std::optional<double> parse_judgement(Rubric rubric, const JudgeRequest& request, std::string_view reply) {
   require_behaviour(rubric, request, "parse_judgement");
-  // The last object that parses: models like to add a sentence or a code fence around it.
-  for (auto open = reply.rfind('{'); open != std::string_view::npos;
-       open = open == 0 ? std::string_view::npos : reply.rfind('{', open - 1)) {
-    const auto close = reply.find('}', open);
-    if (close == std::string_view::npos) continue;
-    const auto found = io::detail::find_json(reply.substr(open, close - open + 1));
-    if (!found) continue;
-    const auto& json = *found;
-    if (!json.is_object() || !json.contains("scores") || !json["scores"].is_array()) continue;
-    const auto& scores = json["scores"];
-    if (!std::all_of(scores.begin(), scores.end(), [](const auto& s) { return s.is_number(); })) return std::nullopt;
-    if (rubric == Rubric::coherence) {
-      if (scores.size() != 1 || scores[0] < 1 || scores[0] > 5) return std::nullopt;
-      return scores[0].get<double>();
+  eval::detail::ScoreForm form;
+  if (rubric == Rubric::coherence) {
+    form = {{"coherence", "level", "rating"}, {1}, {5}};
+  } else {
+    for (const auto& criterion : request.behaviour->criteria) {
+      form.names.push_back(criterion.name);
+      form.least.push_back(0);
+      form.most.push_back(criterion.points);
     }
-    const auto& criteria = request.behaviour->criteria;
-    if (scores.size() != criteria.size()) return std::nullopt;
-    double sum = 0;
-    for (std::size_t i = 0; i < criteria.size(); ++i) {
-      if (scores[i] < 0 || scores[i] > criteria[i].points) return std::nullopt;
-      sum += scores[i].get<double>();
-    }
-    return std::max(1.0, sum);
   }
-  return std::nullopt;
+  const auto scores = eval::detail::read_scores(reply, form);
+  if (!scores) return std::nullopt;
+  return std::max(1.0, std::accumulate(scores->begin(), scores->end(), 0.0));
 }
 
 }  // namespace steer

@@ -1,145 +1,93 @@
 #include <steer/eval/model_judge.hpp>
 
-#include <ATen/Functions.h>
-
 #include <algorithm>
-#include <cmath>
-#include <map>
-#include <set>
 
 #include <steer/core/error.hpp>
-#include <steer/core/hash.hpp>
-#include <steer/generate/score.hpp>
-#include <steer/model/session.hpp>
 
-#include "eval/run/prompts.hpp"
-#include "model/reproducible.hpp"
+#include "eval/judge/local_judge.hpp"
 
 namespace steer {
 namespace {
 
 class LogitJudge : public Judge {
  public:
-  explicit LogitJudge(Model model) : model_(std::move(model)) {
-    for (char digit = '1'; digit <= '5'; ++digit) {
-      const auto ids = model_.tokenizer().encode(std::string(1, digit), {.add_special = false});
-      require(!ids.empty() && model_.tokenizer().decode(std::span(&ids.back(), 1)) == std::string(1, digit),
-              ErrorCode::config, "logit_judge",
-              "expected a tokenizer with single tokens for the digits 1 to 5 but \"{}\" has none", digit);
-      digits_.push_back(ids.back());
-    }
-  }
+  explicit LogitJudge(Model model) : chooser_(std::move(model), {"1", "2", "3", "4", "5"}, "logit_judge") {}
 
-  std::string identity() const override { return "logits of " + model_.hash(); }
+  std::string identity() const override { return "logits of " + chooser_.model().hash(); }
 
   std::vector<Judgement> judge(Rubric rubric, std::span<const JudgeRequest> requests) override {
-    constexpr std::size_t kBatch = 16;
+    std::vector<std::string> prompts;
+    for (const auto& request : requests)
+      prompts.push_back(judge_prompt(rubric, request) +
+                        "\nOn reflection, reply with the overall score only: one digit from 1 to 5.");
     std::vector<Judgement> judgements;
-    Session session(model_, model::detail::reproducible(model_));
-    for (std::size_t begin = 0; begin < requests.size(); begin += kBatch) {
-      const auto some = requests.subspan(begin, std::min(kBatch, requests.size() - begin));
-      std::vector<std::vector<std::int64_t>> prompts;
-      std::vector<StepInput> inputs;
-      for (const auto& request : some) {
-        const std::string text = judge_prompt(rubric, request) +
-                                 "\nOn reflection, reply with the overall score only: one digit from 1 to 5.";
-        prompts.push_back(eval::detail::chat_ids(model_, "", text));
+    for (const auto& p : chooser_.choose(prompts)) {
+      double sum = 0, mass = 0;
+      for (std::size_t k = 0; k < p.size(); ++k) {
+        sum += static_cast<double>(k + 1) * p[k];
+        mass += p[k];
       }
-      for (const auto& ids : prompts) inputs.push_back({session.open(), ids, Phase::prompt});
-      const at::Tensor p = session.step(inputs).softmax(-1).cpu();
-      for (const auto& input : inputs) session.close(input.sequence);
-      for (std::int64_t row = 0; row < p.size(0); ++row) {
-        double sum = 0, mass = 0;
-        for (std::size_t k = 0; k < digits_.size(); ++k) {
-          const double probability = p[row][digits_[k]].item<double>();
-          sum += static_cast<double>(k + 1) * probability;
-          mass += probability;
-        }
-        if (mass > 0.01)
-          judgements.push_back({sum / mass, ""});
-        else
-          judgements.push_back({std::nullopt, "the judge puts less than 1 % on any digit"});
-      }
+      if (mass > 0.01)
+        judgements.push_back({.score = sum / mass});
+      else
+        judgements.push_back({.failure = "the judge puts less than 1 % on any digit"});
     }
     return judgements;
   }
 
  private:
-  Model model_;
-  std::vector<std::int64_t> digits_;
+  eval::detail::TokenChooser chooser_;
 };
 
-class LikelihoodJudge : public Judge {
+class EnsembleJudge : public Judge {
  public:
-  explicit LikelihoodJudge(Model model) : model_(std::move(model)) {
-    require(model_.has_tokenizer(), ErrorCode::config, "likelihood_judge", "expected a model with a tokenizer");
+  explicit EnsembleJudge(std::vector<std::shared_ptr<Judge>> judges) : judges_(std::move(judges)) {
+    require(!judges_.empty() && std::none_of(judges_.begin(), judges_.end(), [](const auto& j) { return !j; }),
+            ErrorCode::argument, "ensemble_judge", "expected at least one judge");
+    for (const Rubric rubric : {Rubric::behaviour, Rubric::coherence})
+      for (const auto& judge : judges_)
+        require(judge->measure(rubric) == judges_[0]->measure(rubric), ErrorCode::argument, "ensemble_judge",
+                "expected judges of one measure but got \"{}\" and \"{}\"", judges_[0]->measure(rubric),
+                judge->measure(rubric));
   }
 
-  std::string identity() const override { return "likelihoods of " + model_.hash(); }
-  std::string caveat() const override {
-    return "They say how sure the unsteered model is that a text was written on request, and how little it surprises: "
-           "they rank arms on one model and cannot be compared with scores of people or of other judges. Answers to "
-           "the "
-           "request itself (the prompting arms) score near 5 by construction";
-  }
+  std::string identity() const override { return joined(&Judge::identity, "mean of ", " and "); }
+  std::string caveat() const override { return joined(&Judge::caveat, "", ". "); }
+  std::string measure(Rubric rubric) const override { return judges_[0]->measure(rubric); }
 
   std::vector<Judgement> judge(Rubric rubric, std::span<const JudgeRequest> requests) override {
-    // Each text as asked for and as not; both rubrics, and answers that several behaviours share, use the same scores.
-    struct Pair {
-      std::string plain, asked;  // keys of `known_`
-    };
-    if (known_.size() > kRemembered) known_.clear();
-    std::vector<ScoreRequest> texts;
-    std::vector<std::string> keys;
-    std::set<std::string> pending;
-    std::vector<Pair> pairs(requests.size());
-    for (std::size_t i = 0; i < requests.size(); ++i) {
-      const auto& request = requests[i];
-      const auto response = model_.tokenizer().encode(request.response, {.add_special = false, .parse_special = false});
-      if (response.empty()) continue;
-      const auto add = [&](const std::string& system) {
-        std::string key = content_hash(system + '\0' + request.prompt + '\0' + request.response);
-        if (known_.contains(key) || !pending.insert(key).second) return key;
-        auto ids = eval::detail::chat_ids(model_, system, request.prompt);
-        const auto begin = static_cast<std::int64_t>(ids.size());
-        ids.insert(ids.end(), response.begin(), response.end());
-        texts.push_back({.ids = std::move(ids), .begin = begin, .steering = {}});
-        keys.push_back(key);
-        return key;
-      };
-      pairs[i].plain = add("");
-      pairs[i].asked = add(request.behaviour ? system_prompt(*request.behaviour) : "");
-    }
-    if (!texts.empty()) {
-      const auto scores = score(model_, texts);
-      for (std::size_t i = 0; i < keys.size(); ++i) known_[keys[i]] = scores[i];
-    }
-    std::vector<Judgement> judgements;
-    for (const auto& pair : pairs) {
-      if (pair.plain.empty()) {  // nothing was said
-        judgements.push_back({1.0, ""});
-        continue;
-      }
-      const TextScore &plain = known_.at(pair.plain), &asked = known_.at(pair.asked);
-      if (rubric == Rubric::behaviour) {
-        judgements.push_back({1 + 4 / (1 + std::exp(plain.log_probability - asked.log_probability)), ""});
-      } else {
-        const double nll = std::min(plain.nll(), asked.nll());
-        judgements.push_back({1 + 4 / (1 + nll * nll / 4), ""});
+    std::vector<double> sums(requests.size(), 0.0), counts(requests.size(), 0.0);
+    std::vector<Judgement> results(requests.size());
+    for (const auto& judge : judges_) {
+      const auto some = judge->judge(rubric, requests);
+      for (std::size_t i = 0; i < requests.size(); ++i) {
+        if (some[i].score) sums[i] += *some[i].score, ++counts[i];
+        if (!some[i].failure.empty()) results[i].failure = some[i].failure;
+        results[i].unanswered |= some[i].unanswered;
       }
     }
-    return judgements;
+    for (std::size_t i = 0; i < requests.size(); ++i)
+      if (counts[i] > 0 && !results[i].unanswered) results[i] = {.score = sums[i] / counts[i]};
+    return results;
   }
 
  private:
-  static constexpr std::size_t kRemembered = 200'000;
-  Model model_;
-  std::map<std::string, TextScore> known_;
+  std::string joined(std::string (Judge::*text)() const, std::string start, std::string_view between) const {
+    std::string all;
+    for (const auto& judge : judges_)
+      if (const std::string one = (*judge.*text)(); !one.empty())
+        all += (all.empty() ? start : std::string(between)) + one;
+    return all;
+  }
+  std::vector<std::shared_ptr<Judge>> judges_;
 };
 
 }  // namespace
 
 std::shared_ptr<Judge> logit_judge(Model model) { return std::make_shared<LogitJudge>(std::move(model)); }
-std::shared_ptr<Judge> likelihood_judge(Model model) { return std::make_shared<LikelihoodJudge>(std::move(model)); }
+
+std::shared_ptr<Judge> ensemble_judge(std::vector<std::shared_ptr<Judge>> judges) {
+  return std::make_shared<EnsembleJudge>(std::move(judges));
+}
 
 }  // namespace steer

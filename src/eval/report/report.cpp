@@ -163,11 +163,12 @@ std::string Report::verdict() const {
       fmt::format("Over {} questions and {} behaviours, {}", asked.size(), analysis.behaviours.size(), base);
   if (graded)
     text += fmt::format(" gets {} % right", with_interval(control.accuracy.value, control.accuracy.interval, 100, 1));
-  const auto scored = control.scores.find("behaviour");
+  const auto usable = [&](const char* measure) { return !withheld.contains(measure); };
+  const auto scored = usable("behaviour") ? control.scores.find("behaviour") : control.scores.end();
   if (scored != control.scores.end())
     text += fmt::format("{} scores {} of 5 for behaviour", graded ? " and" : "",
                         with_interval(scored->second.summary.mean, scored->second.interval, 1, 2));
-  if (const auto coherence = control.scores.find("coherence"); coherence != control.scores.end())
+  if (const auto coherence = control.scores.find("coherence"); coherence != control.scores.end() && usable("coherence"))
     text += fmt::format(", {} for coherence",
                         with_interval(coherence->second.summary.mean, coherence->second.interval, 1, 2));
   text += ".";
@@ -176,11 +177,12 @@ std::string Report::verdict() const {
     if (const auto* accuracy = analysis.comparison(arm, "accuracy"))
       gain += fmt::format(", with {} of accuracy ({})", change(accuracy->difference, 100, 1, " points"),
                           accuracy_verdict(*accuracy));
-    if (const auto* coherence = analysis.comparison(arm, "coherence"))
+    if (const auto* coherence = usable("coherence") ? analysis.comparison(arm, "coherence") : nullptr)
       gain += fmt::format(" and {} of coherence", change(coherence->difference, 1, 2, ""));
     return gain + ".";
   };
-  const std::string leader = leading_arm(*this), steered = leading_arm(*this, true);
+  const std::string leader = usable("behaviour") ? leading_arm(*this) : "",
+                    steered = usable("behaviour") ? leading_arm(*this, true) : "";
   if (!leader.empty()) text += fmt::format(" Most behaviour is gained by {}: {}", leader, gain_of(leader));
   if (leader.empty() && graded) {  // letters alone: accuracy is all there is
     const Comparison* worst = nullptr;
@@ -194,7 +196,8 @@ std::string Report::verdict() const {
   if (!steered.empty() && steered != leader)
     text += fmt::format(" Of the steered arms it is {}: {}", steered, gain_of(steered));
   for (const auto& note : arms)
-    if (const auto* gain = note.placebo ? analysis.comparison(note.name, "behaviour") : nullptr) {
+    if (const auto* gain =
+            note.placebo && usable("behaviour") ? analysis.comparison(note.name, "behaviour") : nullptr) {
       const auto* accuracy = analysis.comparison(note.name, "accuracy");
       text += fmt::format(
           " For scale, a disturbance as large to no purpose ({}) gains {}{}.", note.name,
@@ -209,7 +212,7 @@ std::string Report::verdict() const {
                 ? fmt::format(" No arm gains behaviour at a loss of at most {:g} points of accuracy.", points)
                 : fmt::format(" At a loss of at most {:g} points of accuracy the most is had from {}: +{}.", points,
                               within.arm, with_interval(within.gain, within.interval, 1, 2));
-    if (scored != control.scores.end() && control.scores.contains("coherence")) {
+    if (scored != control.scores.end() && control.scores.contains("coherence") && usable("coherence")) {
       const auto& both = all.within_accuracy_and_coherence;
       text += both.arm.empty()
                   ? fmt::format(" None does so at coherence {:g} or more.", analysis.options.tradeoff.coherence)
@@ -222,6 +225,7 @@ std::string Report::verdict() const {
   if (missing > 0)
     text +=
         fmt::format(" {} judgements failed and count as missing; the table bounds what they could change.", missing);
+  for (const auto& [measure, reason] : withheld) text += fmt::format(" No verdict on {}: {}.", measure, reason);
   return text;
 }
 

@@ -102,7 +102,7 @@ std::vector<std::int64_t> prompt_of(const Model& model, const Task& task, Answer
 }
 
 std::vector<Result> take_answers(const Experiment& experiment, const Model& model, std::span<const Task> tasks,
-                                 std::int64_t batch) {
+                                 std::int64_t batch, const std::function<bool()>& stop) {
   std::vector<GenerateRequest> requests;
   std::vector<std::vector<std::int64_t>> prompts;
   for (const auto& task : tasks) {
@@ -116,6 +116,14 @@ std::vector<Result> take_answers(const Experiment& experiment, const Model& mode
   options.sampling = experiment.sampling;
   options.max_tokens = experiment.max_tokens;
   options.batch = batch;
+  if (stop)
+    options.on_token = [&](const TokenEvent&) {
+      require(
+          !stop(), ErrorCode::cancelled, "run",
+          "expected to finish but was told to stop; earlier answers are kept, start again with the same settings to "
+          "go on");
+      return true;
+    };
   const auto generated = generate(model, requests, options);
   std::vector<Result> results;
   for (std::size_t i = 0; i < tasks.size(); ++i) {

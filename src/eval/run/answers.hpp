@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -19,8 +20,9 @@ struct Task {
 };
 
 /// Takes answers; results have arm, behaviour ("" for null) and question filled in, judged scores not.
+/// @param stop  asked at every token; true gives these answers up. @throws Error(cancelled) then.
 std::vector<Result> take_answers(const Experiment& experiment, const Model& model, std::span<const Task> tasks,
-                                 std::int64_t batch);
+                                 std::int64_t batch, const std::function<bool()>& stop = {});
 
 /// The same by letter likelihoods: no response, scores "p_gold" (probability of the right letter among the letters).
 std::vector<Result> take_letters(const Model& model, std::span<const Task> tasks);

@@ -68,7 +68,8 @@ Arm arm_of(const std::shared_ptr<Searcher>& searcher, AutoSteerMode mode) {
        .find = find,
        .costly = true,
        .saes = {searcher->sae},
-       .answers = answers_of(searcher->options, mode)});
+       .answers = answers_of(searcher->options, mode),
+       .sought = "request_evidence"});
 }
 
 }  // namespace

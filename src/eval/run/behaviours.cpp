@@ -165,6 +165,17 @@ std::vector<Behaviour> load_behaviours(const std::filesystem::path& path) {
                         {},
                         texts(entry, "examples", place),
                         texts(entry, "counterexamples", place)};
+    if (const auto rule = entry.find("rule"); rule != entry.end()) {
+      require(rule->is_object(), ErrorCode::format, "load_behaviours", "expected \"rule\" as an object ({})", place);
+      const auto limit = rule->find("limit");
+      behaviour.rule =
+          Rule{.kind = parse_enum<RuleKind>(text(*rule, "kind"), "load_behaviours"),
+               .limit = limit != rule->end() && limit->is_number_integer() ? limit->get<std::int64_t>() : 0,
+               .word = rule->contains("word") ? text(*rule, "word") : ""};
+      require((behaviour.rule->kind != RuleKind::at_most_words || behaviour.rule->limit > 0) &&
+                  (behaviour.rule->kind != RuleKind::says_word || !behaviour.rule->word.empty()),
+              ErrorCode::format, "load_behaviours", "expected a rule with its \"limit\" or \"word\" ({})", place);
+    }
     require(valid_name(behaviour.name), ErrorCode::format, "load_behaviours",
             "expected a name of letters, digits, '-' and '_' but got \"{}\" ({})", behaviour.name, place);
     require(names.insert(behaviour.name).second, ErrorCode::format, "load_behaviours",
@@ -178,11 +189,11 @@ std::vector<Behaviour> load_behaviours(const std::filesystem::path& path) {
       points += c.points;
       behaviour.criteria.push_back(std::move(c));
     }
-    if (behaviour.criteria.empty())
+    if (behaviour.criteria.empty() && !behaviour.rule)
       behaviour.criteria = {{"presence", "the answer does " + behaviour.instruction, kPoints}};
     else
-      require(points == kPoints, ErrorCode::format, "load_behaviours", "expected points that sum to {} but got {} ({})",
-              kPoints, points, place);
+      require(points == kPoints || (behaviour.rule && points == 0), ErrorCode::format, "load_behaviours",
+              "expected points that sum to {} but got {} ({})", kPoints, points, place);
     behaviours.push_back(std::move(behaviour));
   }
   return behaviours;
@@ -193,6 +204,11 @@ void to_json(nlohmann::ordered_json& out, const Behaviour& behaviour) {
       {"name", behaviour.name}, {"instruction", behaviour.instruction}, {"criteria", nlohmann::ordered_json::array()}};
   for (const auto& c : behaviour.criteria)
     out["criteria"].push_back({{"name", c.name}, {"description", c.description}, {"points", c.points}});
+  if (behaviour.rule) {
+    out["rule"] = {{"kind", to_string(behaviour.rule->kind)}};
+    if (behaviour.rule->limit != 0) out["rule"]["limit"] = behaviour.rule->limit;
+    if (!behaviour.rule->word.empty()) out["rule"]["word"] = behaviour.rule->word;
+  }
   if (!behaviour.examples.empty()) out["examples"] = behaviour.examples;
   if (!behaviour.counterexamples.empty()) out["counterexamples"] = behaviour.counterexamples;
 }

@@ -39,7 +39,7 @@ ordered_json arm_json(const Arm& arm) {
 }
 
 /// Everything the results depend on.
-ordered_json identity_of(const Experiment& experiment, const Model& model, const Judge* judge) {
+ordered_json identity_of(const Experiment& experiment, const Model& model, const Judge* judge, const PairJudge* pairs) {
   ContentHasher questions, behaviours;
   for (const auto& q : experiment.questions)
     questions.update(dump(ordered_json{q.id, q.subject, q.text, q.choices, q.answer}));
@@ -51,25 +51,27 @@ ordered_json identity_of(const Experiment& experiment, const Model& model, const
     names.push_back(b.name);
   }
   for (const auto& arm : experiment.arms) arms.push_back(arm_json(arm));
-  return {{"steer", STEER_VERSION},
-          {"model", model.hash()},
-          {"tokenizer", model.tokenizer().hash()},
-          {"mode", to_string(experiment.mode)},
-          {"questions", experiment.questions.size()},
-          {"questions_hash", questions.hex()},
-          {"behaviours", names},
-          {"behaviours_hash", behaviours.hex()},
-          {"arms", arms},
-          {"temperature", experiment.sampling.temperature},
-          {"top_p", experiment.sampling.top_p},
-          {"top_k", experiment.sampling.top_k},
-          {"min_p", experiment.sampling.min_p},
-          {"repetition_penalty", experiment.sampling.repetition_penalty},
-          {"max_tokens", experiment.max_tokens},
-          {"seed", experiment.seed},
-          {"nll", experiment.nll},
-          {"kl", experiment.kl},
-          {"judge", judge ? judge->identity() : "none"}};
+  ordered_json identity{{"steer", STEER_VERSION},
+                        {"model", model.hash()},
+                        {"tokenizer", model.tokenizer().hash()},
+                        {"mode", to_string(experiment.mode)},
+                        {"questions", experiment.questions.size()},
+                        {"questions_hash", questions.hex()},
+                        {"behaviours", names},
+                        {"behaviours_hash", behaviours.hex()},
+                        {"arms", arms},
+                        {"temperature", experiment.sampling.temperature},
+                        {"top_p", experiment.sampling.top_p},
+                        {"top_k", experiment.sampling.top_k},
+                        {"min_p", experiment.sampling.min_p},
+                        {"repetition_penalty", experiment.sampling.repetition_penalty},
+                        {"max_tokens", experiment.max_tokens},
+                        {"seed", experiment.seed},
+                        {"nll", experiment.nll},
+                        {"kl", experiment.kl},
+                        {"judge", judge ? judge->identity() : "none"}};
+  if (pairs) identity["pairs"] = pairs->identity();
+  return identity;
 }
 
 class Runner {
@@ -78,18 +80,22 @@ class Runner {
       : experiment_(experiment),
         model_(model),
         options_(options),
-        identity_(identity_of(experiment, model, options.judge.get())) {
+        identity_(identity_of(experiment, model, options.judge.get(), options.pairs.get())) {
     if (options.workers.count > 1) {
       require(!options.journal.empty(), ErrorCode::argument, "run",
               "expected a journal when several processes share the work");
-      team_ = std::make_unique<eval::detail::Team>(options.workers);
+      team_ = std::make_unique<eval::detail::Team>(options.workers, dump(identity_));
     }
   }
 
   Report run() {
     find_steerings();
     take_answers();
-    if (options_.judge && experiment_.mode == AnswerMode::generate) judge();
+    if (experiment_.mode == AnswerMode::generate) {
+      check_rules();
+      if (options_.judge) judge();
+      if (options_.pairs) compare();
+    }
     if (team_) team_->leave();
     require_fired();
     Report report = make_report(std::move(results_), {.baseline = options_.baseline});
@@ -100,7 +106,7 @@ class Runner {
  private:
   /// Runs one stage of the work; keys get the stage's name in front.
   Records stage(std::string name, const std::vector<std::string>& keys, const eval::detail::DoItems& work,
-                std::int64_t batch) {
+                std::int64_t batch, bool apart = false) {
     std::vector<std::string> named;
     for (const auto& key : keys) named.push_back(name + "|" + key);
     return eval::detail::do_work(named, work,
@@ -108,7 +114,10 @@ class Runner {
                                   .identity = dump(identity_),
                                   .stage = std::move(name),
                                   .batch = batch,
+                                  .apart = apart,
                                   .team = team_.get(),
+                                  .stop = options_.stop,
+                                  .used = &journals_,
                                   .progress = options_.progress});
   }
 
@@ -135,12 +144,12 @@ class Runner {
     }
     if (keys.empty()) return;
     const auto search = [&](std::span<const std::size_t> indices) {
-      std::vector<std::string> records;
+      std::vector<eval::detail::WorkRecord> records;
       for (auto i : indices) {
         const auto found = searches[i].first->find(model_, *searches[i].second);
         const auto steering =
             found.steering.empty() ? ordered_json() : ordered_json::parse(found.steering.to_json().dump());
-        records.push_back(dump({{"steering", steering}, {"note", found.note}}));
+        records.push_back({dump({{"steering", steering}, {"note", found.note}})});
       }
       return records;
     };
@@ -180,12 +189,12 @@ class Runner {
       for (auto i : indices) some.push_back(tasks[i]);
       const auto results = experiment_.mode == AnswerMode::letters
                                ? eval::detail::take_letters(model_, some)
-                               : eval::detail::take_answers(experiment_, model_, some, options_.batch);
-      std::vector<std::string> records;
+                               : eval::detail::take_answers(experiment_, model_, some, options_.batch, options_.stop);
+      std::vector<eval::detail::WorkRecord> records;
       for (const auto& result : results) {
         ordered_json json;
         to_json(json, result);
-        records.push_back(dump(json));
+        records.push_back({dump(json)});
       }
       return records;
     };
@@ -223,28 +232,154 @@ class Runner {
         requests.push_back(
             {user_prompt(*questions.at(order[i]->question)), order[i]->response, behaviours.at(order[i]->behaviour)});
       std::vector<ordered_json> json(requests.size(), ordered_json::object());
+      std::vector<bool> settled(requests.size(), true);
       for (const Rubric rubric : {Rubric::behaviour, Rubric::coherence}) {
-        const auto judgements = options_.judge->judge(rubric, requests);
-        for (std::size_t i = 0; i < json.size(); ++i) {
-          const std::string name(to_string(rubric));
-          if (judgements[i].score)
-            json[i]["scores"][name] = *judgements[i].score;
+        const std::string name = options_.judge->measure(rubric);
+        if (name.empty()) continue;
+        std::vector<JudgeRequest> some;
+        std::vector<std::size_t> of;
+        for (std::size_t i = 0; i < requests.size(); ++i) {
+          if (rubric == Rubric::behaviour && requests[i].behaviour->rule) continue;  // a fact, not an opinion
+          some.push_back(requests[i]);
+          of.push_back(i);
+        }
+        const auto judgements = options_.judge->judge(rubric, some);
+        for (std::size_t k = 0; k < of.size(); ++k) {
+          if (judgements[k].score)
+            json[of[k]]["scores"][name] = *judgements[k].score;
           else
-            json[i]["failed"][name] = judgements[i].failure;
+            json[of[k]]["failed"][name] = judgements[k].failure;
+          if (judgements[k].unanswered && settled[of[k]]) {  // a server that was down has not judged
+            settled[of[k]] = false;
+            ++unanswered_;
+          }
         }
       }
-      std::vector<std::string> records;
-      for (const auto& j : json) records.push_back(dump(j));
+      std::vector<eval::detail::WorkRecord> records;
+      for (std::size_t i = 0; i < json.size(); ++i) records.push_back({dump(json[i]), settled[i]});
       return records;
     };
-    const auto records = stage("judge", keys, work, 4 * options_.batch);
+    const auto records = stage("judge", keys, work, 4 * options_.batch, /*apart=*/true);
     for (auto& result : results_) {
-      const auto json = ordered_json::parse(records.at("judge|" + result.key()));
+      const auto record = records.find("judge|" + result.key());
+      if (record == records.end()) {  // another process could not reach the judge
+        for (const Rubric rubric : {Rubric::behaviour, Rubric::coherence})
+          if (const auto name = options_.judge->measure(rubric); !name.empty()) result.failed[name] = "not judged";
+        continue;
+      }
+      const auto json = ordered_json::parse(record->second);
       if (json.contains("scores"))
         for (const auto& [name, value] : json["scores"].items()) result.scores[name] = value;
       if (json.contains("failed"))
         for (const auto& [name, value] : json["failed"].items()) result.failed[name] = value;
     }
+  }
+
+  void check_rules() {
+    for (const auto& behaviour : experiment_.behaviours)
+      for (auto& result : results_)
+        if (behaviour.rule && result.behaviour == behaviour.name)
+          result.scores["rule"] = keeps(*behaviour.rule, result.response) ? 1 : 0;
+  }
+
+  /// Each answer against the baseline's to the same question, as one stage.
+  void compare() {
+    std::map<std::string, std::string> prompts;
+    for (const auto& q : experiment_.questions) prompts[q.id] = user_prompt(q);
+    std::map<std::pair<std::string, std::string>, std::vector<Result>> cells;  // all arms of a question and behaviour
+    for (const auto& result : results_) cells[{result.question, result.behaviour}].push_back(result);
+    std::vector<std::string> keys;
+    std::vector<std::vector<Result>> rows;
+    for (auto& [cell, some] : cells) {
+      if (std::none_of(some.begin(), some.end(), [&](const Result& r) { return r.arm == options_.baseline; })) continue;
+      keys.push_back(cell.second + "|" + cell.first);
+      rows.push_back(std::move(some));
+    }
+    const auto work = [&](std::span<const std::size_t> indices) {
+      std::vector<eval::detail::WorkRecord> records;
+      for (const auto i : indices) {
+        auto some = rows[i];
+        compare_pairs(some, prompts, experiment_.behaviours, *options_.pairs, {.baseline = options_.baseline});
+        ordered_json json = ordered_json::object();
+        for (const auto& row : some)
+          for (const char* name : {"win_behaviour", "win_quality"}) {
+            if (row.scores.contains(name)) json[row.arm]["scores"][name] = row.scores.at(name);
+            if (row.failed.contains(name)) json[row.arm]["failed"][name] = row.failed.at(name);
+          }
+        records.push_back({dump(json)});
+      }
+      return records;
+    };
+    const auto records = stage("pairs", keys, work, options_.batch, /*apart=*/true);
+    for (auto& result : results_) {
+      const auto record = records.find("pairs|" + result.behaviour + "|" + result.question);
+      if (record == records.end()) continue;
+      const auto json = ordered_json::parse(record->second);
+      if (!json.contains(result.arm)) continue;
+      const auto& mine = json[result.arm];
+      if (mine.contains("scores"))
+        for (const auto& [name, value] : mine["scores"].items()) result.scores[name] = value;
+      if (mine.contains("failed"))
+        for (const auto& [name, value] : mine["failed"].items()) result.failed[name] = value;
+    }
+  }
+
+  void describe_pairs(Report& report) const {
+    std::string shares;
+    for (const auto& arm : report.analysis.arms)
+      for (const char* contest : {"win_behaviour", "win_quality"}) {
+        const auto& scores = report.analysis.cell(arm).scores;
+        const auto found = scores.find(contest);
+        if (found == scores.end() || found->second.summary.n == 0) continue;
+        const Interval& within = found->second.interval;
+        shares += fmt::format("; {} {} {:.2f} [{:.2f}, {:.2f}]", arm, contest, found->second.summary.mean, within.low,
+                              within.high);
+      }
+    report.notes.push_back(
+        fmt::format("Comparisons with {}'s answer to the same question, share won, 0.5 is even (win_behaviour: more of "
+                    "what was asked "
+                    "for; win_quality: the better answer), by {}{}.",
+                    options_.baseline, options_.pairs->identity(), shares));
+  }
+
+  /// What the report must say of how its scores came about.
+  void describe_judging(Report& report) const {
+    if (unanswered_ > 0)
+      report.notes.push_back(fmt::format(
+          "{} answers are not judged because the judge could not be asked; start the run again with the same "
+          "settings to judge them.",
+          unanswered_));
+    for (const auto& behaviour : experiment_.behaviours) {
+      if (!behaviour.rule || experiment_.mode != AnswerMode::generate) continue;
+      std::string shares;
+      for (const auto& arm : report.analysis.arms) {
+        const auto& scores = report.analysis.cell(arm, behaviour.name).scores;
+        if (const auto rule = scores.find("rule"); rule != scores.end())
+          shares += fmt::format("{}{} {:.0f} %", shares.empty() ? "" : ", ", arm, 100 * rule->second.summary.mean);
+      }
+      report.notes.push_back(fmt::format("Checked by a program, not judged: {} (\"{}\") is kept in {} of the answers.",
+                                         behaviour.name, behaviour.instruction, shares));
+    }
+    if (options_.pairs) describe_pairs(report);
+    if (!options_.judge) return;
+    const std::string shown = options_.judge->measure(Rubric::behaviour),
+                      coherence = options_.judge->measure(Rubric::coherence), caveat = options_.judge->caveat();
+    report.notes.push_back((shown == "behaviour" && coherence == "coherence" ? "Behaviour and coherence are scores of: "
+                                                                             : shown + " is from: ") +
+                           options_.judge->identity() + "." + (caveat.empty() ? "" : " " + caveat + "."));
+    for (const auto& arm : experiment_.arms)
+      if (arm.source && arm.source->sought == shown && arm.variant == Variant::as_given && arm.family.empty() &&
+          arm.asking == Asking::nothing)
+        report.notes.push_back(fmt::format(
+            "{} was sought by what this report shows ({}): its gain there is flattered. Judge with another judge.",
+            arm.name, shown));
+    if (shown != "behaviour")
+      report.withheld["behaviour"] = fmt::format("it was not judged; {} is no score of it", shown);
+    if (!options_.calibration) return;
+    for (const auto& [measure, agreement] : options_.calibration->agreement)
+      if (const std::string why = agreement.unusable(); !why.empty())
+        report.withheld[measure] =
+            fmt::format("measured against {}, the judge is not fit for it: {}", options_.calibration->reference, why);
   }
 
   /// An arm that was steered and changed nothing anywhere is a mistake, not a result.
@@ -300,9 +435,8 @@ class Runner {
         report.notes.push_back(
             fmt::format("{} has no steering for {}: its rows there are unsteered.", arm.name, unsteered));
     }
-    if (options_.judge)
-      report.notes.push_back("Behaviour and coherence are scores of: " + options_.judge->identity() + "." +
-                             (options_.judge->caveat().empty() ? "" : " " + options_.judge->caveat() + "."));
+    report.journals.assign(journals_.begin(), journals_.end());
+    describe_judging(report);
     if (experiment_.mode == AnswerMode::letters) {
       double mass = 0;
       for (const auto& result : report.results) mass += result.scores.at("p_letters");
@@ -321,6 +455,8 @@ class Runner {
   std::unique_ptr<eval::detail::Team> team_;
   std::map<std::string, FoundSteering> found_;  // by source and behaviour
   std::vector<Result> results_;
+  std::set<std::filesystem::path> journals_;  // whose records were used
+  std::int64_t unanswered_ = 0;               // rows that the judge could not be asked about
 };
 
 }  // namespace
@@ -354,6 +490,9 @@ Report run(const Experiment& experiment, const Model& model, const RunOptions& o
   require(options.batch >= 1, ErrorCode::argument, "run", "expected batches of at least 1 but got {}", options.batch);
   const bool has_baseline = std::any_of(experiment.arms.begin(), experiment.arms.end(),
                                         [&](const Arm& a) { return a.name == options.baseline; });
+  require(!options.calibration || (options.judge && options.calibration->judge == options.judge->identity()),
+          ErrorCode::config, "run", "expected the calibration of this judge ({}) but got that of another ({})",
+          options.judge ? options.judge->identity() : "none", options.calibration ? options.calibration->judge : "");
   require(has_baseline, ErrorCode::argument, "run", "expected the baseline \"{}\" among the arms", options.baseline);
   return Runner(experiment, model, options).run();
 }

@@ -6,13 +6,17 @@
 #include <cstdlib>
 #include <memory>
 #include <mutex>
+#include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <thread>
 
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include <steer/core/error.hpp>
 #include <steer/io/journal.hpp>
+
+#include "io/journal_settings.hpp"
 
 namespace steer {
 
@@ -58,16 +62,26 @@ std::filesystem::path journal_of(const std::filesystem::path& first, std::int64_
   return first.parent_path() / name;
 }
 
-/// What all ranks' journals hold: also those of an earlier run with more processes.
-Records read_journals(const std::filesystem::path& first) {
-  Records records = Journal::read(first);
+/// What all ranks' journals hold, also those of an earlier run with more processes. Each must be of this run's
+/// settings.
+Records read_journals(const std::filesystem::path& first, const std::string& identity,
+                      std::set<std::filesystem::path>* used) {
+  Records records;
+  const auto add = [&](const std::filesystem::path& path) {
+    Records some = Journal::read(path, identity);
+    if (used && !some.empty()) used->insert(path);
+    records.merge(some);
+  };
+  add(first);
   const auto folder = first.has_parent_path() ? first.parent_path() : std::filesystem::path(".");
   const std::string head = first.stem().string() + ".rank", tail = first.extension().string();
+  std::set<std::filesystem::path> others;  // in order: which of two records counts must not depend on the file system
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
     const std::string name = entry.path().filename().string();
-    if (name.starts_with(head) && name.ends_with(tail)) records.merge(Journal::read(entry.path()));
+    if (name.starts_with(head) && name.ends_with(tail)) others.insert(entry.path());
   }
+  for (const auto& path : others) add(path);
   return records;
 }
 
@@ -84,7 +98,7 @@ struct Team::Impl {
   std::map<std::string, std::pair<std::int64_t, std::optional<Clock::time_point>>> hearts;
   std::jthread heart;  // last: stops before the store goes
 
-  explicit Impl(const Workers& given) : workers(given) {
+  Impl(const Workers& given, const std::string& identity) : workers(given) {
     c10d::TCPStoreOptions options;
     options.port = workers.port;
     options.isServer = workers.rank == 0;
@@ -99,6 +113,7 @@ struct Team::Impl {
       fail(ErrorCode::io, "run", "expected to meet {} processes at {}:{} but got: {}", workers.count, workers.address,
            workers.port, first_line(error.what()));
     }
+    compare(identity);
     heart = std::jthread([this](std::stop_token stop) {
       std::mutex mutex;
       std::condition_variable_any wake;
@@ -111,6 +126,18 @@ struct Team::Impl {
         }
       }
     });
+  }
+
+  /// Processes of different settings would mix their results.
+  void compare(const std::string& identity) {
+    const std::string key = "steer/identity";
+    if (workers.rank == 0) return guarded([&] { store->set(key, bytes(identity)); });
+    const auto raw = guarded([&] { return store->get(key); });
+    const std::string first(raw.begin(), raw.end());
+    require(first == identity, ErrorCode::config, "run",
+            "expected rank {} to have rank 0's settings but: {}; start all processes with the same ones", workers.rank,
+            io::detail::differing_settings(nlohmann::ordered_json::parse(first, nullptr, false),
+                                           nlohmann::ordered_json::parse(identity, nullptr, false)));
   }
 
   static std::string heart_key(std::string_view rank) { return fmt::format("steer/heart/{}", rank); }
@@ -145,7 +172,7 @@ struct Team::Impl {
   }
 };
 
-Team::Team(const Workers& workers) : impl_(std::make_unique<Impl>(workers)) {}
+Team::Team(const Workers& workers, const std::string& identity) : impl_(std::make_unique<Impl>(workers, identity)) {}
 Team::~Team() = default;
 const Workers& Team::workers() const { return impl_->workers; }
 
@@ -262,7 +289,7 @@ Records do_work(std::span<const std::string> keys, const DoItems& work, const Wo
   Records known;
   if (!options.journal.empty()) {
     journal.emplace(journal_of(options.journal, options.team ? options.team->workers().rank : 0), options.identity);
-    known = read_journals(options.journal);
+    known = read_journals(options.journal, options.identity, options.used);
   }
   Progress progress = options.progress.part(options.stage, total);
   progress.resume_at(std::count_if(keys.begin(), keys.end(), [&](const auto& key) { return known.contains(key); }));
@@ -276,26 +303,38 @@ Records do_work(std::span<const std::string> keys, const DoItems& work, const Wo
     std::vector<std::size_t> items;
     bool open = false;
     for (auto i = *batch * options.batch; i < std::min(total, (*batch + 1) * options.batch); ++i) {
-      items.push_back(static_cast<std::size_t>(i));
-      open |= !known.contains(keys[items.back()]);
+      const bool done = known.contains(keys[static_cast<std::size_t>(i)]);
+      open |= !done;
+      if (!done || !options.apart) items.push_back(static_cast<std::size_t>(i));
     }
     if (open) {
-      // Always the whole batch: a result may depend on its batch mates in the last bits, and must not on when the run
-      // was killed.
+      require(!options.stop || !options.stop(), ErrorCode::cancelled, "run",
+              "expected to finish but was told to stop, with {} of {} items of \"{}\" done{}", progress.done(), total,
+              options.stage,
+              options.journal.empty() ? ""
+                                      : fmt::format("; they are kept: start again with the same settings to go on "
+                                                    "({})",
+                                                    options.journal.string()));
+      // The whole batch, unless items stand apart: a result may depend on its batch mates in the last bits, and must
+      // not on when the run was killed.
       auto records = work(items);
       require(records.size() == items.size(), ErrorCode::shape, "run", "expected {} records from a batch but got {}",
               items.size(), records.size());
       std::vector<JournalEntry> entries;
-      for (std::size_t i = 0; i < items.size(); ++i)
-        if (!known.contains(keys[items[i]])) entries.push_back({keys[items[i]], std::move(records[i])});
+      for (std::size_t i = 0; i < items.size(); ++i) {
+        const std::string& key = keys[items[i]];
+        if (known.contains(key)) continue;
+        if (records[i].settled) entries.push_back({key, records[i].text});
+        known.emplace(key, std::move(records[i].text));
+      }
       if (journal) journal->append(entries);
       progress.advance(static_cast<std::int64_t>(entries.size()));
-      for (auto& entry : entries) known.insert_or_assign(std::move(entry.key), std::move(entry.record));
     }
     claims->done(*batch);
   }
   if (!options.journal.empty() && options.team)
-    for (auto& [key, record] : read_journals(options.journal)) known.try_emplace(key, record);
+    for (auto& [key, record] : read_journals(options.journal, options.identity, options.used))
+      known.try_emplace(key, record);
   progress.finish();
   return known;
 }

@@ -1,0 +1,123 @@
+// How far a judge can be trusted: its scores of texts that have reference scores, beside them. By default on the stored
+// pilot rows of arXiv 2602.04903 (1,738 answers to MMLU questions, scored by gpt-4o-mini), which are not part of this
+// repository: STEER_PAPER_RESULTS or --paper names their folder, STEER_MMLU or --mmlu that of the questions.
+//
+//   calibrate_judge --judge logits --model qwen-32b.gguf --out calibration.json
+//   calibrate_judge --judge http --model gpt-4o-mini --limit 300
+//
+// mmlu_tradeoff --calibration calibration.json then gives no verdict on what this judge does not measure well.
+
+#include <zlib.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdlib>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <steer/core/error.hpp>
+#include <steer/eval/http_judge.hpp>
+#include <steer/eval/judge_calibration.hpp>
+#include <steer/eval/model_judge.hpp>
+#include <steer/eval/questions.hpp>
+
+namespace {
+
+struct Settings {
+  std::string paper, mmlu, judge = "logits", model, url = "https://api.openai.com/v1", out;
+  std::int64_t limit = 0;
+};
+
+std::string from_environment(const char* name, const char* otherwise) {
+  const char* value = std::getenv(name);
+  return value && *value ? value : otherwise;
+}
+
+/// Unpacks a file beside `folder`'s name for it, since tables are read plain.
+std::filesystem::path unpacked(const std::filesystem::path& packed, const std::filesystem::path& folder) {
+  gzFile file = gzopen(packed.c_str(), "rb");
+  steer::require(file, steer::ErrorCode::io, "calibrate_judge", "expected a readable file but got \"{}\"",
+                 packed.string());
+  const auto path = folder / packed.stem();
+  std::ofstream out(path, std::ios::binary);
+  char buffer[1 << 16];
+  for (int n; (n = gzread(file, buffer, sizeof buffer)) > 0;) out.write(buffer, n);
+  gzclose(file);
+  return path;
+}
+
+std::vector<steer::Result> pilot_rows(const Settings& s) {
+  const auto folder = std::filesystem::temp_directory_path() / fmt::format("steer-calibrate-{}", std::rand());
+  std::filesystem::create_directories(folder);
+  std::vector<steer::Result> rows;
+  for (const char* name : {"mmlu_pilot_8b.csv.gz", "mmlu_pilot_70b.csv.gz"}) {
+    const auto some = steer::load_results_csv(
+        unpacked(std::filesystem::path(s.paper) / name, folder),
+        {{"qid", "question"}, {"behaviour_score", "score_behaviour"}, {"coherence", "score_coherence"}});
+    rows.insert(rows.end(), some.begin(), some.end());
+  }
+  std::filesystem::remove_all(folder);
+  if (s.limit <= 0 || s.limit >= std::ssize(rows)) return rows;
+  // Whole cells, so that arms stay comparable: every n-th question.
+  std::map<std::string, std::int64_t> questions;
+  for (const auto& row : rows) questions.try_emplace(row.behaviour + "|" + row.question, std::ssize(questions));
+  const auto every = (std::ssize(rows) + s.limit - 1) / s.limit;
+  std::erase_if(rows, [&](const auto& row) { return questions.at(row.behaviour + "|" + row.question) % every != 0; });
+  return rows;
+}
+
+/// The study's own criteria.
+std::vector<steer::Behaviour> rubrics(const Settings& s) {
+  std::ifstream file(std::filesystem::path(s.paper) / "rubrics.json");
+  const auto json = nlohmann::json::parse(file, nullptr, false);
+  steer::require(json.is_object() && json.contains("behaviour"), steer::ErrorCode::format, "calibrate_judge",
+                 "expected rubrics.json in \"{}\"", s.paper);
+  std::vector<steer::Behaviour> behaviours;
+  for (const auto& [name, rubric] : json["behaviour"].items()) {
+    steer::Behaviour behaviour{.name = name, .instruction = rubric.at("query")};
+    for (const auto& c : rubric.at("criteria"))
+      behaviour.criteria.push_back({c.at("name"), c.at("name"), c.at("points")});
+    behaviours.push_back(std::move(behaviour));
+  }
+  return behaviours;
+}
+
+std::shared_ptr<steer::Judge> judge_of(const Settings& s) {
+  if (s.judge == "logits") return steer::logit_judge(steer::Model::load(s.model));
+  steer::HttpJudgeOptions options;
+  options.url = s.url;
+  options.model = s.model;
+  return std::make_shared<steer::HttpJudge>(options);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("How far a judge can be trusted: its scores of texts that have reference scores");
+  Settings s{.paper = from_environment("STEER_PAPER_RESULTS", "../shared/data/paper_results"),
+             .mmlu = from_environment("STEER_MMLU", "../shared/data/mmlu")};
+  app.add_option("--judge", s.judge, "logits: a local model is asked for a digit; http: an OpenAI-compatible API")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"logits", "http"}));
+  app.add_option("--model", s.model, "logits: a Hugging Face folder or a GGUF file; http: the name of the model")
+      ->required();
+  app.add_option("--url", s.url, "of the API; the key comes from OPENAI_API_KEY")->capture_default_str();
+  app.add_option("--limit", s.limit, "about so many rows, evenly spread; 0: all 1,738")->check(CLI::NonNegativeNumber);
+  app.add_option("--paper", s.paper, "folder of the study's stored rows")->capture_default_str();
+  app.add_option("--mmlu", s.mmlu, "MMLU folder in its original layout")->capture_default_str();
+  app.add_option("--out", s.out, "calibration.json, for mmlu_tradeoff --calibration");
+  CLI11_PARSE(app, argc, argv);
+  try {
+    std::map<std::string, std::string> prompts;
+    for (const auto& question : steer::load_mmlu(s.mmlu, steer::Mmlu::dev)) {
+      const auto split = question.id.find(":dev:");  // the study's rows name them subject:row
+      prompts[question.id.substr(0, split) + question.id.substr(split + 4)] = steer::user_prompt(question);
+    }
+    const auto judge = judge_of(s);
+    const auto calibration =
+        steer::calibrate_judge(*judge, pilot_rows(s), prompts, rubrics(s), "gpt-4o-mini on the study's pilot rows");
+    fmt::print("{}", calibration.describe());
+    if (!s.out.empty()) calibration.save(s.out);
+  } catch (const std::exception& error) {
+    return fmt::print(stderr, "{}\n", error.what()), 1;
+  }
+}

@@ -1,0 +1,189 @@
+#include <steer/eval/judge_calibration.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include <steer/core/error.hpp>
+
+#include "io/strict_json.hpp"
+#include "io/text_file.hpp"
+
+namespace steer {
+namespace {
+
+using nlohmann::ordered_json;
+constexpr double kLeastSpearman = 0.6;
+
+/// The difference from the baseline's row of the same question and behaviour, where both have a score.
+ClusteredMean contrast(std::span<const Result> rows, std::span<const std::optional<double>> scores,
+                       const std::string& arm, const std::string& baseline) {
+  std::map<std::pair<std::string, std::string>, double> base;
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    if (rows[i].arm == baseline && scores[i]) base[{rows[i].behaviour, rows[i].question}] = *scores[i];
+  std::vector<double> differences;
+  std::vector<std::int64_t> clusters;
+  std::map<std::string, std::int64_t> questions;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const auto found = base.find({rows[i].behaviour, rows[i].question});
+    if (rows[i].arm != arm || !scores[i] || found == base.end()) continue;
+    differences.push_back(*scores[i] - found->second);
+    clusters.push_back(
+        questions.try_emplace(rows[i].question, static_cast<std::int64_t>(questions.size())).first->second);
+  }
+  return clustered_mean(differences, clusters);
+}
+
+JudgeAgreement agree(std::span<const Result> rows, const std::string& measure, std::span<const Judgement> judgements,
+                     const std::string& baseline) {
+  JudgeAgreement result;
+  std::vector<double> theirs, ours;
+  std::vector<int> their_levels, our_levels;
+  std::vector<std::optional<double>> reference(rows.size()), judged(rows.size());
+  std::vector<std::string> arms;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const auto known = rows[i].scores.find(measure);
+    if (known == rows[i].scores.end()) continue;
+    ++result.rows;
+    if (!judgements[i].score) {
+      ++result.failed;
+      continue;
+    }
+    reference[i] = known->second;
+    judged[i] = judgements[i].score;
+    theirs.push_back(known->second);
+    ours.push_back(*judgements[i].score);
+    const auto level = [](double score) { return std::clamp(static_cast<int>(std::lround(score)), 0, 5); };
+    their_levels.push_back(level(known->second));
+    our_levels.push_back(level(*judgements[i].score));
+    if (rows[i].arm != baseline && std::find(arms.begin(), arms.end(), rows[i].arm) == arms.end())
+      arms.push_back(rows[i].arm);
+  }
+  if (theirs.size() < 2) return result;
+  result.spearman = spearman(theirs, ours);
+  result.weighted_kappa = weighted_kappa(their_levels, our_levels, 0, 5);
+  for (const auto& arm : arms) {
+    const auto theirs_there = contrast(rows, reference, arm, baseline);
+    if (theirs_there.n > 0) result.contrasts.push_back({arm, theirs_there, contrast(rows, judged, arm, baseline)});
+  }
+  return result;
+}
+
+ordered_json number(double value) { return std::isfinite(value) ? ordered_json(value) : ordered_json(); }
+double number(const ordered_json& value) { return value.is_null() ? std::nan("") : value.get<double>(); }
+
+ordered_json mean_json(const ClusteredMean& mean) {
+  return {{"n", mean.n},
+          {"mean", number(mean.mean)},
+          {"low", number(mean.interval.low)},
+          {"high", number(mean.interval.high)}};
+}
+
+ClusteredMean mean_from(const ordered_json& json) {
+  ClusteredMean mean;
+  mean.n = json.at("n");
+  mean.mean = number(json.at("mean"));
+  mean.interval = {number(json.at("low")), number(json.at("high"))};
+  return mean;
+}
+
+}  // namespace
+
+bool JudgedContrast::wrong_sign() const {
+  const bool sure = reference.interval.low > 0 || reference.interval.high < 0;
+  return sure && judge.mean * reference.mean <= 0;
+}
+
+std::string JudgeAgreement::unusable() const {
+  if (rows - failed < 2) return "it scored none of the reference rows";
+  if (!(spearman >= kLeastSpearman))
+    return fmt::format("its scores agree with the reference's at Spearman {:.2f}, and {:g} is asked for", spearman,
+                       kLeastSpearman);
+  for (const auto& contrast : contrasts)
+    if (contrast.wrong_sign())
+      return fmt::format("it puts {} at {:+.2f} against the baseline where the reference says {:+.2f}", contrast.arm,
+                         contrast.judge.mean, contrast.reference.mean);
+  return {};
+}
+
+std::string JudgeCalibration::describe() const {
+  std::string text = fmt::format("{}\nagainst {}\n", judge, reference);
+  for (const auto& [measure, a] : agreement) {
+    text += fmt::format("\n{}: {} rows{}, Spearman {:.3f}, weighted kappa {:.3f}\n", measure, a.rows,
+                        a.failed ? fmt::format(" ({} without a score)", a.failed) : "", a.spearman, a.weighted_kappa);
+    for (const auto& c : a.contrasts) {
+      const auto shown = [](const ClusteredMean& m) {
+        return fmt::format("{:+.2f} [{:+.2f}, {:+.2f}]", m.mean, m.interval.low, m.interval.high);
+      };
+      text += fmt::format("  {:24} reference {:22} judge {:22}{}\n", c.arm, shown(c.reference), shown(c.judge),
+                          c.wrong_sign() ? " WRONG SIGN" : "");
+    }
+    const std::string why = a.unusable();
+    text += why.empty() ? "  a verdict may rest on it\n" : "  no verdict may rest on it: " + why + "\n";
+  }
+  return text;
+}
+
+void JudgeCalibration::save(const std::filesystem::path& path) const {
+  ordered_json json{{"judge", judge}, {"reference", reference}};
+  for (const auto& [measure, a] : agreement) {
+    ordered_json contrasts = ordered_json::array();
+    for (const auto& c : a.contrasts)
+      contrasts.push_back({{"arm", c.arm}, {"reference", mean_json(c.reference)}, {"judge", mean_json(c.judge)}});
+    json["agreement"][measure] = {{"rows", a.rows},
+                                  {"failed", a.failed},
+                                  {"spearman", number(a.spearman)},
+                                  {"weighted_kappa", number(a.weighted_kappa)},
+                                  {"contrasts", contrasts}};
+  }
+  io::detail::write_text_file(path, json.dump(2) + "\n", "JudgeCalibration::save");
+}
+
+JudgeCalibration JudgeCalibration::load(const std::filesystem::path& path) {
+  constexpr auto where = "JudgeCalibration::load";
+  const auto json = io::detail::read_json<ordered_json>(path, where);
+  try {
+    JudgeCalibration calibration{.judge = json.at("judge"), .reference = json.at("reference")};
+    for (const auto& [measure, a] : json.at("agreement").items()) {
+      JudgeAgreement& agreement = calibration.agreement[measure];
+      agreement = {a.at("rows"), a.at("failed"), number(a.at("spearman")), number(a.at("weighted_kappa")), {}};
+      for (const auto& c : a.at("contrasts"))
+        agreement.contrasts.push_back({c.at("arm"), mean_from(c.at("reference")), mean_from(c.at("judge"))});
+    }
+    return calibration;
+  } catch (const ordered_json::exception& error) {
+    fail(ErrorCode::format, where, "expected a judge's calibration but got: {} ({}); write one with calibrate_judge",
+         error.what(), path.string());
+  }
+}
+
+JudgeCalibration calibrate_judge(Judge& judge, std::span<const Result> rows,
+                                 const std::map<std::string, std::string>& prompts,
+                                 const std::vector<Behaviour>& behaviours, std::string reference,
+                                 const std::string& baseline) {
+  std::map<std::string, const Behaviour*> known;
+  for (const auto& behaviour : behaviours) known[behaviour.name] = &behaviour;
+  std::vector<JudgeRequest> requests;
+  for (const auto& row : rows) {
+    const auto prompt = prompts.find(row.question);
+    const auto behaviour = known.find(row.behaviour);
+    require(prompt != prompts.end() && behaviour != known.end(), ErrorCode::argument, "calibrate_judge",
+            "expected the question \"{}\" and the behaviour \"{}\" among those given", row.question, row.behaviour);
+    requests.push_back({prompt->second, row.response, behaviour->second});
+  }
+  JudgeCalibration calibration{.judge = judge.identity(), .reference = std::move(reference)};
+  for (const Rubric rubric : {Rubric::behaviour, Rubric::coherence}) {
+    const std::string measure(to_string(rubric));
+    const bool any =
+        std::any_of(rows.begin(), rows.end(), [&](const Result& row) { return row.scores.contains(measure); });
+    if (judge.measure(rubric) != measure || !any) continue;
+    calibration.agreement[measure] = agree(rows, measure, judge.judge(rubric, requests), baseline);
+  }
+  require(
+      !calibration.agreement.empty(), ErrorCode::argument, "calibrate_judge",
+      "expected rows with reference scores \"behaviour\" or \"coherence\" and a judge that gives them but got none");
+  return calibration;
+}
+
+}  // namespace steer

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <steer/model/model.hpp>
+
+namespace steer::eval::detail {
+
+/// A local model that is asked for one of a few texts, each a single token.
+class TokenChooser {
+ public:
+  /// @param options  the texts, e.g. "1" to "5". @throws Error(config) for a model without a tokenizer or without
+  /// single
+  ///                 tokens for them. @param where  the public function, for the message.
+  TokenChooser(Model model, std::vector<std::string> options, std::string_view where);
+
+  const Model& model() const { return model_; }
+  /// The probabilities of the options as the first token of an answer to each prompt, [prompts][options]; they add up
+  /// to less than 1 where the model would say something else.
+  std::vector<std::vector<double>> choose(std::span<const std::string> prompts) const;
+
+ private:
+  Model model_;
+  std::vector<std::int64_t> ids_;
+};
+
+}  // namespace steer::eval::detail
