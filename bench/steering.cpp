@@ -15,9 +15,11 @@
 
 #include <steer/core/random.hpp>
 #include <steer/core/threads.hpp>
-#include <steer/steering/plan.hpp>
+#include <steer/model/session.hpp>
+#include <steer/steering/steering.hpp>
 
 #include "steering/kernels.hpp"
+#include "steering/runtime.hpp"
 
 namespace {
 
@@ -93,15 +95,19 @@ void pass(benchmark::State& state) {
   config.d_model = width;
   config.n_layers = 2;
   config.context = 4096;
-  std::vector<Steering> kinds, rows;
-  for (std::int64_t i = 0; i < distinct; ++i) kinds.push_back(steering_of(kind, width, count, i));
-  for (std::int64_t i = 0; i < batch; ++i) rows.push_back(kinds[i % distinct]);
-  auto plan = SteeringPlan::compile(config, std::nullopt, rows);
-  std::vector<std::int64_t> ids(batch, 5);
+  using steering::detail::CompiledSteering;
+  std::vector<std::unique_ptr<CompiledSteering>> programs;
+  for (std::int64_t i = 0; i < distinct; ++i)
+    programs.push_back(std::make_unique<CompiledSteering>(config, std::nullopt, steering_of(kind, width, count, i)));
+  std::vector<std::int64_t> ids(static_cast<std::size_t>(batch), 5);
   std::vector<TokenRun> runs;
-  for (std::int64_t i = 0; i < batch; ++i) {
-    plan.bind(static_cast<SequenceId>(i), i);
+  for (std::int64_t i = 0; i < batch; ++i)
     runs.push_back({static_cast<SequenceId>(i), i, i + 1, 100, 50, Phase::generated});
+  std::vector<std::unique_ptr<InterventionMemory>> memories;
+  std::vector<std::vector<IntervenedRun>> groups(programs.size());
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    memories.push_back(programs[i % programs.size()]->start());
+    groups[i % programs.size()].push_back({&runs[i], memories.back().get()});
   }
   const BatchView view{ids, runs};
   at::Tensor h = at::randn({batch, width});
@@ -109,7 +115,7 @@ void pass(benchmark::State& state) {
   std::int64_t calls = 0;
   for (auto _ : state) {
     HookContext at{kPoint, h, view};
-    plan.apply(at);
+    for (std::size_t i = 0; i < programs.size(); ++i) programs[i]->run(at, groups[i]);
     // Additions grow without bound; begin again now and then, at no cost that shows.
     if (++calls % 4096 == 0) h.copy_(start);
   }
@@ -146,7 +152,7 @@ void add_rows(benchmark::State& state) {
   for (auto _ : state) {
     for (std::int64_t r = 0; r < batch; ++r) {
       const float* v = vectors.const_data_ptr<float>() + r % distinct * width;
-      sae::detail::add_scaled(rows + r * width, &v, &sign, 1, width);
+      steering::detail::add_scaled(rows + r * width, &v, &sign, 1, width);
     }
     sign = -sign;
   }
@@ -163,10 +169,7 @@ constexpr const char* kModes[] = {"plain", "nudge 3", "pin 3", "nudge 3, one for
 class Decoder {
  public:
   Decoder(const Model& model, Mode mode, std::int64_t batch)
-      : batch_(batch),
-        session_(model),
-        plan_(SteeringPlan::compile(model, rows(model.config(), mode, batch))),
-        hooks_(plan_.attach(session_)) {
+      : batch_(batch), session_(model), rows_(rows(model.config(), mode, batch)) {
     restart();
   }
 
@@ -183,9 +186,10 @@ class Decoder {
     sequences_.clear();
     const std::vector<std::int64_t> prompt(32, 7);
     for (std::int64_t r = 0; r < batch_; ++r) {
-      sequences_.push_back(r == 0 ? session_.open() : session_.fork(sequences_.front()));
+      const Steering& steering = rows_[static_cast<std::size_t>(r)];
+      sequences_.push_back(r == 0 ? session_.open({.steering = steering})
+                                  : session_.fork(sequences_.front(), {.steering = steering}));
       if (r == 0) session_.step({{sequences_.front(), prompt, Phase::prompt}}, Logits::none);
-      plan_.bind(sequences_.back(), r);
     }
   }
 
@@ -212,8 +216,7 @@ class Decoder {
 
   std::int64_t batch_;
   Session session_;
-  SteeringPlan plan_;
-  std::vector<HookHandle> hooks_;
+  std::vector<Steering> rows_;
   std::vector<SequenceId> sequences_;
   std::vector<std::int64_t> next_{9};
 };

@@ -18,8 +18,8 @@ int main(int argc, char** argv) {
 
     // Read: every activation whose name matches, [tokens, width] each.
     const auto cache = session.run_with_cache(ids, {"blocks.*.hook_resid_post"});
-    for (const auto& [name, value] : cache.all())
-      fmt::print("{:<28} mean norm {:.2f}\n", name, value.norm(2, -1).mean().item<float>());
+    for (const auto& [recorded, value] : cache.all())
+      fmt::print("{:<28} mean norm {:.2f}\n", recorded.name(), value.norm(2, -1).mean().item<float>());
 
     // Edit: add a direction at every token, prompt and generated alike, while the handle lives.
     const auto direction = cache[point.name()][-1] - cache[point.name()].mean(0);

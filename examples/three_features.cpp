@@ -22,6 +22,7 @@ int main(int argc, char** argv) {
     const std::vector<steer::Message> chat{{steer::Role::user, argv[7]}};
     const auto before = steer::generate(model, chat, {.max_tokens = 40});
     const auto after = steer::generate(model, chat, {.max_tokens = 40, .steering = funny, .require_fired = true});
+    for (const std::string& warning : after.warnings) fmt::print(stderr, "mind: {}\n", warning);
     fmt::print("before: {}\n\nafter: {}\n\n{}", before.text, after.text, after.audit.describe());
   } catch (const steer::Error& error) {
     return fmt::print(stderr, "{}\n", error.what()), 1;

@@ -66,7 +66,6 @@
 #include <steer/steering/condition.hpp>
 #include <steer/steering/edit.hpp>
 #include <steer/steering/interop.hpp>
-#include <steer/steering/plan.hpp>
 #include <steer/steering/steering.hpp>
 #include <steer/steering/vectors.hpp>
 #include <steer/text/chat_template.hpp>

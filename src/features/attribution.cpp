@@ -24,7 +24,7 @@ double scalar(const at::Tensor& value, std::string_view where) {
 /// The activation at the hook point when nothing is edited, [tokens, d_in].
 at::Tensor activation_at(Session& session, const HookPoint& point, std::span<const std::int64_t> ids) {
   const std::string names[] = {point.name()};
-  return session.run_with_cache(ids, std::span<const std::string>(names), point.layer)[names[0]];
+  return session.run_with_cache(ids, std::span<const std::string>(names), {.stop_after_layer = point.layer})[point];
 }
 
 /// The logits when the hook point's activation is replaced.

@@ -102,8 +102,15 @@ struct AutoSteer::Impl {
         sae(std::move(s)),
         options(std::move(o)),
         point(sae_point(model, sae)),
-        session(model, model::detail::reproducible(model)),
-        store(model, options) {}
+        session(model, session_options(model, options)),
+        store(model, options) {
+    session.close(session.open({.steering = Steering().nudge(sae, 0, 1, {.point = point})}));  // may warn
+  }
+  static SessionOptions session_options(const Model& model, const AutoSteerOptions& options) {
+    SessionOptions result = model::detail::reproducible(model);
+    result.on_warning = options.on_warning;
+    return result;
+  }
 
   const Evidence& evidence_for(std::string_view behaviour) {
     if (auto known = evidence.find(behaviour); known != evidence.end()) return known->second;
@@ -459,6 +466,7 @@ AutoSteerResult AutoSteer::find(std::string_view behaviour, AutoSteerMode mode) 
                          .score_opposite = found.opposite.posterior,
                          .candidates = found.candidates,
                          .trials = {}};
+  result.warnings = impl_->session.warnings();
   const double asked = found.asked.posterior, unsteered = found.unsteered.posterior,
                opposite = found.opposite.posterior;
   const bool asking_gains = asked - unsteered >= least_knowledge && unsteered < options.enough * asked;

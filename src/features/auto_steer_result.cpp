@@ -60,6 +60,7 @@ std::string figure(double value, int width, int digits) {
 std::string AutoSteerResult::explain() const {
   std::string text = fmt::format("{} ({}): {}\n{}\n", behaviour, to_string(mode), to_string(verdict), reason);
   if (!steering.empty()) text += steering.describe() + "\n";
+  for (const std::string& warning : warnings) text += "mind: " + warning + "\n";
   text += "\n  feature  d     AUROC [low, high]   attribution  alone  label / why dropped\n";
   for (const auto& c : candidates)
     text += fmt::format("  {:>7}  {:>5.2f}  {:.2f} [{:.2f}, {:.2f}]  {:>11.4f}  {:>5.2f}  {}{}{}\n", c.feature,

@@ -9,7 +9,6 @@
 
 #include <steer/core/error.hpp>
 #include <steer/core/random.hpp>
-#include <steer/steering/plan.hpp>
 
 #include "generate/prefix_store.hpp"
 #include "generate/row_rules.hpp"
@@ -42,9 +41,6 @@ struct EngineRow {
   std::int64_t computed = 0;  ///< tokens of `ids` in the cache
   std::int64_t shared = 0;    ///< of them from a kept prefix
   bool done = false;
-
-  std::optional<SteeringPlan> plan;
-  std::vector<HookHandle> hooks;
 
   bool running() const { return sequence >= 0; }
   std::int64_t pending() const { return std::ssize(ids) - computed; }
@@ -117,14 +113,8 @@ RowId Engine::Impl::submit(EngineRequest request) {
                   .decoder = {},
                   .stops = generation::detail::StopMatcher(r.stop),
                   .ids = r.ids,
-                  .result = {},
-                  .plan = {},
-                  .hooks = {}};
+                  .result = {}};
     if (model.has_tokenizer()) row.decoder.emplace(model.tokenizer(), DecodeOptions{.skip_special = true});
-    if (!r.steering.empty()) {
-      row.plan = SteeringPlan::compile(model, r.steering);
-      row.hooks = row.plan->attach(session);
-    }
     rows.insert(before, std::move(row));
     ++next;
   }
@@ -134,6 +124,7 @@ RowId Engine::Impl::submit(EngineRequest request) {
 void Engine::Impl::check(const EngineRequest& request) {
   generation::detail::check_row(model, {request.ids, request.sampling, request.max_tokens, request.stop}, "this row",
                                 kWhere);
+  session.close(session.open({.steering = request.steering}));  // one that does not fit is an error now
   require(request.samples >= 1, ErrorCode::argument, kWhere, "expected at least 1 sample but got {}", request.samples);
   if (options.max_cache_bytes == 0) return;
   const std::int64_t length = std::min(std::ssize(request.ids) + request.max_tokens, model.config().context);
@@ -217,21 +208,18 @@ bool Engine::Impl::has_room() {
 
 void Engine::Impl::open(EngineRow& row) {
   const auto prompt = std::span(row.order->request.ids);
-  // A row needs a token of its own to give logits. A steered prompt is not shared yet: the plan's memory stays behind.
+  // A row needs a token of its own to give logits. A steered prompt is not shared yet: its steering's memory would be.
   const auto prefix =
       row.order->touched.empty() ? prefixes.find(prompt.first(prompt.size() - 1), row.order->touched) : std::nullopt;
-  row.sequence = prefix ? session.fork(prefix->sequence, {.length = prefix->length}) : session.open();
+  const Steering& steering = row.order->request.steering;
+  row.sequence = prefix ? session.fork(prefix->sequence, {.length = prefix->length, .steering = steering})
+                        : session.open({.steering = steering});
   row.computed = row.shared = prefix ? prefix->length : 0;
   load.shared_tokens += row.shared;
-  if (row.plan) {
-    row.plan->reset_audit();
-    row.plan->bind(row.sequence, 0, std::span(row.ids).first(static_cast<std::size_t>(row.computed)));
-  }
 }
 
 void Engine::Impl::shut(EngineRow& row) {
   if (!row.running()) return;
-  if (row.plan) row.plan->unbind(row.sequence);
   session.close(row.sequence);
   row.sequence = -1;
   row.computed = 0;
@@ -265,7 +253,7 @@ std::int64_t Engine::Impl::next_tokens(const EngineRow& row, std::int64_t& promp
   if (row.decodes()) return 1;
   std::int64_t count = std::min(row.pending(), prompt_room);
   // A condition on the distribution is told of each one, also when a row that was set back is computed anew.
-  if (row.plan && row.plan->needs_logits(row.sequence)) {
+  if (session.needs_logits(row.sequence)) {
     const std::int64_t prompt = row.order->prompt();
     count = std::min(count, row.computed < prompt ? prompt - row.computed : 1);
   }
@@ -287,24 +275,21 @@ bool Engine::Impl::make_room(EngineRow& row, std::int64_t count, std::int64_t ta
 /// One pass. @return logits after each row's last token.
 at::Tensor Engine::Impl::compute(std::span<EngineRow* const> chosen) {
   std::vector<StepInput> inputs;
-  std::vector<std::int64_t> last;  // input of each row
   for (std::size_t i = 0; i < chosen.size(); ++i) {
     const EngineRow& row = *chosen[i];
     const std::int64_t begin = row.computed, end = begin + tokens[i],
                        split = std::clamp(row.order->prompt(), begin, end);
     const auto part = [&](std::int64_t from, std::int64_t to, Phase phase) {
-      if (from < to)
-        inputs.push_back(
-            {row.sequence,
-             std::span(row.ids).subspan(static_cast<std::size_t>(from), static_cast<std::size_t>(to - from)), phase});
+      if (from == to) return;
+      const auto ids = std::span(row.ids).subspan(static_cast<std::size_t>(from), static_cast<std::size_t>(to - from));
+      const std::int64_t left = phase == Phase::prompt ? row.order->prompt() - to : 0;
+      inputs.push_back({row.sequence, ids, phase, left, /*logits=*/to == end});
     };
     part(begin, split, Phase::prompt);
     part(split, end, Phase::generated);
-    last.push_back(std::ssize(inputs) - 1);
     load.prompt_tokens += row.decodes() ? 0 : tokens[i];
   }
-  const at::Tensor logits = session.step(inputs, Logits::last);
-  return last.size() == inputs.size() ? logits : logits.index_select(0, at::tensor(last).to(logits.device()));
+  return session.step(inputs, Logits::last);
 }
 
 /// Goes on with a row whose next tokens were computed.
@@ -313,16 +298,15 @@ void Engine::Impl::draw(EngineRow& row, const at::Tensor& logits, const OnEvent&
   const std::int64_t prompt = row.order->prompt();
   if (row.computed == prompt && options.keep_prefixes && row.order->touched.empty())
     prefixes.keep(row.sequence, request.ids, row.order->touched);
-  if (row.computed >= prompt && row.plan && row.plan->needs_logits(row.sequence))
-    row.plan->observe(row.sequence, logits);
   if (row.pending() > 0) return;
-  if (row.plan)
-    if (auto reason = row.plan->abort_reason(row.sequence)) {
-      row.result.abort_reason = *std::move(reason);
-      return end(row, FinishReason::aborted, on_event);
-    }
+  if (auto reason = session.abort_reason(row.sequence)) {
+    row.result.abort_reason = *std::move(reason);
+    return end(row, FinishReason::aborted, on_event);
+  }
   const generation::detail::DrawRows one(logits.unsqueeze(0), request.sampling);
-  const auto [id, log_probability] = generation::detail::draw_token(one[0], row.ids, request.sampling, row.rng);
+  const auto drawn = generation::detail::draw_token(one[0], row.ids, request.sampling, row.rng);
+  const auto id = drawn.id;
+  const double log_probability = drawn.log_probability;
   if (row.order->stop_ids.contains(id)) return end(row, FinishReason::stop_token, on_event);
 
   row.ids.push_back(id);
@@ -345,7 +329,8 @@ void Engine::Impl::end(EngineRow& row, FinishReason reason, const OnEvent& on_ev
     if (!row.stops.stopped()) rest += row.stops.finish();
   }
   result.text = row.stops.text();
-  if (row.plan) result.audit = row.plan->audit(0);
+  if (row.running()) result.audit = session.audit(row.sequence);
+  result.warnings = session.warnings();
   for (auto& edit : result.audit.edits) edit.seen += row.shared;  // they passed the point when they were computed
   row.done = true;
   shut(row);

@@ -23,8 +23,7 @@ std::size_t common_prefix(std::span<const std::int64_t> a, std::span<const std::
 
 class Trie {
  public:
-  Trie(Session& session, std::span<PrefillRow> rows, const OnSequence& on_sequence)
-      : session_(session), rows_(rows), on_sequence_(on_sequence), order_(rows.size()) {
+  Trie(Session& session, std::span<PrefillRow> rows) : session_(session), rows_(rows), order_(rows.size()) {
     // Where a rope turns by the length, a prefix alone is not what it is within a long prompt.
     const std::int64_t free = model::detail::length_free_tokens(session.model().config());
     for (PrefillRow& row : rows_) row.shareable = row.shareable && std::ssize(row.ids) <= free;
@@ -71,8 +70,11 @@ class Trie {
 
   void leaf(std::size_t i, std::size_t depth, SequenceId prefix) {
     PrefillRow& target = row(i);
-    target.sequence = prefix < 0 ? session_.open() : session_.fork(prefix);
-    on_sequence_(order_[i], target.sequence);
+    if (target.after >= 0)
+      target.sequence = session_.fork(target.after, {.next_turn = true, .steering = target.steering});
+    else
+      target.sequence = prefix < 0 ? session_.open({.steering = target.steering})
+                                   : session_.fork(prefix, {.steering = target.steering});
     inputs_.push_back({target.sequence, target.ids.subspan(depth), Phase::prompt});
     next_.push_back({i, i + 1, target.ids.size(), -1});
   }
@@ -91,7 +93,6 @@ class Trie {
 
   Session& session_;
   std::span<PrefillRow> rows_;
-  const OnSequence& on_sequence_;
   std::vector<std::size_t> order_;
   std::vector<StepInput> inputs_;  ///< of the level being laid
   std::vector<Node> next_;         ///< beside them; sequence -1 marks a finished row
@@ -99,8 +100,6 @@ class Trie {
 
 }  // namespace
 
-void prefill(Session& session, std::span<PrefillRow> rows, const OnSequence& on_sequence) {
-  Trie(session, rows, on_sequence).run();
-}
+void prefill(Session& session, std::span<PrefillRow> rows) { Trie(session, rows).run(); }
 
 }  // namespace steer::generation::detail

@@ -45,7 +45,9 @@ void PrefixStore::keep(SequenceId source, std::span<const std::int64_t> ids, con
     }
   }
   if (entries_.size() >= kMost) drop_oldest();
-  entries_.push_back({{ids.begin(), ids.end()}, touched, session_.fork(source), ++clock_});
+  ForkOptions options;
+  if (touched.empty()) options.steering = InterventionPtr();  // it has not begun to act
+  entries_.push_back({{ids.begin(), ids.end()}, touched, session_.fork(source, options), ++clock_});
 }
 
 bool PrefixStore::drop_oldest() {

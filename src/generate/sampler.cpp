@@ -2,11 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <unordered_set>
 
 #include <ATen/Functions.h>
+#include <ATen/Parallel.h>
 
 #include <steer/core/error.hpp>
+
+#include "model/log_probability.hpp"
 
 namespace steer::generation::detail {
 namespace {
@@ -45,7 +49,15 @@ void check(const SamplingOptions& o, std::string_view where) {
 }
 
 DrawRows::DrawRows(const at::Tensor& logits, const SamplingOptions& options)
-    : logits_(logits.cpu().contiguous()), log_sum_(at::logsumexp(logits_, {-1})) {
+    : logits_(logits.to(at::TensorOptions(at::kCPU).dtype(at::kFloat)).contiguous()),
+      log_sum_(static_cast<std::size_t>(logits.size(0))) {
+  // Row by row, in one order: at::logsumexp over all rows rounds as their number has it.
+  const std::int64_t vocabulary = logits_.size(1);
+  const float* all = logits_.const_data_ptr<float>();
+  at::parallel_for(0, logits_.size(0), 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t r = begin; r < end; ++r)
+      log_sum_[static_cast<std::size_t>(r)] = model::detail::log_sum_exp(all + r * vocabulary, vocabulary);
+  });
   // A penalty changes each row in another way.
   if (options.temperature > 0 && options.repetition_penalty == 1)
     weights_ = logits_.sub(logits_.amax({-1}, true)).div_(options.temperature).exp_();
@@ -56,22 +68,29 @@ DrawRows::Row DrawRows::operator[](std::size_t row) const {
   const auto of = [&](const at::Tensor& t) {
     return t.defined() ? std::span(t.const_data_ptr<float>() + row * width, width) : std::span<const float>();
   };
-  return {of(logits_), of(weights_), log_sum_.const_data_ptr<float>()[row]};
+  return {of(logits_), of(weights_), log_sum_[row]};
 }
 
-Draw draw_token(const DrawRows::Row& row, std::span<const std::int64_t> seen, const SamplingOptions& options,
-                Rng& rng) {
+Draw draw_token(const DrawRows::Row& row, std::span<const std::int64_t> seen, const SamplingOptions& options, Rng& rng,
+                std::span<const std::int64_t> barred) {
   require(std::isfinite(row.log_sum), ErrorCode::argument, "generate",
           "expected finite logits but got a NaN or an infinity; check the weights and the steering's strength");
-  const auto drawn = [&](std::int64_t id) { return Draw{id, row.logits[static_cast<std::size_t>(id)] - row.log_sum}; };
+  const auto drawn = [&](std::int64_t id) {
+    return Draw{id, row.logits[static_cast<std::size_t>(id)] - row.log_sum, {}};
+  };
 
   std::vector<float> penalised, penalised_weights;
   std::span<const float> logits = row.logits, weights = row.weights;
-  if (options.repetition_penalty != 1) {
+  if (options.repetition_penalty != 1 || !barred.empty()) {
     penalised.assign(logits.begin(), logits.end());
-    penalise_seen(penalised, seen, options.repetition_penalty);
+    if (options.repetition_penalty != 1) penalise_seen(penalised, seen, options.repetition_penalty);
+    for (std::int64_t id : barred)
+      if (id >= 0 && id < std::ssize(penalised))
+        penalised[static_cast<std::size_t>(id)] = -std::numeric_limits<float>::infinity();
     logits = penalised;
     const float best = logits[static_cast<std::size_t>(argmax(logits))];
+    require(std::isfinite(best), ErrorCode::argument, "generate",
+            "expected a token that may be drawn but min_tokens bars every one of them");
     if (options.temperature > 0)
       for (float logit : logits)
         penalised_weights.push_back(

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include <steer/core/random.hpp>
@@ -17,6 +18,7 @@ void check(const SamplingOptions& options, std::string_view where);
 struct Draw {
   std::int64_t id = 0;
   double log_probability = 0;  ///< under the unfiltered distribution
+  std::vector<std::pair<std::int64_t, double>> top{};
 };
 
 /// Logits of several rows, and what every draw from them needs, computed for all rows at once.
@@ -32,12 +34,15 @@ class DrawRows {
   Row operator[](std::size_t row) const;
 
  private:
-  at::Tensor logits_, weights_, log_sum_;
+  at::Tensor logits_, weights_;
+  std::vector<double> log_sum_;
 };
 
 /// Draws one token. Deterministic: equal logits, history and generator state give equal tokens.
 /// @param seen  the row's tokens so far, for the repetition penalty.
-/// @throws Error(argument) when the logits hold a NaN or nothing finite.
-Draw draw_token(const DrawRows::Row& row, std::span<const std::int64_t> seen, const SamplingOptions& options, Rng& rng);
+/// @param barred  tokens that may not be drawn.
+/// @throws Error(argument) when the logits hold a NaN or nothing finite, or every token is barred.
+Draw draw_token(const DrawRows::Row& row, std::span<const std::int64_t> seen, const SamplingOptions& options, Rng& rng,
+                std::span<const std::int64_t> barred = {});
 
 }  // namespace steer::generation::detail

@@ -5,14 +5,15 @@
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <map>
 #include <numeric>
 
 #include <steer/core/error.hpp>
 #include <steer/model/session.hpp>
-#include <steer/steering/plan.hpp>
 
+#include "model/log_probability.hpp"
 #include "model/reproducible.hpp"
 
 namespace steer {
@@ -22,12 +23,16 @@ namespace {
 constexpr std::int64_t tokens_a_step = 1024;
 constexpr std::int64_t logits_a_step = std::int64_t{1} << 26;
 
+std::int64_t end_of(const ScoreRequest& request) { return request.end < 0 ? std::ssize(request.ids) : request.end; }
+
 void check(const Model& model, std::span<const ScoreRequest> requests, std::string_view where) {
   for (std::size_t r = 0; r < requests.size(); ++r) {
-    const auto& [ids, begin, steering] = requests[r];
-    require(begin >= 1 && begin < static_cast<std::int64_t>(ids.size()), ErrorCode::argument, where,
+    const auto& ids = requests[r].ids;
+    const std::int64_t begin = requests[r].begin, end = end_of(requests[r]);
+    require(begin >= 1 && begin < std::ssize(ids), ErrorCode::argument, where,
             "expected texts whose scored tail begins in [1, {}) but text {} says {}", ids.size(), r, begin);
-    (void)steering;
+    require(end > begin && end <= std::ssize(ids), ErrorCode::argument, where,
+            "expected texts whose scored tail ends in ({}, {}] but text {} says {}", begin, ids.size(), r, end);
     require(static_cast<std::int64_t>(ids.size()) <= model.config().context, ErrorCode::shape, where,
             "expected texts of at most {} tokens but text {} has {}", model.config().context, r, ids.size());
   }
@@ -38,11 +43,15 @@ void check(const Model& model, std::span<const ScoreRequest> requests, std::stri
 class TailRunner {
  public:
   TailRunner(const Model& model, std::span<const ScoreRequest> requests, std::string_view where)
-      : requests_(requests),
-        where_(where),
-        plan_(SteeringPlan::compile(model, steerings(requests))),
-        session_(model, model::detail::reproducible(model)),
-        hooks_(plan_.attach(session_)) {}
+      : requests_(requests), where_(where), session_(model, model::detail::reproducible(model)) {
+    for (std::size_t r = 0; r < requests.size(); ++r) {
+      const SequenceId sequence = session_.open({.steering = steering(r)});
+      require(!session_.needs_logits(sequence), ErrorCode::unsupported, where_,
+              "expected a steering without entropy conditions but text {} has one; generate instead", r);
+      session_.close(sequence);
+    }
+  }
+  const std::vector<std::string>& warnings() const { return session_.warnings(); }
 
   struct Row {
     std::size_t request;
@@ -63,20 +72,15 @@ class TailRunner {
         const auto [known, is_new] = prompts.try_emplace({head.begin(), head.end()}, -1);
         if (is_new) {
           known->second = session_.open();
-          heads.push_back({known->second, head, Phase::prompt});
+          heads.push_back({known->second, head, Phase::prompt, /*prompt_left=*/1});
         }
         forks.emplace_back(sequences.size(), known->second);
         sequences.push_back(-1);
         continue;
       }
-      const SequenceId sequence = session_.open();
+      const SequenceId sequence = session_.open({.steering = steered ? steering(r) : nullptr});
       sequences.push_back(sequence);
-      if (steered) {
-        plan_.bind(sequence, static_cast<std::int64_t>(r));
-        require(!plan_.needs_logits(sequence), ErrorCode::unsupported, where_,
-                "expected a steering without entropy conditions but text {} has one; generate instead", r);
-      }
-      if (begin > 1) heads.push_back({sequence, ids.first(begin - 1), Phase::prompt});
+      if (begin > 1) heads.push_back({sequence, ids.first(begin - 1), Phase::prompt, /*prompt_left=*/1});
     }
     if (!heads.empty()) session_.step(heads, Logits::none);
     for (const auto& [place, prompt] : forks) sequences[place] = session_.fork(prompt);
@@ -85,8 +89,8 @@ class TailRunner {
       const auto ids = std::span(requests_[rows[i].request].ids);
       const auto begin = static_cast<std::size_t>(requests_[rows[i].request].begin);
       tails.push_back({sequences[i], ids.subspan(begin - 1, 1), Phase::prompt});
-      if (ids.size() - begin > 1)
-        tails.push_back({sequences[i], ids.subspan(begin, ids.size() - begin - 1), Phase::generated});
+      const auto more = static_cast<std::size_t>(tail_tokens(rows[i].request) - 1);
+      if (more > 0) tails.push_back({sequences[i], ids.subspan(begin, more), Phase::generated});
     }
     const at::Tensor logits = session_.step(tails, Logits::all);
     std::vector<at::Tensor> results;
@@ -95,15 +99,12 @@ class TailRunner {
       const auto tokens = tail_tokens(rows[i].request);
       results.push_back(logits.slice(0, at, at + tokens));
       at += tokens;
-      plan_.unbind(sequences[i]);
       session_.close(sequences[i]);
     }
     return results;
   }
 
-  std::int64_t tail_tokens(std::size_t r) const {
-    return static_cast<std::int64_t>(requests_[r].ids.size()) - requests_[r].begin;
-  }
+  std::int64_t tail_tokens(std::size_t r) const { return end_of(requests_[r]) - requests_[r].begin; }
 
   /// Cuts the requests, ordered by prompt, into runs that keep to the bounds; `copies` sequences run for each.
   void in_batches(std::int64_t copies, const std::function<void(std::span<const std::size_t>)>& run_batch) {
@@ -133,17 +134,13 @@ class TailRunner {
   }
 
  private:
-  static std::vector<Steering> steerings(std::span<const ScoreRequest> requests) {
-    std::vector<Steering> all;
-    for (const auto& request : requests) all.push_back(request.steering.value_or(Steering{}));
-    return all;
+  InterventionPtr steering(std::size_t r) const {
+    return requests_[r].steering ? InterventionPtr(*requests_[r].steering) : nullptr;
   }
 
   std::span<const ScoreRequest> requests_;
   std::string_view where_;
-  SteeringPlan plan_;
   Session session_;
-  std::vector<HookHandle> hooks_;
 };
 
 }  // namespace
@@ -160,28 +157,51 @@ std::vector<TextScore> score(const Model& model, std::span<const ScoreRequest> r
     for (std::size_t r : batch) rows.push_back({r, requests[r].steering.has_value()});
     const auto logits = runner.run(rows);
     for (std::size_t i = 0; i < batch.size(); ++i) {
-      const auto& [ids, first, steering] = requests[batch[i]];
-      const at::Tensor& tail = logits[i];
-      const at::Tensor targets =
-          at::tensor(std::vector<std::int64_t>(ids.begin() + first, ids.end())).to(tail.device());
-      const at::Tensor chosen = at::log_softmax(tail, -1).gather(1, targets.unsqueeze(1));
-      const at::Tensor each = chosen.to(at::kCPU, at::kDouble).contiguous();
-      const double* p = each.data_ptr<double>();
-      results[batch[i]] = {chosen.sum(at::kDouble).item<double>(), runner.tail_tokens(batch[i]), {p, p + each.numel()}};
+      const ScoreRequest& request = requests[batch[i]];
+      const at::Tensor tail = logits[i].to(at::kCPU).contiguous();
+      LogProbabilities read;
+      const std::string where = fmt::format("score, text {}", batch[i]);
+      for (std::int64_t t = 0; t < tail.size(0); ++t)
+        model::detail::append_log_probabilities(read, tail[t], request.ids[static_cast<std::size_t>(request.begin + t)],
+                                                /*top=*/0, where);
+      TextScore& result = results[batch[i]];
+      result.token_log_probabilities = std::move(read.tokens);
+      result.tokens = std::ssize(result.token_log_probabilities);
+      result.log_probability =
+          std::accumulate(result.token_log_probabilities.begin(), result.token_log_probabilities.end(), 0.0);
+      result.warnings = runner.warnings();
     }
     progress.advance(static_cast<std::int64_t>(batch.size()));
   });
   return results;
 }
 
-std::vector<double> kl_from_unsteered(const Model& model, std::span<const ScoreRequest> requests,
-                                      const Progress& shown) {
+namespace {
+
+/// KL(p || q) of two rows of logits [vocab], f32, CPU.
+double divergence(const at::Tensor& p, const at::Tensor& q, std::size_t text) {
+  const auto log_p = [&](const at::Tensor& x) {
+    return x - model::detail::log_sum_exp(x.const_data_ptr<float>(), x.numel());
+  };
+  const at::Tensor a = log_p(p), b = log_p(q);
+  // Tokens that p rules out add nothing; 0 * -inf would.
+  const double sum = at::where(at::isinf(a), 0.0, (a - b) * a.exp()).sum(at::kDouble).item<double>();
+  require(std::isfinite(sum), ErrorCode::argument, "kl_from_unsteered",
+          "expected finite logits but text {} has a NaN or an infinity; check the weights and the steering's strength",
+          text);
+  return sum;
+}
+
+}  // namespace
+
+std::vector<TextDivergence> divergence_from_unsteered(const Model& model, std::span<const ScoreRequest> requests,
+                                                      const Progress& shown) {
   check(model, requests, "kl_from_unsteered");
   if (requests.empty()) return {};
   c10::NoGradGuard no_grad;
   Progress progress = shown;
   TailRunner runner(model, requests, "kl_from_unsteered");
-  std::vector<double> results(requests.size());
+  std::vector<TextDivergence> results(requests.size());
   runner.in_batches(2, [&](std::span<const std::size_t> batch) {
     std::vector<TailRunner::Row> rows;
     for (std::size_t r : batch) {
@@ -190,13 +210,24 @@ std::vector<double> kl_from_unsteered(const Model& model, std::span<const ScoreR
     }
     const auto logits = runner.run(rows);
     for (std::size_t i = 0; i < batch.size(); ++i) {
-      const at::Tensor base = at::log_softmax(logits[2 * i], -1), steered = at::log_softmax(logits[2 * i + 1], -1);
-      results[batch[i]] = ((base - steered) * base.exp()).sum(at::kDouble).item<double>() /
-                          static_cast<double>(runner.tail_tokens(batch[i]));
+      const at::Tensor plain = logits[2 * i].to(at::kCPU).contiguous();
+      const at::Tensor steered = logits[2 * i + 1].to(at::kCPU).contiguous();
+      TextDivergence& result = results[batch[i]];
+      for (std::int64_t t = 0; t < plain.size(0); ++t)
+        result.values.push_back(divergence(plain[t], steered[t], batch[i]));
+      result.mean =
+          std::accumulate(result.values.begin(), result.values.end(), 0.0) / static_cast<double>(result.values.size());
     }
     progress.advance(static_cast<std::int64_t>(batch.size()));
   });
   return results;
+}
+
+std::vector<double> kl_from_unsteered(const Model& model, std::span<const ScoreRequest> requests,
+                                      const Progress& shown) {
+  std::vector<double> means;
+  for (const TextDivergence& text : divergence_from_unsteered(model, requests, shown)) means.push_back(text.mean);
+  return means;
 }
 
 }  // namespace steer

@@ -66,6 +66,8 @@ SequenceId KvCache::fork(SequenceId source, const ForkOptions& options) {
   copy.length = length;
   copy.prompt_length = std::min(from.prompt_length, length);
   copy.generated = from.generated && length > from.prompt_length;
+  if (options.next_turn) copy.prompt_length = length, copy.generated = false;
+  copy.ids.assign(from.ids.begin(), from.ids.begin() + length);
   sequences_.emplace(next_, std::move(copy));
   return next_++;
 }

@@ -41,6 +41,9 @@ struct SequenceCache {
   std::int64_t length = 0;         ///< tokens
   std::int64_t prompt_length = 0;  ///< of them in the prompt; fixed once one was generated
   bool generated = false;
+  std::vector<std::int64_t> ids;                   ///< the tokens
+  std::shared_ptr<CompiledIntervention> program{};  ///< its steering; null: none
+  std::unique_ptr<InterventionMemory> memory{};     ///< what that remembers
 };
 
 /// The caches of a session's sequences. Blocks are shared copy-on-write, so forking costs no memory.

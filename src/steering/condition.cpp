@@ -83,6 +83,9 @@ Condition Condition::entropy_between(double low, double high, const ConditionOpt
   constexpr std::string_view where = "Condition::entropy_between";
   require(!std::isnan(low) && !std::isnan(high) && low <= high, ErrorCode::argument, where,
           "expected an entropy band with low <= high but got [{}, {}]", low, high);
+  require(!options.point, ErrorCode::argument, where,
+          "expected no hook point for the entropy, which is of the model's output, but got {}",
+          options.point ? options.point->name() : "");
   Condition condition = with_options(ConditionSource::entropy, options);
   condition.above = std::nextafter(low, -std::numeric_limits<double>::infinity());
   condition.at_most = high;

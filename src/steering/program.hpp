@@ -1,6 +1,6 @@
 #pragma once
 // What a steering becomes when it is compiled: for each hook point a list of instructions over rows of one table of
-// constants. Programs are immutable; what changes while sequences run lies in plan_state.hpp.
+// constants. Programs are immutable; what changes while sequences run lies in runtime.hpp.
 
 #include <ATen/core/Tensor.h>
 
@@ -10,9 +10,10 @@
 #include <string>
 #include <vector>
 
+#include <steer/model/audit.hpp>
 #include <steer/model/config.hpp>
 #include <steer/sae/sae.hpp>
-#include <steer/steering/plan.hpp>
+#include <steer/steering/steering.hpp>
 
 #include "steering/instruction.hpp"
 
@@ -88,6 +89,7 @@ struct Instruction {
 
 /// What a program does at one hook point.
 struct PointProgram {
+  ConstantTable table;
   std::vector<int> nodes;              ///< resolved here, parts before wholes
   std::vector<CompiledWatch> watches;  ///< checked here
   std::vector<int> slots;              ///< edits that act here, in order: their numbers in the steering
@@ -97,25 +99,23 @@ struct PointProgram {
 
 /// A steering, compiled.
 struct Program {
-  std::vector<EditAudit> audit;  ///< one empty line an edit
+  std::vector<HookPoint> places;     ///< in order of computation
+  std::vector<PointProgram> points;  ///< at those places
+  std::vector<EditAudit> audit;      ///< one empty line an edit
   std::vector<Node> nodes;
   std::vector<CompiledWatch> entropy_watches;  ///< checked as soon as the entropy is known
   std::vector<int> entropy_nodes;              ///< of those watches
   std::vector<std::string> tags;
-  std::vector<std::optional<PointProgram>> points;  ///< by number of the plan's points
-  bool wants_entropy = false;
-};
-
-/// Everything `SteeringPlan::compile` makes.
-struct CompiledPlan {
-  std::vector<HookPoint> points;      ///< in order of computation
-  std::vector<ConstantTable> tables;  ///< by point
-  std::vector<std::unique_ptr<Program>> programs;
-  std::vector<int> program_of_row;
   std::vector<std::string> warnings;
+  bool wants_entropy = false;
+  /// What it does at a place; null: nothing.
+  const PointProgram* at(const HookPoint& place) const;
 };
 
-CompiledPlan compile_plan(const ModelConfig& config, bool has_tokenizer, std::span<const Steering> rows,
-                          const PlanOptions& options);
+/// Checks a steering against a model. @return what a person should know before trusting it.
+/// @throws Error as CompiledSteering says.
+std::vector<std::string> check_fit(const ModelConfig& config, bool has_tokenizer, const Steering& steering);
+/// @throws the same.
+Program compile_program(const ModelConfig& config, bool has_tokenizer, const Steering& steering);
 
 }  // namespace steer::steering::detail

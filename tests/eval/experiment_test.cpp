@@ -14,7 +14,6 @@
 #include <steer/eval/rules.hpp>
 #include <steer/io/journal.hpp>
 #include <steer/model/session.hpp>
-#include <steer/steering/plan.hpp>
 
 #include "eval/run/answers.hpp"
 #include "support.hpp"
@@ -322,11 +321,8 @@ TEST_F(OnTheDemo, LettersMatchOnePassEach) {
   for (std::size_t i = 0; i < tasks.size(); ++i) {
     // The slow way: the prompt alone, through the whole model, with its steering.
     Session session(*model_);
-    SteeringPlan plan = SteeringPlan::compile(*model_, tasks[i].steering);
-    const auto hooks = plan.attach(session);
     const auto ids = eval::detail::prompt_of(*model_, tasks[i], AnswerMode::letters);
-    const auto sequence = session.open();
-    plan.bind(sequence, 0);
+    const auto sequence = session.open({.steering = tasks[i].steering});
     const at::Tensor p = session.step({{sequence, ids, Phase::prompt}}).softmax(-1)[0];
     double total = 0, gold = 0;
     for (char letter = 'A'; letter <= 'D'; ++letter)

@@ -49,7 +49,7 @@ TEST(Generate, GreedyEqualsRepeatedForwardPasses) {
 }
 
 // Rows with shared prefixes, own steerings and own seeds, in batches of several sizes: always what the row gives alone.
-TEST(Generate, ARowDoesNotDependOnItsBatchMates) {
+TEST(Invariance, AGeneratedRowDoesNotDependOnItsBatchMates) {
   const Model model = test::tiny_model();
   Rng rng(2);
   const auto prefix = random_prompt(rng, 30);
@@ -72,6 +72,7 @@ TEST(Generate, ARowDoesNotDependOnItsBatchMates) {
     const auto together = generate(model, requests, batched);
     for (std::size_t r = 0; r < requests.size(); ++r) {
       EXPECT_EQ(together[r].ids, alone[r].ids) << "row " << r << " in batches of " << batch;
+      EXPECT_EQ(together[r].log_probabilities, alone[r].log_probabilities) << "row " << r << " in batches of " << batch;
       EXPECT_EQ(together[r].audit.edited(), alone[r].audit.edited()) << "row " << r << " in batches of " << batch;
     }
   }
@@ -151,6 +152,90 @@ TEST(Generate, AbortWhenEndsTheRowWithItsReason) {
   const auto result = generate(model, {&request, 1}, {.max_tokens = 5}).front();
   EXPECT_EQ(result.finish, FinishReason::aborted);
   EXPECT_EQ(result.abort_reason, "always");
+}
+
+TEST(Generate, EndsMayBeIgnoredOrPutOff) {
+  const Model model = test::tiny_model();
+  const GenerateRequest request{{1, 7, 8, 9}};
+  const auto full = generate(model, {&request, 1}, {.max_tokens = 8}).front();
+  const auto stop = full.ids[2];
+  const auto late = generate(model, {&request, 1}, {.max_tokens = 8, .min_tokens = 5, .stop_ids = {stop}}).front();
+  ASSERT_GE(late.ids.size(), 5u);
+  EXPECT_EQ(std::count(late.ids.begin(), late.ids.begin() + 5, stop), 0);
+  EXPECT_EQ(std::vector(late.ids.begin(), late.ids.begin() + 2), std::vector(full.ids.begin(), full.ids.begin() + 2));
+  // A row pushed onto the end of sequence (2) at every token.
+  Steering ending;
+  ending.add(model.unembedding()[2] * 50, "blocks.1.hook_resid_post", 1, {.scope = {.where = Where::from_last}});
+  const GenerateRequest ends{{1, 7, 8, 9}, ending, {}};
+  EXPECT_TRUE(generate(model, {&ends, 1}, {.max_tokens = 6}).front().ids.empty());
+  EXPECT_EQ(generate(model, {&ends, 1}, {.max_tokens = 6, .ignore_eos = true}).front().ids,
+            std::vector<std::int64_t>(6, 2));
+  EXPECT_STEER_ERROR(generate(model, {&request, 1}, {.max_tokens = 3, .min_tokens = 4}), ErrorCode::argument,
+                     "min_tokens");
+}
+
+TEST(Generate, GivesTheLikeliestAlternativesOfEachToken) {
+  const Model model = test::tiny_model();
+  const GenerateRequest request{{1, 7, 8, 9}};
+  const auto result = generate(model, {&request, 1}, {.max_tokens = 5, .top = 4}).front();
+  ASSERT_EQ(result.top.size(), result.ids.size());
+  auto ids = request.ids;
+  Session session(model);
+  for (std::size_t t = 0; t < result.ids.size(); ++t) {
+    const auto [values, order] = at::log_softmax(session.forward(ids)[-1].to(at::kDouble), 0).topk(4);
+    for (std::int64_t i = 0; i < 4; ++i) {
+      EXPECT_EQ(result.top[t][static_cast<std::size_t>(i)].first, order[i].item<std::int64_t>());
+      EXPECT_NEAR(result.top[t][static_cast<std::size_t>(i)].second, values[i].item<double>(), 1e-4);
+    }
+    EXPECT_EQ(result.top[t][0].first, result.ids[t]);
+    ids.push_back(result.ids[t]);
+  }
+}
+
+TEST(Generate, RunsOnASessionWithItsHooksAndKeepsSequencesForTheNextTurn) {
+  const Model model = test::tiny_model();
+  Session session(model, {.batch_invariant = true});
+  std::int64_t seen = 0;
+  const auto hook =
+      session.hook("blocks.1.hook_resid_post", [&](HookContext& at) { seen += at.value.size(0); }, {.read_only = true});
+  const GenerateRequest first{{1, 7, 8, 9}, some_steering(0.5, 1), {}};
+  const auto turn = generate(session, {&first, 1}, {.max_tokens = 6, .keep_sequences = true}).front();
+  ASSERT_GE(turn.sequence, 0);
+  EXPECT_EQ(session.length(turn.sequence), 4 + std::ssize(turn.ids));
+  EXPECT_EQ(seen, 4 + std::ssize(turn.ids));
+  // The next turn computes what is new and nothing else, and gives what the whole text gives.
+  seen = 0;
+  const GenerateRequest next{.ids = {11, 12}, .steering = {}, .seed = {}, .after = turn.sequence};
+  const auto answer = generate(session, {&next, 1}, {.max_tokens = 5}).front();
+  EXPECT_LE(seen, 2 + std::ssize(answer.ids));
+  // The first turn's tokens were computed under its steering: so they are here.
+  const SequenceId whole = session.open({.steering = some_steering(0.5, 1)});
+  session.step({{whole, first.ids, Phase::prompt}});
+  session.step({{whole, turn.ids, Phase::generated}});
+  const SequenceId on = session.fork(whole, {.next_turn = true, .steering = InterventionPtr()});
+  std::vector<std::int64_t> wanted;
+  at::Tensor logits = session.step({{on, next.ids, Phase::prompt}});
+  for (std::size_t t = 0; t < answer.ids.size(); ++t) {
+    wanted.push_back(logits[0].argmax().item<std::int64_t>());
+    logits = session.step({{on, std::span(wanted).last(1), Phase::generated}});
+  }
+  EXPECT_EQ(answer.ids, wanted);
+  EXPECT_STEER_ERROR(generate(model, {&next, 1}), ErrorCode::argument, "Session");
+}
+
+TEST(Generate, WarningsAreInTheResult) {
+  const Model model = test::tiny_model();
+  SaeConfig config;
+  config.hook_in = HookPoint{Site::resid_post, 0};
+  const Sae sae = Sae::from_weights(
+      config,
+      {.W_enc = at::randn({32, 4}), .b_enc = at::zeros({4}), .W_dec = at::randn({4, 32}), .b_dec = at::zeros({32})});
+  Steering misplaced;
+  misplaced.nudge(sae, 1, 0.5, {.point = HookPoint{Site::resid_post, 1}});
+  const GenerateRequest request{{1, 7, 8}, misplaced, {}};
+  EXPECT_EQ(generate(model, {&request, 1}, {.max_tokens = 2}).front().warnings.size(), 1u);
+  EXPECT_STEER_ERROR(generate(model, {&request, 1}, {.max_tokens = 2, .on_warning = OnWarning::error}),
+                     ErrorCode::config, "trained at");
 }
 
 TEST(Generate, BadInputIsNamed) {

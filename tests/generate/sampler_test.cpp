@@ -20,6 +20,27 @@ Draw draw(const std::vector<float>& logits, const std::vector<std::int64_t>& see
   return draw_token(rows[0], seen, options, rng);
 }
 
+/// Of 8 rows at a vocabulary of Gemma 3's size, as of each alone.
+TEST(Invariance, LogProbabilitiesOfARowAreItsOwn) {
+  test::CaseCounter cases("invariance (log-probabilities)");
+  at::manual_seed(3);
+  const at::Tensor logits = at::randn({8, 262144}) * 4;
+  for (const double temperature : {0.0, 0.7}) {
+    const SamplingOptions options{.temperature = temperature, .top_p = 0.9};
+    const DrawRows together(logits, options);
+    for (std::int64_t r = 0; r < 8; ++r) {
+      const DrawRows alone(logits.narrow(0, r, 1), options);
+      Rng a(5), b(5);
+      const Draw x = draw_token(together[static_cast<std::size_t>(r)], {}, options, a),
+                 y = draw_token(alone[0], {}, options, b);
+      const bool same = x.id == y.id && x.log_probability == y.log_probability;
+      cases.count(same);
+      EXPECT_TRUE(same) << r;
+      EXPECT_NEAR(x.log_probability, at::log_softmax(logits[r].to(at::kDouble), 0)[x.id].item<double>(), 1e-5);
+    }
+  }
+}
+
 std::map<std::int64_t, double> frequencies(const std::vector<float>& logits, const SamplingOptions& options,
                                            const std::vector<std::int64_t>& seen = {}) {
   std::map<std::int64_t, double> counts;

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include <steer/core/random.hpp>
 #include <steer/generate/generate.hpp>
 
@@ -72,11 +74,64 @@ TEST(Score, KlIsZeroWithoutAnEditAndPositiveWithOne) {
   for (double kl : kl_from_unsteered(model, requests)) EXPECT_GT(kl, 0);
 }
 
+TEST(Score, GivesEachTokenAndEndsWhereAsked) {
+  const Model model = test::tiny_model();
+  auto requests = random_requests(20);
+  const auto whole = score(model, requests);
+  const auto divergence = [&] {
+    auto steered = requests;
+    for (auto& request : steered) request.steering = shift(1.0, Where::all);
+    return divergence_from_unsteered(model, steered);
+  };
+  const auto far = divergence();
+  for (std::size_t r = 0; r < requests.size(); ++r) requests[r].end = requests[r].begin + 1;
+  const auto first = score(model, requests);
+  const auto near = divergence();
+  for (std::size_t r = 0; r < requests.size(); ++r) {
+    ASSERT_EQ(static_cast<std::int64_t>(whole[r].token_log_probabilities.size()), whole[r].tokens);
+    double sum = 0;
+    for (double value : whole[r].token_log_probabilities) sum += value;
+    EXPECT_NEAR(sum, whole[r].log_probability, 1e-9);
+    ASSERT_EQ(first[r].token_log_probabilities.size(), 1u);
+    EXPECT_NEAR(first[r].token_log_probabilities[0], whole[r].token_log_probabilities[0], 1e-5);
+    EXPECT_EQ(far[r].values.size(), whole[r].token_log_probabilities.size());
+    EXPECT_NEAR(near[r].mean, far[r].values[0], 1e-5);
+    if (requests[r].begin > 1) EXPECT_GT(near[r].mean, 0);  // position 0 is left alone
+  }
+}
+
+TEST(Score, BrokenLogitsAreAnErrorThatNamesTheText) {
+  const Model model = test::tiny_model();
+  Steering broken;
+  broken.custom("nan", "blocks.1.hook_resid_post", [](const CustomContext& at) { return at.h * std::nan(""); });
+  const std::vector<ScoreRequest> requests{{{1, 2, 3}, 1, {}}, {{1, 2, 3}, 1, broken}};
+  EXPECT_STEER_ERROR(score(model, requests), ErrorCode::argument, "text 1");
+  EXPECT_STEER_ERROR(kl_from_unsteered(model, requests), ErrorCode::argument, "text 1");
+}
+
+/// A text's bits do not depend on the texts scored beside it.
+TEST(Invariance, ScoresAndDivergencesOfATextAreItsOwn) {
+  const Model model = test::tiny_model();
+  test::CaseCounter cases("invariance (scores)");
+  auto requests = random_requests(40);
+  for (std::size_t r = 0; r < requests.size(); r += 2) requests[r].steering = shift(0.5, Where::all);
+  const auto together = score(model, requests);
+  const auto apart = divergence_from_unsteered(model, requests);
+  for (std::size_t r = 0; r < requests.size(); ++r) {
+    const bool same =
+        score(model, {&requests[r], 1})[0].token_log_probabilities == together[r].token_log_probabilities &&
+        divergence_from_unsteered(model, {&requests[r], 1})[0].values == apart[r].values;
+    cases.count(same);
+    EXPECT_TRUE(same) << "text " << r;
+  }
+}
+
 TEST(Score, BadInputIsNamed) {
   const Model model = test::tiny_model();
   const auto run = [&](ScoreRequest request) { return score(model, {&request, 1}); };
   EXPECT_STEER_ERROR(run({{1, 2}, 0}), ErrorCode::argument, "text 0 says 0");
   EXPECT_STEER_ERROR(run({{1, 2}, 2}), ErrorCode::argument, "text 0 says 2");
+  EXPECT_STEER_ERROR(run({.ids = {1, 2}, .begin = 1, .end = 3}), ErrorCode::argument, "text 0 says 3");
   EXPECT_STEER_ERROR(run({std::vector<std::int64_t>(129, 1), 1}), ErrorCode::shape, "129");
   Steering entropy;
   entropy.add(at::ones({32}), "blocks.1.hook_resid_post", 1, {.when = Condition::entropy_between(0, 1)});

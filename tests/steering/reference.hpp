@@ -6,12 +6,17 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include <steer/core/random.hpp>
-#include <steer/steering/plan.hpp>
+#include <steer/steering/steering.hpp>
 
 #include "steering/edits/operation.hpp"
+#include "steering/runtime.hpp"
 
 namespace steer::test {
 
@@ -71,13 +76,60 @@ struct FakeStep {
   std::int64_t size() const { return static_cast<std::int64_t>(ids.size()); }
 };
 
-inline at::Tensor apply(SteeringPlan& plan, const HookPoint& point, const FakeStep& step, const at::Tensor& h) {
-  at::Tensor value = h.clone();
-  const BatchView view = step.view();
-  HookContext context{point, value, view};
-  plan.apply(context);
-  return value;
-}
+/// Steerings at work on made-up activations, as a session puts them to work: row r is sequence r.
+class Rows {
+ public:
+  Rows(const ModelConfig& config, const std::optional<Tokenizer>& tokenizer, std::span<const Steering> rows,
+       const CompileOptions& options = {}) {
+    for (const Steering& steering : rows) {
+      const auto same = std::find_if(rows.begin(), rows.begin() + std::ssize(programs_),
+                                     [&](const Steering& before) { return before == steering; });
+      const auto place = same - rows.begin();
+      programs_.push_back(place < std::ssize(programs_) ? programs_[static_cast<std::size_t>(place)]
+                                                        : std::make_shared<steering::detail::CompiledSteering>(
+                                                              config, tokenizer, steering, options));
+      memories_.push_back(programs_.back()->start());
+    }
+    next_.resize(rows.size());
+  }
+  /// One pass at one point, in place.
+  void run(const HookPoint& point, const FakeStep& step, at::Tensor& value) {
+    const BatchView view = step.view();
+    std::map<CompiledIntervention*, std::vector<IntervenedRun>> groups;
+    for (const TokenRun& run : step.runs) {
+      const auto row = static_cast<std::size_t>(run.sequence);
+      memories_[row]->see(run.position, view.ids.subspan(static_cast<std::size_t>(run.begin),
+                                                         static_cast<std::size_t>(run.end - run.begin)));
+      groups[programs_[row].get()].push_back({&run, memories_[row].get()});
+      next_[row] = run.position + run.end - run.begin;
+    }
+    HookContext context{point, value, view};
+    for (const auto& [program, runs] : groups) program->run(context, runs);
+  }
+  at::Tensor apply(const HookPoint& point, const FakeStep& step, const at::Tensor& h) {
+    at::Tensor value = h.clone();
+    run(point, step, value);
+    return value;
+  }
+  void observe(SequenceId row, const at::Tensor& logits) {
+    memory(row).observe(row, next_[static_cast<std::size_t>(row)], logits);
+  }
+  InterventionMemory& memory(SequenceId row) { return *memories_[static_cast<std::size_t>(row)]; }
+  SteeringAudit audit(SequenceId row) { return memory(row).audit(); }
+  const steering::detail::CompiledSteering& program(SequenceId row) const {
+    return *programs_[static_cast<std::size_t>(row)];
+  }
+  /// Dot products that a token of a row costs at a point.
+  std::int64_t dots(SequenceId row, const HookPoint& point) const {
+    const auto* at = program(row).program().at(point);
+    return at ? at->dots : 0;
+  }
+
+ private:
+  std::vector<std::shared_ptr<steering::detail::CompiledSteering>> programs_;
+  std::vector<std::unique_ptr<InterventionMemory>> memories_;
+  std::vector<std::int64_t> next_;
+};
 
 inline bool in_scope(const Scope& s, const TokenRun& run, std::int64_t p, std::int64_t id) {
   if (p == 0 && !s.include_bos) return false;

@@ -1,4 +1,5 @@
 // Scopes, tags, conditions, audit, bad input, JSON and the formats of others, on made-up activations.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -26,30 +27,28 @@ Sae sae_of(SaeActivation activation = SaeActivation::relu, std::int64_t width = 
   return test::random_sae(rng, width, 12, activation);
 }
 
-SteeringPlan plan_of(const Steering& s, std::optional<Tokenizer> tokenizer = {}) {
-  auto plan = SteeringPlan::compile(test::small_model(kWidth), tokenizer, std::span(&s, 1));
-  plan.bind(0, 0);
-  return plan;
+test::Rows rows_of(const Steering& s, std::optional<Tokenizer> tokenizer = {}) {
+  return {test::small_model(kWidth), tokenizer, std::span(&s, 1)};
 }
 
 /// Positions that a steering which adds ones changes, over a prompt of 5 tokens in two chunks and 4 decode steps.
 std::vector<std::int64_t> positions_hit(const Scope& scope) {
   Steering s;
   s.add(ones(), kPoint, 1, {.scope = scope});
-  auto plan = plan_of(s);
+  auto rows = rows_of(s);
   std::vector<std::int64_t> hit;
   const auto run = [&](std::int64_t position, std::int64_t count, Phase phase) {
     FakeStep step;
     step.add(0, position, count, 5, phase);
-    const at::Tensor got = test::apply(plan, kPoint, step, at::zeros({count, kWidth}));
+    const at::Tensor got = rows.apply(kPoint, step, at::zeros({count, kWidth}));
     for (std::int64_t t = 0; t < count; ++t)
       if (got[t][0].item<float>() != 0) hit.push_back(position + t);
   };
   run(0, 3, Phase::prompt);
   run(3, 2, Phase::prompt);
   for (std::int64_t p = 5; p < 9; ++p) run(p, 1, Phase::generated);
-  EXPECT_EQ(plan.audit(0).edits[0].seen, 9);
-  EXPECT_EQ(plan.audit(0).edits[0].edited, static_cast<std::int64_t>(hit.size()));
+  EXPECT_EQ(rows.audit(0).edits[0].seen, 9);
+  EXPECT_EQ(rows.audit(0).edits[0].edited, static_cast<std::int64_t>(hit.size()));
   return hit;
 }
 
@@ -62,6 +61,22 @@ TEST(Scopes, SelectTheirPositions) {
   EXPECT_EQ(positions_hit({.where = Where::onset, .count = 2}), (V{5, 6}));
   EXPECT_EQ(positions_hit({.where = Where::last}), (V{4}));
   EXPECT_EQ(positions_hit({.where = Where::span, .begin = 2, .end = 7}), (V{2, 3, 4, 5, 6}));
+  EXPECT_EQ(positions_hit({.where = Where::from_last}), (V{4, 5, 6, 7, 8}));
+  EXPECT_EQ(positions_hit({.where = Where::span, .begin = -2}), (V{3, 4}));
+  EXPECT_EQ(positions_hit({.where = Where::span, .begin = -1, .end = 2}), (V{4, 5, 6}));
+  EXPECT_EQ(positions_hit({.except = {{.where = Where::onset, .count = 2}, {.where = Where::last}}}),
+            (V{1, 2, 3, 7, 8}));
+}
+
+TEST(Scopes, SelectTokensByTheirId) {
+  Steering s;
+  s.add(ones(), kPoint, 1, {.scope = {.tokens = {5, 9}, .except = {{.tokens = {9}}}}});
+  auto rows = rows_of(s);
+  FakeStep step;
+  step.add(0, 0, 6, 6, Phase::prompt);
+  step.ids = {5, 5, 9, 7, 5, 9};
+  const at::Tensor got = rows.apply(kPoint, step, at::zeros({6, kWidth})).select(1, 0);
+  EXPECT_TRUE(at::equal(got, at::tensor({0.f, 1.f, 0.f, 0.f, 1.f, 0.f})));
 }
 
 /// A byte-level tokenizer without merges: one token a character.
@@ -111,13 +126,13 @@ TEST(Scopes, FollowTagsThroughPromptAndGeneratedText) {
     Scope scope{.where = where, .include_bos = true};
     scope.tag = "t";
     s.add(ones(), kPoint, 1, {.scope = scope});
-    auto plan = plan_of(s, tokenizer);
+    auto rows = rows_of(s, tokenizer);
     std::size_t at = 0;
     for (std::size_t chunk : {std::size_t{4}, std::size_t{6}, std::size_t{6}}) {
       FakeStep step;
       step.add(0, static_cast<std::int64_t>(at), static_cast<std::int64_t>(chunk), 10, Phase::prompt);
       std::copy_n(ids.begin() + static_cast<std::ptrdiff_t>(at), chunk, step.ids.begin());
-      const at::Tensor got = test::apply(plan, kPoint, step, at::zeros({static_cast<std::int64_t>(chunk), kWidth}));
+      const at::Tensor got = rows.apply(kPoint, step, at::zeros({static_cast<std::int64_t>(chunk), kWidth}));
       for (std::size_t i = 0; i < chunk; ++i)
         EXPECT_EQ(got[static_cast<std::int64_t>(i)][0].item<float>() != 0,
                   wanted[at + i] == (where == Where::inside_tag))
@@ -129,23 +144,41 @@ TEST(Scopes, FollowTagsThroughPromptAndGeneratedText) {
   Scope scope{.where = Where::inside_tag};
   scope.tag = "t";
   s.add(ones(), kPoint, 1, {.scope = scope});
-  EXPECT_STEER_ERROR(plan_of(s), ErrorCode::config, "tokenizer");
+  EXPECT_STEER_ERROR(rows_of(s), ErrorCode::config, "tokenizer");
 }
 
 /// What a conditional edit does as the probe's value moves: '*' where it acts.
 std::string acts(const Condition& condition, const std::vector<float>& values) {
   Steering s;
   s.add(ones(), kPoint, 1, {.scope = {.include_bos = true}, .when = condition});
-  auto plan = plan_of(s);
+  auto rows = rows_of(s);
   std::string result;
   for (std::size_t i = 0; i < values.size(); ++i) {
     FakeStep step;
     step.add(0, static_cast<std::int64_t>(i), 1, 1, i == 0 ? Phase::prompt : Phase::generated);
     at::Tensor h = at::zeros({1, kWidth});
     h[0][0] = values[i];
-    result += test::apply(plan, kPoint, step, h)[0][1].item<float>() != 0 ? '*' : '.';
+    result += rows.apply(kPoint, step, h)[0][1].item<float>() != 0 ? '*' : '.';
   }
   return result;
+}
+
+TEST(Metrics, BothFormsGiveTheLeastChangeThatReachesTheTarget) {
+  Rng rng(8);
+  const at::Tensor a = test::random_tensor(rng, {kWidth, kWidth}), v = test::random_tensor(rng, {kWidth});
+  const at::Tensor s = at::matmul(a, a.t()) + at::eye(kWidth);
+  const at::Tensor inverse = at::linalg_inv(s.to(at::kDouble)), w = at::linalg_cholesky(inverse).t();  // S^-1 = W' W
+  const at::Tensor d = at::mv(inverse, v.to(at::kDouble));
+  const at::Tensor wanted = d / at::dot(v.to(at::kDouble), d);
+  for (const Metric& metric : {Metric::of(s), Metric::from_inverse_factor(w)}) {
+    const Steering steering = Steering().set_along_metric(v, metric, kPoint, 2.5, {.scope = {.include_bos = true}});
+    EXPECT_LT((steering.edits()[0].vector("along") - wanted).abs().max().item<double>(), 1e-5);
+    auto rows = rows_of(steering);
+    FakeStep step;
+    step.add(0, 0, 4, 4, Phase::prompt);
+    const at::Tensor moved = rows.apply(kPoint, step, test::random_tensor(rng, {4, kWidth}));
+    EXPECT_LT((at::mv(moved, v) - 2.5).abs().max().item<double>(), 1e-4);
+  }
 }
 
 TEST(Conditions, HoldInTheirBandWithHysteresisAndStickiness) {
@@ -169,10 +202,10 @@ TEST(Conditions, ReadFeaturesOfEveryKindOfSae) {
     const at::Tensor f = sae.encode(h).select(1, 5);
     Steering s;
     s.add(ones(), kPoint, 1, {.scope = {.include_bos = true}, .when = Condition::feature_above(sae, 5, 0.1)});
-    auto plan = plan_of(s);
+    auto rows = rows_of(s);
     FakeStep step;
     step.add(0, 0, 40, 40, Phase::prompt);
-    const at::Tensor changed = (test::apply(plan, kPoint, step, h) != h).any(1);
+    const at::Tensor changed = (rows.apply(kPoint, step, h) != h).any(1);
     EXPECT_TRUE(at::equal(changed, f > 0.1)) << to_string(kind);
     EXPECT_GT(changed.sum().item<std::int64_t>(), 0) << to_string(kind);
   }
@@ -182,36 +215,36 @@ TEST(Conditions, ThatNeverHoldKeepEveryBit) {
   const Sae sae = sae_of();
   Steering s;
   s.pin(sae, 3, 5, {.when = Condition::feature_above(sae, 2, 1e9)});
-  auto plan = plan_of(s);
+  auto rows = rows_of(s);
   FakeStep step;
   step.add(0, 0, 6, 6, Phase::prompt);
   Rng rng(5);
   const at::Tensor h = test::random_tensor(rng, {6, kWidth});
-  EXPECT_TRUE(at::equal(test::apply(plan, kPoint, step, h), h));
-  EXPECT_FALSE(plan.audit(0).fired());
-  EXPECT_STEER_ERROR(plan.audit(0).require_fired("generate"), ErrorCode::config, "no token was edited");
+  EXPECT_TRUE(at::equal(rows.apply(kPoint, step, h), h));
+  EXPECT_FALSE(rows.audit(0).fired());
+  EXPECT_STEER_ERROR(rows.audit(0).require_fired("generate"), ErrorCode::config, "no token was edited");
 }
 
 TEST(Conditions, EntropyOfTheDistributionATokenWasDrawnFrom) {
   Steering s;
   s.add(ones(), kPoint, 1, {.when = Condition::entropy_between(0.5, 2)});
   s.abort_when(Condition::entropy_between(3, 10), "too unsure");
-  auto plan = plan_of(s);
-  ASSERT_TRUE(plan.needs_logits(0));
+  auto rows = rows_of(s);
+  ASSERT_TRUE(rows.program(0).needs_logits());
   FakeStep prompt;
   prompt.add(0, 0, 3, 3, Phase::prompt);
-  EXPECT_TRUE(at::equal(test::apply(plan, kPoint, prompt, at::zeros({3, kWidth})), at::zeros({3, kWidth})));
+  EXPECT_TRUE(at::equal(rows.apply(kPoint, prompt, at::zeros({3, kWidth})), at::zeros({3, kWidth})));
   const auto decode = [&](std::int64_t position, const at::Tensor& logits) {
-    plan.observe(0, logits);
+    rows.observe(0, logits);
     FakeStep step;
     step.add(0, position, 1, 3, Phase::generated);
-    return test::apply(plan, kPoint, step, at::zeros({1, kWidth}))[0][0].item<float>();
+    return rows.apply(kPoint, step, at::zeros({1, kWidth}))[0][0].item<float>();
   };
   EXPECT_EQ(decode(3, at::zeros({4})), 1);            // ln 4 = 1.39
   EXPECT_EQ(decode(4, at::tensor({0.f, -50.f})), 0);  // 0
-  EXPECT_FALSE(plan.abort_reason(0).has_value());
+  EXPECT_FALSE(rows.memory(0).abort_reason().has_value());
   EXPECT_EQ(decode(5, at::zeros({64})), 0);  // ln 64 = 4.16
-  EXPECT_EQ(plan.abort_reason(0), "too unsure");
+  EXPECT_EQ(rows.memory(0).abort_reason(), "too unsure");
 }
 
 TEST(Conditions, HandlersAreCalledOnEachRise) {
@@ -221,23 +254,23 @@ TEST(Conditions, HandlersAreCalledOnEachRise) {
   Steering s;
   s.on(Condition::probe_above(w, -1, {.point = kPoint}),
        [&](const SteeringEvent& e) { positions.push_back(e.position); });
-  auto plan = plan_of(s);
+  auto rows = rows_of(s);
   FakeStep step;
   step.add(0, 0, 5, 5, Phase::prompt);
   at::Tensor h = at::zeros({5, kWidth});
   for (int i : {1, 2, 4}) h[i][0] = 2;
-  EXPECT_TRUE(at::equal(test::apply(plan, kPoint, step, h), h));
+  EXPECT_TRUE(at::equal(rows.apply(kPoint, step, h), h));
   EXPECT_EQ(positions, (std::vector<std::int64_t>{1, 4}));
 }
 
 TEST(Audit, CountsAreExact) {
   Steering s;
   s.add(ones(), kPoint, 2, {.name = "push"}).project_to(ones(), kPoint, -100, Side::below, {.name = "floor"});
-  auto plan = plan_of(s);
+  auto rows = rows_of(s);
   FakeStep step;
   step.add(0, 0, 4, 4, Phase::prompt);
-  test::apply(plan, kPoint, step, at::full({4, kWidth}, 3.0));
-  const auto audit = plan.audit(0);
+  rows.apply(kPoint, step, at::full({4, kWidth}, 3.0));
+  const auto audit = rows.audit(0);
   EXPECT_EQ(audit.edits[0].edit, "push");
   EXPECT_EQ(audit.edits[0].seen, 4);
   EXPECT_EQ(audit.edits[0].in_scope, 3);
@@ -249,34 +282,18 @@ TEST(Audit, CountsAreExact) {
   EXPECT_NO_THROW(audit.require_fired("x"));
 }
 
-TEST(Plan, CostsOneDotAPinnedFeatureAndNoneANudge) {
+TEST(Compiled, CostsOneDotAPinnedFeatureAndNoneANudge) {
   const Sae sae = sae_of(SaeActivation::jumprelu), full = sae_of(SaeActivation::topk);
   Steering pins, nudges, top;
   pins.pin(sae, 1, 2).ablate(sae, 4).cap(sae, 5, 1);
   nudges.nudge(sae, 1, 2).nudge(sae, 3, 1);
   top.pin(full, 1, 2);
-  const std::vector<Steering> rows{pins, nudges, top, pins, {}};
-  auto plan = SteeringPlan::compile(test::small_model(kWidth), std::nullopt, rows);
-  EXPECT_EQ(plan.dots(0, kPoint), 3);
-  EXPECT_EQ(plan.dots(1, kPoint), 0);
-  EXPECT_EQ(plan.dots(2, kPoint), 12);  // every feature competes
-  EXPECT_EQ(plan.distinct(), 4);
-  EXPECT_EQ(plan.points(), std::vector<HookPoint>{kPoint});
-}
-
-TEST(Plan, SteersUnboundSequencesOnlyWhenAsked) {
-  Steering s;
-  s.add(ones(), kPoint, 1);
-  auto plan = SteeringPlan::compile(test::small_model(kWidth), std::nullopt, std::span(&s, 1));
-  FakeStep step;
-  step.add(9, 0, 3, 3, Phase::prompt);
-  const at::Tensor zero = at::zeros({3, kWidth});
-  EXPECT_TRUE(at::equal(test::apply(plan, kPoint, step, zero), zero));
-  plan.bind_others(0);
-  EXPECT_FALSE(at::equal(test::apply(plan, kPoint, step, zero), zero));
-  plan.bind_others(-1);
-  plan.unbind(9);
-  EXPECT_TRUE(at::equal(test::apply(plan, kPoint, step, zero), zero));
+  const test::Rows rows(test::small_model(kWidth), std::nullopt, std::vector{pins, nudges, top, {}});
+  EXPECT_EQ(rows.dots(0, kPoint), 3);
+  EXPECT_EQ(rows.dots(1, kPoint), 0);
+  EXPECT_EQ(rows.dots(2, kPoint), 12);  // every feature competes
+  EXPECT_EQ(rows.program(0).points(), std::vector<HookPoint>{kPoint});
+  EXPECT_TRUE(rows.program(3).points().empty());
 }
 
 TEST(BadInput, IsRefusedWhenTheEditIsMade) {
@@ -306,21 +323,30 @@ TEST(BadInput, IsRefusedWhenTheEditIsMade) {
   EXPECT_STEER_ERROR(s.add(ones(), kPoint, 1, {.scope = {.where = Where::inside_tag}}), ErrorCode::argument, "tag");
   EXPECT_STEER_ERROR(Condition::feature_above(sae, 99, 1), ErrorCode::argument, "[0, 12)");
   EXPECT_STEER_ERROR(Condition::entropy_between(2, 1), ErrorCode::argument, "low <= high");
+  EXPECT_STEER_ERROR(Condition::entropy_between(1, 2, {.point = kPoint}), ErrorCode::argument, "hook point");
+  EXPECT_STEER_ERROR(s.add(ones(), kPoint, 1, {.point = kPoint}), ErrorCode::argument, "EditOptions");
+  EXPECT_STEER_ERROR(s.add(ones(), kPoint, 1, {.max_activation = 2}), ErrorCode::argument, "EditOptions");
+  EXPECT_STEER_ERROR(s.swap(ones(), ones() * 2, kPoint), ErrorCode::argument, "parallel");
+  EXPECT_STEER_ERROR(s.set_along_metric(ones(), Metric::of(at::ones({3, 3})), kPoint, 1), ErrorCode::shape, "[16, 16]");
+  EXPECT_STEER_ERROR(s.set_along_metric(ones(), Metric::of(-at::eye(kWidth)), kPoint, 1), ErrorCode::argument,
+                     "positive definite");
   EXPECT_STEER_ERROR(s.scaled(nan), ErrorCode::argument, "finite");
   EXPECT_TRUE(s.empty());
 }
 
-TEST(BadInput, IsRefusedWhenThePlanIsCompiled) {
-  const auto compile = [](const Steering& s, PlanOptions options = {}) {
+TEST(BadInput, IsRefusedWhenItIsCompiled) {
+  const auto compile = [](const Steering& s) {
     ModelConfig config = test::small_model(kWidth);
     config.name = "acme/tiny-1b";
-    return SteeringPlan::compile(config, std::nullopt, std::span(&s, 1), options);
+    return steering::detail::CompiledSteering(config, std::nullopt, s);
   };
   EXPECT_STEER_ERROR(compile(Steering().add(ones(), "blocks.3.hook_resid_post", 1)), ErrorCode::argument, "[0, 3)");
   EXPECT_STEER_ERROR(compile(Steering().add(ones(8), kPoint, 1)), ErrorCode::shape, "width 16");
   EXPECT_STEER_ERROR(compile(Steering().nudge(sae_of(SaeActivation::relu, 8), 1, 1)), ErrorCode::shape, "edit 0");
   EXPECT_STEER_ERROR(compile(Steering().add(ones(), "blocks.1.attn.hook_pattern", 1)), ErrorCode::unsupported,
                      "hook_pattern");
+  EXPECT_STEER_ERROR(compile(Steering().custom("x", "blocks.3.attn.hook_pattern", [](const auto& at) { return at.h; })),
+                     ErrorCode::argument, "[0, 3)");
   EXPECT_STEER_ERROR(
       compile(Steering().add(ones(), kPoint, 1, {.scope = {.where = Where::span, .begin = 600, .end = 700}})),
       ErrorCode::argument, "context");
@@ -336,9 +362,9 @@ TEST(BadInput, IsRefusedWhenThePlanIsCompiled) {
   weights.b_dec = base.b_dec();
   const Sae other = Sae::from_weights(config, weights);
   EXPECT_EQ(compile(Steering().nudge(other, 1, 1)).warnings().size(), 1u);
-  EXPECT_STEER_ERROR(compile(Steering().nudge(other, 1, 1), {.model_mismatch = ModelMismatch::error}),
-                     ErrorCode::config, "other-7b");
-  EXPECT_TRUE(compile(Steering().nudge(other, 1, 1), {.model_mismatch = ModelMismatch::ignore}).warnings().empty());
+  EXPECT_THAT(compile(Steering().nudge(other, 1, 1)).warnings()[0], testing::HasSubstr("other-7b"));
+  EXPECT_THAT(compile(Steering().nudge(base, 1, 1, {.point = HookPoint{Site::resid_post, 2}})).warnings(),
+              testing::ElementsAre(testing::HasSubstr("trained at blocks.1.hook_resid_post")));
 }
 
 Steering of_every_kind(const Sae& sae) {
@@ -359,6 +385,9 @@ Steering of_every_kind(const Sae& sae) {
       .scale_along(v, kPoint, -0.5, {.scope = {.where = Where::span, .begin = 2, .end = 9, .include_bos = true}})
       .project_to(v, kPoint, 0.5, Side::above)
       .rotate(v, ones(), kPoint, 0.3)
+      .swap(v, ones(), kPoint,
+            {.scope = {.where = Where::from_last, .tokens = {3, 4}, .except = {{.where = Where::onset, .count = 2}}}})
+      .set_along_metric(v, Metric::of(at::eye(kWidth)), kPoint, 0.4, {.scope = {.where = Where::span, .begin = -3}})
       .gated_add(v, 0.1, ones(), 2, kPoint)
       .splice(sae, true)
       .cap_norm(kPoint, 1.1, {.unit = Unit::residual_norm})

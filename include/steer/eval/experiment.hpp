@@ -21,6 +21,7 @@
 #include <steer/eval/workers.hpp>
 #include <steer/generate/generate.hpp>
 #include <steer/model/model.hpp>
+#include <steer/model/session.hpp>
 
 namespace steer {
 
@@ -61,6 +62,7 @@ struct RunOptions {
   std::int64_t batch = 64;                      ///< answers computed at once
   Workers workers;                              ///< processes that share the work; they must share the journal's folder
   std::string baseline = "control";             ///< of the analysis
+  OnWarning on_warning = OnWarning::keep;       ///< what a steering that warns is; kept ones are notes of the report
   std::function<bool()> stop;  ///< asked at every step: true ends the run with Error(cancelled), journals synced
   Progress progress;
 };

@@ -91,6 +91,7 @@ struct AutoSteerOptions {
   std::filesystem::path journal;  ///< keeps every answer generated, for any behaviours: a search that was interrupted
                                   ///< and is started again goes on there and finds the same. Empty: none
   std::uint64_t seed = 42;
+  OnWarning on_warning = OnWarning::keep;  ///< what an SAE made for another model or place is (see SessionOptions)
   Progress progress;
 };
 
@@ -135,6 +136,7 @@ struct AutoSteerResult {
   std::vector<AutoSteerCandidate> candidates;
   std::vector<AutoSteerTrial> trials;
   double accuracy_unsteered = 0, format_unsteered = 0, loops_unsteered = 0;
+  std::vector<std::string> warnings;  ///< what a person should know before trusting it
 
   /// Everything but the tensors.
   nlohmann::json to_json() const;

@@ -6,12 +6,12 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <steer/core/enum.hpp>
 #include <steer/core/progress.hpp>
 #include <steer/model/session.hpp>
-#include <steer/steering/plan.hpp>
 #include <steer/steering/steering.hpp>
 
 namespace steer {
@@ -48,12 +48,17 @@ struct TokenEvent {
 struct GenerateOptions {
   SamplingOptions sampling;
   std::int64_t max_tokens = 256;
+  std::int64_t min_tokens = 0;         ///< before, no stop id is drawn
+  bool ignore_eos = false;             ///< the model's own ends are tokens like others; what the options add still ends
   std::vector<std::string> stop;       ///< the text ends before the first of these
   std::vector<std::int64_t> stop_ids;  ///< besides the model's own end-of-sequence ids
   Steering steering;                   ///< for rows that bring none of their own
   std::uint64_t seed = 0;              ///< row r of a batch draws from derive_seed(seed, "row", r)
   std::int64_t batch = 32;             ///< rows computed at once; a finished row makes room for the next
   bool require_fired = false;          ///< a steering that edited no token is an error
+  OnWarning on_warning = OnWarning::keep;  ///< what a steering that warns is (see SessionOptions)
+  std::int64_t top = 0;                    ///< also give the likeliest alternatives of each token
+  bool keep_sequences = false;             ///< on a Session: rows' sequences stay open, for the next turn
   bool batch_invariant = true;  ///< exact independence of batch mates (see SessionOptions); false: up to rounding
   std::function<bool(const TokenEvent&)> on_token;  ///< called per token; false ends that row
   Progress progress;                                ///< counts rows
@@ -64,15 +69,20 @@ struct GenerateRequest {
   std::vector<std::int64_t> ids;      ///< the prompt, BOS included
   std::optional<Steering> steering;   ///< instead of the options'
   std::optional<std::uint64_t> seed;  ///< instead of the derived one
+  std::optional<SequenceId> after{};  ///< on a Session: `ids` follow what this sequence holds, which stays as it is
 };
 
 struct GenerateResult {
   std::vector<std::int64_t> ids;  ///< generated only, without the stop token
   std::string text;
   FinishReason finish = FinishReason::length;
-  std::string abort_reason;               ///< for `aborted`
-  std::vector<double> log_probabilities;  ///< of each id, under the unfiltered distribution
+  std::string abort_reason;                                       ///< for `aborted`
+  std::vector<double> log_probabilities;                          ///< of each id, under the unfiltered distribution
+  std::vector<std::vector<std::pair<std::int64_t, double>>> top;  ///< by id: (alternative, log-probability), likeliest
+                                                                  ///< first, `GenerateOptions::top` of them
   SteeringAudit audit;
+  std::vector<std::string> warnings;  ///< what a person should know of the steerings of this run; a program prints them
+  SequenceId sequence = -1;           ///< with `keep_sequences`: holds the prompt and `ids`
 };
 
 /// Generates for a batch of prompts. A row's result depends on its own prompt, steering and seed only, and a prefix
@@ -81,8 +91,13 @@ struct GenerateResult {
 /// @return one result a request, in their order.
 /// @throws Error(argument) for an empty prompt or options out of range; Error(shape) for a prompt as long as the
 ///         context or longer; Error(config) for stop strings without a tokenizer, or, with `require_fired`, a
-///         steering that edited nothing; whatever the plan's compilation throws.
+///         steering that edited nothing; whatever `Session::open` throws.
 std::vector<GenerateResult> generate(const Model& model, std::span<const GenerateRequest> requests,
+                                     const GenerateOptions& options = {});
+/// The same on a session of the caller's: its hooks see every step, and its options hold instead of `batch_invariant`
+/// and `on_warning`. For the next turn of a chat keep a row's sequence (`keep_sequences`) and send what follows with
+/// `GenerateRequest::after`.
+std::vector<GenerateResult> generate(Session& session, std::span<const GenerateRequest> requests,
                                      const GenerateOptions& options = {});
 /// The assistant's next message of a chat, in the model's own template. @throws as above, and as ChatTemplate::render.
 GenerateResult generate(const Model& model, const std::vector<Message>& chat, const GenerateOptions& options = {});

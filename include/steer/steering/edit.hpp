@@ -98,7 +98,8 @@ struct EnumTable<Side> {
 /// What a custom edit gets: the tokens of one row that its scope and condition select.
 struct CustomContext {
   HookPoint point;
-  at::Tensor h;         ///< [tokens, width], f32, a copy
+  at::Tensor h;         ///< [tokens, width], f32, a copy; at attn.hook_pattern [heads, tokens, keys] of all the run's
+                        ///< tokens, of which those selected take what the function returns
   at::Tensor position;  ///< [tokens], i64
   SequenceId sequence = 0;
 };

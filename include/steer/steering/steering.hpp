@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include <steer/model/intervention.hpp>
 #include <steer/sae/sae.hpp>
 #include <steer/steering/condition.hpp>
 #include <steer/steering/edit.hpp>
@@ -42,7 +43,6 @@ struct EditOptions {
 
 /// What happened when a handler's condition became true.
 struct SteeringEvent {
-  std::int64_t row = 0;  ///< of the plan
   SequenceId sequence = 0;
   std::int64_t position = 0;  ///< of the token
   std::string_view reason;
@@ -148,6 +148,12 @@ class Steering {
   Steering& abort_when(Condition when, std::string reason);
   /// Calls a function each time the condition becomes true, from within the forward pass.
   Steering& on(Condition when, SteeringHandler handler);
+
+  /// As sessions take it (`Session::open`, `forward`). Compiled for the model when a session first sees it: for each
+  /// hook point one pass over the step's tokens, with just the encoder rows, decoder rows and vectors the edits need.
+  /// Order within a hook point is the order of the edits; arithmetic is f32, cast once to the activation's dtype; a
+  /// token no edit selects keeps every bit. Null for an empty one.
+  operator InterventionPtr() const;
 
   std::span<const Edit> edits() const { return edits_; }
   std::span<const Watch> watches() const { return watches_; }

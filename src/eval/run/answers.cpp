@@ -12,7 +12,6 @@
 #include <steer/eval/text_metrics.hpp>
 #include <steer/generate/score.hpp>
 #include <steer/model/session.hpp>
-#include <steer/steering/plan.hpp>
 
 #include "eval/run/prompts.hpp"
 #include "model/reproducible.hpp"
@@ -167,7 +166,6 @@ std::vector<Result> take_letters(const Model& model, std::span<const Task> tasks
   std::map<std::vector<std::int64_t>, std::size_t> group_of;
   std::vector<std::vector<std::int64_t>> prompts;
   std::vector<std::size_t> group;
-  std::vector<Steering> steerings;
   std::int64_t first = model.config().n_layers - 1;
   bool steered = false;
   for (const auto& task : tasks) {
@@ -175,15 +173,12 @@ std::vector<Result> take_letters(const Model& model, std::span<const Task> tasks
     const auto [entry, is_new] = group_of.try_emplace(ids, prompts.size());
     if (is_new) prompts.push_back(std::move(ids));
     group.push_back(entry->second);
-    steerings.push_back(task.steering);
     if (const auto layer = task.steering.first_layer()) {
       first = std::min(first, *layer);
       steered = true;
     }
   }
   Session session(model, model::detail::reproducible(model));
-  SteeringPlan plan = SteeringPlan::compile(model, steerings);
-  const auto hooks = plan.attach(session);
   std::vector<StepInput> inputs;
   at::Tensor logits;
   if (!steered) {
@@ -192,8 +187,7 @@ std::vector<Result> take_letters(const Model& model, std::span<const Task> tasks
         0, at::tensor(std::vector<std::int64_t>(group.begin(), group.end())).to(model.device()));
   } else if (first == 0) {
     for (std::size_t i = 0; i < tasks.size(); ++i) {
-      inputs.push_back({session.open(), prompts[group[i]], Phase::prompt});
-      plan.bind(inputs.back().sequence, static_cast<std::int64_t>(i));
+      inputs.push_back({session.open({.steering = tasks[i].steering}), prompts[group[i]], Phase::prompt});
     }
     logits = session.step(inputs);
   } else {
@@ -211,9 +205,9 @@ std::vector<Result> take_letters(const Model& model, std::span<const Task> tasks
     const auto residuals = at::cat(chunks).split_with_sizes(sizes);
     std::vector<at::Tensor> above;
     for (std::size_t i = 0; i < tasks.size(); ++i) {
-      inputs.push_back({session.fork(shared[group[i]].sequence, {.length = -1, .below_layer = first}),
-                        prompts[group[i]], Phase::prompt});
-      plan.bind(inputs.back().sequence, static_cast<std::int64_t>(i));
+      const SequenceId sequence =
+          session.fork(shared[group[i]].sequence, {.below_layer = first, .steering = tasks[i].steering});
+      inputs.push_back({sequence, prompts[group[i]], Phase::prompt});
       above.push_back(residuals[group[i]]);
     }
     logits = session.step(inputs, Logits::last, {.first = first, .last = -1, .residual = at::cat(above)});
@@ -235,7 +229,7 @@ std::vector<Result> take_letters(const Model& model, std::span<const Task> tasks
     result.answer = result.answer_lenient = std::string(1, static_cast<char>('A' + best));
     result.scores["p_letters"] = total;
     result.scores["p_gold"] = total > 0 ? mass[static_cast<std::size_t>(tasks[i].question->answer)] / total : 0;
-    add_audit(result, plan.audit(static_cast<std::int64_t>(i)));
+    add_audit(result, steered ? session.audit(inputs[i].sequence) : SteeringAudit{});
     results.push_back(std::move(result));
   }
   return results;

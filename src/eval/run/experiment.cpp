@@ -90,6 +90,7 @@ class Runner {
 
   Report run() {
     find_steerings();
+    check_steerings();
     take_answers();
     if (experiment_.mode == AnswerMode::generate) {
       check_rules();
@@ -123,6 +124,18 @@ class Runner {
 
   static bool answers(const Arm& arm, std::size_t question) {
     return question % static_cast<std::size_t>(arm.every) == 0;
+  }
+
+  /// What does not fit is an error before the first answer; what a person should look at goes into the report.
+  void check_steerings() {
+    Session session(model_, {.on_warning = options_.on_warning});
+    for (const Arm& arm : experiment_.arms)
+      if (arm.source)
+        for (const Behaviour& behaviour : experiment_.behaviours) {
+          const FoundSteering& found = found_.at(arm.source->name + "|" + behaviour.name);
+          session.close(session.open({.steering = arm.apply(found.steering, behaviour)}));
+        }
+    warnings_ = session.warnings();
   }
 
   void find_steerings() {
@@ -435,6 +448,7 @@ class Runner {
         report.notes.push_back(
             fmt::format("{} has no steering for {}: its rows there are unsteered.", arm.name, unsteered));
     }
+    for (const std::string& warning : warnings_) report.notes.push_back("Mind: " + warning + ".");
     report.journals.assign(journals_.begin(), journals_.end());
     describe_judging(report);
     if (experiment_.mode == AnswerMode::letters) {
@@ -454,6 +468,7 @@ class Runner {
   ordered_json identity_;
   std::unique_ptr<eval::detail::Team> team_;
   std::map<std::string, FoundSteering> found_;  // by source and behaviour
+  std::vector<std::string> warnings_;
   std::vector<Result> results_;
   std::set<std::filesystem::path> journals_;  // whose records were used
   std::int64_t unanswered_ = 0;               // rows that the judge could not be asked about

@@ -1,7 +1,7 @@
 #include <fmt/format.h>
 
 #include <steer/core/error.hpp>
-#include <steer/steering/plan.hpp>
+#include <steer/model/audit.hpp>
 
 namespace steer {
 

@@ -1,19 +1,18 @@
 // One hook point's pass through libtorch's operators: other devices, other dtypes, and runs under autograd. The same
-// instructions as plan_cpu.cpp, one tensor of tokens for each distinct program. Counting waits on the device until
+// instructions as run_cpu.cpp, all tokens as one tensor. Counting waits on the device until
 // someone asks for the audit, so that a step does not.
 
 #include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 
 #include <cmath>
-#include <map>
+#include <functional>
 
 #include <steer/core/error.hpp>
 
-#include "steering/plan_state.hpp"
+#include "steering/runtime.hpp"
 
-namespace steer {
-namespace steering::detail {
+namespace steer::steering::detail {
 
 template <>
 struct Math<at::Tensor> {
@@ -25,17 +24,25 @@ struct Math<at::Tensor> {
 
 namespace {
 
-/// All runs of one program at one point, as one tensor. Columns are [tokens, 1].
+using EncodeFunction = std::function<at::Tensor(const Sae&, const at::Tensor&, std::span<const std::int64_t> features)>;
+
+/// The tokens of some runs at one point, as one tensor. Columns are [tokens, 1].
 class TensorRunner {
  public:
-  TensorRunner(const at::Tensor& h, const at::Tensor& table, std::vector<const Item*> items, const HookContext& at)
-      : table_(table), items_(std::move(items)), at_(at), h_(h), arrival_(at::norm(h.detach(), 2, {1}, true)) {
-    const auto lines = items_.front()->point->slots.size();
-    changes_.resize(lines, at::full({h.size(0)}, kOutOfScope, h.options().requires_grad(false)));
-  }
+  TensorRunner(const at::Tensor& h, const PointProgram& point, const at::Tensor& table, std::span<const Item> items,
+               const HookContext& at, bool one_by_one, EncodeFunction encode)
+      : point_(point),
+        table_(table),
+        items_(items),
+        at_(at),
+        one_by_one_(one_by_one),
+        encode_(std::move(encode)),
+        h_(h),
+        arrival_(at::norm(h.detach(), 2, {1}, true)),
+        changes_(point.slots.size(), at::full({h.size(0)}, kOutOfScope, h.options().requires_grad(false))) {}
 
   void run() {
-    for (const Instruction& i : items_.front()->point->instructions) run(i);
+    for (const Instruction& i : point_.instructions) run(i);
   }
   /// The activations after all instructions, f32.
   const at::Tensor& result() const { return h_; }
@@ -48,9 +55,9 @@ class TensorRunner {
     at::Tensor mask = at::empty({h_.size(0), 1}, at::kBool);
     bool* out = mask.data_ptr<bool>();
     bool any = false;
-    for (const Item* item : items_)
-      for (std::int64_t t = item->run->begin; t < item->run->end; ++t)
-        any |= * out++ = selects(m.selection, *item->state, *item->run, item->run->position + t - item->run->begin,
+    for (const Item& item : items_)
+      for (std::int64_t t = item.run->begin; t < item.run->end; ++t)
+        any |= * out++ = selects(m.selection, *item.memory, *item.run, item.run->position + t - item.run->begin,
                                  at_.batch.ids[static_cast<std::size_t>(t)]);
     return any ? mask.to(h_.device()) : at::Tensor();
   }
@@ -107,7 +114,7 @@ class TensorRunner {
     }
     at::Tensor dots, encoded;
     if (!rows.empty()) dots = at::matmul(h_, table_.index_select(0, at::tensor(rows).to(table_.device())).t());
-    if (!features.empty()) encoded = i.sae->encode_subset(h_.to(i.sae->device()), features).to(h_.device());
+    if (!features.empty()) encoded = encode_(*i.sae, h_, features);
     std::vector<at::Tensor> values;
     std::int64_t dot = 0, code = 0;
     for (const Register& r : i.registers) {
@@ -165,19 +172,25 @@ class TensorRunner {
     const bool* chosen = host.const_data_ptr<bool>();
     at::Tensor changed = h_;
     std::int64_t row = 0;
-    for (const Item* item : items_) {
+    for (const Item& item : items_) {
       std::vector<std::int64_t> rows, positions;
-      for (std::int64_t t = item->run->begin; t < item->run->end; ++t, ++row)
-        if (chosen[row]) rows.push_back(row), positions.push_back(item->run->position + t - item->run->begin);
+      for (std::int64_t t = item.run->begin; t < item.run->end; ++t, ++row)
+        if (chosen[row]) rows.push_back(row), positions.push_back(item.run->position + t - item.run->begin);
       if (rows.empty()) continue;
-      const at::Tensor index = at::tensor(rows).to(h_.device());
-      const at::Tensor h = h_.index_select(0, index);
-      const at::Tensor f = (*i.function)(
-          {.point = at_.point, .h = h, .position = at::tensor(positions), .sequence = item->run->sequence});
-      require(f.defined() && f.sizes() == h.sizes(), ErrorCode::shape, "Steering::custom",
-              "expected a custom edit to return [{}, {}] but got {} dimensions", h.size(0), h.size(1),
-              f.defined() ? f.dim() : 0);
-      changed = changed.index_copy(0, index, f.to(h.options()));
+      const std::size_t at_once = one_by_one_ && i.sae ? 1 : rows.size();
+      for (std::size_t first = 0; first < rows.size(); first += at_once) {
+        const auto part = [&](const std::vector<std::int64_t>& all) {
+          return at::tensor(all).narrow(0, static_cast<std::int64_t>(first), static_cast<std::int64_t>(at_once));
+        };
+        const at::Tensor index = part(rows).to(h_.device()), position = part(positions);
+        const at::Tensor h = h_.index_select(0, index);
+        const at::Tensor f =
+            (*i.function)({.point = at_.point, .h = h, .position = position, .sequence = item.run->sequence});
+        require(f.defined() && f.sizes() == h.sizes(), ErrorCode::shape, "Steering::custom",
+                "expected a custom edit to return [{}, {}] but got {} dimensions", h.size(0), h.size(1),
+                f.defined() ? f.dim() : 0);
+        changed = changed.index_copy(0, index, f.to(h.options()));
+      }
     }
     const Member& m = i.members.front();
     const float s = m.change.strength;
@@ -186,55 +199,41 @@ class TensorRunner {
     h_ = next;
   }
 
+  const PointProgram& point_;
   const at::Tensor& table_;
-  std::vector<const Item*> items_;
+  std::span<const Item> items_;
   const HookContext& at_;
+  bool one_by_one_;  ///< SAEs run on one token at a time
+  EncodeFunction encode_;
   at::Tensor h_, arrival_;
   at::Tensor shift_, in_, out_;  ///< of the instruction that runs
   std::vector<at::Tensor> changes_;
 };
 
 }  // namespace
-}  // namespace steering::detail
 
-using namespace steering::detail;
-
-void SteeringPlan::Impl::run_aten(HookContext& at, int point) {
-  std::map<const PointProgram*, std::vector<const Item*>> by_program;
-  for (const Item& item : items)
-    if (!item.point->instructions.empty()) by_program[item.point].push_back(&item);
-  const at::Tensor& table = table_on(point, at.value.device());
-  for (const auto& [program, its_items] : by_program) {
-    std::vector<std::int64_t> rows;
-    for (const Item* item : its_items)
-      for (std::int64_t t = item->run->begin; t < item->run->end; ++t) rows.push_back(t);
-    const at::Tensor index = at::tensor(rows).to(at.value.device());
-    TensorRunner runner(at.value.index_select(0, index).to(at::kFloat), table, its_items, at);
-    runner.run();
-    const at::Tensor result = runner.result().to(at.value.scalar_type());
-    if (result.requires_grad() || at.value.requires_grad())
-      at.value = at.value.index_copy(0, index, result);
-    else
-      at.value.index_copy_(0, index, result);
-    PendingCount& wait = pending.emplace_back();
-    wait.changes = runner.changes();
-    wait.point = program;
-    for (const Item* item : its_items) wait.runs.emplace_back(item->state->row, item->run->end - item->run->begin);
+void CompiledSteering::run_aten(HookContext& at, const PointProgram& point) {
+  std::vector<std::int64_t> rows;
+  for (const Item& item : items_)
+    for (std::int64_t t = item.run->begin; t < item.run->end; ++t) rows.push_back(t);
+  const at::Tensor index = at::tensor(rows).to(at.value.device());
+  TensorRunner runner(at.value.index_select(0, index).to(at::kFloat), point, table_on(point, at.value.device()), items_,
+                      at, batch_invariant_, [&](const Sae& sae, const at::Tensor& h, std::span<const std::int64_t> f) {
+                        return encode(sae, h, f);
+                      });
+  runner.run();
+  const at::Tensor result = runner.result().to(at.value.scalar_type());
+  if (result.requires_grad() || at.value.requires_grad())
+    at.value = at.value.index_copy(0, index, result);
+  else
+    at.value.index_copy_(0, index, result);
+  const at::Tensor changes = runner.changes();
+  std::int64_t begin = 0;
+  for (const Item& item : items_) {
+    const std::int64_t length = item.run->end - item.run->begin;
+    item.memory->count_later(point, changes.narrow(0, begin, length));
+    begin += length;
   }
-  constexpr std::size_t kMostPending = 4096;
-  if (pending.size() >= kMostPending) settle();
 }
 
-void SteeringPlan::Impl::settle() {
-  for (const PendingCount& wait : pending) {
-    const at::Tensor host = wait.changes.to(at::kCPU).contiguous();
-    const float* change = host.const_data_ptr<float>();
-    for (const auto& [row, tokens] : wait.runs) {
-      count(row, *wait.point, tokens, change);
-      change += tokens * static_cast<std::int64_t>(wait.point->slots.size());
-    }
-  }
-  pending.clear();
-}
-
-}  // namespace steer
+}  // namespace steer::steering::detail

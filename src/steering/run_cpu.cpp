@@ -9,16 +9,17 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <map>
+#include <functional>
 
 #include <steer/core/error.hpp>
 
 #include "steering/kernels.hpp"
-#include "steering/plan_state.hpp"
+#include "steering/runtime.hpp"
 
-namespace steer {
-namespace steering::detail {
+namespace steer::steering::detail {
 namespace {
+
+using EncodeFunction = std::function<at::Tensor(const Sae&, const at::Tensor&, std::span<const std::int64_t> features)>;
 
 /// Room for one token's registers; one per thread.
 struct Scratch {
@@ -59,13 +60,13 @@ TokenNorm measure(const float* h, std::int64_t width, SaeNormalization kind) {
 /// Runs instructions on tokens of one table's width.
 class TokenRunner {
  public:
-  explicit TokenRunner(const ConstantTable& table) : table_(table), width_(table.width) {}
+  explicit TokenRunner(const PointProgram& point)
+      : instructions_(point.instructions), table_(point.table), width_(point.table.width) {}
 
   /// All instructions up to the next that needs many tokens at once, or the end.
   void advance(TokenWork& token) const {
-    const auto& instructions = token.item->point->instructions;
-    for (; token.next < instructions.size() && !instructions[token.next].bulk(); ++token.next) {
-      const Instruction& i = instructions[token.next];
+    for (; token.next < instructions_.size() && !instructions_[token.next].bulk(); ++token.next) {
+      const Instruction& i = instructions_[token.next];
       if (enter(i, token)) i.constant ? constant(i, token) : run(i, token, nullptr);
     }
   }
@@ -74,7 +75,7 @@ class TokenRunner {
   static bool enter(const Instruction& i, TokenWork& token) {
     bool any = false;
     for (const Member& m : i.members) {
-      const bool selected = selects(m.selection, *token.item->state, *token.item->run, token.position, token.id);
+      const bool selected = selects(m.selection, *token.item->memory, *token.item->run, token.position, token.id);
       token.change[m.line] = selected ? 0 : kOutOfScope;
       any |= selected;
     }
@@ -171,17 +172,12 @@ class TokenRunner {
     return token.changed ? std::sqrt(moments(token.h, width_).sum_squares) : token.norm;
   }
 
+  const std::vector<Instruction>& instructions_;
   const ConstantTable& table_;
   std::int64_t width_;
 };
 
-/// Tokens that wait for one instruction over tensors.
-struct BulkGroup {
-  const Instruction* instruction = nullptr;
-  std::vector<TokenWork*> tokens;
-};
-
-at::Tensor gathered(const std::vector<TokenWork*>& tokens, std::int64_t width) {
+at::Tensor gathered(std::span<TokenWork* const> tokens, std::int64_t width) {
   at::Tensor h = at::empty({static_cast<std::int64_t>(tokens.size()), width});
   for (std::size_t i = 0; i < tokens.size(); ++i)
     std::memcpy(h.data_ptr<float>() + static_cast<std::int64_t>(i) * width, tokens[i]->h,
@@ -190,7 +186,7 @@ at::Tensor gathered(const std::vector<TokenWork*>& tokens, std::int64_t width) {
 }
 
 /// h += s (f(h) - h) for each token; at s = 1 f(h) itself.
-void run_function(const Instruction& i, const std::vector<TokenWork*>& tokens, const at::Tensor& h,
+void run_function(const Instruction& i, std::span<TokenWork* const> tokens, const at::Tensor& h,
                   const HookPoint& point) {
   const std::int64_t width = h.size(1);
   at::Tensor positions = at::empty({h.size(0)}, at::kLong);
@@ -214,119 +210,91 @@ void run_function(const Instruction& i, const std::vector<TokenWork*>& tokens, c
   }
 }
 
-/// Feature edits after one full encode for all waiting tokens, whatever row they belong to.
-void run_encoded(const std::vector<TokenWork*>& tokens, const at::Tensor& h, const TokenRunner& runner) {
-  const auto instruction = [](const TokenWork* token) -> const Instruction& {
-    return token->item->point->instructions[token->next];
-  };
-  std::map<std::int64_t, std::size_t> column;
-  for (const TokenWork* token : tokens)
-    for (const Register& r : instruction(token).registers) column.emplace(r.feature, 0);
+/// The registers' values where a full encode gives them, [tokens, registers].
+at::Tensor encoded_registers(const Instruction& i, const at::Tensor& h, const EncodeFunction& encode) {
   std::vector<std::int64_t> features;
-  for (auto& [feature, place] : column) {
-    place = features.size();
-    features.push_back(feature);
-  }
-  const Sae& sae = *instruction(tokens.front()).sae;
-  const at::Tensor f = sae.encode_subset(h.to(sae.device()), features).to(at::kCPU).contiguous();
-  std::vector<float> values;
-  for (std::size_t t = 0; t < tokens.size(); ++t) {
-    const Instruction& i = instruction(tokens[t]);
-    values.clear();
-    for (const Register& r : i.registers)
-      values.push_back(f.const_data_ptr<float>()[t * features.size() + column.at(r.feature)]);
-    runner.run(i, *tokens[t], values.data());
-  }
+  for (const Register& r : i.registers) features.push_back(r.feature);
+  return encode(*i.sae, h, features).contiguous();
 }
 
-/// What instructions must share to run together: one encode serves all rows; a function sees one row at a time.
-std::string bulk_key(const TokenWork& token, const Instruction& i) {
-  return i.function ? fmt::format("{}.{}", static_cast<const void*>(token.item), token.next) : i.sae->hash();
-}
-
-/// Runs every instruction that tokens wait for, and moves those tokens past it.
-void run_bulk(std::vector<TokenWork>& tokens, const TokenRunner& runner, std::int64_t width, const HookPoint& point) {
+/// Runs the instruction that `tokens`, all at it, wait for; those it selects are of whatever rows.
+void run_bulk(const Instruction& i, std::vector<TokenWork>& tokens, const TokenRunner& runner, std::int64_t width,
+              const HookPoint& point, bool one_by_one, const EncodeFunction& encode) {
   const at::NoGradGuard no_grad;
-  std::map<std::string, BulkGroup> groups;
+  std::vector<TokenWork*> selected;
   for (TokenWork& token : tokens) {
-    const auto& instructions = token.item->point->instructions;
-    if (token.next >= instructions.size()) continue;
-    const Instruction& i = instructions[token.next];
-    if (!TokenRunner::enter(i, token)) {
-      ++token.next;
-      continue;
-    }
+    ++token.next;
+    if (!TokenRunner::enter(i, token)) continue;
     runner.arrive(token);
-    BulkGroup& group = groups[bulk_key(token, i)];
-    group.instruction = &i;
-    group.tokens.push_back(&token);
+    selected.push_back(&token);
   }
-  for (auto& [key, group] : groups) {
-    const at::Tensor h = gathered(group.tokens, width);
-    if (group.instruction->function)
-      run_function(*group.instruction, group.tokens, h, point);
-    else
-      run_encoded(group.tokens, h, runner);
-    for (TokenWork* token : group.tokens) ++token->next;
+  if (selected.empty()) return;
+  if (i.function) {  // sees one row at a time, or one token: an SAE's products of many round as their number has it
+    for (auto begin = selected.begin(); begin != selected.end();) {
+      const auto next_row = [&](const TokenWork* t) { return t->item != (*begin)->item; };
+      const auto end = one_by_one && i.sae ? begin + 1 : std::find_if(begin, selected.end(), next_row);
+      const std::span<TokenWork* const> row(begin, end);
+      run_function(i, row, gathered(row, width), point);
+      begin = end;
+    }
+    return;
   }
+  const at::Tensor values = encoded_registers(i, gathered(selected, width), encode);
+  for (std::size_t t = 0; t < selected.size(); ++t)
+    runner.run(i, *selected[t], values.const_data_ptr<float>() + t * i.registers.size());
 }
 
 }  // namespace
-}  // namespace steering::detail
 
-using steering::detail::Item;
-
-void SteeringPlan::Impl::run_cpu(HookContext& at, int point) {
-  const steering::detail::ConstantTable& table = plan.tables[point];
-  const steering::detail::TokenRunner runner(table);
+void CompiledSteering::run_cpu(HookContext& at, const PointProgram& point) {
+  const TokenRunner runner(point);
+  const auto lines = static_cast<std::int64_t>(point.slots.size()), width = point.table.width;
+  std::int64_t count = 0;
+  for (const Item& item : items_) count += item.run->end - item.run->begin;
+  changes_.assign(static_cast<std::size_t>(count * lines), kOutOfScope);
+  std::vector<TokenWork>& tokens = tokens_;
   tokens.clear();
-  std::size_t lines = 0, most = 0;
-  for (const Item& item : items) lines += (item.run->end - item.run->begin) * item.point->slots.size();
-  changes.assign(lines, steering::detail::kOutOfScope);
-  float* change = changes.data();
-  float* h = at.value.data_ptr<float>();
+  float* change = changes_.data();
+  float* const h = at.value.data_ptr<float>();
   const std::int64_t stride = at.value.stride(0);
-  bool bulk = false;
-  for (const Item& item : items) {
-    if (item.point->instructions.empty()) continue;
-    most = std::max(most, item.point->instructions.size());
-    for (const auto& instruction : item.point->instructions) bulk |= instruction.bulk();
-    for (std::int64_t t = item.run->begin; t < item.run->end; ++t, change += item.point->slots.size()) {
-      steering::detail::TokenWork& token = tokens.emplace_back();
+  for (const Item& item : items_)
+    for (std::int64_t t = item.run->begin; t < item.run->end; ++t, change += lines) {
+      TokenWork& token = tokens.emplace_back();
       token.h = h + t * stride;
       token.position = item.run->position + t - item.run->begin;
       token.id = at.batch.ids[static_cast<std::size_t>(t)];
       token.item = &item;
       token.change = change;
     }
-  }
   // Below some 100 microseconds of work a second thread costs more than it brings.
   constexpr std::int64_t kFloatsPerThread = 1 << 20;
-  const auto n = static_cast<std::int64_t>(tokens.size());
-  const std::int64_t grain =
-      std::max<std::int64_t>(1, kFloatsPerThread / (table.width * static_cast<std::int64_t>(2 * most + 1)));
-  for (;;) {
-    if (n <= grain) {
-      for (auto& token : tokens) runner.advance(token);
-    } else {
-      at::parallel_for(0, n, grain, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t i = begin; i < end; ++i) runner.advance(tokens[i]);
-      });
+  const auto stages = static_cast<std::int64_t>(point.instructions.size());
+  const std::int64_t grain = std::max<std::int64_t>(1, kFloatsPerThread / (width * (2 * stages + 1)));
+  const auto advance = [&] {
+    if (count <= grain) {
+      for (TokenWork& token : tokens) runner.advance(token);
+      return;
     }
-    if (!bulk) break;
-    const bool waiting = std::any_of(tokens.begin(), tokens.end(), [](const steering::detail::TokenWork& token) {
-      return token.next < token.item->point->instructions.size();
+    TokenWork* const work = tokens.data();
+    at::parallel_for(0, count, grain, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) runner.advance(work[i]);
     });
-    if (!waiting) break;
-    steering::detail::run_bulk(tokens, runner, table.width, at.point);
+  };
+  advance();
+  // All tokens wait at the same instruction now: the next that needs many of them at once.
+  while (!tokens.empty() && tokens.front().next < point.instructions.size()) {
+    run_bulk(point.instructions[tokens.front().next], tokens, runner, width, at.point, batch_invariant_,
+             [&](const Sae& sae, const at::Tensor& x, std::span<const std::int64_t> features) {
+               return encode(sae, x, features).to(at::kCPU);
+             });
+    advance();
   }
-  const float* counted = changes.data();
-  for (const Item& item : items) {
-    if (item.point->instructions.empty()) continue;
+  const float* counted = changes_.data();
+  for (const Item& item : items_) {
     const std::int64_t length = item.run->end - item.run->begin;
-    count(item.state->row, *item.point, length, counted);
-    counted += length * static_cast<std::int64_t>(item.point->slots.size());
+    item.memory->count(point, length, counted);
+    counted += length * lines;
   }
 }
 
-}  // namespace steer
+}  // namespace steer::steering::detail
