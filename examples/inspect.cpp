@@ -1,7 +1,9 @@
-// steer inspect: what a weight file holds, on one screen. Reads headers only, whatever the file's size.
+// steer inspect: can this be loaded, as what, and what is in it; on one screen. Reads headers only, whatever the size.
 //
 //   $ inspect model-q4_k_m.gguf
 //   model-q4_k_m.gguf: gguf, 236 tensors, 268.1 M values, 235.2 MiB
+//   loads as a model (Model::load): gemma3, 18 layers of width 640, 262144 tokens, 235.2 MiB, with its tokenizer
+//   loads as a tokenizer (Tokenizer::load): 262144 tokens
 //
 //   metadata
 //     general.architecture                       "gemma3"
@@ -12,15 +14,28 @@
 //   ...
 #include <steer/core/error.hpp>
 #include <steer/io/tensor_reader.hpp>
+#include <steer/model/check.hpp>
+#include <steer/sae/cross_layer.hpp>
+#include <steer/sae/labels.hpp>
+#include <steer/sae/sae.hpp>
+#include <steer/sae/temporal.hpp>
+#include <steer/steering/steering.hpp>
+#include <steer/text/tokenizer.hpp>
 
+#include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <functional>
+#include <map>
 #include <nlohmann/json.hpp>
 
 namespace {
+
+namespace fs = std::filesystem;
 
 std::string size_text(double bytes) {
   const char* unit = "bytes";
@@ -104,25 +119,100 @@ void print_tensors(const std::vector<steer::TensorInfo>& tensors, bool all, std:
   }
 }
 
+// What a path may be loaded as: the way to do so, whether it looks like that, and what loading says of it.
+struct Candidate {
+  std::string_view what, loader;
+  bool likely;
+  std::function<std::string()> load;
+};
+
+std::string describe_model(const fs::path& path) {
+  const auto model = steer::check_model(path);
+  const auto& c = model.config;
+  auto text = fmt::format("{}, {} layers of width {}, {} tokens, {}, {}", c.family, c.n_layers, c.d_model, c.vocab_size,
+                          size_text(static_cast<double>(model.weight_bytes)),
+                          model.has_tokenizer ? "with its tokenizer" : "without a tokenizer: works with ids only");
+  for (const auto& warning : model.warnings) text += "\n  mind: " + warning;
+  return text;
+}
+
+std::string describe_sae(const fs::path& path) {
+  const auto sae = steer::Sae::load(path);
+  const auto& c = sae.config();
+  return fmt::format("{} layout, {}, {} features, width {}{}, trained at {}", c.format, steer::to_string(c.activation),
+                     c.d_sae, c.d_in, c.transcoder ? fmt::format(" to {}, a transcoder", c.d_out) : "",
+                     c.hook_name.empty() ? "a point its files do not name" : c.hook_name);
+}
+
+std::vector<Candidate> candidates(const fs::path& path) {
+  const auto folder = fs::is_directory(path) ? path : path.parent_path();
+  const auto has = [&](const char* name) { return fs::exists(folder / name); };
+  const auto ending = path.extension();
+  const bool is_sae = has("cfg.json") || has("hyperparams.json") || has("ae.pt") || has("params.npz");
+  return {
+      {"a cross-layer transcoder", "CrossLayerTranscoder::load", fs::is_directory(path) && has("W_enc_0.safetensors"),
+       [=] {
+         const auto clt = steer::CrossLayerTranscoder::load(path);
+         return fmt::format("{} layers, {} features each, width {}", clt.n_layers(), clt.layer(0).d_sae(), clt.d_in());
+       }},
+      {"a temporal SAE", "TemporalSae::load",
+       fs::is_directory(path) && has("conf.yaml") && has("latest_ckpt.safetensors"),
+       [=] {
+         const auto sae = steer::TemporalSae::load(path);
+         return fmt::format("{} features, width {}", sae.d_sae(), sae.d_in());
+       }},
+      {"an SAE", "Sae::load", is_sae, [=] { return describe_sae(path); }},
+      {"a model", "Model::load", ending == ".gguf" || has("config.json") || has("adapter_config.json"),
+       [=] { return describe_model(path); }},
+      {"a tokenizer", "Tokenizer::load", path.filename() == "tokenizer.json" || ending == ".model",
+       [=] { return fmt::format("{} tokens", steer::Tokenizer::load(path).vocab_size()); }},
+      {"a steering", "Steering::load", ending == ".json" && path.filename() != "config.json",
+       [=] { return fmt::format("{} edits", steer::Steering::load(path).edits().size()); }},
+      {"feature labels", "FeatureLabels::open", ending == ".labels",
+       [=] { return fmt::format("{} features", steer::FeatureLabels::open(path).size()); }},
+  };
+}
+
+// Says what the path loads as, the likeliest first; where it is nothing, why, for what it looks most like.
+bool print_verdict(const fs::path& path) {
+  auto list = candidates(path);
+  std::stable_partition(list.begin(), list.end(), [](const Candidate& candidate) { return candidate.likely; });
+  bool loads = false;
+  std::string likely, others;
+  for (const auto& candidate : list) {
+    try {
+      const auto text = candidate.load();
+      fmt::print("loads as {} ({}): {}\n", candidate.what, candidate.loader, text);
+      loads = true;
+    } catch (const steer::Error& error) {
+      (candidate.likely ? likely : others) += fmt::format("  not as {}: {}\n", candidate.what, error.what());
+    }
+  }
+  if (!loads) fmt::print("does not load:\n{}", likely.empty() ? others : likely);
+  return loads;
+}
+
 // In a folder without model.safetensors, as SAEs come: its one weight file.
-std::filesystem::path weights_of(const std::filesystem::path& path) {
-  if (!std::filesystem::is_directory(path) || std::filesystem::exists(path / "model.safetensors") ||
-      std::filesystem::exists(path / "model.safetensors.index.json"))
+fs::path weights_of(const fs::path& path) {
+  if (!fs::is_directory(path) || fs::exists(path / "model.safetensors") ||
+      fs::exists(path / "model.safetensors.index.json"))
     return path;
-  std::vector<std::filesystem::path> found;
-  for (const auto& entry : std::filesystem::directory_iterator(path))
+  std::vector<fs::path> found;
+  for (const auto& entry : fs::directory_iterator(path))
     for (const auto* ending : {".safetensors", ".gguf", ".npz", ".npy", ".pt", ".pth"})
       if (entry.path().extension() == ending) found.push_back(entry.path());
   return found.size() == 1 ? found.front() : path;
 }
 
 // The configuration that lies beside Hugging Face and SAE weights.
-void print_config(const std::filesystem::path& file, std::size_t most, std::size_t width) {
-  const auto folder = std::filesystem::is_directory(file) ? file : file.parent_path();
+void print_config(const fs::path& file, std::size_t most, std::size_t width) {
+  const auto folder = fs::is_directory(file) ? file : file.parent_path();
   for (const auto* name : {"config.json", "cfg.json", "hyperparams.json"}) {
     std::ifstream stream(folder / name);
     if (!stream) continue;
-    const auto config = nlohmann::json::parse(stream, nullptr, false);
+    // Nothing below a few levels is shown, and printing recurses.
+    const auto shallow = [](int depth, nlohmann::json::parse_event_t, const nlohmann::json&) { return depth < 8; };
+    const auto config = nlohmann::json::parse(stream, shallow, false);
     if (config.is_object()) print_json(config, name, most, width);
   }
 }
@@ -131,19 +221,32 @@ void print_config(const std::filesystem::path& file, std::size_t most, std::size
 
 int main(int argc, char** argv) {
   CLI::App app{
-      "Shows what a weight file holds: its format, metadata, and the names, types and shapes of its tensors. Reads "
-      "safetensors (single, sharded, or the folder), GGUF, npz, npy and PyTorch files; never runs code from them."};
-  std::filesystem::path file;
+      "Says whether a file or folder can be loaded, as what, and what is missing; then what it holds: format, "
+      "metadata, "
+      "and the names, types and shapes of its tensors. Reads headers only and never runs code from a file."};
+  fs::path file;
   bool all = false, as_json = false;
   app.add_option("FILE", file,
-                 "The file, a *.safetensors.index.json, or a folder with model.safetensors or one weight file")
+                 "A model, an SAE, an adapter, a tokenizer, a steering, or any file of tensors; a file or a folder")
       ->required();
   app.add_flag("-a,--all", all, "Every tensor and key on its own line, instead of one screen");
   app.add_flag("--json", as_json, "Everything as JSON");
   CLI11_PARSE(app, argc, argv);
 
+  if (!fs::exists(file)) {
+    fmt::print(stderr, "expected a file or folder but {} does not exist; check the path\n", file.string());
+    return 1;
+  }
+  bool loads = false;
   try {
-    const auto reader = steer::open_tensors(weights_of(file));
+    std::shared_ptr<const steer::TensorReader> reader;
+    try {
+      reader = steer::open_tensors(weights_of(file));
+    } catch (const steer::Error&) {
+      if (as_json) throw;
+      fmt::print("{}: no file of tensors\n", file.string());
+      return print_verdict(file) ? 0 : 1;
+    }
     const auto& tensors = reader->tensors();
     if (as_json) {
       auto list = nlohmann::json::array();
@@ -166,6 +269,7 @@ int main(int argc, char** argv) {
     const auto count = values < 1e6 ? fmt::format("{:.0f}", values) : fmt::format("{:.4g} M", values / 1e6);
     fmt::print("{}: {}, {} tensors, {} values, {}\n", file.string(), reader->format(), tensors.size(), count,
                size_text(bytes));
+    loads = print_verdict(file);
     const std::size_t lines = all ? SIZE_MAX : 18, width = all ? 2000 : 60;
     print_json(reader->metadata(), "metadata", lines, width);
     print_config(file, lines, width);
@@ -174,4 +278,5 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "{}\n", error.what());
     return 1;
   }
+  return loads ? 0 : 2;
 }

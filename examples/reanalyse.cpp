@@ -3,6 +3,8 @@
 //   reanalyse --out report.html --rename qid=question,behaviour_score=score_behaviour,coherence=score_coherence
 //   rows.csv
 
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
 #include <steer/eval/report.hpp>
 

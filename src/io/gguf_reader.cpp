@@ -8,6 +8,9 @@
 #include <numeric>
 
 #include "io/dequantize.hpp"
+#include "io/shards.hpp"
+#include "io/strict_json.hpp"
+#include "io/view_reader.hpp"
 
 namespace steer::io::detail {
 namespace {
@@ -285,11 +288,61 @@ class GgufReader final : public TensorReader {
   Json metadata_ = Json::object();
 };
 
+std::int64_t integer_of(const TensorReader& part, const char* key, std::int64_t missing) {
+  const auto found = part.metadata().find(key);
+  if (found == part.metadata().end()) return missing;
+  const bool sound = found->is_number_integer() && *found >= 0 && *found < (std::int64_t{1} << 31);
+  require(sound, ErrorCode::format, kWhere, "expected {} to be a count but got {} ({})", key, brief(*found),
+          part.path().string());
+  return found->get<std::int64_t>();
+}
+
+/// All parts of a model that llama.cpp's gguf-split made. Each says which it is; the first holds the model's metadata.
+std::shared_ptr<const TensorReader> join_parts(const std::filesystem::path& path,
+                                               std::shared_ptr<const TensorReader> given, std::int64_t count) {
+  const auto number = integer_of(*given, "split.no", 0) + 1;
+  const auto name = parse_shard_name(path.filename().string());
+  if (!name || name->number != number || name->count != count)
+    fail(ErrorCode::io, kWhere,
+         "expected part {} of {} to be named NAME-{:05}-of-{:05}.gguf but got {}; give the parts the names they were "
+         "made with and open the first",
+         number, count, number, count, path.string());
+  const auto files = require_shards(path.parent_path(), *name);
+  std::vector<ViewTensor> tensors;
+  std::shared_ptr<const TensorReader> first;
+  for (std::int64_t part = 0; part < count; ++part) {
+    const auto& file = files[static_cast<std::size_t>(part)];
+    std::shared_ptr<const TensorReader> reader = given;
+    if (part + 1 != number) {
+      auto mapped = MappedFile::open(file, kWhere);
+      require(as_text(mapped->bytes()).starts_with("GGUF"), ErrorCode::format, kWhere,
+              "expected a GGUF file but got other bytes ({}); download it again", file.string());
+      reader = std::make_shared<GgufReader>(file, std::move(mapped));
+      require(integer_of(*reader, "split.no", -1) == part && integer_of(*reader, "split.count", -1) == count,
+              ErrorCode::format, kWhere,
+              "expected part {} of {} but got part {} of {} ({}); take all parts of one model", part + 1, count,
+              integer_of(*reader, "split.no", -1) + 1, integer_of(*reader, "split.count", -1), file.string());
+    }
+    if (part == 0) first = reader;
+    for (const auto& info : reader->tensors()) tensors.push_back({info.name, reader, info.name});
+    require(tensors.size() <= kMaxTensors, ErrorCode::format, kWhere, "expected at most {} tensors but got more ({})",
+            kMaxTensors, file.string());
+  }
+  const auto promised = integer_of(*first, "split.tensors.count", static_cast<std::int64_t>(tensors.size()));
+  require(promised == static_cast<std::int64_t>(tensors.size()), ErrorCode::format, kWhere,
+          "expected {} tensors in all parts, as {} says, but got {}; download the parts again", promised,
+          files[0].string(), tensors.size());
+  auto metadata = first->metadata();
+  return view_of_tensors("gguf", files[0], std::move(metadata), std::move(tensors));
+}
+
 }  // namespace
 
 std::shared_ptr<const TensorReader> open_gguf(const std::filesystem::path& path,
                                               std::shared_ptr<const MappedFile> file) {
-  return std::make_shared<GgufReader>(path, std::move(file));
+  auto reader = std::make_shared<GgufReader>(path, std::move(file));
+  const auto count = integer_of(*reader, "split.count", 1);
+  return count > 1 ? join_parts(path, std::move(reader), count) : std::move(reader);
 }
 
 }  // namespace steer::io::detail

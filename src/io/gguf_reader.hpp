@@ -6,7 +6,7 @@
 
 namespace steer::io::detail {
 
-/// A GGUF file, version 2 or 3.
+/// A GGUF file, version 2 or 3; of a split model, given any part, all of it. @throws Error(io) naming missing parts.
 std::shared_ptr<const TensorReader> open_gguf(const std::filesystem::path& path,
                                               std::shared_ptr<const MappedFile> file);
 

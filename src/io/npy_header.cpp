@@ -75,9 +75,27 @@ class LiteralParser {
   }
   std::string descr() {
     skip_space();
-    if (at_ < text_.size() && text_[at_] == '[')
-      fail(ErrorCode::unsupported, kWhere, "expected an array of numbers but got a structured one ({})", file_);
+    if (at_ < text_.size() && text_[at_] == '[') {
+      skip_list();
+      return "structured";
+    }
     return std::string(string());
+  }
+  // The fields of a structured type: brackets, parentheses, strings, numbers.
+  void skip_list() {
+    std::size_t open = 0;
+    do {
+      skip_space();
+      if (at_ == text_.size()) refuse();
+      const char c = text_[at_];
+      if (c == '\'' || c == '"') {
+        string();
+        continue;
+      }
+      open += c == '[' || c == '(';
+      open -= c == ']' || c == ')';
+      ++at_;
+    } while (open > 0);
   }
   bool boolean() {
     skip_space();
@@ -126,6 +144,12 @@ at::ScalarType type_of(const std::string& descr, const std::string& file) {
 
 }  // namespace
 
+bool is_no_number(std::string_view descr) {
+  if (descr == "structured") return true;
+  const auto kind = descr.size() >= 2 ? descr[1] : '\0';
+  return descr.size() >= 2 && (kind == 'U' || kind == 'S' || kind == 'O' || kind == 'M' || kind == 'm' || kind == 'V');
+}
+
 NpyHeader parse_npy_header(Bytes bytes, const std::string& file) {
   ByteCursor cursor(bytes, kWhere, "the npy header of " + file);
   require(as_text(cursor.take(6)) == "\x93NUMPY", ErrorCode::format, kWhere,
@@ -139,13 +163,14 @@ NpyHeader parse_npy_header(Bytes bytes, const std::string& file) {
           "expected a header of at most {} bytes but got {} ({})", kMaxNpyHeader - 12, length, file);
   NpyHeader header;
   LiteralParser(as_text(cursor.take(length)), file).parse(header);
+  header.data_begin = static_cast<std::int64_t>(cursor.position());
+  if (is_no_number(header.descr)) return header;
   header.dtype = type_of(header.descr, file);
   const auto count = element_count(header.shape);
   const auto size =
       count ? checked_multiply(*count, static_cast<std::int64_t>(c10::elementSize(header.dtype))) : std::nullopt;
   require(size.has_value(), ErrorCode::format, kWhere, "expected a shape whose bytes fit 63 bits but got {} ({})",
           shape_text(header.shape), file);
-  header.data_begin = static_cast<std::int64_t>(cursor.position());
   header.data_bytes = *size;
   return header;
 }

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "io/npy_header.hpp"
+#include "io/strict_json.hpp"
 
 namespace steer::io::detail {
 namespace {
@@ -17,6 +18,9 @@ class NpyReader : public TensorReader {
       : path_(path), file_(std::move(file)) {
     if (!file_) return;
     auto header = parse_npy_header(file_->bytes(), path.string());
+    require(!is_no_number(header.descr), ErrorCode::unsupported, kWhere,
+            "expected an array of numbers but got numpy's {} ({}); convert it with astype", quote(header.descr),
+            path.string());
     add(path.stem().string(), std::move(header), static_cast<std::int64_t>(file_->bytes().size()));
     index_names();
   }
@@ -82,8 +86,17 @@ class NpzReader final : public NpyReader {
       const auto begin = std::span(head).first(std::min(head.size(), static_cast<std::size_t>(entry.size)));
       ZipEntryStream(archive_, entry).read(begin);
       auto header = parse_npy_header(begin, path.string() + ", entry " + quote(entry.name));
-      add(entry.name.substr(0, entry.name.size() - 4), std::move(header), entry.size);
+      auto name = entry.name.substr(0, entry.name.size() - 4);
+      if (is_no_number(header.descr)) {
+        metadata_[name] = fmt::format("numpy array of {}, passed over", header.descr);  // objects are never unpickled
+        continue;
+      }
+      add(std::move(name), std::move(header), entry.size);
+      entries_.push_back(&entry);
     }
+    require(!infos_.empty() || metadata_.empty(), ErrorCode::unsupported, kWhere,
+            "expected arrays of numbers but got none beside {} ({}); save the numbers as arrays of their own",
+            brief(metadata_), path.string());
     index_names();
   }
 
@@ -91,7 +104,7 @@ class NpzReader final : public NpyReader {
 
  private:
   OwnedBytes data_of(std::size_t place, std::int64_t begin, std::int64_t end) const override {
-    const auto& entry = archive_.entries()[place];
+    const auto& entry = *entries_[place];
     const auto first = headers_[place].data_begin + begin;
     const auto size = static_cast<std::size_t>(end - begin);
     if (!entry.deflated) return {entry.packed.subspan(static_cast<std::size_t>(first), size), archive_.file()};
@@ -104,6 +117,7 @@ class NpzReader final : public NpyReader {
   }
 
   ZipArchive archive_;
+  std::vector<const ZipEntry*> entries_;  // beside `infos_`
 };
 
 }  // namespace

@@ -62,15 +62,20 @@ constexpr StorageType kStorageTypes[] = {
     {"ComplexDoubleStorage", at::ScalarType::ComplexDouble},
 };
 
+/// Settings beside the weights of a checkpoint name types; they are read as texts.
+constexpr std::string_view kDtypeNames[] = {"float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2",
+                                            "int64",   "int32",   "int16",   "int8",     "uint8",         "bool"};
+
 class Unpickler {
  public:
   Unpickler(Bytes bytes, MemoryBudget& budget, const std::string& file)
       : cursor_(bytes, kWhere, "the pickle of " + file), budget_(budget), file_(file) {}
 
-  PickleDocument run() {
+  PickleDocument run(std::size_t* used) {
     while (step(cursor_.read<std::uint8_t>())) {
     }
-    if (stack_.size() != 1 || !marks_.empty() || cursor_.left() != 0) malformed("more than one value");
+    if (stack_.size() != 1 || !marks_.empty() || (!used && cursor_.left() != 0)) malformed("more than one value");
+    if (used) *used = cursor_.position();
     document_.root = stack_[0];
     return std::move(document_);
   }
@@ -175,6 +180,11 @@ class Unpickler {
     if (module == "torch._utils" && name == "_rebuild_tensor_v2") return made(PickleGlobal::rebuild_tensor);
     if (module == "torch._utils" && name == "_rebuild_parameter") return made(PickleGlobal::rebuild_parameter);
     if (module == "collections" && name == "OrderedDict") return made(PickleGlobal::ordered_dict);
+    if (module == "torch" && name == "Size") return made(PickleGlobal::size);
+    if (module == "torch" && name == "device") return made(PickleGlobal::device);
+    if (module == "torch")
+      for (const std::string_view dtype : kDtypeNames)
+        if (name == dtype) return text(fmt::format("torch.{}", dtype));
     if (module == "torch")
       for (const auto& type : kStorageTypes)
         if (type.name == name) return made(PickleGlobal::storage_type, static_cast<std::int64_t>(type.dtype));
@@ -187,7 +197,10 @@ class Unpickler {
 
   PickleValue storage(const PickleValue& id) {
     const auto& parts = tuple_of(id, "a storage's id");
-    if (parts.size() != 5) malformed("a storage's id of another length");
+    // Files from before zip archives add a sixth part, for a storage that is a part of another: None in all but the
+    // oldest.
+    if (parts.size() != 5 && (parts.size() != 6 || parts[5].kind != PickleKind::none))
+      malformed("a storage's id of another form");
     expect_kind(parts[0], PickleKind::text, "\"storage\"");
     expect_kind(parts[1], PickleKind::global, "a storage type");
     expect_kind(parts[2], PickleKind::text, "a storage's key");
@@ -221,6 +234,15 @@ class Unpickler {
         if (tensor.sizes.size() != tensor.strides.size()) malformed("as many strides as sizes missing");
         const auto bytes = 2 * sizeof(std::int64_t) * kMaxDimensions;
         return store(PickleKind::tensor, document_.tensors, std::move(tensor), bytes);
+      }
+      case PickleGlobal::size:
+        if (arguments.size() != 1) malformed("a torch.Size with other arguments");
+        expect_kind(arguments[0], PickleKind::tuple, "a torch.Size's values");
+        return arguments[0];
+      case PickleGlobal::device: {
+        if (arguments.empty()) malformed("a torch.device without arguments");
+        expect_kind(arguments[0], PickleKind::text, "a torch.device's name");
+        return arguments[0];
       }
       case PickleGlobal::storage_type:
         break;
@@ -396,8 +418,8 @@ class Unpickler {
 
 }  // namespace
 
-PickleDocument unpickle(Bytes bytes, MemoryBudget& budget, const std::string& file) {
-  return Unpickler(bytes, budget, file).run();
+PickleDocument unpickle(Bytes bytes, MemoryBudget& budget, const std::string& file, std::size_t* used) {
+  return Unpickler(bytes, budget, file).run(used);
 }
 
 }  // namespace steer::io::detail

@@ -27,7 +27,7 @@ struct PickleValue {
 };
 
 /// What a global name stands for. All `torch.*Storage` are `storage_type`; their dtype is in PickleValue::integer.
-enum class PickleGlobal : std::uint32_t { rebuild_tensor, rebuild_parameter, ordered_dict, storage_type };
+enum class PickleGlobal : std::uint32_t { rebuild_tensor, rebuild_parameter, ordered_dict, storage_type, size, device };
 
 /// A reference to a block of numbers outside the pickle.
 struct PickleStorage {
@@ -73,9 +73,9 @@ class MemoryBudget {
   std::string what_;
 };
 
-/// @throws Error(unsupported) that names an opcode or a global name outside the list, Error(format) for a pickle that
-/// is
-///         malformed.
-PickleDocument unpickle(Bytes bytes, MemoryBudget& budget, const std::string& file);
+/// @throws Error(unsupported) that names an opcode or a global name outside the list, Error(format) for a malformed
+///         pickle.
+/// @param used  receives the bytes that the pickle took, if others may follow it; nullptr: none may.
+PickleDocument unpickle(Bytes bytes, MemoryBudget& budget, const std::string& file, std::size_t* used = nullptr);
 
 }  // namespace steer::io::detail

@@ -15,25 +15,50 @@ namespace {
 constexpr std::string_view kWhere = "open_tensors";
 using Json = nlohmann::json;
 
+/// torch/serialization.py: MAGIC_NUMBER and PROTOCOL_VERSION (1001), each pickled.
+constexpr std::string_view kLegacyHead("\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.",
+                                       21);
+
+/// The bytes of one storage: an entry of the archive, or a part of the file.
+struct Storage {
+  std::int64_t bytes;
+  const ZipEntry* entry;
+  Bytes plain;
+};
+
 class PytorchReader final : public TensorReader {
  public:
   PytorchReader(const std::filesystem::path& path, ZipArchive archive) : path_(path), archive_(std::move(archive)) {
-    const auto* entry = find_pytorch_pickle(archive_);
+    const auto* entry = find_pytorch_pickle(*archive_);
     const auto root = entry->name.substr(0, entry->name.size() - std::string_view("data.pkl").size());
-    if (const auto* order = archive_.find(root + "byteorder"); order && order->size <= 16)
-      require(as_text(archive_.read(*order).bytes) == "little", ErrorCode::unsupported, kWhere,
-              "expected little-endian data but got {} ({})", quote(as_text(archive_.read(*order).bytes)),
+    if (const auto* order = archive_->find(root + "byteorder"); order && order->size <= 16)
+      require(as_text(archive_->read(*order).bytes) == "little", ErrorCode::unsupported, kWhere,
+              "expected little-endian data but got {} ({})", quote(as_text(archive_->read(*order).bytes)),
               path.string());
-    for (const auto& candidate : archive_.entries()) entries_.emplace(candidate.name, &candidate);
-
-    const auto pickle = archive_.read(*entry);
-    MemoryBudget budget((std::size_t{24} << 20) + pickle.bytes.size(), kWhere, path.string());
+    const auto folder = root + "data/";
+    for (const auto& candidate : archive_->entries())
+      if (candidate.name.starts_with(folder))
+        storages_.emplace(candidate.name.substr(folder.size()), Storage{candidate.size, &candidate, {}});
+    const auto pickle = archive_->read(*entry);
+    auto budget = budget_for(pickle.bytes);
     document_ = unpickle(pickle.bytes, budget, path.string());
-    auto rest = walk(document_.root, "", 0, root + "data/", budget);
-    if (rest) metadata_ = rest->is_object() ? std::move(*rest) : Json{{"value", std::move(*rest)}};
-    document_ = {};
-    entries_.clear();
-    index_names();
+    list_tensors(budget);
+  }
+
+  PytorchReader(const std::filesystem::path& path, std::shared_ptr<const MappedFile> file)
+      : path_(path), file_(std::move(file)) {
+    auto rest = file_->bytes().subspan(kLegacyHead.size());
+    auto budget = budget_for(rest.first(std::min<std::size_t>(rest.size(), std::size_t{64} << 20)));
+    const auto next = [&] {
+      std::size_t used = 0;
+      auto document = unpickle(rest, budget, path.string(), &used);
+      rest = rest.subspan(used);
+      return document;
+    };
+    require_little_endian(next());
+    document_ = next();
+    find_legacy_storages(next(), rest);
+    list_tensors(budget);
   }
 
   std::string_view format() const override { return "pytorch"; }
@@ -52,7 +77,8 @@ class PytorchReader final : public TensorReader {
     // The elements from the first to the last one of these rows.
     std::int64_t span = 1;
     for (std::size_t i = 0; i < sizes.size(); ++i) span += (sizes[i] - 1) * place.strides[i];
-    const auto storage = archive_.read(*place.storage);
+    const auto storage =
+        place.storage->entry ? archive_->read(*place.storage->entry) : OwnedBytes{place.storage->plain, file_};
     const OwnedBytes part{storage.bytes.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(span * item)),
                           storage.owner};
     return at::as_strided(tensor_over(part, std::array{span}, info.dtype, info.name), sizes, place.strides);
@@ -64,14 +90,58 @@ class PytorchReader final : public TensorReader {
 
  private:
   struct Place {
-    const ZipEntry* storage;
+    const Storage* storage;
     std::int64_t offset, elements;
     std::vector<std::int64_t> strides;
   };
 
+  MemoryBudget budget_for(Bytes pickle) const {
+    return MemoryBudget((std::size_t{24} << 20) + pickle.size(), kWhere, path_.string());
+  }
+
+  [[noreturn]] void damaged(std::string_view what) const {
+    fail(ErrorCode::format, kWhere, "expected a file of torch.save but {} ({}); download or save it again", what,
+         path_.string());
+  }
+
+  // The second pickle of an old file describes the machine that wrote it.
+  void require_little_endian(const PickleDocument& machine) const {
+    if (machine.root.kind != PickleKind::dict) damaged("its machine is not described");
+    for (const auto& [key, value] : machine.dicts[machine.root.index])
+      if (key.kind == PickleKind::text && machine.texts[key.index] == "little_endian")
+        require(value.kind == PickleKind::boolean && value.integer == 1, ErrorCode::unsupported, kWhere,
+                "expected little-endian data but got another order ({}); save it again with a newer PyTorch",
+                path_.string());
+  }
+
+  // After the last pickle, which lists the storages' keys, comes each storage: its count of elements, its data.
+  void find_legacy_storages(const PickleDocument& keys, Bytes rest) {
+    std::unordered_map<std::string_view, const PickleStorage*> described;
+    for (const auto& storage : document_.storages) described.emplace(storage.key, &storage);
+    if (keys.root.kind != PickleKind::list) damaged("the list of its storages is missing");
+    ByteCursor cursor(rest, kWhere, "the data of " + path_.string());
+    for (const auto& key : keys.sequences[keys.root.index]) {
+      if (key.kind != PickleKind::text) damaged("a storage's key is no text");
+      const auto found = described.find(keys.texts[key.index]);
+      if (found == described.end()) damaged("it lists a storage that no tensor uses");
+      const auto count = cursor.read<std::int64_t>();
+      const auto bytes = checked_multiply(count, static_cast<std::int64_t>(c10::elementSize(found->second->dtype)));
+      if (!bytes || *bytes < 0 || count != found->second->count) damaged("a storage has another size than its tensors");
+      const auto data = cursor.take(static_cast<std::uint64_t>(*bytes));
+      if (!storages_.emplace(found->first, Storage{*bytes, nullptr, data}).second) damaged("it lists a storage twice");
+    }
+    if (cursor.left() != 0) damaged("there are bytes after its last storage");
+  }
+
+  void list_tensors(MemoryBudget& budget) {
+    auto rest = walk(document_.root, "", 0, budget);
+    if (rest) metadata_ = rest->is_object() ? std::move(*rest) : Json{{"value", std::move(*rest)}};
+    document_ = {};
+    index_names();
+  }
+
   // Lists the tensors below `value`. Returns what is left without them; nothing if that is nothing.
-  std::optional<Json> walk(const PickleValue& value, const std::string& name, int depth, const std::string& folder,
-                           MemoryBudget& budget) {
+  std::optional<Json> walk(const PickleValue& value, const std::string& name, int depth, MemoryBudget& budget) {
     require(depth <= 16, ErrorCode::format, kWhere, "expected containers at most 16 deep but got more ({})",
             path_.string());
     budget.charge(2 * sizeof(Json));
@@ -89,7 +159,7 @@ class PytorchReader final : public TensorReader {
         budget.charge(64 + document_.texts[value.index].size());
         return Json(document_.texts[value.index]);
       case PickleKind::tensor:
-        add(document_.tensors[value.index], name.empty() ? "tensor" : name, folder, budget);
+        add(document_.tensors[value.index], name.empty() ? "tensor" : name, budget);
         return std::nullopt;
       case PickleKind::tuple:
       case PickleKind::list: {
@@ -97,7 +167,7 @@ class PytorchReader final : public TensorReader {
         bool plain = document_.sequences[value.index].empty();
         std::size_t place = 0;
         for (const auto& item : document_.sequences[value.index]) {
-          auto rest = walk(item, child(std::to_string(place++)), depth + 1, folder, budget);
+          auto rest = walk(item, child(std::to_string(place++)), depth + 1, budget);
           plain |= rest.has_value();
           array.push_back(rest ? std::move(*rest) : Json(nullptr));
         }
@@ -109,7 +179,7 @@ class PytorchReader final : public TensorReader {
         for (const auto& [key, item] : entries) {
           const auto text = key_text(key);
           budget.charge(128 + 2 * text.size());
-          if (auto rest = walk(item, child(text), depth + 1, folder, budget)) object[text] = std::move(*rest);
+          if (auto rest = walk(item, child(text), depth + 1, budget)) object[text] = std::move(*rest);
         }
         return object.empty() && !entries.empty() ? std::nullopt : std::optional(std::move(object));
       }
@@ -128,20 +198,20 @@ class PytorchReader final : public TensorReader {
          path_.string());
   }
 
-  void add(const PickleTensor& tensor, std::string name, const std::string& folder, MemoryBudget& budget) {
+  void add(const PickleTensor& tensor, std::string name, MemoryBudget& budget) {
     budget.charge(sizeof(TensorInfo) + sizeof(Place) + 2 * name.size() +
                   4 * sizeof(std::int64_t) * tensor.sizes.size());
     const auto& storage = document_.storages[tensor.storage];
-    const auto found = entries_.find(folder + storage.key);
-    if (found == entries_.end())
-      fail(ErrorCode::format, kWhere, "expected an entry {} with the data of tensor {} but got none ({})",
-           quote(folder + storage.key), quote(name), path_.string());
+    const auto found = storages_.find(storage.key);
+    if (found == storages_.end())
+      fail(ErrorCode::format, kWhere, "expected a storage {} with the data of tensor {} but got none ({})",
+           quote(storage.key), quote(name), path_.string());
     const auto item = static_cast<std::int64_t>(c10::elementSize(storage.dtype));
     const auto stored = checked_multiply(storage.count, item);
     const auto elements = element_count(tensor.sizes);
     // The last element that the view reaches, and whether it lies in the storage.
     std::optional<std::int64_t> last = tensor.offset;
-    bool sound = stored && *stored <= found->second->size && elements && tensor.offset >= 0;
+    bool sound = stored && *stored <= found->second.bytes && elements && tensor.offset >= 0;
     for (std::size_t i = 0; i < tensor.sizes.size() && sound && *elements > 0; ++i) {
       const auto reach = checked_multiply(tensor.sizes[i] - 1, tensor.strides[i]);
       last = reach && last ? checked_add(*last, *reach) : std::nullopt;
@@ -151,7 +221,7 @@ class PytorchReader final : public TensorReader {
       fail(ErrorCode::format, kWhere,
            "expected a view within the {} elements of its storage, {} bytes in the file, but got "
            "shape {} with strides {} from {} (tensor {} in {})",
-           storage.count, found->second->size, shape_text(tensor.sizes), shape_text(tensor.strides), tensor.offset,
+           storage.count, found->second.bytes, shape_text(tensor.sizes), shape_text(tensor.strides), tensor.offset,
            quote(name), path_.string());
     // An expanded view would take more memory than the file has; nobody's weights are one.
     if (*elements > storage.count)
@@ -161,17 +231,17 @@ class PytorchReader final : public TensorReader {
            shape_text(tensor.sizes), storage.count, quote(name), path_.string());
     infos_.push_back(
         {std::move(name), tensor.sizes, std::string(dtype_name(storage.dtype)), storage.dtype, *elements * item});
-    places_.push_back({found->second, tensor.offset, *elements, tensor.strides});
+    places_.push_back({&found->second, tensor.offset, *elements, tensor.strides});
   }
 
   std::filesystem::path path_;
-  ZipArchive archive_;
+  std::optional<ZipArchive> archive_;       // of a zip file
+  std::shared_ptr<const MappedFile> file_;  // of an older one
+  std::unordered_map<std::string, Storage> storages_;
   std::vector<TensorInfo> infos_;
   std::vector<Place> places_;
   Json metadata_ = Json::object();
-  // Used while opening only.
-  PickleDocument document_;
-  std::unordered_map<std::string_view, const ZipEntry*> entries_;
+  PickleDocument document_;  // while opening only
 };
 
 }  // namespace
@@ -182,6 +252,13 @@ const ZipEntry* find_pytorch_pickle(const ZipArchive& archive) {
     if (slash != std::string::npos && std::string_view(entry.name).substr(slash + 1) == "data.pkl") return &entry;
   }
   return nullptr;
+}
+
+bool looks_like_legacy_pytorch(Bytes file) { return as_text(file).starts_with(kLegacyHead); }
+
+std::shared_ptr<const TensorReader> open_legacy_pytorch(const std::filesystem::path& path,
+                                                        std::shared_ptr<const MappedFile> file) {
+  return std::make_shared<PytorchReader>(path, std::move(file));
 }
 
 std::shared_ptr<const TensorReader> open_pytorch(const std::filesystem::path& path, ZipArchive archive) {

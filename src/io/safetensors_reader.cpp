@@ -4,7 +4,6 @@
 
 #include <map>
 #include <numeric>
-#include <set>
 
 #include "io/dtypes.hpp"
 #include "io/mapped_file.hpp"
@@ -156,45 +155,14 @@ File read_file(const std::filesystem::path& path, std::shared_ptr<const MappedFi
 
 class SafetensorsReader final : public TensorReader {
  public:
-  // One tensor's data and the mapping that holds them.
-  struct Place {
-    const std::byte* data;
-    std::uint32_t file;
-  };
-
   SafetensorsReader(const std::filesystem::path& path, std::shared_ptr<const MappedFile> mapped) : path_(path) {
     auto file = read_file(path, std::move(mapped));
     infos_ = std::move(file.header.tensors);
-    places_.reserve(infos_.size());
-    for (const auto begin : file.header.begins) places_.push_back({file.data.data() + begin, 0});
-    files_.push_back(std::move(file.mapped));
+    begins_ = std::move(file.header.begins);
+    data_ = file.data;
+    mapped_ = std::move(file.mapped);
     for (auto& [key, value] : file.header.metadata) metadata_[key] = std::move(value);
     index_names();
-  }
-
-  // `shard_of`: for every tensor the file that holds it.
-  SafetensorsReader(const std::filesystem::path& index, const std::map<std::string, std::uint32_t>& shard_of,
-                    const std::vector<std::string>& shards)
-      : path_(index) {
-    require_all(shards);
-    for (std::uint32_t shard = 0; shard < shards.size(); ++shard) {
-      const auto shard_path = index.parent_path() / shards[shard];
-      auto file = read_file(shard_path, MappedFile::open(shard_path, kWhere));
-      for (std::size_t i = 0; i < file.header.tensors.size(); ++i) {
-        // A tensor that the index does not place in this file is not part of the model.
-        const auto wanted = shard_of.find(file.header.tensors[i].name);
-        if (wanted == shard_of.end() || wanted->second != shard) continue;
-        infos_.push_back(std::move(file.header.tensors[i]));
-        places_.push_back({file.data.data() + file.header.begins[i], shard});
-      }
-      files_.push_back(std::move(file.mapped));
-      for (auto& [key, value] : file.header.metadata) metadata_[key] = std::move(value);
-    }
-    index_names();
-    for (const auto& [name, shard] : shard_of)
-      if (!contains(name))
-        fail(ErrorCode::format, kWhere, "expected a tensor {} in {} but got none ({})", quote(name),
-             quote(shards[shard]), index.string());
   }
 
   std::string_view format() const override { return "safetensors"; }
@@ -210,76 +178,24 @@ class SafetensorsReader final : public TensorReader {
            "`raw` returns its bytes",
            info.storage, quote(info.name), path_.string());
     const auto rows = rows_of(bytes_of(info), info.shape, begin, end);
-    return tensor_over({rows.bytes, owner_of(info)}, rows.shape, info.dtype, info.name);
+    return tensor_over({rows.bytes, mapped_}, rows.shape, info.dtype, info.name);
   }
 
   at::Tensor raw_of(const TensorInfo& info) const override {
-    return tensor_over({bytes_of(info), owner_of(info)}, std::array{info.bytes}, at::kByte, info.name);
+    return tensor_over({bytes_of(info), mapped_}, std::array{info.bytes}, at::kByte, info.name);
   }
 
  private:
-  void require_all(const std::vector<std::string>& shards) const {
-    std::vector<std::string> missing;
-    for (const auto& shard : shards)
-      if (std::error_code ignored; !std::filesystem::exists(path_.parent_path() / shard, ignored))
-        missing.push_back(shard);
-    if (missing.empty()) return;
-    fail(ErrorCode::io, kWhere,
-         "expected the {} files that the index names but got {} of them ({}); download {}{} into the same folder",
-         shards.size(), shards.size() - missing.size(), path_.string(), quote(missing[0]),
-         missing.size() > 1 ? fmt::format(" and {} more", missing.size() - 1) : "");
-  }
-
   Bytes bytes_of(const TensorInfo& info) const {
-    return {places_[place_of(info)].data, static_cast<std::size_t>(info.bytes)};
-  }
-  std::shared_ptr<const MappedFile> owner_of(const TensorInfo& info) const {
-    return files_[places_[place_of(info)].file];
+    return data_.subspan(static_cast<std::size_t>(begins_[place_of(info)]), static_cast<std::size_t>(info.bytes));
   }
 
   std::filesystem::path path_;
   std::vector<TensorInfo> infos_;
-  std::vector<Place> places_;
-  std::vector<std::shared_ptr<const MappedFile>> files_;
+  std::vector<std::int64_t> begins_;  // of each tensor, from the start of the data
+  Bytes data_;
+  std::shared_ptr<const MappedFile> mapped_;
   nlohmann::json metadata_ = nlohmann::json::object();
-};
-
-// {"metadata": {...}, "weight_map": {tensor: file}}; only weight_map counts.
-class IndexEvents final : public JsonEvents {
- public:
-  explicit IndexEvents(std::string what) : JsonEvents(8, kWhere, std::move(what)) {}
-  std::map<std::string, std::uint32_t> shard_of;
-  std::vector<std::string> shards;
-  bool has_weight_map = false;
-
- private:
-  bool in_map() const { return !keys().empty() && keys()[0] == "weight_map"; }
-  void on_object() override {
-    if (!in_map()) return;
-    if (keys().size() > 1 || std::exchange(has_weight_map, true)) refuse("an object, or weight_map twice");
-  }
-  void on_array() override {
-    if (in_map() || keys().empty()) refuse("an array");
-  }
-  void on_unsigned(std::uint64_t) override {
-    if (in_map()) refuse("a number");
-  }
-  void on_other() override {
-    if (in_map()) refuse("a value that is no file name");
-  }
-  void on_text(std::string&& file) override {
-    if (!in_map()) return;
-    if (keys().size() != 2) refuse("a string");
-    if (shard_of.size() >= kMaxTensors) refuse("more tensors than any model has");
-    // A file outside the index's folder is never what a published model has, and may be what an attacker wants read.
-    if (file.empty() || file == "." || file == ".." ||
-        file.find_first_of(std::string_view("/\\\0", 3)) != std::string::npos)
-      refuse("a shard outside the index's folder, " + quote(file));
-    const auto [place, is_new] = numbers_.try_emplace(std::move(file), static_cast<std::uint32_t>(shards.size()));
-    if (is_new) shards.push_back(place->first);
-    if (!shard_of.emplace(keys()[1], place->second).second) refuse("a tensor twice");
-  }
-  std::map<std::string, std::uint32_t> numbers_;
 };
 
 }  // namespace
@@ -294,20 +210,6 @@ bool looks_like_safetensors(Bytes file) {
 std::shared_ptr<const TensorReader> open_safetensors(const std::filesystem::path& path,
                                                      std::shared_ptr<const MappedFile> file) {
   return std::make_shared<SafetensorsReader>(path, std::move(file));
-}
-
-std::shared_ptr<const TensorReader> open_sharded_safetensors(const std::filesystem::path& index,
-                                                             const MappedFile& file) {
-  const auto text = as_text(file.bytes());
-  require(text.size() <= kMaxHeader, ErrorCode::format, kWhere, "expected an index of at most {} bytes but got {} ({})",
-          kMaxHeader, text.size(), index.string());
-  IndexEvents events(index.string());
-  events.parse(text);
-  require(events.has_weight_map, ErrorCode::format, kWhere,
-          "expected a \"weight_map\", as a *.safetensors.index.json has, but got JSON without one ({}); "
-          "name the weight file or its folder",
-          index.string());
-  return std::make_shared<SafetensorsReader>(index, events.shard_of, events.shards);
 }
 
 }  // namespace steer::io::detail

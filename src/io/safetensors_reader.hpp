@@ -11,8 +11,5 @@ bool looks_like_safetensors(Bytes file);
 /// One safetensors file.
 std::shared_ptr<const TensorReader> open_safetensors(const std::filesystem::path& path,
                                                      std::shared_ptr<const MappedFile> file);
-/// The files that a `*.safetensors.index.json` names, in its own folder.
-std::shared_ptr<const TensorReader> open_sharded_safetensors(const std::filesystem::path& index,
-                                                             const MappedFile& file);
 
 }  // namespace steer::io::detail

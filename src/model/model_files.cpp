@@ -3,11 +3,14 @@
 #include <ATen/Context.h>
 
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include <steer/core/error.hpp>
 
+#include "io/shards.hpp"
 #include "io/strict_json.hpp"
 #include "io/text_file.hpp"
+#include "model/lora.hpp"
 
 namespace steer::model::detail {
 namespace {
@@ -56,33 +59,71 @@ void add_end_of_turn(const fs::path& folder, ModelConfig& config) {
       config.eos_ids.push_back(id.get<std::int64_t>());
 }
 
-ModelFiles open_folder(const fs::path& folder, const LoadOptions& options) {
-  require(fs::exists(folder / "config.json"), ErrorCode::io, kWhere,
-          "expected config.json in {} but got none; give the folder of a Hugging Face model or a GGUF file",
-          folder.string());
+ModelFiles open_hugging_face(const fs::path& folder, std::shared_ptr<const TensorReader> tensors,
+                             const LoadOptions& options) {
   ModelFiles files;
   files.config = ModelConfig::from_hugging_face(io::detail::read_json(folder / "config.json", kWhere),
                                                 options.allow_unknown_config);
   add_end_of_turn(folder, files.config);
-  files.tensors = open_tensors(folder);
+  files.tensors = tensors ? std::move(tensors) : open_tensors(folder);
+  if (!options.adapter.empty()) files.tensors = merge_adapter(std::move(files.tensors), options.adapter, kWhere);
   if (fs::exists(folder / "tokenizer.json") || fs::exists(folder / "tokenizer.model"))
     files.tokenizer = Tokenizer::load(folder);
   files.chat_template = chat_template_source(folder);
   return files;
 }
 
-ModelFiles open_gguf(const fs::path& path) {
+ModelFiles open_gguf(std::shared_ptr<const TensorReader> tensors, const LoadOptions& options) {
   ModelFiles files;
-  files.tensors = open_tensors(path);
-  require(files.tensors->format() == "gguf", ErrorCode::unsupported, kWhere,
-          "expected a GGUF file or a Hugging Face folder but got a {} file ({}); name the folder that holds it",
-          files.tensors->format(), path.string());
+  files.tensors = std::move(tensors);
+  if (!options.adapter.empty()) files.tensors = merge_adapter(std::move(files.tensors), options.adapter, kWhere);
   files.config = ModelConfig::from_gguf(*files.tensors);
   const auto& metadata = files.tensors->metadata();
   if (metadata.contains("tokenizer.ggml.model")) files.tokenizer = Tokenizer::from_gguf(*files.tensors);
   const auto chat = metadata.find("tokenizer.chat_template");
   if (chat != metadata.end() && chat->is_string()) files.chat_template = chat->get<std::string>();
   return files;
+}
+
+/// The GGUF models of a folder: files, and first parts of split ones.
+std::set<std::string> gguf_models(const fs::path& folder) {
+  std::set<std::string> names;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(folder, ignored)) {
+    const auto name = entry.path().filename().string();
+    if (entry.path().extension() != ".gguf") continue;
+    const auto part = io::detail::parse_shard_name(name);
+    names.insert(part ? part->of(1) : name);
+  }
+  return names;
+}
+
+ModelFiles open_folder(const fs::path& folder, const LoadOptions& options) {
+  if (fs::exists(folder / "config.json")) return open_hugging_face(folder, nullptr, options);
+  if (is_adapter(folder)) refuse_adapter_alone(folder, kWhere);
+  const auto models = gguf_models(folder);
+  if (models.size() == 1) return open_gguf(open_tensors(folder / *models.begin()), options);
+  require(models.empty(), ErrorCode::argument, kWhere,
+          "expected one model but the folder holds {} GGUF files ({}); give the path of one, such as {}", models.size(),
+          folder.string(), models.empty() ? std::string() : *models.begin());
+  fail(ErrorCode::io, kWhere,
+       "expected config.json in the folder, as a Hugging Face model has, or a GGUF file but got neither ({}); {}",
+       folder.string(),
+       fs::exists(folder / "cfg.json") ? "this looks like an SAE, which Sae::load reads"
+                                       : "check the path, or download the model's config.json into it");
+}
+
+ModelFiles open_file(const fs::path& path, const LoadOptions& options) {
+  const auto folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
+  if (path.filename() == "config.json") return open_folder(folder, options);
+  const auto shard = io::detail::parse_shard_name(path.filename().string());
+  auto tensors = shard && shard->ending != ".gguf" ? io::detail::open_shards(path) : open_tensors(path);
+  if (tensors->format() == "gguf") return open_gguf(std::move(tensors), options);
+  require(fs::exists(folder / "config.json"), ErrorCode::io, kWhere,
+          "expected config.json beside the weights but got {} alone, in {} format; put the model's config.json and "
+          "tokenizer into its folder, or give a GGUF file",
+          path.string(), tensors->format());
+  return open_hugging_face(folder, std::move(tensors), options);
 }
 
 }  // namespace
@@ -113,8 +154,8 @@ ModelFiles open_model_files(const fs::path& path, const LoadOptions& options) {
   check_options(options);
   std::error_code ignored;
   require(fs::exists(path, ignored), ErrorCode::io, kWhere,
-          "expected a folder or a file but {} does not exist; check the path", path.string());
-  ModelFiles files = fs::is_directory(path, ignored) ? open_folder(path, options) : open_gguf(path);
+          "expected a model's folder or file but {} does not exist; check the path", path.string());
+  ModelFiles files = fs::is_directory(path, ignored) ? open_folder(path, options) : open_file(path, options);
   files.config = limited(std::move(files.config), options);
   if (auto warning = tokenizer_warning(files.config, files.tokenizer))
     files.config.warnings.push_back(std::move(*warning));

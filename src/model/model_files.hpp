@@ -19,7 +19,8 @@ struct ModelFiles {
   std::optional<std::string> chat_template;
 };
 
-/// @param path  a Hugging Face folder or a GGUF file. @throws as Model::load.
+/// @param path  a Hugging Face folder, a weight file, shard or index with config.json beside it, a GGUF file or part of
+///              one, or a folder that holds one GGUF model. @throws as Model::load.
 ModelFiles open_model_files(const std::filesystem::path& path, const LoadOptions& options);
 /// @throws Error(argument | unsupported) for options out of range or a device that is not there.
 void check_options(const LoadOptions& options);

@@ -1,83 +1,278 @@
-// Neuronpedia's export: one JSON object a line, gzipped, in batches. Written by Python, so NaN and Infinity occur bare.
+// Neuronpedia's exports: one JSON object a line, gzipped, in batches (the bucket of datasets); or one document, as its
+// API gives them: an array of rows, or {"modelId", "layer", "explanations": [rows]}. Written by Python, so NaN and
+// Infinity occur bare.
 #include <zlib.h>
 
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <map>
+#include <functional>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include <steer/core/error.hpp>
 #include <steer/sae/labels.hpp>
+
+#include "io/strict_json.hpp"
 
 namespace steer {
 namespace {
 
 namespace fs = std::filesystem;
-using nlohmann::json;
 
 constexpr std::string_view kImport = "FeatureLabels::import_neuronpedia";
-/// A row of the export has some hundred kilobytes at most; more is not a row.
-constexpr std::size_t kLongestLine = std::size_t{64} << 20;
+/// A row of the export has some hundred kilobytes at most, a whole document some ten megabytes.
+constexpr std::size_t kLongestLine = std::size_t{64} << 20, kLongestDocument = std::size_t{256} << 20;
 
-/// Calls `line(text, number)` for each line of a file that may be gzipped.
-template <class F>
-void each_line(const fs::path& path, F&& line) {
-  const std::unique_ptr<gzFile_s, int (*)(gzFile)> file(gzopen(path.c_str(), "rb"), gzclose);
-  require(file != nullptr, ErrorCode::io, kImport, "cannot open {}", path.string());
-  gzbuffer(file.get(), 1 << 18);
-  std::vector<char> block(1 << 18);
-  std::string text;
-  std::int64_t number = 0;
-  const auto finish = [&] {
-    ++number;
-    if (!text.empty() && text.back() == '\r') text.pop_back();
-    if (!text.empty()) line(text, number);
-    text.clear();
-  };
-  for (;;) {
-    const int got = gzread(file.get(), block.data(), static_cast<unsigned>(block.size()));
-    int code = 0;
-    if (got < 0)
-      fail(ErrorCode::format, kImport, "{} is damaged after line {}: {}", path.string(), number,
-           gzerror(file.get(), &code));
-    if (got == 0) break;
-    for (const char* p = block.data(); p < block.data() + got;) {
-      const auto* end =
-          static_cast<const char*>(std::memchr(p, '\n', static_cast<std::size_t>(block.data() + got - p)));
-      text.append(p, end ? end : block.data() + got);
-      require(text.size() <= kLongestLine, ErrorCode::format, kImport, "line {} of {} is longer than {} bytes",
-              number + 1, path.string(), kLongestLine);
-      if (!end) break;
-      finish();
-      p = end + 1;
-    }
+/// A file that may be gzipped, line by line.
+class Lines {
+ public:
+  explicit Lines(const fs::path& path) : path_(path), file_(gzopen(path.c_str(), "rb"), gzclose), block_(1 << 18) {
+    require(file_ != nullptr, ErrorCode::io, kImport, "expected a readable file but got none that opens ({})",
+            path.string());
+    gzbuffer(file_.get(), 1 << 18);
   }
-  int code = Z_OK;
-  gzerror(file.get(), &code);
-  require(code == Z_OK || code == Z_STREAM_END, ErrorCode::format, kImport, "{} is cut short after line {}",
-          path.string(), number);
-  if (!text.empty()) finish();
+
+  /// The next line with its end, as it is in the file; false after the last.
+  bool next(std::string& line, std::size_t longest = kLongestLine) {
+    line.clear();
+    while (at_ < end_ || fill()) {
+      const auto* begin = block_.data() + at_;
+      const auto* found = static_cast<const char*>(std::memchr(begin, '\n', end_ - at_));
+      const auto count = found ? static_cast<std::size_t>(found - begin) + 1 : end_ - at_;
+      at_ += count;
+      line.append(begin, count);
+      require(line.size() <= longest, ErrorCode::format, kImport,
+              "expected lines of at most {} bytes but got more ({})", longest, place());
+      if (found) break;
+    }
+    if (!line.empty()) ++number_;
+    return !line.empty();
+  }
+  /// Adds the rest of the file to `text`.
+  void rest(std::string& text) {
+    for (std::string line; next(line, kLongestDocument); text += line)
+      require(text.size() + line.size() <= kLongestDocument, ErrorCode::format, kImport,
+              "expected a document of at most {} bytes but got more ({})", kLongestDocument, path_.string());
+  }
+  /// "line 3 of FILE": the line read last.
+  std::string place() const { return fmt::format("line {} of {}", number_, path_.string()); }
+
+ private:
+  bool fill() {
+    const int got = gzread(file_.get(), block_.data(), static_cast<unsigned>(block_.size()));
+    int code = Z_OK;
+    const char* problem = gzerror(file_.get(), &code);
+    require(got >= 0 && (code == Z_OK || code == Z_STREAM_END), ErrorCode::format, kImport,
+            "expected a whole file but got \"{}\" from zlib after {}; download it again", got < 0 ? problem : "cut off",
+            place());
+    at_ = 0;
+    end_ = static_cast<std::size_t>(got);
+    return got > 0;
+  }
+
+  const fs::path& path_;
+  const std::unique_ptr<gzFile_s, int (*)(gzFile)> file_;
+  std::vector<char> block_;
+  std::size_t at_ = 0, end_ = 0;
+  std::int64_t number_ = 0;
+};
+
+/// Whether every bracket that `text` opens outside of strings is closed.
+bool is_closed(std::string_view text) {
+  std::int64_t level = 0;
+  bool quoted = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (quoted && c == '\\')
+      ++i;
+    else if (c == '"')
+      quoted = !quoted;
+    else if (!quoted)
+      level += (c == '{' || c == '[') - (c == '}' || c == ']');
+  }
+  return level <= 0 && !quoted;
 }
 
 /// Python writes NaN, Infinity and -Infinity, which JSON does not know: null instead, outside of strings.
 void replace_python_numbers(std::string& text) {
+  if (text.find("NaN") == std::string::npos && text.find("Infinity") == std::string::npos) return;
+  std::string out;
+  out.reserve(text.size() + text.size() / 3);
   bool quoted = false;
   for (std::size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
-    if (c == '\\' && quoted) {
-      ++i;
-    } else if (c == '"') {
-      quoted = !quoted;
-    } else if (!quoted) {
-      for (const std::string_view word : {"NaN", "-Infinity", "Infinity"})
-        if (text.compare(i, word.size(), word) == 0) {
-          text.replace(i, word.size(), "null");
-          i += 3;
-          break;
-        }
+    if (quoted && c == '\\' && i + 1 < text.size()) {
+      out += c;
+      out += text[++i];
+      continue;
     }
+    if (c == '"') quoted = !quoted;
+    std::string_view found;
+    if (!quoted && (c == 'N' || c == '-' || c == 'I'))
+      for (const std::string_view word : {"NaN", "-Infinity", "Infinity"})
+        if (text.compare(i, word.size(), word) == 0) found = word;
+    if (found.empty()) {
+      out += c;
+    } else {
+      out += "null";
+      i += found.size() - 1;
+    }
+  }
+  text = std::move(out);
+}
+
+/// What is read of one row.
+struct Row {
+  std::int64_t index = -1;
+  std::string description, model_id, source_id;
+  std::optional<float> max_activation, frac_nonzero, default_strength;
+};
+
+/// Calls `use` for each row of a JSON text: a row, an array of rows, or an object that has its rows under
+/// "explanations". Whatever else is nested in them (activating tokens, the vector itself) is passed over while it is
+/// parsed.
+class ExportEvents final : public nlohmann::json_sax<nlohmann::json> {
+ public:
+  ExportEvents(const std::string& place, const std::function<void(Row&&)>& use) : place_(place), use_(use) {}
+
+  void parse(std::string_view text) {
+    nlohmann::json::sax_parse(text.begin(), text.end(), static_cast<nlohmann::json_sax<nlohmann::json>*>(this));
+  }
+
+ private:
+  /// The level of the outer rows; those under "explanations" are two deeper.
+  std::size_t outer() const { return top_is_array_ ? 2 : 1; }
+  /// The row whose own fields come now, if any.
+  Row* current() {
+    if (level_ == outer()) return &row_;
+    return level_ == outer() + 2 && in_explanations_ ? &inner_.back() : nullptr;
+  }
+
+  bool start_object(std::size_t) override {
+    enter();
+    if (level_ == outer()) {
+      row_ = {};
+      inner_.clear();
+      has_explanations_ = false;
+    } else if (level_ == outer() + 2 && in_explanations_) {
+      inner_.emplace_back();
+    }
+    return true;
+  }
+  bool start_array(std::size_t) override {
+    enter();
+    if (level_ == 1)
+      top_is_array_ = true;
+    else if (level_ == outer() + 1 && key_ == "explanations")
+      in_explanations_ = has_explanations_ = true;
+    return true;
+  }
+  bool end_object() override {
+    if (level_ == outer()) finish();
+    --level_;
+    return true;
+  }
+  bool end_array() override {
+    if (level_ == outer() + 1) in_explanations_ = false;
+    --level_;
+    return true;
+  }
+  bool key(string_t& text) override {
+    if (current()) key_ = std::move(text);
+    return true;
+  }
+  bool string(string_t& text) override {
+    require_in_row("a text");
+    auto* row = current();
+    if (!row) return true;
+    if (key_ == "index") {
+      const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), row->index);
+      if (error != std::errc() || end != text.data() + text.size()) row->index = -1;
+    } else if (key_ == "description") {
+      row->description = std::move(text);
+    } else if (key_ == "modelId") {
+      row->model_id = std::move(text);
+    } else if (key_ == "layer") {
+      row->source_id = std::move(text);
+    }
+    return true;
+  }
+  bool number(double value) {
+    require_in_row("a number");
+    auto* row = current();
+    if (!row) return true;
+    const auto narrow = static_cast<float>(value);
+    auto* field = key_ == "maxActApprox"                 ? &row->max_activation
+                  : key_ == "frac_nonzero"               ? &row->frac_nonzero
+                  : key_ == "vectorDefaultSteerStrength" ? &row->default_strength
+                                                         : nullptr;
+    if (field && std::isfinite(narrow)) *field = narrow;
+    return true;
+  }
+  bool number_integer(number_integer_t value) override { return number(static_cast<double>(value)); }
+  bool number_unsigned(number_unsigned_t value) override {
+    if (auto* row = current(); row && key_ == "index" && value <= std::uint64_t{INT64_MAX})
+      row->index = static_cast<std::int64_t>(value);
+    return number(static_cast<double>(value));
+  }
+  bool number_float(number_float_t value, const string_t&) override { return number(value); }
+  bool null() override { return true; }
+  bool boolean(bool) override { return true; }
+  bool binary(binary_t&) override { return true; }
+  bool parse_error(std::size_t at, const std::string&, const nlohmann::detail::exception& error) override {
+    fail(ErrorCode::format, kImport, "expected JSON but got an error at byte {} of {}: {}; download the export again",
+         at, place_, io::detail::quote(error.what()));
+  }
+
+  void enter() {
+    if (++level_ > io::detail::JsonLimits{}.depth) refuse("values nested deeper than any export's");
+  }
+  void require_in_row(std::string_view what) const {
+    if (level_ < outer()) refuse(what);
+  }
+  void finish() {
+    const bool is_row = row_.index >= 0;
+    if (!is_row && !has_explanations_) refuse("an object without a feature's number as \"index\"");
+    for (auto& row : inner_) {
+      if (row.index < 0) row.index = row_.index;
+      if (row.index < 0) refuse("an explanation without a feature's number as \"index\"");
+      if (row.model_id.empty()) row.model_id = row_.model_id;
+      if (row.source_id.empty()) row.source_id = row_.source_id;
+      use_(std::move(row));
+    }
+    if (is_row) use_(std::move(row_));
+  }
+  [[noreturn]] void refuse(std::string_view got) const {
+    fail(
+        ErrorCode::format, kImport,
+        "expected rows {{\"index\", \"description\", ...}}, one a line, in an array or under \"explanations\", but got "
+        "{} in {}; check that this is an export of Neuronpedia",
+        got, place_);
+  }
+
+  const std::string& place_;
+  const std::function<void(Row&&)>& use_;
+  std::size_t level_ = 0;
+  bool top_is_array_ = false, in_explanations_ = false, has_explanations_ = false;
+  std::string key_;
+  Row row_;
+  std::vector<Row> inner_;  // those under the "explanations" of row_, whose own fields may come later
+};
+
+/// Calls `use` for each row of a file.
+void each_row(const fs::path& path, const std::function<void(Row&&)>& use) {
+  Lines lines(path);
+  std::string text;
+  for (bool first = true; lines.next(text);) {
+    if (text.find_first_not_of(" \t\r\n\xef\xbb\xbf") == std::string::npos) continue;
+    auto place = lines.place();
+    // A document over several lines shows in the first of them, which opens what it does not close.
+    if (std::exchange(first, false) && !is_closed(text)) {
+      lines.rest(text);
+      place = path.string();
+    }
+    replace_python_numbers(text);
+    ExportEvents(place, use).parse(text);
   }
 }
 
@@ -99,32 +294,6 @@ std::vector<fs::path> batches(const fs::path& folder) {
   return paths;
 }
 
-std::int64_t index_of(const json& row, const fs::path& path, std::int64_t line) {
-  const auto found = row.find("index");
-  if (found != row.end() && found->is_number_integer()) return found->get<std::int64_t>();
-  std::int64_t value = -1;
-  if (found != row.end() && found->is_string()) {
-    const auto& text = found->get_ref<const std::string&>();
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc() || end != text.data() + text.size()) value = -1;
-  }
-  require(value >= 0, ErrorCode::format, kImport, "expected a feature's number as \"index\" in line {} of {}", line,
-          path.string());
-  return value;
-}
-
-std::optional<float> number(const json& row, const char* key) {
-  const auto found = row.find(key);
-  if (found == row.end() || !found->is_number()) return {};
-  const auto value = found->get<float>();
-  return std::isfinite(value) ? std::optional(value) : std::nullopt;
-}
-
-std::string text_of(const json& row, const char* key) {
-  const auto found = row.find(key);
-  return found != row.end() && found->is_string() ? found->get<std::string>() : std::string();
-}
-
 }  // namespace
 
 FeatureLabels FeatureLabels::import_neuronpedia(const fs::path& folder, const fs::path& store) {
@@ -136,39 +305,24 @@ FeatureLabels FeatureLabels::import_neuronpedia(const fs::path& folder, const fs
           "expected explanations/batch-*.jsonl.gz or features/batch-*.jsonl.gz in {} but found none", folder.string());
   std::vector<FeatureRecord> records;
   std::string model_id, source_id;
-  const auto read = [&](const fs::path& path, auto&& use) {
-    each_line(path, [&](std::string& text, std::int64_t line) {
-      replace_python_numbers(text);
-      json row;
-      try {
-        // Long arrays (activating tokens, the vector itself) are dropped while they are parsed.
-        row = json::parse(text, [](int depth, json::parse_event_t event, json&) {
-          return !(depth == 1 &&
-                   (event == json::parse_event_t::array_start || event == json::parse_event_t::object_start));
-        });
-      } catch (const json::exception& e) {
-        fail(ErrorCode::format, kImport, "line {} of {} is not JSON: {}", line, path.string(), e.what());
-      }
-      require(row.is_object(), ErrorCode::format, kImport, "expected an object in line {} of {}", line, path.string());
+  const auto read = [&](const fs::path& path, bool texts, bool statistics) {
+    each_row(path, [&](Row&& row) {
       FeatureRecord record;
-      record.feature = index_of(row, path, line);
-      use(row, record);
-      if (model_id.empty()) model_id = text_of(row, "modelId");
-      if (source_id.empty()) source_id = text_of(row, "layer");
+      record.feature = row.index;
+      if (texts && !row.description.empty()) record.explanations.push_back(std::move(row.description));
+      if (statistics) {
+        record.max_activation = row.max_activation;
+        record.frac_nonzero = row.frac_nonzero;
+        record.default_strength = row.default_strength;
+      }
+      if (model_id.empty()) model_id = std::move(row.model_id);
+      if (source_id.empty()) source_id = std::move(row.source_id);
       records.push_back(std::move(record));
     });
   };
-  const auto statistics = [](const json& row, FeatureRecord& record) {
-    record.max_activation = number(row, "maxActApprox");
-    record.frac_nonzero = number(row, "frac_nonzero");
-    record.default_strength = number(row, "vectorDefaultSteerStrength");
-  };
-  for (const auto& path : explanations)
-    read(path, [&](const json& row, FeatureRecord& record) {
-      if (auto text = text_of(row, "description"); !text.empty()) record.explanations.push_back(std::move(text));
-      if (single) statistics(row, record);
-    });
-  for (const auto& path : features) read(path, statistics);
+  for (const auto& path : explanations) read(path, true, single);
+  for (const auto& path : features) read(path, false, true);
+  require(!records.empty(), ErrorCode::format, kImport, "expected rows of features but got none ({})", folder.string());
   write(store, records, model_id, source_id);
   return open(store);
 }

@@ -81,6 +81,8 @@ std::optional<LoadedSae> load_openmoss(const SaeFiles&);
 std::optional<LoadedSae> load_dictionary_learning(const SaeFiles&);
 std::optional<LoadedSae> load_sparsify(const SaeFiles&);
 std::optional<LoadedSae> load_gemma_scope(const SaeFiles&);
+std::optional<LoadedSae> load_circuit_tracer(const SaeFiles&);
+std::optional<LoadedSae> load_hook_z(const SaeFiles&);
 std::optional<LoadedSae> load_goodfire(const SaeFiles&);
 std::optional<LoadedSae> load_qwen_scope(const SaeFiles&);
 /// Encoder and decoder as plain linear layers, nothing else said: qresearch's R1 distill.
@@ -89,6 +91,11 @@ std::optional<LoadedSae> load_plain_linear(const SaeFiles&);
 /// @throws Error(unsupported) naming the key, for kinds of dictionaries that are not one matrix in and one out:
 ///         crosscoders, cross-layer transcoders, temporal and attention-replacing ones.
 void refuse_other_dictionaries(const SaeFiles&);
+
+/// Settings under which TransformerLens loaded the model that the SAE was trained on: centres the input where
+/// `center_writing_weights` did. @throws Error(unsupported) naming a setting that changes what the SAE reads in a way
+/// that cannot be made up for, or that steer does not know.
+void apply_trained_stream(const SaeFiles& files, LoadedSae& sae);
 
 /// The hook point of that name in TransformerLens's or Hugging Face's spelling, where steer has such a site.
 std::optional<HookPoint> hook_of(std::string_view name);

@@ -8,8 +8,10 @@
 #include <vector>
 
 #include "io/strict_json.hpp"
+#include "io/unwrap.hpp"
 #include "sae/impl.hpp"
 #include "sae/layouts.hpp"
+#include "sae/simple_yaml.hpp"
 
 namespace steer {
 namespace sae::detail {
@@ -42,9 +44,26 @@ fs::path find_weights(const fs::path& path) {
   std::sort(found.begin(), found.end());
   require(!found.empty(), ErrorCode::io, kLoad, "expected a folder with one of {} but {} has no tensor file",
           fmt::join(kWeightNames, ", "), path.string());
-  require(found.size() == 1, ErrorCode::argument, kLoad, "expected one SAE but {} holds {}; name the file",
-          path.string(), fmt::join(found, ", "));
+  require(!fs::exists(path / "W_enc_0.safetensors"), ErrorCode::unsupported, kLoad,
+          "expected one SAE but got a cross-layer transcoder ({}); load it with CrossLayerTranscoder::load",
+          path.string());
+  require(found.size() == 1, ErrorCode::argument, kLoad,
+          "expected one SAE but {} holds {} of them; name the file, such as {}", path.string(), found.size(),
+          (path / found.front()).string());
   return path / found.front();
+}
+
+/// Settings as training scripts leave them: those of the set before those of the run.
+void find_yaml(SaeFiles& files, const fs::path& folder) {
+  for (const auto* name : {"wanb-config.yaml", "wandb-config.yaml", "config.yaml"}) {
+    if (!fs::exists(folder / name)) continue;
+    auto settings = read_simple_yaml(folder / name, kLoad);
+    for (auto& value : settings)  // wandb writes {desc, value}
+      if (value.is_object() && value.contains("value")) value = json(value["value"]);
+    if (files.config.is_null()) files.config = json::object();
+    files.config.update(settings);
+    files.config_path = folder / name;
+  }
 }
 
 /// The configuration: the file's own metadata (what Sae::save puts into a single file), else what lies beside it.
@@ -58,7 +77,9 @@ void find_config(SaeFiles& files) {
   }
   auto folder = files.path.parent_path();
   if (folder.filename() == "checkpoints") folder = folder.parent_path();
-  for (const auto* name : kConfigNames) {
+  const auto own = files.path.stem().string() + "_cfg.json";
+  for (const std::string& name :
+       {own, std::string(kConfigNames[0]), std::string(kConfigNames[1]), std::string(kConfigNames[2])}) {
     const auto path = folder / name;
     if (!fs::exists(path)) continue;
     auto config = io::detail::read_json(path, kLoad);
@@ -69,6 +90,7 @@ void find_config(SaeFiles& files) {
     files.config_path = path;
     return;
   }
+  find_yaml(files, folder);
 }
 
 }  // namespace
@@ -144,8 +166,10 @@ void fold_decoder_norms(LoadedSae& sae) {
 void refuse_other_dictionaries(const SaeFiles& files) {
   const auto refuse = [&](std::string_view key, std::string_view value, const fs::path& where) {
     fail(ErrorCode::unsupported, kLoad,
-         "expected an SAE or a transcoder but {} = {} says otherwise ({}); crosscoders, cross-layer transcoders and "
-         "attention-based dictionaries are not supported",
+         "expected an SAE or a transcoder but {} = {} says otherwise ({}); load cross-layer transcoders with "
+         "CrossLayerTranscoder::load and temporal SAEs with TemporalSae::load; crosscoders and dictionaries that "
+         "replace "
+         "attention are not supported",
          key, value, where.string());
   };
   constexpr std::array kRefused = {"crosscoder", "clt", "cross_layer_transcoder", "lorsa", "molt", "temporal", "lca"};
@@ -183,16 +207,18 @@ Sae Sae::load(const std::filesystem::path& path, const SaeLoadOptions& options) 
   using namespace sae::detail;
   SaeFiles files;
   files.path = find_weights(path);
-  files.tensors = open_tensors(files.path);
+  files.tensors = io::detail::without_wrappers(open_tensors(files.path));
   files.options = options;
   find_config(files);
   refuse_other_dictionaries(files);
   // Layouts that a configuration names come before those known by their keys alone.
-  constexpr SaeLayout layouts[] = {load_dictionary_learning, load_openmoss, load_saelens,    load_sparsify,
-                                   load_gemma_scope,         load_goodfire, load_qwen_scope, load_plain_linear};
+  constexpr SaeLayout layouts[] = {
+      load_dictionary_learning, load_openmoss,    load_saelens,  load_hook_z,     load_sparsify,
+      load_circuit_tracer,      load_gemma_scope, load_goodfire, load_qwen_scope, load_plain_linear};
   for (const auto layout : layouts) {
     auto loaded = layout(files);
     if (!loaded) continue;
+    apply_trained_stream(files, *loaded);
     try {
       auto sae = from_weights(std::move(loaded->config), std::move(loaded->weights));
       return sae.to(at::Device(options.device));
@@ -207,7 +233,7 @@ Sae Sae::load(const std::filesystem::path& path, const SaeLoadOptions& options) 
   }
   std::vector<std::string> keys;
   for (const auto& info : files.tensors->tensors()) {
-    if (keys.size() == 12) {
+    if (keys.size() == 8) {
       keys.push_back("...");
       break;
     }

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# usage: tests/fuzz/run.sh BUILD_DIR [SECONDS]   runs every target over a copy of its corpus; fails on a finding.
+# usage: tests/fuzz/run.sh BUILD_DIR [SECONDS] [TARGETS]   runs every target over a copy of its corpus; fails on a finding.
 set -euo pipefail
 build=$1 seconds=${2:-60}
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-for format in safetensors gguf npy zip pickle; do
+for format in ${3:-safetensors gguf npy zip pickle legacy json yaml}; do
   mkdir "$work/$format"
   # 192 MiB in one block is more than any reader may ask for; the rest is the sanitizer and libtorch.
   "$build/tests/fuzz/fuzz_$format" -max_total_time="$seconds" -rss_limit_mb=1024 -malloc_limit_mb=192 -timeout=20 \

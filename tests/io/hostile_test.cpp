@@ -108,7 +108,7 @@ std::vector<Valid> valid_files() {
              {"general.alignment", 32}},
             {{"w", at::arange(12, at::kFloat).view({3, 4})}, {"h", at::ones({2, 2}, at::kHalf)}});
   std::vector<Valid> files = {{"safetensors", read_file(dir / "a")}, {"gguf", read_file(dir / "b"), true}};
-  for (const auto* name : {"v1.npy", "fortran.npy", "deflated.pt", "views.pt", "nested.pt"})
+  for (const auto* name : {"v1.npy", "fortran.npy", "deflated.pt", "views.pt", "nested.pt", "legacy.pt"})
     files.push_back({name, read_file(fixture(name))});
   const auto npy = read_file(fixture("v1.npy"));
   files.push_back({"stored.npz", zip_bytes({{"a.npy", npy}, {"b.npy", read_file(fixture("fortran.npy"))}})});

@@ -66,6 +66,39 @@ TEST(FeatureLabels, ReadsOneFileAndKnowsItsSae) {
   file("{\"layer\":\"res-jb\",\"index\":3}").require_of(sae);
 }
 
+TEST(FeatureLabels, ReadsDocumentsOfTheApi) {
+  const test::TempDir dir;
+  const auto import = [&](const std::string& text) {
+    std::ofstream(dir / "export.json", std::ios::binary) << text;
+    return FeatureLabels::import_neuronpedia(dir / "export.json", dir / "store");
+  };
+  // One feature's page: its number may come after its explanations, which have none of their own.
+  const auto page = import(
+      R"({"modelId": "m", "explanations": [{"description": "a"}, {"description": "b", "index": "5"}],
+          "activations": [{"index": 9, "tokens": ["x"], "description": "no"}], "layer": "3-s", "maxActApprox": 4.5,
+          "index": "2"})");
+  EXPECT_EQ(page.label(2), "a");
+  EXPECT_EQ(page.label(5), "b");
+  EXPECT_EQ(page.size(), 6);
+  EXPECT_EQ(page.source_id(), "3-s");
+  EXPECT_EQ(page.max_activation(2), 4.5f);
+  EXPECT_EQ(import("\n\n[\n{\"index\": 1, \"description\": \"NaN, Infinity\", \"maxActApprox\": NaN}]").label(1),
+            "NaN, Infinity");
+  EXPECT_STEER_ERROR(import("[1, 2]"), ErrorCode::format, "a number in line 1");
+  EXPECT_STEER_ERROR(import("{\"explanations\": [{\"description\": \"x\"}]}"), ErrorCode::format, "index");
+  EXPECT_STEER_ERROR(import("[[{\"index\": 1}]]"), ErrorCode::format, "no");
+}
+
+TEST(FeatureLabels, PythonsNumbersTakeLinearTime) {
+  const test::TempDir dir;
+  // Sixteen million of them: replacing one after another within the line would move 10^15 bytes.
+  std::string row = "{\"index\": 1, \"x\": [";
+  while (row.size() < (std::size_t{48} << 20)) row += "-Infinity,Infinity,NaN,";
+  row += "NaN], \"description\": \"d\"}\n";
+  std::ofstream(dir / "labels.jsonl", std::ios::binary) << row;
+  EXPECT_EQ(FeatureLabels::import_neuronpedia(dir / "labels.jsonl", dir / "store").label(1), "d");
+}
+
 TEST(FeatureLabels, ReadsTheGeneratedExport) {
   const auto generator = test::outside_data("STEER_SAE_FIXTURES", "../shared/fixtures/gen_sae_fixtures.py");
   if (!generator.present) GTEST_SKIP() << "no fixtures at " << generator.path;

@@ -43,13 +43,15 @@ struct LoadOptions {
   std::int64_t max_memory = 0;  ///< bytes the weights may take; 0: no limit. More is an error before anything is read
   std::int64_t context = 0;     ///< lowers the longest sequence; 0: the model's own
   std::vector<std::string> allow_unknown_config;  ///< keys of config.json to ignore though steer does not know them
+  std::filesystem::path adapter = {};  ///< folder of a LoRA adapter (PEFT) to merge into the weights; empty: none
 };
 
 /// A language model: weights, configuration, tokenizer. Immutable, cheap to copy, shared by any number of sessions
 /// on any number of threads.
 class Model {
  public:
-  /// From a Hugging Face folder (config.json, safetensors, tokenizer) or a GGUF file.
+  /// From a Hugging Face folder (config.json, weights, tokenizer), one of its weight files, shards or indices, a GGUF
+  /// file or a part of one. Weights may be safetensors or PyTorch files, whole or in numbered parts.
   /// @throws Error(io | format | shape | config | unsupported) that names the file, key or tensor: missing shards,
   ///         missing, extra or mis-shaped tensors, NaN weights, settings steer does not have, too little memory.
   static Model load(const std::filesystem::path& path, const LoadOptions& options = {});
