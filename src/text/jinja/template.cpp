@@ -1,0 +1,90 @@
+#include "text/jinja/template.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include <steer/core/error.hpp>
+
+#include "text/jinja/syntax.hpp"
+
+namespace steer::text::detail::jinja {
+namespace {
+
+constexpr std::string_view where = "ChatTemplate";
+
+Value from_json(const nlohmann::ordered_json& json, int level) {
+  require(level < 64, ErrorCode::argument, where, "expected JSON of at most 64 levels but got more");
+  switch (json.type()) {
+    case nlohmann::ordered_json::value_t::boolean:
+      return Value(json.get<bool>());
+    case nlohmann::ordered_json::value_t::number_integer:
+      return Value(json.get<std::int64_t>());
+    case nlohmann::ordered_json::value_t::number_unsigned:
+      require(json.get<std::uint64_t>() <= INT64_MAX, ErrorCode::argument, where,
+              "expected integers of 64 bits but got {}", json.dump());
+      return Value(json.get<std::int64_t>());
+    case nlohmann::ordered_json::value_t::number_float:
+      return Value(json.get<double>());
+    case nlohmann::ordered_json::value_t::string:
+      return Value::text(json.get_ref<const std::string&>());
+    case nlohmann::ordered_json::value_t::array: {
+      Sequence out;
+      for (const auto& item : json) {
+        out.items.push_back(from_json(item, level + 1));
+        out.depth = std::max(out.depth, out.items.back().depth() + 1);
+      }
+      return Value(std::make_shared<const Sequence>(std::move(out)));
+    }
+    case nlohmann::ordered_json::value_t::object: {
+      Dict out;
+      for (const auto& [key, value] : json.items()) {
+        out.items.emplace_back(Value::text(key), from_json(value, level + 1));
+        out.depth = std::max(out.depth, out.items.back().second.depth() + 1);
+      }
+      return Value(std::make_shared<const Dict>(std::move(out)));
+    }
+    default:
+      return None{};
+  }
+}
+
+}  // namespace
+
+Value from_json(const nlohmann::ordered_json& json) { return from_json(json, 0); }
+
+Template::Template(std::string_view source) {
+  require(source.size() <= (std::size_t{4} << 20), ErrorCode::unsupported, where,
+          "expected a chat template of at most 4 MiB but got {} bytes", source.size());
+  try {
+    program_ = std::make_shared<const Program>(parse(source));
+  } catch (const TemplateUnsupported& error) {
+    fail(ErrorCode::unsupported, where, "expected a chat template that steer can run but got one with {}",
+         error.what());
+  } catch (const TemplateFailure& error) {
+    fail(ErrorCode::format, where, "expected a Jinja template but got an error in {}", error.what());
+  }
+}
+
+Template::~Template() = default;
+
+MarkedText Template::render(const Variables& variables, std::chrono::sys_seconds now, const Limits& limits) const {
+  Machine machine(*program_, limits, now);
+  try {
+    const Machine::Enter enter(machine, nullptr);
+    for (const auto& [name, value] : variables)
+      if (const int id = program_->name(name); id >= 0) machine.set(id, value);
+    const Machine::Enter body(machine);
+    MarkedText out;
+    run(machine, program_->body, out);
+    return out;
+  } catch (const TemplateUnsupported& error) {
+    fail(ErrorCode::unsupported, where, "expected a chat template that steer can run but line {} of it uses {}",
+         machine.line, error.what());
+  } catch (const TemplateFailure& error) {
+    fail(ErrorCode::argument, where, "the chat template refuses this conversation: {} (line {} of the template)",
+         error.what(), machine.line);
+  }
+}
+
+bool Template::uses(std::string_view name) const { return program_->name(name) >= 0; }
+
+}  // namespace steer::text::detail::jinja
