@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <steer/core/error.hpp>
+#include <steer/text/chat_template.hpp>
 #include <steer/text/tokenizer.hpp>
 
 namespace {
@@ -44,6 +45,21 @@ std::vector<std::string> read_lines(const std::filesystem::path& folder) {
   return lines;
 }
 
+// Microseconds for ten messages in a template: the text alone is not offered, so ids and spans are included.
+double chat_microseconds(const steer::Tokenizer& tokenizer, const std::vector<std::string>& texts) {
+  const steer::ChatTemplate chat = tokenizer.chat_template() ? steer::ChatTemplate(tokenizer)
+                                                             : steer::ChatTemplate(steer::ChatFormat::qwen3, tokenizer);
+  std::vector<steer::Message> messages;
+  for (std::size_t i = 0; i < 10; ++i)
+    messages.push_back({i % 2 ? steer::Role::assistant : steer::Role::user, texts[i % texts.size()]});
+  std::vector<double> passes;
+  for (int pass = 0; pass < 5; ++pass)
+    passes.push_back(processor_seconds([&] {
+      for (int i = 0; i < 200; ++i) chat.render(messages);
+    }));
+  return *std::min_element(passes.begin() + 1, passes.end()) / 200 * 1e6;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) try {
@@ -69,9 +85,10 @@ int main(int argc, char** argv) try {
   const double prose = wall_seconds([&] { tokenizer.encode(english); });
   std::printf(
       "{\"texts\": %zu, \"bytes\": %zu, \"tokens\": %zu, \"seconds\": %.4f, \"mb_per_s\": %.2f, \"1MB_of_a\": %.3f, "
-      "\"1MB_of_english\": %.3f}\n",
+      "\"1MB_of_english\": %.3f, \"chat_of_10_us\": %.1f}\n",
       texts.size(), bytes, tokens, *std::min_element(passes.begin() + 1, passes.end()),
-      static_cast<double>(bytes) / 1e6 / *std::min_element(passes.begin() + 1, passes.end()), run, prose);
+      static_cast<double>(bytes) / 1e6 / *std::min_element(passes.begin() + 1, passes.end()), run, prose,
+      chat_microseconds(tokenizer, texts));
 } catch (const std::exception& error) {
   std::fprintf(stderr, "%s\n", error.what());
   return 1;

@@ -23,7 +23,7 @@ struct Settings {
   std::string model, sae, mmlu, questions, search_questions, behaviour_file,
       judge = "evidence", judge_url = "https://api.openai.com/v1", judge_model, judge_temperature = "0",
       judge_key_variable = "OPENAI_API_KEY", judge_key_header = "Authorization", pairs, calibration, mode = "generate",
-      out = "tradeoff", device = "cpu", weights = "stored";
+      out = "tradeoff", device = "cpu", weights = "stored", chat_format;
   std::vector<std::string> behaviours, rules, arms{"control", "prompt", "published", "safe", "safe+prompt", "random"},
       steer, allow_unknown_config;
   std::vector<double> sweep;
@@ -37,7 +37,7 @@ struct Settings {
                                               judge_key_header, judge_max_tokens, pairs, calibration, mode, out,
                                               behaviours, rules, arms, steer, sweep, per_subject, limit, search_prompts,
                                               search_checks, sweep_every, max_tokens, batch, temperature, top_p, seed,
-                                              kl, device, weights, allow_unknown_config)
+                                              kl, device, weights, chat_format, allow_unknown_config)
 };
 
 /// Settings from a JSON file. A key that is none of ours would be a setting that is silently not made.
@@ -73,6 +73,8 @@ void add_options(CLI::App& app, Settings& s) {
   app.add_option("--weights", s.weights, "how weights are kept: stored, f32, bf16 or int8")
       ->capture_default_str()
       ->check(CLI::IsMember({"stored", "f32", "bf16", "int8"}))
+      ->group("Model");
+  app.add_option("--chat-format", s.chat_format, "in place of the model's own chat template: chatml, llama3, ...")
       ->group("Model");
   app.add_option("--allow-unknown-config", s.allow_unknown_config, "a key of config.json to ignore; may be repeated")
       ->group("Model");
@@ -348,9 +350,11 @@ int run(const Settings& settings, bool plan_only, int threads, const steer::Stop
   steer::set_threads(threads);
   const std::filesystem::path out = settings.out;
   steer::RunOptions options{.judge = nullptr, .journal = out / "journal.jsonl", .batch = settings.batch};
-  const steer::LoadOptions load{.weights = steer::parse_enum<steer::WeightFormat>(settings.weights, "mmlu_tradeoff"),
-                                .device = settings.device,
-                                .allow_unknown_config = settings.allow_unknown_config};
+  steer::LoadOptions load{.weights = steer::parse_enum<steer::WeightFormat>(settings.weights, "mmlu_tradeoff"),
+                          .device = settings.device,
+                          .allow_unknown_config = settings.allow_unknown_config};
+  if (!settings.chat_format.empty())
+    load.chat_format = steer::parse_enum<steer::ChatFormat>(settings.chat_format, "mmlu_tradeoff");
   const steer::Experiment planned = experiment_of(settings, std::nullopt);
   auto plan = steer::plan_run(planned, settings.model, options, load);
   if (plan_only) {

@@ -2,6 +2,8 @@
 
 #include <ATen/Functions.h>
 
+#include <algorithm>
+
 #include <steer/core/error.hpp>
 #include <steer/io/tensor_reader.hpp>
 
@@ -12,10 +14,11 @@
 namespace steer {
 namespace {
 
-void set_chat(model::detail::Transformer& model, const std::optional<std::string>& source) {
+void set_chat(model::detail::Transformer& model, const LoadOptions& options) {
   if (!model.tokenizer) return;
   try {
-    model.chat.emplace(source ? ChatTemplate::recognise(*source) : ChatFormat::plain, *model.tokenizer);
+    model.chat =
+        options.chat_format ? ChatTemplate(*options.chat_format, *model.tokenizer) : ChatTemplate(*model.tokenizer);
   } catch (const Error& error) {
     model.chat_problem = error.what();  // the model itself is fine: only chat() refuses
   }
@@ -27,7 +30,7 @@ Model Model::load(const std::filesystem::path& path, const LoadOptions& options)
   auto files = model::detail::open_model_files(path, options);
   auto model = model::detail::build(files.config, *files.tensors, options);
   model->tokenizer = std::move(files.tokenizer);
-  set_chat(*model, files.chat_template);
+  set_chat(*model, options);
   return Model(std::move(model));
 }
 
@@ -38,7 +41,7 @@ Model Model::from_tensors(const ModelConfig& config, const TensorReader& tensors
   if (auto warning = model::detail::tokenizer_warning(config, tokenizer))
     model->warnings.push_back(std::move(*warning));
   model->tokenizer = std::move(tokenizer);
-  set_chat(*model, std::nullopt);
+  set_chat(*model, options);
   return Model(std::move(model));
 }
 
@@ -54,11 +57,33 @@ const Tokenizer& Model::tokenizer() const {
 const ChatTemplate& Model::chat() const {
   require(has_tokenizer(), ErrorCode::config, "Model::chat",
           "expected a model with a tokenizer but its files hold none; put tokenizer.json beside the weights");
+  if (chat_) return *chat_;
   require(
       impl_->chat.has_value(), ErrorCode::unsupported, "Model::chat",
-      "expected a chat template that steer knows but got another one: {}; make a ChatTemplate of the format you want",
+      "expected a chat template that steer can run but the model's files have another: {}; choose a format by hand, "
+      "LoadOptions::chat_format or model.with_chat(ChatTemplate(ChatFormat::chatml, model.tokenizer())), or work with "
+      "ids",
       impl_->chat_problem);
   return *impl_->chat;
+}
+
+Model Model::with_chat(ChatTemplate chat) const {
+  Model out = *this;
+  out.chat_ = std::make_shared<const ChatTemplate>(std::move(chat));
+  return out;
+}
+
+std::vector<std::int64_t> Model::stop_ids() const {
+  std::vector<std::int64_t> out = impl_->config.eos_ids;
+  const auto add = [&](std::int64_t id) {
+    if (std::find(out.begin(), out.end(), id) == out.end()) out.push_back(id);
+  };
+  if (chat_ || impl_->chat) {
+    for (const std::int64_t id : chat().end_of_turn()) add(id);
+  } else if (impl_->tokenizer) {
+    if (const auto id = impl_->tokenizer->end_of_turn()) add(*id);
+  }
+  return out;
 }
 
 at::Device Model::device() const { return impl_->device; }

@@ -31,23 +31,6 @@ void check_device(const std::string& name) {
           "expected a device below cuda:{} but got \"{}\"; choose one that exists", count, name);
 }
 
-/// The template's source: a string, or a list of named ones of which "default" is meant.
-std::optional<std::string> chat_template_source(const fs::path& folder) {
-  if (fs::exists(folder / "chat_template.jinja"))
-    return io::detail::read_text_file(folder / "chat_template.jinja", kWhere);
-  if (!fs::exists(folder / "tokenizer_config.json")) return {};
-  const auto config = io::detail::read_json(folder / "tokenizer_config.json", kWhere);
-  const auto found = config.find("chat_template");
-  if (found == config.end()) return {};
-  if (found->is_string()) return found->get<std::string>();
-  if (found->is_array())
-    for (const auto& entry : *found)
-      if (entry.is_object() && entry.value("name", "") == "default" && entry.contains("template") &&
-          entry["template"].is_string())
-        return entry["template"].get<std::string>();
-  return {};
-}
-
 /// Chat models end a turn with tokens that only the generation configuration lists.
 void add_end_of_turn(const fs::path& folder, ModelConfig& config) {
   if (!fs::exists(folder / "generation_config.json")) return;
@@ -69,7 +52,6 @@ ModelFiles open_hugging_face(const fs::path& folder, std::shared_ptr<const Tenso
   if (!options.adapter.empty()) files.tensors = merge_adapter(std::move(files.tensors), options.adapter, kWhere);
   if (fs::exists(folder / "tokenizer.json") || fs::exists(folder / "tokenizer.model"))
     files.tokenizer = Tokenizer::load(folder);
-  files.chat_template = chat_template_source(folder);
   return files;
 }
 
@@ -80,8 +62,6 @@ ModelFiles open_gguf(std::shared_ptr<const TensorReader> tensors, const LoadOpti
   files.config = ModelConfig::from_gguf(*files.tensors);
   const auto& metadata = files.tensors->metadata();
   if (metadata.contains("tokenizer.ggml.model")) files.tokenizer = Tokenizer::from_gguf(*files.tensors);
-  const auto chat = metadata.find("tokenizer.chat_template");
-  if (chat != metadata.end() && chat->is_string()) files.chat_template = chat->get<std::string>();
   return files;
 }
 

@@ -16,7 +16,6 @@ struct ModelFiles {
   std::shared_ptr<const TensorReader> tensors;
   ModelConfig config;  ///< with the caller's context and the end-of-turn ids of generation_config.json
   std::optional<Tokenizer> tokenizer;
-  std::optional<std::string> chat_template;
 };
 
 /// @param path  a Hugging Face folder, a weight file, shard or index with config.json beside it, a GGUF file or part of

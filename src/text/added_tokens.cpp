@@ -51,13 +51,15 @@ void AddedTokens::build() {
 }
 
 // Narrows the range of tokens that agree with the text byte by byte. In sorted order a token comes first among all
-// that it is a prefix of.
-const AddedToken* AddedTokens::longest_at(std::string_view text, std::size_t at) const {
+// that it is a prefix of. Special tokens must end by `special_end`.
+const AddedToken* AddedTokens::longest_at(std::string_view text, std::size_t at, std::size_t special_end) const {
   const Range first = by_first_byte_[static_cast<unsigned char>(text[at])];
   auto low = tokens_.begin() + first.begin, high = tokens_.begin() + first.end;
   const AddedToken* best = nullptr;
   for (std::size_t depth = 1; low != high; ++depth) {
-    if (low->content.size() == depth) best = &*low++;
+    for (; low != high && low->content.size() == depth; ++low)
+      if (!low->special || at + depth <= special_end) best = &*low;
+    if (low == high) break;
     if (at + depth >= text.size()) break;
     const char next = text[at + depth];
     // Tokens left in the range are longer than depth.
@@ -69,11 +71,15 @@ const AddedToken* AddedTokens::longest_at(std::string_view text, std::size_t at)
   return best;
 }
 
-void AddedTokens::split(std::string_view text, bool parse_special, std::vector<Part>& parts) const {
+void AddedTokens::split(std::string_view text, bool parse_special, Untrusted untrusted,
+                        std::vector<Part>& parts) const {
+  auto next = untrusted.begin();
   std::size_t done = 0;
   for (std::size_t at = 0; !tokens_.empty() && at < text.size();) {
     const Range first = by_first_byte_[static_cast<unsigned char>(text[at])];
-    const AddedToken* token = first.begin == first.end ? nullptr : longest_at(text, at);
+    while (next != untrusted.end() && static_cast<std::size_t>(next->second) <= at) ++next;
+    const std::size_t special_end = next == untrusted.end() ? text.size() : static_cast<std::size_t>(next->first);
+    const AddedToken* token = first.begin == first.end ? nullptr : longest_at(text, at, special_end);
     if (!token) {
       ++at;
       continue;

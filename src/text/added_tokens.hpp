@@ -4,8 +4,10 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace steer::text::detail {
@@ -31,12 +33,14 @@ class AddedTokens {
     const AddedToken* token;
     std::size_t begin, end;
   };
+  using Untrusted = std::span<const std::pair<std::int64_t, std::int64_t>>;
   /// Cuts `text` (valid UTF-8) into parts, none of them empty, appended to `parts`. Tokens marked special stay text
-  /// unless `parse_special`. Semantics of added_vocabulary.rs of Hugging Face's tokenizers (`find_matches`).
-  void split(std::string_view text, bool parse_special, std::vector<Part>& parts) const;
+  /// unless `parse_special`, and where they touch a byte of `untrusted` (ranges in order). Semantics of
+  /// added_vocabulary.rs of Hugging Face's tokenizers (`find_matches`).
+  void split(std::string_view text, bool parse_special, Untrusted untrusted, std::vector<Part>& parts) const;
 
  private:
-  const AddedToken* longest_at(std::string_view text, std::size_t at) const;
+  const AddedToken* longest_at(std::string_view text, std::size_t at, std::size_t special_end) const;
 
   std::vector<AddedToken> tokens_;  ///< sorted by content
   struct Range {

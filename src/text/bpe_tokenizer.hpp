@@ -16,6 +16,9 @@ struct BpeTokenizer final : Tokenizer::Impl {
   Normalizer normalizer;
   PreTokenizer pre_tokenizer;
   Bpe bpe;
+  /// The merges but for those that give a special token, which some files spell like a piece: for untrusted text.
+  /// Null where there are none such.
+  std::unique_ptr<Bpe> untrusted_bpe;
   std::vector<std::int64_t> before, after;  ///< what `add_special` puts around the ids
   bool replaces_malformed = true;  ///< malformed UTF-8 becomes U+FFFD; false: it reaches the byte pieces as it is
 
@@ -23,6 +26,7 @@ struct BpeTokenizer final : Tokenizer::Impl {
 
  private:
   struct Call;
+  static bool is_untrusted(const Call& call, std::size_t begin, std::size_t end);
   void encode_part(std::string_view part, std::uint32_t offset, Call& call) const;
 };
 

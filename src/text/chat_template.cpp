@@ -1,354 +1,199 @@
 #include <steer/text/chat_template.hpp>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include <steer/core/error.hpp>
 
+#include "io/strict_json.hpp"
+#include "text/jinja/template.hpp"
+#include "text/stock_templates.hpp"
+#include "text/tokenizer_impl.hpp"
 #include "text/unicode.hpp"
 #include "text/utf8.hpp"
 
 namespace steer {
 namespace {
 
+using namespace text::detail::jinja;
 constexpr std::string_view where = "ChatTemplate::render";
 
-// Jinja's `trim` is Python's str.strip, which counts the ASCII separators as white space.
-bool is_trimmed(char32_t code) { return text::detail::is_white_space(code) || (code >= 0x1C && code <= 0x1F); }
+// Names of a template's variables that are ours to set.
+constexpr std::string_view prompt_variable = "add_generation_prompt";
 
-std::string_view trim_end(std::string_view text) {
-  while (!text.empty()) {
-    std::size_t at = text.size() - 1;
-    while (at > 0 && (static_cast<unsigned char>(text[at]) & 0xC0) == 0x80) --at;
-    const text::detail::Utf8Step step = text::detail::utf8_step(text, at);
-    if (at + step.length != text.size() || !is_trimmed(step.code)) break;
-    text = text.substr(0, at);
-  }
-  return text;
+template <class T>
+Value shared(T value) {
+  return Value(std::make_shared<const T>(std::move(value)));
 }
 
-std::string_view trim(std::string_view text) {
-  while (!text.empty()) {
-    const text::detail::Utf8Step step = text::detail::utf8_step(text, 0);
-    if (!is_trimmed(step.code)) break;
-    text.remove_prefix(step.length);
-  }
-  return trim_end(text);
-}
-
-std::string_view trim_newlines(std::string_view text, bool left, bool right) {
-  while (left && text.starts_with('\n')) text.remove_prefix(1);
-  while (right && text.ends_with('\n')) text.remove_suffix(1);
-  return text;
-}
-
-// Collects a conversation piece by piece, remembering which special tokens the template itself wrote. Text between
-// two of those is encoded as a whole, as the reference does: a token may join template text and content.
-class Builder {
- public:
-  Builder(const Tokenizer& tokenizer, std::size_t messages) : tokenizer_(tokenizer), contents_(messages) {}
-
-  Builder& special(std::string_view token) {
-    if (const auto id = tokenizer_.id_of(token)) specials_.push_back({text_.size(), text_.size() + token.size(), *id});
-    text_ += token;
-    return *this;
-  }
-  Builder& bos() { return control(tokenizer_.bos()); }
-  Builder& eos() { return control(tokenizer_.eos()); }
-  Builder& text(std::string_view text) {
-    text_ += text;
-    return *this;
-  }
-  Builder& content(std::size_t message, std::string_view text) {
-    contents_[message] = {text_.size(), text_.size() + text.size()};
-    text_ += text;
-    return *this;
-  }
-  void begin_generation_prompt() { generation_ = {text_.size(), text_.size()}; }
-  void end_generation_prompt() { generation_.end = text_.size(); }
-
-  RenderedChat finish(bool parse_special, bool add_special) {
-    RenderedChat out;
-    std::vector<TokenSpan> tokens;
-    const auto encode = [&](std::size_t begin, std::size_t end) {
-      const EncodeOptions options{.add_special = add_special, .parse_special = parse_special};
-      if (begin == end && !add_special) return;
-      for (TokenSpan token : tokenizer_.encode_spans(std::string_view(text_).substr(begin, end - begin), options)) {
-        token.begin += static_cast<std::int64_t>(begin);
-        token.end += static_cast<std::int64_t>(begin);
-        tokens.push_back(token);
-      }
-    };
-    if (parse_special) {
-      encode(0, text_.size());
-    } else {
-      std::size_t done = 0;
-      for (const Special& special : specials_) {
-        encode(done, special.begin);
-        tokens.push_back(
-            {special.id, static_cast<std::int64_t>(special.begin), static_cast<std::int64_t>(special.end)});
-        done = special.end;
-      }
-      encode(done, text_.size());
-    }
-    for (const Range& range : contents_) out.messages.push_back(positions(tokens, range));
-    out.generation_prompt = positions(tokens, generation_);
-    for (const TokenSpan& token : tokens) out.ids.push_back(token.id);
-    out.text = std::move(text_);
-    return out;
-  }
-
- private:
-  struct Range {
-    std::size_t begin = 0, end = 0;
-  };
-  struct Special {
-    std::size_t begin, end;
-    std::int64_t id;
-  };
-  Builder& control(std::optional<std::int64_t> id) { return id ? special(tokenizer_.token(*id)) : *this; }
-
-  // The tokens that share a byte with the range.
-  static RenderedChat::Span positions(const std::vector<TokenSpan>& tokens, Range range) {
-    RenderedChat::Span span;
-    const auto begin = static_cast<std::int64_t>(range.begin), end = static_cast<std::int64_t>(range.end);
-    for (std::size_t i = 0; i < tokens.size(); ++i) {
-      if (tokens[i].end <= begin || tokens[i].begin >= end || begin == end) continue;
-      if (span.begin == span.end) span.begin = static_cast<std::int64_t>(i);
-      span.end = static_cast<std::int64_t>(i) + 1;
-    }
-    return span;
-  }
-
-  const Tokenizer& tokenizer_;
-  std::string text_;
-  std::vector<Special> specials_;
-  std::vector<Range> contents_;
-  Range generation_;
-};
-
-using Messages = std::vector<Message>;
-
-void require_alternation(const Messages& messages, std::size_t first, std::string_view words) {
-  for (std::size_t i = first; i < messages.size(); ++i)
-    require((messages[i].role == Role::user) == ((i - first) % 2 == 0), ErrorCode::argument, where,
-            "{} (message {} is of role {})", words, i, to_string(messages[i].role));
-}
-
-constexpr std::string_view alternation = "Conversation roles must alternate user/assistant/user/assistant/...";
-
-void render_plain(const Messages& messages, Builder& out) {
-  for (std::size_t i = 0; i < messages.size(); ++i) out.text(i > 0 ? "\n\n" : "").content(i, messages[i].content);
-}
-
-void render_llama2(const Messages& messages, Builder& out) {
-  const bool system = messages[0].role == Role::system;
-  const std::size_t first = system ? 1 : 0;
-  require_alternation(messages, first, alternation);
-  for (std::size_t i = first; i < messages.size(); ++i) {
-    const std::string& content = messages[i].content;
-    if (messages[i].role == Role::user) {
-      out.bos().text("[INST] ");
-      if (system && i == first) {
-        // The whole is trimmed: its start is the system block's.
-        const std::string_view trimmed = trim_end(content);
-        out.text("<<SYS>>\n").content(0, messages[0].content).text(trimmed.empty() ? "\n<</SYS>>" : "\n<</SYS>>\n\n");
-        out.content(i, trimmed);
-      } else {
-        out.content(i, trim(content));
-      }
-      out.text(" [/INST]");
-    } else if (messages[i].role == Role::assistant) {
-      out.text(" ").content(i, trim(content)).text(" ").eos();
-    }
-  }
-}
-
-void llama3_header(std::string_view role, Builder& out) {
-  out.special("<|start_header_id|>").text(role).special("<|end_header_id|>").text("\n\n");
-}
-
-void render_llama3(const Messages& messages, const ChatOptions& options, bool with_dates, Builder& out) {
-  std::size_t first = 0;
-  out.bos();
-  if (with_dates) {
-    llama3_header("system", out);
-    out.text("Cutting Knowledge Date: December 2023\nToday Date: ");
-    out.text(options.date.empty() ? "26 Jul 2024" : options.date).text("\n\n");
-    if (messages[0].role == Role::system) out.content(first++, trim(messages[0].content));
-    out.special("<|eot_id|>");
-  }
-  for (std::size_t i = first; i < messages.size(); ++i) {
-    llama3_header(to_string(messages[i].role), out);
-    out.content(i, trim(messages[i].content)).special("<|eot_id|>");
-  }
-  if (!options.generation_prompt) return;
-  out.begin_generation_prompt();
-  llama3_header("assistant", out);
-  out.end_generation_prompt();
-}
-
-void render_gemma(const Messages& messages, const ChatOptions& options, bool takes_system, Builder& out) {
-  const bool system = messages[0].role == Role::system;
-  require(!system || takes_system, ErrorCode::argument, where, "System role not supported");
-  const std::size_t first = system ? 1 : 0;
-  require_alternation(messages, first, alternation);
-  out.bos();
-  for (std::size_t i = first; i < messages.size(); ++i) {
-    const bool model = messages[i].role == Role::assistant;
-    out.special("<start_of_turn>").text(model ? "model" : to_string(messages[i].role)).text("\n");
-    if (system && i == first) out.content(0, messages[0].content).text("\n\n");
-    out.content(i, trim(messages[i].content)).special("<end_of_turn>").text("\n");
-  }
-  if (!options.generation_prompt) return;
-  out.begin_generation_prompt();
-  out.special("<start_of_turn>").text("model\n");
-  out.end_generation_prompt();
-}
-
-void render_chatml(const Messages& messages, const ChatOptions& options, std::string_view default_system, bool thinks,
-                   Builder& out) {
-  if (!default_system.empty() && messages[0].role != Role::system)
-    out.special("<|im_start|>").text("system\n").text(default_system).special("<|im_end|>").text("\n");
-  std::size_t last_query = messages.size() - 1;
-  for (std::size_t i = messages.size(); i-- > 0;) {
-    const std::string_view content = messages[i].content;
-    if (messages[i].role == Role::user &&
-        !(content.starts_with("<tool_response>") && content.ends_with("</tool_response>"))) {
-      last_query = i;
-      break;
-    }
-  }
+/// Contents are marked with the message they are of.
+Value value_of(const std::vector<Message>& messages) {
+  static const Value role = Value::text("role"), content = Value::text("content");
+  Sequence out;
   for (std::size_t i = 0; i < messages.size(); ++i) {
-    std::string_view content = messages[i].content, reasoning;
-    out.special("<|im_start|>").text(to_string(messages[i].role)).text("\n");
-    if (thinks && messages[i].role == Role::assistant) {
-      if (const std::size_t end = content.find("</think>"); end != std::string_view::npos) {
-        reasoning = trim_newlines(content.substr(0, end), false, true);
-        if (const std::size_t begin = reasoning.rfind("<think>"); begin != std::string_view::npos)
-          reasoning.remove_prefix(begin + 7);
-        reasoning = trim_newlines(reasoning, true, true);
-        content = trim_newlines(content.substr(content.rfind("</think>") + 8), true, false);
-      }
-      if (i > last_query && (i + 1 == messages.size() || !reasoning.empty())) {
-        out.text("<think>\n").text(reasoning).text("\n</think>\n\n");
-        content = trim_newlines(content, true, false);
-      }
-    }
-    out.content(i, content).special("<|im_end|>").text("\n");
+    std::string text;
+    text::detail::utf8_append_lossy(text, messages[i].content);
+    String marked{MarkedText(text, static_cast<std::int32_t>(i)), false};
+    Dict message;
+    message.items = {{role, Value::text(to_string(messages[i].role))}, {content, shared(std::move(marked))}};
+    out.items.push_back(shared(std::move(message)));
   }
-  if (!options.generation_prompt) return;
-  out.begin_generation_prompt();
-  out.special("<|im_start|>").text("assistant\n");
-  out.end_generation_prompt();
+  out.depth = 2;
+  return shared(std::move(out));
 }
 
-void render_mistral(const Messages& messages, Builder& out) {
-  const bool system = messages[0].role == Role::system;
-  const std::size_t first = system ? 1 : 0;
-  require_alternation(
-      messages, first,
-      "After the optional system message, conversation roles must alternate user/assistant/user/assistant/...");
-  out.bos();
-  for (std::size_t i = first; i < messages.size(); ++i) {
-    require(messages[i].role != Role::system, ErrorCode::argument, where,
-            "Only user and assistant roles are supported, with the exception of an initial optional system message!");
-    if (messages[i].role == Role::assistant) {
-      out.text(" ").content(i, messages[i].content).eos();
-      continue;
-    }
-    out.text(" [INST] ");
-    if (system && i == first) out.content(0, messages[0].content).text("\n\n");
-    out.content(i, messages[i].content).text(" [/INST]");
+bool is_blank(std::string_view text) {
+  for (std::size_t at = 0; at < text.size();) {
+    const auto step = text::detail::utf8_step(text, at);
+    if (!text::detail::is_white_space(step.code)) return false;
+    at += step.length;
   }
+  return true;
 }
 
-constexpr std::string_view qwen2_system = "You are a helpful assistant.";
-constexpr std::string_view qwen2_5_system = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.";
-
-// Whether a ChatML template writes a system message of its own: text right behind the header, in a string literal.
-bool has_default_system(std::string_view source) {
-  for (std::size_t at = 0; (at = source.find("<|im_start|>system", at)) != std::string_view::npos;) {
-    at += 18;
-    std::string_view rest = source.substr(at);
-    if (rest.starts_with("\\n"))
-      rest.remove_prefix(2);
-    else if (rest.starts_with("\n"))
-      rest.remove_prefix(1);
-    if (!rest.empty() && ((rest[0] >= 'A' && rest[0] <= 'Z') || (rest[0] >= 'a' && rest[0] <= 'z'))) return true;
-  }
-  return false;
+/// The tokens that share a byte with [begin, end), given in the order of the text.
+void extend(RenderedChat::Span& span, std::size_t at, const TokenSpan& token, std::int64_t begin, std::int64_t end) {
+  if (token.end <= begin || token.begin >= end) return;
+  const auto position = static_cast<std::int64_t>(at);
+  if (span.begin == span.end) span.begin = position;
+  span.end = position + 1;
 }
 
 }  // namespace
 
-ChatTemplate::ChatTemplate(ChatFormat format, Tokenizer tokenizer)
-    : format_(format), tokenizer_(std::move(tokenizer)) {}
+struct ChatTemplate::Impl {
+  Impl(std::string_view text, Tokenizer own, bool adds_special)
+      : source(text), program(text), tokenizer(std::move(own)), add_special(adds_special) {
+    end_of_turn = find_end_of_turn();
+  }
 
-ChatFormat ChatTemplate::recognise(std::string_view source) {
-  const auto has = [&](std::string_view text) { return source.find(text) != std::string_view::npos; };
-  if (has("<|start_header_id|>") && has("<|eot_id|>"))
-    return has("Cutting Knowledge Date") ? ChatFormat::llama3_1 : ChatFormat::llama3;
-  if (has("<start_of_turn>")) return has("System role not supported") ? ChatFormat::gemma2 : ChatFormat::gemma;
-  if (has("<|im_start|>") && !has("<|im_sep|>")) {
-    if (has("last_query_index")) return ChatFormat::qwen3;
-    if (has(qwen2_5_system)) return ChatFormat::qwen2_5;
-    if (has("<|im_start|>system\\nYou are a helpful assistant.<|im_end|>") ||
-        has("<|im_start|>system\nYou are a helpful assistant.<|im_end|>"))
-      return ChatFormat::qwen2;
-    if (!has_default_system(source)) return ChatFormat::chatml;
+  std::string source;
+  Template program;
+  Tokenizer tokenizer;
+  bool add_special;  ///< the tokenizer adds BOS: no template does
+  std::vector<std::int64_t> end_of_turn;
+
+  MarkedText text_of(const std::vector<Message>& messages, const ChatOptions& options) const {
+    const auto& names = tokenizer.special_names();
+    const auto more = options.variables.empty() ? nlohmann::ordered_json::object()
+                                                : io::detail::parse_json<nlohmann::ordered_json>(
+                                                      options.variables, where, "ChatOptions::variables");
+    require(more.is_object(), ErrorCode::argument, where,
+            "expected ChatOptions::variables to be a JSON object but got {}", io::detail::brief(more));
+    Variables variables;
+    // Files without a name for it still have the token.
+    const auto unnamed = [&](std::string_view name, std::optional<std::int64_t> id) {
+      if (id && std::ranges::find(names, name, &std::pair<std::string, std::string>::first) == names.end())
+        variables.emplace_back(name, Value::text(tokenizer.token(*id)));
+    };
+    unnamed("bos_token", tokenizer.bos());
+    unnamed("eos_token", tokenizer.eos());
+    for (const auto& [name, token] : names) variables.emplace_back(name, Value::text(token));
+    variables.emplace_back("messages", value_of(messages));
+    variables.emplace_back("tools", None{});
+    variables.emplace_back("documents", None{});
+    variables.emplace_back(prompt_variable, Value(options.generation_prompt));
+    if (!options.date.empty()) variables.emplace_back("date_string", Value::text(options.date));
+    for (const auto& item : more.items()) variables.emplace_back(item.key(), from_json(item.value()));
+    return program.render(variables, options.now);
   }
-  if (has("[INST]")) {
-    if (has("<<SYS>>")) return ChatFormat::llama2;
-    if (has("\" [INST] \"") || has("' [INST] '")) return ChatFormat::mistral;
+
+  std::vector<TokenSpan> tokens_of(const MarkedText& text, bool parse_special_in_content) const {
+    std::vector<std::pair<std::int64_t, std::int64_t>> untrusted;
+    if (!parse_special_in_content)
+      for (const Mark& mark : text.marks()) untrusted.emplace_back(mark.begin, mark.end);
+    return tokenizer.encode_spans(text.bytes(),
+                                  {.add_special = add_special, .parse_special = true, .untrusted = untrusted});
   }
-  std::string known;
-  for (const auto& entry : EnumTable<ChatFormat>::entries)
-    known += (known.empty() ? "" : ", ") + std::string(entry.name);
-  fail(ErrorCode::unsupported, "ChatTemplate::recognise",
-       "expected a chat template that steer knows ({}) but got another: {}...; choose a format yourself, or render the "
-       "text",
-       known, source.substr(0, std::min<std::size_t>(source.size(), 120)));
+
+  /// Where the text leaves that without a generation prompt.
+  std::size_t prompt_begin(std::string_view text, const std::vector<Message>& messages, ChatOptions options) const {
+    if (!options.generation_prompt || !program.uses(prompt_variable)) return text.size();
+    options.generation_prompt = false;
+    try {
+      const MarkedText without = text_of(messages, options);
+      const auto apart = std::mismatch(text.begin(), text.end(), without.bytes().begin(), without.bytes().end());
+      return static_cast<std::size_t>(apart.first - text.begin());
+    } catch (const Error&) {
+      return text.size();  // the template makes no conversation without it
+    }
+  }
+
+  /// What the format writes behind an assistant's message: the first token after it, white space aside, if it is one
+  /// that no text spells. Asked of a message at the end first, as it stands when a model has written it.
+  std::vector<std::int64_t> find_end_of_turn() const {
+    std::vector<std::int64_t> out;
+    const Message question{Role::user, "question"}, answer{Role::assistant, "answer"};
+    for (const auto& chat : {std::vector{question, answer}, std::vector{question, answer, question}}) {
+      try {
+        if (const auto id = token_behind(text_of(chat, {.generation_prompt = false}), 1)) {
+          out.push_back(*id);
+          break;
+        }
+      } catch (const Error&) {  // a template that refuses such a conversation, or one that fails whenever it is run
+      }
+    }
+    if (const auto named = tokenizer.end_of_turn(); named && std::ranges::find(out, *named) == out.end())
+      out.push_back(*named);
+    return out;
+  }
+
+  std::optional<std::int64_t> token_behind(const MarkedText& text, std::int32_t message) const {
+    const auto last = std::ranges::find(text.marks().rbegin(), text.marks().rend(), message, &Mark::source);
+    if (last == text.marks().rend()) return std::nullopt;
+    const std::string_view rest = text.bytes().substr(last->end);
+    for (const TokenSpan& token : tokenizer.encode_spans(rest, {.add_special = false})) {
+      const std::string_view spelled =
+          rest.substr(static_cast<std::size_t>(token.begin), static_cast<std::size_t>(token.end - token.begin));
+      if (is_blank(spelled)) continue;
+      return tokenizer.is_added(token.id) ? std::optional(token.id) : std::nullopt;
+    }
+    return std::nullopt;
+  }
+};
+
+ChatTemplate::ChatTemplate(Tokenizer tokenizer) {
+  if (const auto& source = tokenizer.chat_template()) {
+    impl_ = std::make_shared<const Impl>(*source, std::move(tokenizer), false);
+    return;
+  }
+  std::string names;
+  for (const auto& [name, source] : tokenizer.chat_templates()) names += (names.empty() ? "" : ", ") + name;
+  require(names.empty(), ErrorCode::unsupported, "ChatTemplate",
+          "expected a chat template named default but the tokenizer's files have only {}; choose one of "
+          "Tokenizer::chat_templates()",
+          names);
+  impl_ = std::make_shared<const Impl>(text::detail::stock_template(ChatFormat::plain), std::move(tokenizer), true);
 }
+
+ChatTemplate::ChatTemplate(ChatFormat format, Tokenizer tokenizer)
+    : impl_(std::make_shared<const Impl>(text::detail::stock_template(format), std::move(tokenizer),
+                                         format == ChatFormat::plain)) {}
+
+ChatTemplate::ChatTemplate(std::string_view source, Tokenizer tokenizer)
+    : impl_(std::make_shared<const Impl>(source, std::move(tokenizer), false)) {}
+
+const std::string& ChatTemplate::source() const { return impl_->source; }
+const std::vector<std::int64_t>& ChatTemplate::end_of_turn() const { return impl_->end_of_turn; }
 
 RenderedChat ChatTemplate::render(const std::vector<Message>& messages, const ChatOptions& options) const {
   require(!messages.empty(), ErrorCode::argument, where, "expected at least one message but got none");
-  Builder out(tokenizer_, messages.size());
-  switch (format_) {
-    case ChatFormat::plain:
-      render_plain(messages, out);
-      break;
-    case ChatFormat::llama2:
-      render_llama2(messages, out);
-      break;
-    case ChatFormat::llama3:
-      render_llama3(messages, options, false, out);
-      break;
-    case ChatFormat::llama3_1:
-      render_llama3(messages, options, true, out);
-      break;
-    case ChatFormat::gemma:
-      render_gemma(messages, options, true, out);
-      break;
-    case ChatFormat::gemma2:
-      render_gemma(messages, options, false, out);
-      break;
-    case ChatFormat::chatml:
-      render_chatml(messages, options, "", false, out);
-      break;
-    case ChatFormat::qwen2:
-      render_chatml(messages, options, qwen2_system, false, out);
-      break;
-    case ChatFormat::qwen2_5:
-      render_chatml(messages, options, qwen2_5_system, false, out);
-      break;
-    case ChatFormat::qwen3:
-      render_chatml(messages, options, "", true, out);
-      break;
-    case ChatFormat::mistral:
-      render_mistral(messages, out);
-      break;
+  const MarkedText text = impl_->text_of(messages, options);
+  const std::vector<TokenSpan> tokens = impl_->tokens_of(text, options.parse_special_in_content);
+  const auto prompt = static_cast<std::int64_t>(impl_->prompt_begin(text.bytes(), messages, options));
+  const auto size = static_cast<std::int64_t>(text.size());
+  RenderedChat out;
+  out.messages.resize(messages.size());
+  auto mark = text.marks().begin();
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    out.ids.push_back(tokens[i].id);
+    extend(out.generation_prompt, i, tokens[i], prompt, size);
+    while (mark != text.marks().end() && static_cast<std::int64_t>(mark->end) <= tokens[i].begin) ++mark;
+    for (auto m = mark; m != text.marks().end() && static_cast<std::int64_t>(m->begin) < tokens[i].end; ++m)
+      extend(out.messages[static_cast<std::size_t>(m->source)], i, tokens[i], m->begin, m->end);
   }
-  return out.finish(options.parse_special_in_content, format_ == ChatFormat::plain);
+  out.text = std::string(text.bytes());
+  return out;
 }
 
 }  // namespace steer

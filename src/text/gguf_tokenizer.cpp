@@ -231,6 +231,27 @@ bool read_gpt2(const Metadata& metadata, BpeTokenizer& out) {
   return found->second.add_bos;
 }
 
+// One template, and more by name under tokenizer.chat_template.NAME.
+void read_chat_templates(const Metadata& metadata, const json& values, BpeTokenizer& out) {
+  constexpr std::string_view key = "tokenizer.chat_template";
+  if (auto source = metadata.text(std::string(key))) out.add_chat_template("default", std::move(*source));
+  for (const auto& [name, value] : values.items())
+    if (name.starts_with(std::string(key) + ".") && value.is_string())
+      out.add_chat_template(name.substr(key.size() + 1), value.get<std::string>());
+}
+
+void read_special_names(const Metadata& metadata, BpeTokenizer& out) {
+  const auto name = [&](const char* text, std::optional<std::int64_t> id) {
+    if (id) out.special_names.emplace_back(text, out.vocabulary.piece(static_cast<std::int32_t>(*id)));
+  };
+  const std::int32_t size = out.vocabulary.size();
+  name("bos_token", out.bos);
+  name("eos_token", out.eos);
+  name("unk_token", metadata.id("tokenizer.ggml.unknown_token_id", size));
+  name("sep_token", metadata.id("tokenizer.ggml.seperator_token_id", size));  // so spelled in the specification
+  name("pad_token", metadata.id("tokenizer.ggml.padding_token_id", size));
+}
+
 }  // namespace
 
 TokenizerParts read_gguf_tokenizer(const TensorReader& file) {
@@ -258,7 +279,9 @@ TokenizerParts read_gguf_tokenizer(const TensorReader& file) {
   if (*model == "llama" && !out->eos && size > 2) out->eos = 2;
   if (metadata.flag("tokenizer.ggml.add_bos_token", add_bos) && out->bos) out->before.push_back(*out->bos);
   if (metadata.flag("tokenizer.ggml.add_eos_token", false) && out->eos) out->after.push_back(*out->eos);
-  out->chat_template = metadata.text("tokenizer.chat_template");
+  out->end_of_turn = metadata.id("tokenizer.ggml.eot_token_id", size);
+  read_chat_templates(metadata, values, *out);
+  read_special_names(metadata, *out);
 
   ContentHasher hasher;
   for (const auto& [key, value] : values.items())

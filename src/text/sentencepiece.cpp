@@ -35,7 +35,7 @@ struct SentencepieceImpl final : Tokenizer::Impl {
       return;
     }
     std::vector<AddedTokens::Part> parts;
-    controls.split(text, true, parts);
+    controls.split(text, true, options.untrusted, parts);
     for (const auto& part : parts) {
       if (part.token)
         sink.add(part.token->id, part.begin, part.end);

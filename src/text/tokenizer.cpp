@@ -44,6 +44,16 @@ Tokenizer Tokenizer::load(const std::filesystem::path& path) {
 
 Tokenizer Tokenizer::from_gguf(const TensorReader& file) { return Tokenizer(text::detail::read_gguf_tokenizer(file)); }
 
+void Tokenizer::Impl::add_chat_template(const std::string& name, std::string source) {
+  if (name == "default") chat_template = source;
+  for (auto& [known, old] : chat_templates)
+    if (known == name) {
+      old = std::move(source);
+      return;
+    }
+  chat_templates.emplace_back(name, std::move(source));
+}
+
 std::vector<std::int64_t> Tokenizer::encode(std::string_view text, const EncodeOptions& options) const {
   std::vector<std::int64_t> ids;
   text::detail::TokenSink sink(ids);
@@ -83,8 +93,23 @@ bool Tokenizer::is_special(std::int64_t id) const {
   return impl_->vocabulary.contains(id) && impl_->vocabulary.special(static_cast<std::int32_t>(id));
 }
 
+bool Tokenizer::is_added(std::int64_t id) const {
+  if (!impl_->vocabulary.contains(id)) return false;
+  const auto piece = static_cast<std::int32_t>(id);
+  const auto kind = impl_->vocabulary.kind(piece);
+  using text::detail::PieceKind;
+  return impl_->vocabulary.special(piece) || kind == PieceKind::control || kind == PieceKind::user_defined;
+}
+
 std::optional<std::int64_t> Tokenizer::bos() const { return impl_->bos; }
 std::optional<std::int64_t> Tokenizer::eos() const { return impl_->eos; }
+std::optional<std::int64_t> Tokenizer::end_of_turn() const { return impl_->end_of_turn; }
+const std::vector<std::pair<std::string, std::string>>& Tokenizer::special_names() const {
+  return impl_->special_names;
+}
+const std::vector<std::pair<std::string, std::string>>& Tokenizer::chat_templates() const {
+  return impl_->chat_templates;
+}
 const std::optional<std::string>& Tokenizer::chat_template() const { return impl_->chat_template; }
 const std::string& Tokenizer::hash() const { return impl_->hash; }
 

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include <steer/core/error.hpp>
@@ -11,44 +12,68 @@ namespace {
 
 using nlohmann::json;
 
-// A token is written as its text, or as an object that holds it.
-std::optional<std::int64_t> token_of(const json& config, const char* key, const Vocabulary& vocabulary) {
-  if (!config.contains(key)) return std::nullopt;
-  const json& value = config[key];
-  const json& text = value.is_object() && value.contains("content") ? value["content"] : value;
-  if (!text.is_string()) return std::nullopt;
-  const std::int32_t id = vocabulary.find(text.get_ref<const std::string&>());
-  if (id == Vocabulary::none) return std::nullopt;
-  return id;
+constexpr std::string_view where = "Tokenizer::load";
+constexpr const char* special_keys[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                        "pad_token", "cls_token", "mask_token"};
+
+json read_object(const std::filesystem::path& path) {
+  json out = io::detail::read_json(path, where);
+  require(out.is_object(), ErrorCode::format, where, "expected a JSON object but got something else ({})",
+          path.string());
+  return out;
+}
+
+// A token is written as its text, or as an object that holds it. What an earlier file said stays.
+void read_special_names(const json& config, Tokenizer::Impl& out) {
+  for (const char* key : special_keys) {
+    const auto found = config.find(key);
+    if (found == config.end()) continue;
+    const json& text = found->is_object() && found->contains("content") ? (*found)["content"] : *found;
+    if (!text.is_string()) continue;
+    const auto known = [&](const auto& name) { return name.first == key; };
+    if (std::ranges::none_of(out.special_names, known)) out.special_names.emplace_back(key, text.get<std::string>());
+  }
 }
 
 // A template is a string, or one of several by name.
-std::optional<std::string> template_of(const json& config) {
-  if (!config.contains("chat_template")) return std::nullopt;
-  const json& value = config["chat_template"];
-  if (value.is_string()) return value.get<std::string>();
-  if (!value.is_array()) return std::nullopt;
-  for (const json& item : value)
-    if (item.is_object() && item.value("name", json()) == "default" && item.contains("template") &&
-        item["template"].is_string())
-      return item["template"].get<std::string>();
-  return std::nullopt;
+void read_chat_templates(const json& config, Tokenizer::Impl& out) {
+  const auto found = config.find("chat_template");
+  if (found == config.end()) return;
+  if (found->is_string()) out.add_chat_template("default", found->get<std::string>());
+  if (!found->is_array()) return;
+  for (const json& item : *found) {
+    const bool named = item.is_object() && item.contains("name") && item["name"].is_string() &&
+                       item.contains("template") && item["template"].is_string();
+    if (named) out.add_chat_template(item["name"].get<std::string>(), item["template"].get<std::string>());
+  }
 }
 
 }  // namespace
 
+// In the order in which transformers lets one file stand over another: chat_template.jinja, tokenizer_config.json, then
+// chat_template.json, which older multimodal models have.
 void read_tokenizer_config(const std::filesystem::path& folder, Tokenizer::Impl& out) {
   std::error_code ignored;
-  if (const auto path = folder / "tokenizer_config.json"; std::filesystem::is_regular_file(path, ignored)) {
-    const json config = io::detail::read_json(path, "Tokenizer::load");
-    require(config.is_object(), ErrorCode::format, "Tokenizer::load",
-            "expected a JSON object but got something else ({})", path.string());
-    if (const auto id = token_of(config, "bos_token", out.vocabulary)) out.bos = id;
-    if (const auto id = token_of(config, "eos_token", out.vocabulary)) out.eos = id;
-    out.chat_template = template_of(config);
-  }
-  if (const auto path = folder / "chat_template.jinja"; std::filesystem::is_regular_file(path, ignored))
-    out.chat_template = io::detail::read_text_file(path, "Tokenizer::load");
+  const auto exists = [&](const char* name) { return std::filesystem::is_regular_file(folder / name, ignored); };
+  for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"})
+    if (exists(name)) read_special_names(read_object(folder / name), out);
+  const auto id_of = [&](const char* key, std::optional<std::int64_t>& id) {
+    for (const auto& [name, token] : out.special_names)
+      if (const std::int32_t found = name == key ? out.vocabulary.find(token) : Vocabulary::none;
+          found != Vocabulary::none)
+        id = found;
+  };
+  id_of("bos_token", out.bos);
+  id_of("eos_token", out.eos);
+  for (const char* name : {"chat_template.json", "tokenizer_config.json"})
+    if (exists(name)) read_chat_templates(read_object(folder / name), out);
+  if (exists("chat_template.jinja"))
+    out.add_chat_template("default", io::detail::read_text_file(folder / "chat_template.jinja", where));
+  const auto more = folder / "additional_chat_templates";
+  if (std::filesystem::is_directory(more, ignored))
+    for (const auto& entry : std::filesystem::directory_iterator(more, ignored))
+      if (entry.path().extension() == ".jinja")
+        out.add_chat_template(entry.path().stem().string(), io::detail::read_text_file(entry.path(), where));
 }
 
 }  // namespace steer::text::detail

@@ -46,8 +46,10 @@ struct Tokenizer::Impl {
 
   text::detail::Vocabulary vocabulary;
   text::detail::TextDecoder decoder;
-  std::optional<std::int64_t> bos, eos;
+  std::optional<std::int64_t> bos, eos, end_of_turn;
+  std::vector<std::pair<std::string, std::string>> special_names, chat_templates;
   std::optional<std::string> chat_template;
+  void add_chat_template(const std::string& name, std::string source);  ///< replaces one of the same name
   std::string hash;
   std::string name;  ///< the file, for messages
 };

@@ -38,7 +38,12 @@ void read_model(const TokenizerJson& file, BpeTokenizer& out) {
             "expected model.unk_token in the vocabulary but \"{}\" is not there ({})", model.text("unk_token"), name);
   }
   out.bpe.reserve_merges(file.merges.size());
-  std::int32_t rank = 0;
+  struct Read {
+    std::int32_t left, right, result;
+  };
+  std::vector<Read> merges;
+  merges.reserve(file.merges.size());
+  bool spells_special = false;
   for (const auto& merge : file.merges) {
     const std::string_view both = std::string_view(file.merge_text).substr(merge.begin, merge.left + merge.right);
     const std::int32_t left = vocabulary.find(both.substr(0, merge.left)),
@@ -47,11 +52,19 @@ void read_model(const TokenizerJson& file, BpeTokenizer& out) {
     require(left != Vocabulary::none && right != Vocabulary::none && result != Vocabulary::none, ErrorCode::format,
             where, "expected merges of pieces in the vocabulary, joined to one in it, but got \"{}\" and \"{}\" ({})",
             both.substr(0, merge.left), both.substr(merge.left), name);
-    // Special tokens are only ever found by their own rule.
-    if (!vocabulary.special(result)) out.bpe.add_merge(left, right, rank, result);
-    ++rank;
+    merges.push_back({left, right, result});
+    spells_special = spells_special || vocabulary.special(result);
   }
-  out.bpe.finish(vocabulary, rules);
+  const auto build = [&](Bpe& bpe, bool with_special) {
+    for (std::size_t rank = 0; rank < merges.size(); ++rank)
+      if (const auto& [left, right, result] = merges[rank]; with_special || !vocabulary.special(result))
+        bpe.add_merge(left, right, static_cast<std::int32_t>(rank), result);
+    bpe.finish(vocabulary, rules);
+  };
+  build(out.bpe, true);
+  if (!spells_special) return;
+  out.untrusted_bpe = std::make_unique<Bpe>();
+  build(*out.untrusted_bpe, false);
 }
 
 void read_added_tokens(const json& rest, std::int64_t most, BpeTokenizer& out) {

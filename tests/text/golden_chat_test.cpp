@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include <steer/text/chat_template.hpp>
@@ -25,7 +26,11 @@ bool spells_special(const Tokenizer& tokenizer, const std::vector<Message>& mess
 void run_file(const std::filesystem::path& cases, const std::string& name, const Tokenizer& tokenizer,
               test::CaseCounter& counter) {
   ASSERT_TRUE(tokenizer.chat_template().has_value()) << name;
-  const ChatTemplate chat(ChatTemplate::recognise(*tokenizer.chat_template()), tokenizer);
+  // The model's own template, and steer's stock format of the same name where there is one.
+  std::vector<ChatTemplate> chats{ChatTemplate(tokenizer)};
+  static const std::map<std::string, ChatFormat> stock = {
+      {"llama3_1", ChatFormat::llama3}, {"gemma3", ChatFormat::gemma}, {"qwen2_5", ChatFormat::qwen2_5}};
+  if (const auto found = stock.find(name); found != stock.end()) chats.emplace_back(found->second, tokenizer);
   std::ifstream file(cases);
   for (std::string line; std::getline(file, line);) {
     const json item = json::parse(line);
@@ -37,19 +42,22 @@ void run_file(const std::filesystem::path& cases, const std::string& name, const
                         .parse_special_in_content = true,
                         .date = item.at("kwargs").value("date_string", "")};
     const int parts_before = testing::UnitTest::GetInstance()->current_test_info()->result()->total_part_count();
-    if (item.contains("error")) {
-      EXPECT_STEER_ERROR(chat.render(messages, options), ErrorCode::argument, item.at("error").get<std::string>());
-    } else {
-      const RenderedChat parsed = chat.render(messages, options);
-      EXPECT_EQ(parsed.text, item.at("text").get<std::string>());
-      EXPECT_EQ(parsed.ids, item.at("ids").get<std::vector<std::int64_t>>());
-      options.parse_special_in_content = false;
-      const RenderedChat safe = chat.render(messages, options);
-      EXPECT_EQ(safe.text, parsed.text);
-      if (spells_special(tokenizer, messages))
-        EXPECT_NE(safe.ids, parsed.ids);
-      else
-        EXPECT_EQ(safe.ids, parsed.ids);
+    for (const ChatTemplate& chat : chats) {
+      options.parse_special_in_content = true;
+      if (item.contains("error")) {
+        EXPECT_STEER_ERROR(chat.render(messages, options), ErrorCode::argument, item.at("error").get<std::string>());
+      } else {
+        const RenderedChat parsed = chat.render(messages, options);
+        EXPECT_EQ(parsed.text, item.at("text").get<std::string>());
+        EXPECT_EQ(parsed.ids, item.at("ids").get<std::vector<std::int64_t>>());
+        options.parse_special_in_content = false;
+        const RenderedChat safe = chat.render(messages, options);
+        EXPECT_EQ(safe.text, parsed.text);
+        if (spells_special(tokenizer, messages))
+          EXPECT_NE(safe.ids, parsed.ids);
+        else
+          EXPECT_EQ(safe.ids, parsed.ids);
+      }
     }
     counter.count(testing::UnitTest::GetInstance()->current_test_info()->result()->total_part_count() == parts_before);
   }

@@ -126,6 +126,32 @@ TEST(Tokenizer, ParsesSpecialTokensOnlyOnRequest) {
   }
 }
 
+// A special token may be spelled like a piece that merges make: then only trusted text becomes it.
+TEST(Tokenizer, MergesToASpecialTokenOnlyTrustedText) {
+  const test::TempDir folder;
+  json file = json::parse(test::read_file(data / "byte_level.json"));
+  const std::string piece = "the";
+  const std::int64_t id = file["model"]["vocab"].at(piece);
+  file["added_tokens"].push_back({{"id", id},
+                                  {"content", piece},
+                                  {"special", true},
+                                  {"single_word", true},
+                                  {"lstrip", false},
+                                  {"rstrip", false},
+                                  {"normalized", false}});
+  std::ofstream(folder / "tokenizer.json") << file.dump();
+  const auto tokenizer = Tokenizer::load(folder.path());
+  const auto count = [&](const EncodeOptions& options) {
+    const Ids ids = tokenizer.encode("xthey the", options);
+    return std::count(ids.begin(), ids.end(), id);
+  };
+  const std::pair<std::int64_t, std::int64_t> first[] = {{0, 5}}, all[] = {{0, 9}};
+  EXPECT_EQ(count({.add_special = false}), 2) << "one by merging inside a word, one by its own rule";
+  EXPECT_EQ(count({.add_special = false, .untrusted = first}), 1);
+  EXPECT_EQ(count({.add_special = false, .untrusted = all}), 0);
+  EXPECT_EQ(count({.add_special = false, .parse_special = false}), 0);
+}
+
 TEST(Tokenizer, ByteLevelRoundTripsEveryText) {
   const auto tokenizer = Tokenizer::load(data / "byte_level.json");
   Rng rng(3);
@@ -287,18 +313,82 @@ TEST(ChatTemplate, SpansHoldTheContent) {
   EXPECT_EQ(chat.generation_prompt.end, static_cast<std::int64_t>(chat.ids.size()));
 }
 
-TEST(ChatTemplate, RecognisesTemplates) {
-  const auto is = [](const char* source) { return to_string(ChatTemplate::recognise(source)); };
-  EXPECT_EQ(is("{{'<|im_start|>' + message['role'] + '\\n'}}"), "chatml");
-  EXPECT_EQ(is("'<|im_start|>system\\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>'"),
-            "qwen2_5");
-  EXPECT_EQ(is("'<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n'"), "qwen2");
-  EXPECT_EQ(is("<|start_header_id|> <|eot_id|> Cutting Knowledge Date: December 2023"), "llama3_1");
-  EXPECT_EQ(is("bos_token + '[INST] ' '<<SYS>>\\n'"), "llama2");
-  EXPECT_EQ(is("\" [INST] \" + message[\"content\"]"), "mistral");
-  EXPECT_EQ(is("'System role not supported' '<start_of_turn>'"), "gemma2");
-  EXPECT_STEER_ERROR(is("{{ 'Human: ' }}"), ErrorCode::unsupported, "llama3_1, gemma");
-  EXPECT_STEER_ERROR(is("'<|im_start|>system\\nYou are a pirate.'"), ErrorCode::unsupported, "chatml");
+// A template of the tokenizer's own decides, however like a known one it looks.
+TEST(ChatTemplate, RunsTheTokenizersOwnTemplate) {
+  const test::TempDir folder;
+  const auto load = [&](const json& config) {
+    std::filesystem::copy_file(data / "byte_level.json", folder / "tokenizer.json",
+                               std::filesystem::copy_options::overwrite_existing);
+    std::ofstream(folder / "tokenizer_config.json") << config.dump();
+    return Tokenizer::load(folder.path());
+  };
+  const std::vector<Message> talk = {{Role::user, " hi "}};
+  const auto text = [&](const json& config) { return ChatTemplate(load(config)).render(talk).text; };
+  const std::string pirate =
+      "{{ bos_token }}<|im_start|>system\nBe a pirate.<|im_end|>{{ messages[0].content | trim }}";
+  EXPECT_EQ(text({{"chat_template", pirate}, {"bos_token", {{"content", "<|begin|>"}}}}),
+            "<|begin|><|im_start|>system\nBe a pirate.<|im_end|>hi");
+  EXPECT_EQ(text({{"chat_template", json::array({{{"name", "tool_use"}, {"template", "T"}},
+                                                 {{"name", "default"}, {"template", "D{{ bos_token }}"}}})}}),
+            "D");
+  EXPECT_EQ(text({{"chat_template", nullptr}}), " hi ") << "no template: plain";
+  const json only_named = {{"chat_template", json::array({{{"name", "tool_use"}, {"template", "T"}}})}};
+  EXPECT_STEER_ERROR(text(only_named), ErrorCode::unsupported, "tool_use");
+  EXPECT_EQ(load(only_named).chat_templates().at(0).second, "T");
+  EXPECT_STEER_ERROR(text({{"chat_template", "{% import 'x' as y %}"}}), ErrorCode::unsupported, "import");
+  std::ofstream(folder / "chat_template.jinja") << "file\n";
+  EXPECT_EQ(text({{"chat_template", pirate}}), "file") << "chat_template.jinja stands over tokenizer_config.json";
+}
+
+TEST(ChatTemplate, TakesVariablesDateAndTime) {
+  const auto tokenizer = Tokenizer::load(data / "byte_level.json");
+  const ChatTemplate chat(
+      "{{ date_string | default('none') }}|{{ strftime_now('%d %b %Y') }}|{{ enable_thinking }}|{{ tools }}",
+      tokenizer);
+  const std::vector<Message> talk = {{Role::user, "hi"}};
+  EXPECT_EQ(chat.render(talk).text, "none|26 Jul 2024||None");
+  EXPECT_EQ(chat.render(talk, {.date = "1 May 2025",
+                               .variables = R"({"enable_thinking": false, "tools": [{"name": "f"}]})",
+                               .now = std::chrono::sys_days(std::chrono::year(2025) / 5 / 2)})
+                .text,
+            "1 May 2025|02 May 2025|False|[{'name': 'f'}]");
+  EXPECT_STEER_ERROR(chat.render(talk, {.variables = "[1]"}), ErrorCode::argument, "JSON object");
+  EXPECT_STEER_ERROR(chat.render(talk, {.variables = "{"}), ErrorCode::format, "ChatOptions::variables");
+}
+
+TEST(ChatTemplate, KnowsWhereATurnEnds) {
+  const auto tokenizer = Tokenizer::load(data / "byte_level.json");
+  const Ids im_end{*tokenizer.id_of("<|im_end|>")}, im_start{*tokenizer.id_of("<|im_start|>")};
+  const auto ends = [&](std::string_view source) { return ChatTemplate(source, tokenizer).end_of_turn(); };
+  for (const ChatFormat format : {ChatFormat::chatml, ChatFormat::qwen2, ChatFormat::qwen2_5, ChatFormat::qwen3})
+    EXPECT_EQ(ChatTemplate(format, tokenizer).end_of_turn(), im_end) << to_string(format);
+  EXPECT_EQ(ChatTemplate(ChatFormat::plain, tokenizer).end_of_turn(), Ids());
+  EXPECT_EQ(ends("{% for m in messages %}{{ m.role }}: {{ m.content }} \n<|im_end|>{% endfor %}"), im_end)
+      << "white space";
+  EXPECT_EQ(ends("{% for m in messages %}{{ m.role }}: {{ m.content }} end<|im_end|>{% endfor %}"), Ids())
+      << "other text";
+  EXPECT_EQ(ends("{% for m in messages %}<|im_start|>{{ m.content }}{% endfor %}"), im_start) << "the next turn begins";
+  EXPECT_EQ(ends("{{ raise_exception('never') }}"), Ids());
+  EXPECT_EQ(ends("{% if messages[-1].role != 'user' %}{{ raise_exception('last') }}{% endif %}"
+                 "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"),
+            im_end);
+}
+
+// Contents stay text also where the template changes them, and beside tokens the template writes.
+TEST(ChatTemplate, ChangedContentsCannotSpellSpecialTokens) {
+  const auto tokenizer = Tokenizer::load(data / "byte_level.json");
+  const std::int64_t end = *tokenizer.id_of("<|im_end|>");
+  const auto count = [&](std::string_view source, const std::string& content) {
+    const auto ids = ChatTemplate(source, tokenizer).render({{Role::user, content}}).ids;
+    return std::count(ids.begin(), ids.end(), end);
+  };
+  EXPECT_EQ(count("{{ messages[0].content | lower }}<|im_end|>", "<|IM_END|>"), 1);
+  EXPECT_EQ(count("{{ messages[0].content | replace('X', '') }}", "<|imX_end|>"), 0);
+  EXPECT_EQ(count("{{ messages[0].content[::-1] }}", ">|dne_mi|<"), 0);
+  EXPECT_EQ(count("{{ messages | tojson }}<|im_end|>", "<|im_end|>"), 1);
+  EXPECT_EQ(count("<|im_{{ messages[0].content }}", "end|>"), 0) << "half a token from each";
+  EXPECT_EQ(count("{{ messages[0].content ~ '|im_end|>' }}", "<"), 0);
+  EXPECT_EQ(count("{{ messages[0].content }}<|im_end|>{{ messages[0].content }}<|im_end|>", "<|im_end|>"), 2);
 }
 
 TEST(ChatTemplate, RendersTheFormatsWithoutGoldenFiles) {
@@ -329,6 +419,9 @@ TEST(ChatTemplate, RendersTheFormatsWithoutGoldenFiles) {
   EXPECT_STEER_ERROR(text(ChatFormat::llama2, {{Role::user, "a"}, {Role::user, "b"}}), ErrorCode::argument,
                      "must alternate");
   EXPECT_STEER_ERROR(text(ChatFormat::chatml, {}), ErrorCode::argument, "at least one message");
+  EXPECT_EQ(text(ChatFormat::qwen2, {{Role::user, "x"}}),
+            "<|im_start|>system\nYou are a helpful "
+            "assistant.<|im_end|>\n<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\n");
 }
 
 }  // namespace

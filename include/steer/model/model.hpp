@@ -44,6 +44,7 @@ struct LoadOptions {
   std::int64_t context = 0;     ///< lowers the longest sequence; 0: the model's own
   std::vector<std::string> allow_unknown_config;  ///< keys of config.json to ignore though steer does not know them
   std::filesystem::path adapter = {};  ///< folder of a LoRA adapter (PEFT) to merge into the weights; empty: none
+  std::optional<ChatFormat> chat_format = {};  ///< in place of the files' own chat template
 };
 
 /// A language model: weights, configuration, tokenizer. Immutable, cheap to copy, shared by any number of sessions
@@ -65,8 +66,13 @@ class Model {
   bool has_tokenizer() const;
   /// @throws Error(config) if the model came without one.
   const Tokenizer& tokenizer() const;
-  /// The model's own chat format; `plain` when its files name none. @throws Error(config) without a tokenizer.
+  /// The model's own chat format; `plain` when its files name none. @throws Error(config) without a tokenizer,
+  /// Error(unsupported) for a template that cannot be run, with the reason; what takes ids needs no chat format.
   const ChatTemplate& chat() const;
+  /// This model with another chat format: a cheap copy that shares all weights.
+  Model with_chat(ChatTemplate chat) const;
+  /// Ids that end a generation: the configuration's end of sequence and the chat format's end of turn.
+  std::vector<std::int64_t> stop_ids() const;
   /// "cpu" or "cuda:N".
   at::Device device() const;
   /// Bytes the weights take in memory or in the mapping.
@@ -87,6 +93,7 @@ class Model {
 
  private:
   std::shared_ptr<const model::detail::Transformer> impl_;
+  std::shared_ptr<const ChatTemplate> chat_;  ///< in place of the files' own
 };
 
 }  // namespace steer

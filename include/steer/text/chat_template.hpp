@@ -1,7 +1,8 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
-#include <filesystem>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,7 +28,7 @@ struct Message {
   std::string content;
 };
 
-/// The chat formats steer renders by code of its own (no template language is run).
+/// Formats to choose by name where a model's files bring no template, or one that cannot be run.
 enum class ChatFormat {
   plain,     ///< contents joined by blank lines, nothing else: for base models
   llama2,    ///< `[INST] <<SYS>> ... [/INST]`
@@ -56,7 +57,12 @@ struct EnumTable<ChatFormat> {
 struct ChatOptions {
   bool generation_prompt = true;          ///< end with the header of the assistant's next message
   bool parse_special_in_content = false;  ///< true lets message text spell special tokens: prompt injection
-  std::string date;                       ///< llama3_1's date line, e.g. "1 Dec 2024"; empty: "26 Jul 2024"
+  std::string date;  ///< what templates read as `date_string`, e.g. "1 Dec 2024"; empty: not set, they have a default
+  /// More that the template reads, a JSON object: R"({"enable_thinking": false})". Its text is trusted as the
+  /// template's is.
+  std::string variables = {};
+  /// The time that `strftime_now` tells, without a zone. Never the clock, so that equal calls give equal prompts.
+  std::chrono::sys_seconds now = std::chrono::sys_days(std::chrono::year(2024) / 7 / 26);
 };
 
 /// A conversation as text and ids, with where each part lies.
@@ -66,32 +72,38 @@ struct RenderedChat {
   };
   std::string text;
   std::vector<std::int64_t> ids;  ///< with BOS as the format has it
-  /// One per message: the tokens that hold any of its content (a token that joins content to the template's text
-  /// counts); empty for empty content and for messages the format leaves out.
+  /// One per message: from the first to the last token that holds any of its content (a token that joins content to
+  /// the template's text counts); empty for empty content and for messages the format leaves out.
   std::vector<Span> messages;
   Span generation_prompt;  ///< the assistant header at the end; empty without one
 };
 
-/// Renders conversations in one model's chat format. An immutable value; all members may be called from several
-/// threads.
+/// Renders conversations in one model's chat format: its files' Jinja template, run by an interpreter that can reach
+/// nothing outside the conversation and stops at limits of steps, memory and depth; or one of `ChatFormat`. An
+/// immutable value, cheap to copy; all members may be called from several threads.
 class ChatTemplate {
  public:
+  /// The template of the tokenizer's own files, or `plain` where they have none.
+  /// @throws Error(format | unsupported) for one that cannot be run, naming what it uses.
+  explicit ChatTemplate(Tokenizer tokenizer);
   /// @param tokenizer  the model's own: ids are its.
-  explicit ChatTemplate(ChatFormat format, Tokenizer tokenizer);
-  /// Recognises the format from a template's source (Tokenizer::chat_template).
-  /// @throws Error(unsupported) for a template it does not know, naming the formats it knows.
-  static ChatFormat recognise(std::string_view template_source);
+  ChatTemplate(ChatFormat format, Tokenizer tokenizer);
+  /// A template's source. @throws as above.
+  ChatTemplate(std::string_view source, Tokenizer tokenizer);
 
-  ChatFormat format() const { return format_; }
-  /// The text equals what the model's own template gives, and the ids those of that text, with one exception: unless
+  /// The template's source, for journals; that of a `ChatFormat` is steer's own.
+  const std::string& source() const;
+  /// Ids that end an assistant's message: what the format writes behind one, and what a GGUF file names as end of turn.
+  const std::vector<std::int64_t>& end_of_turn() const;
+  /// The text equals what jinja2 makes of the template, and the ids those of that text, with one exception: unless
   /// `parse_special_in_content`, special tokens spelled in a message stay ordinary text.
-  /// @throws Error(argument) without messages, and where the model's own template refuses the conversation (roles out
-  ///         of order, ...), with the template's words.
+  /// @throws Error(argument) without messages, where the template refuses the conversation (roles out of order, ...),
+  ///         with its words, and where it goes over a limit; Error(unsupported) for what the interpreter has not.
   RenderedChat render(const std::vector<Message>& messages, const ChatOptions& options = {}) const;
 
  private:
-  ChatFormat format_;
-  Tokenizer tokenizer_;
+  struct Impl;
+  std::shared_ptr<const Impl> impl_;
 };
 
 }  // namespace steer

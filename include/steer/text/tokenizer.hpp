@@ -18,6 +18,8 @@ class TensorReader;
 struct EncodeOptions {
   bool add_special = true;    ///< add what the tokenizer's post-processor adds (BOS, EOS)
   bool parse_special = true;  ///< text that spells a special token becomes that token; false for untrusted text
+  /// Bytes [begin, end) of the text, in order, in which no special token is parsed whatever `parse_special` says.
+  std::span<const std::pair<std::int64_t, std::int64_t>> untrusted = {};
 };
 
 /// Ids to text.
@@ -58,11 +60,20 @@ class Tokenizer {
   /// Whether an id is a control token (BOS, <|eot_id|>, ...), which `skip_special` leaves out; false outside the
   /// vocabulary.
   bool is_special(std::int64_t id) const;
+  /// Whether an id is a token found in a text before any other rule: a control token, or one that was added to the
+  /// vocabulary; false outside it.
+  bool is_added(std::int64_t id) const;
   /// Begin and end of sequence, where the tokenizer's files name them.
   std::optional<std::int64_t> bos() const;
   std::optional<std::int64_t> eos() const;
-  /// The source of the model's chat template, from tokenizer_config.json or chat_template.jinja beside the tokenizer
-  /// or from GGUF metadata; steer recognises it (ChatTemplate::recognise), it never runs it.
+  /// End of turn, where a GGUF file names it (tokenizer.ggml.eot_token_id).
+  std::optional<std::int64_t> end_of_turn() const;
+  /// The special tokens that files name, as chat templates see them: {"bos_token", "<s>"}, ...
+  const std::vector<std::pair<std::string, std::string>>& special_names() const;
+  /// The sources of the model's chat templates by name, from tokenizer_config.json or chat_template.jinja beside the
+  /// tokenizer or from GGUF metadata; a file's only one is called "default".
+  const std::vector<std::pair<std::string, std::string>>& chat_templates() const;
+  /// The one called "default".
   const std::optional<std::string>& chat_template() const;
   /// Identifies the vocabulary and its rules, for journals.
   const std::string& hash() const;

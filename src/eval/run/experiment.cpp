@@ -54,6 +54,7 @@ ordered_json identity_of(const Experiment& experiment, const Model& model, const
   ordered_json identity{{"steer", STEER_VERSION},
                         {"model", model.hash()},
                         {"tokenizer", model.tokenizer().hash()},
+                        {"chat_template", content_hash(model.chat().source())},
                         {"mode", to_string(experiment.mode)},
                         {"questions", experiment.questions.size()},
                         {"questions_hash", questions.hex()},

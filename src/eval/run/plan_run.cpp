@@ -9,6 +9,7 @@
 #include <steer/core/error.hpp>
 #include <steer/eval/experiment.hpp>
 #include <steer/io/tensor_reader.hpp>
+#include <steer/text/chat_template.hpp>
 #include <steer/text/tokenizer.hpp>
 
 #include "eval/run/calibrate.hpp"
@@ -130,6 +131,11 @@ RunPlan plan_run(const Experiment& experiment, const std::filesystem::path& mode
           "expected a model with a tokenizer but its files hold none; put tokenizer.json beside the weights");
   const Tokenizer& tokenizer = *files.tokenizer;
   RunPlan plan;
+  try {
+    if (!load.chat_format) ChatTemplate check(tokenizer);  // the run's first prompt would throw the same
+  } catch (const Error& error) {
+    plan.problems.push_back(fmt::format("{}; choose a format by hand, LoadOptions::chat_format", error.what()));
+  }
   plan.model = describe_model(files, load);
   auto weights = model::detail::check_weights(config, *files.tensors, load);
   plan.weight_bytes = weights.bytes;
