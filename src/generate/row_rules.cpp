@@ -7,24 +7,6 @@
 #include "generate/sampler.hpp"
 
 namespace steer::generation::detail {
-namespace {
-
-/// The token that ends an assistant's message in a chat format, besides the end of sequence.
-std::string_view end_of_turn(ChatFormat format) {
-  switch (format) {
-    case ChatFormat::llama3:
-    case ChatFormat::llama3_1:
-      return "<|eot_id|>";
-    case ChatFormat::gemma:
-      return "<end_of_turn>";
-    case ChatFormat::chatml:
-      return "<|im_end|>";
-    default:
-      return "";
-  }
-}
-
-}  // namespace
 
 bool looks_at_prompt(const Steering& steering) {
   if (!steering.watches().empty()) return true;
@@ -35,10 +17,8 @@ bool looks_at_prompt(const Steering& steering) {
 
 std::set<std::int64_t> stop_ids(const Model& model, std::span<const std::int64_t> more) {
   std::set<std::int64_t> ids(more.begin(), more.end());
-  ids.insert(model.config().eos_ids.begin(), model.config().eos_ids.end());
-  if (model.has_tokenizer())
-    if (const auto token = end_of_turn(model.chat().format()); !token.empty())
-      if (const auto id = model.tokenizer().id_of(token)) ids.insert(*id);
+  const auto own = model.stop_ids();
+  ids.insert(own.begin(), own.end());
   return ids;
 }
 
