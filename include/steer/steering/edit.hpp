@@ -121,11 +121,12 @@ struct Edit {
   std::optional<Condition> when{};
   std::string name{};  ///< what the audit calls it; empty: `describe()`
 
-  /// The kind, as JSON and messages name it: "add", "nudge", ..., "project_out", "custom".
+  /// The kind, as JSON and messages name it: "add", "nudge", ..., "custom".
   std::string_view kind() const;
   /// A parameter by the name it has in files (docs/steering-schema.md): "value", "target", "feature"; "vector", "a".
   /// @throws Error(argument) that lists the kind's parameters.
   double number(std::string_view parameter) const;
+  /// The same for a vector, [width], f32.
   at::Tensor vector(std::string_view parameter) const;
   /// In words: "nudge 1234 by 0.6".
   std::string describe() const;

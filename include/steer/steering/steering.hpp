@@ -71,9 +71,9 @@ struct SteeringLoadOptions {
 struct Metric {
   at::Tensor matrix;            ///< S [width, width], or W [rank, width] with S^-1 = W' W
   bool inverse_factor = false;  ///< which of the two
-  /// S itself, e.g. the covariance of activations.
+  /// S itself [width, width], e.g. the covariance of activations.
   static Metric of(const at::Tensor& s);
-  /// From W, e.g. a matrix that whitens activations.
+  /// From W [rank, width], e.g. a matrix that whitens activations.
   static Metric from_inverse_factor(const at::Tensor& w);
 };
 
