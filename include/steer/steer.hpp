@@ -45,10 +45,12 @@
 #include <steer/io/journal.hpp>
 #include <steer/io/safetensors_writer.hpp>
 #include <steer/io/tensor_reader.hpp>
+#include <steer/model/audit.hpp>
 #include <steer/model/check.hpp>
 #include <steer/model/compare.hpp>
 #include <steer/model/config.hpp>
 #include <steer/model/hooks.hpp>
+#include <steer/model/intervention.hpp>
 #include <steer/model/model.hpp>
 #include <steer/model/session.hpp>
 #include <steer/sae/cross_layer.hpp>
