@@ -28,16 +28,17 @@ struct Settings {
       steer, allow_unknown_config;
   std::vector<double> sweep;
   std::int64_t judge_max_tokens = 0, per_subject = 0, limit = 0, search_prompts = 24, search_checks = 64,
-               sweep_every = 1, max_tokens = 1024, batch = 64;
+               sweep_every = 1, max_tokens = 1024, batch = 64, draws = 1;
   double temperature = 0.6, top_p = 0.9;
   std::uint64_t seed = 42;
-  bool kl = false;
+  bool kl = false, force_answers = false;
   NLOHMANN_DEFINE_TYPE_INTRUSIVE_WITH_DEFAULT(Settings, model, sae, mmlu, questions, search_questions, behaviour_file,
                                               judge, judge_url, judge_model, judge_temperature, judge_key_variable,
                                               judge_key_header, judge_max_tokens, pairs, calibration, mode, out,
                                               behaviours, rules, arms, steer, sweep, per_subject, limit, search_prompts,
                                               search_checks, sweep_every, max_tokens, batch, temperature, top_p, seed,
-                                              kl, device, weights, chat_format, allow_unknown_config)
+                                              kl, device, weights, chat_format, allow_unknown_config, draws,
+                                              force_answers)
 };
 
 /// Settings from a JSON file. A key that is none of ours would be a setting that is silently not made.
@@ -113,6 +114,11 @@ void add_options(CLI::App& app, Settings& s) {
       ->group("Arms");
   app.add_option("--steer", s.steer, "NAME=PATH: a steering file, or a folder of <behaviour>.json, as one more arm")
       ->group("Arms");
+  app.add_option("--draws", s.draws,
+                 "searches repeated with as many seeds, an arm each; the report says how they differ")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->group("Arms");
   app.add_option("--sweep", s.sweep, "strengths, e.g. 0.5,1,2: the steered arm at each")->delimiter(',')->group("Arms");
   app.add_option("--sweep-every", s.sweep_every, "the sweep answers every n-th question only")
       ->capture_default_str()
@@ -128,8 +134,11 @@ void add_options(CLI::App& app, Settings& s) {
   app.add_option("--top-p", s.top_p, "sample among the likeliest tokens of this probability")
       ->capture_default_str()
       ->group("Answers");
-  app.add_option("--seed", s.seed, "of all draws; a question has one seed under every arm")
+  app.add_option("--seed", s.seed, "of all draws; a question has one seed a behaviour under every arm")
       ->capture_default_str()
+      ->group("Answers");
+  app.add_flag("--force-answers", s.force_answers,
+               "also read a letter from answers that were cut off before they gave one")
       ->group("Answers");
   app.add_flag("--kl", s.kl, "also measure KL to the unsteered model")->group("Answers");
   app.add_option(
@@ -203,6 +212,7 @@ std::vector<steer::Arm> arms_of(const Settings& s, const std::optional<steer::Mo
   std::map<std::string, steer::Arm> made{
       {"control", steer::control()}, {"prompt", steer::prompt()}, {"strong", steer::strong_prompt()}};
   std::optional<steer::Sae> sae;
+  std::vector<steer::Arm> repeated;  // draws after the first
   if (!s.sae.empty()) sae = steer::Sae::load(s.sae);
   if (sae) {
     steer::AutoSteerOptions options;
@@ -214,12 +224,20 @@ std::vector<steer::Arm> arms_of(const Settings& s, const std::optional<steer::Mo
       options.prompts.resize(s.search_prompts);
       options.capability.prompts.resize(s.search_checks);
     }
-    options.journal =
-        std::filesystem::path(s.out) / fmt::format("search{}.jsonl", steer::Workers::from_environment().rank);
-    const auto [published, safe] = steer::auto_steer(*sae, options);
-    for (const auto& arm : {published, safe}) {
-      made[arm.name] = arm;
-      made[arm.name + "+prompt"] = steer::with_prompt(arm);
+    for (std::int64_t draw = 1; draw <= s.draws; ++draw) {
+      options.seed = s.seed + static_cast<std::uint64_t>(draw - 1);
+      options.journal =
+          std::filesystem::path(s.out) / fmt::format("search{}{}.jsonl", steer::Workers::from_environment().rank,
+                                                     draw == 1 ? "" : fmt::format(".draw{}", draw));
+      const auto [published, safe] = steer::auto_steer(*sae, options);
+      for (const auto& arm : {published, safe}) {
+        if (draw > 1) {
+          if (wanted(arm.name.c_str())) repeated.push_back(steer::as_draw(arm, draw));
+          continue;
+        }
+        made[arm.name] = s.draws > 1 ? steer::as_draw(arm, 1) : arm;
+        made[arm.name + "+prompt"] = steer::with_prompt(arm);
+      }
     }
   }
   std::vector<steer::Arm> given;
@@ -249,6 +267,7 @@ std::vector<steer::Arm> arms_of(const Settings& s, const std::optional<steer::Mo
                    sae ? "" : "; arms that are steered need --sae, or steerings of your own with --steer");
     arms.push_back(found->second);
   }
+  for (auto& arm : repeated) arms.push_back(std::move(arm));
   for (auto& arm : given) arms.push_back(std::move(arm));
   const auto swept = std::find_if(arms.rbegin(), arms.rend(), [](const auto& arm) {
     return arm.source && arm.asking == steer::Asking::nothing && arm.variant == steer::Variant::as_given;
@@ -327,6 +346,7 @@ steer::Experiment experiment_of(const Settings& s, const std::optional<steer::Mo
   study.max_tokens = s.max_tokens;
   study.seed = s.seed;
   study.kl = s.kl;
+  study.force_answers = s.force_answers;
   return study;
 }
 

@@ -10,7 +10,7 @@ packages=(
   g++ cmake ninja-build ccache pkg-config python3 python3-venv git
   libeigen3-dev libfmt-dev nlohmann-json3-dev libcli11-dev
   libsentencepiece-dev libpcre2-dev libxxhash-dev zlib1g-dev libssl-dev libcpp-httplib-dev
-  libboost-math-dev gnuplot-nox
+  libboost-math-dev
   libgtest-dev libgmock-dev librapidcheck-dev libbenchmark-dev
   doxygen
 )
@@ -25,7 +25,6 @@ installed() {
   case $1 in
     g++ | cmake | git | python3 | ccache | doxygen) command -v "$1" >/dev/null ;;
     ninja-build) command -v ninja >/dev/null ;;
-    gnuplot-nox) command -v gnuplot >/dev/null ;;
     pkg-config) command -v pkg-config >/dev/null ;;
     clang-16) command -v clang++-16 >/dev/null ;;
     python3-venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;

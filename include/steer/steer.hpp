@@ -63,6 +63,8 @@
 #include <steer/stats/betting.hpp>
 #include <steer/stats/bradley_terry.hpp>
 #include <steer/stats/certificate.hpp>
+#include <steer/stats/cross_fit.hpp>
+#include <steer/stats/draws.hpp>
 #include <steer/stats/paired_proportions.hpp>
 #include <steer/stats/prediction_powered.hpp>
 #include <steer/stats/proportions.hpp>

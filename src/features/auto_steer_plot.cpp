@@ -1,4 +1,4 @@
-// The strength curve as SVG: a panel a form, side by side; strength across, shares from 0 to 1 upwards.
+// The strength curve as SVG: a panel a form, side by side; strength across, shares upwards.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -7,54 +7,42 @@
 
 #include <steer/features/auto_steer.hpp>
 
+#include "core/svg.hpp"
+
 namespace steer {
 namespace {
 
-constexpr double panel_width = 250, panel_height = 190, left = 34, right = 12, top = 26, bottom = 30;
-constexpr std::size_t columns = 3;
-constexpr const char *behaviour_colour = "#0aa57a", *accuracy_colour = "#d9622b";
+using namespace core::detail;
 
-std::string escaped(const std::string& text) {
-  std::string safe;
-  for (const char c : text) safe += c == '&' ? "&amp;" : c == '<' ? "&lt;" : std::string(1, c);
-  return safe;
-}
+constexpr int kWidth = 270, kHeight = 220, kHead = 48;
+constexpr std::size_t kColumns = 3;
+constexpr const char *kBehaviour = "#0aa57a", *kAccuracy = "#d9622b";
 
 /// Of each strength the trial that gains most.
 using Curve = std::map<double, const AutoSteerTrial*>;
 
-/// One form's axes and curves, its corner at (x, y).
-std::string panel(const std::string& form, const Curve& curve, const AutoSteerTrial* chosen, double x, double y) {
-  const double widest = curve.rbegin()->first;
-  const auto across = [&](double strength) { return x + left + strength / widest * (panel_width - left - right); };
-  const auto up = [&](double share) {
-    return y + panel_height - bottom - std::clamp(share, 0.0, 1.2) / 1.2 * (panel_height - top - bottom);
-  };
-  std::string svg = fmt::format("<text x='{:.0f}' y='{:.0f}' font-weight='bold'>{}</text>\n", x + left, y + 14, form);
-  for (const double share : {0.0, 0.5, 1.0})
-    svg += fmt::format(
-        "<path d='M{:.1f} {:.1f}H{:.1f}' stroke='#888' stroke-opacity='.35'/><text x='{:.1f}' y='{:.1f}' "
-        "text-anchor='end'>{:g}</text>\n",
-        across(0), up(share), across(widest), across(0) - 4, up(share) + 4, share);
-  std::string line, accuracy, marks;
+Plot panel(const std::string& form, const Curve& curve, const AutoSteerTrial* chosen) {
+  PlotSeries behaviour{.colour = kBehaviour, .points = {}, .line = true};
+  PlotSeries accuracy{.colour = kAccuracy, .points = {}, .line = true, .marks = false, .dashed = true};
   for (const auto& [strength, trial] : curve) {
-    svg += fmt::format("<text x='{:.1f}' y='{:.1f}' text-anchor='middle'>{:g}</text>\n", across(strength),
-                       y + panel_height - bottom + 15, strength);
-    line += fmt::format("{:.1f},{:.1f} ", across(strength), up(trial->behaviour));
-    if (std::isfinite(trial->accuracy))
-      accuracy += fmt::format("{:.1f},{:.1f} ", across(strength), up(trial->accuracy));
-    marks += fmt::format(
-        "<circle cx='{:.1f}' cy='{:.1f}' r='{}' fill='{}' stroke='{}'{}><title>behaviour {:.2f}, accuracy {:.2f}: "
-        "{}</title></circle>\n",
-        across(strength), up(trial->behaviour), trial == chosen ? 6 : 3.5,
-        trial->within_bounds ? behaviour_colour : "#fff", behaviour_colour,
-        std::isfinite(trial->nll_gain) ? "" : " stroke-dasharray='2 2'", trial->behaviour, trial->accuracy,
-        trial->dropped.empty() ? "chosen" : trial->dropped);
+    behaviour.points.push_back(
+        {.x = strength,
+         .y = trial->behaviour,
+         .title = fmt::format("behaviour {:.2f}, accuracy {:.2f}{}: {}", trial->behaviour, trial->accuracy,
+                              std::isfinite(trial->nll_gain) ? "" : " (first tokens only)",
+                              trial->dropped.empty() ? "chosen" : trial->dropped),
+         .size = trial == chosen ? 6 : 3.5,
+         .hollow = !trial->within_bounds});
+    accuracy.points.push_back({.x = strength, .y = trial->accuracy});
   }
-  svg += fmt::format("<polyline points='{}' fill='none' stroke='{}' stroke-width='1.6'/>\n", line, behaviour_colour);
-  svg += fmt::format("<polyline points='{}' fill='none' stroke='{}' stroke-width='1.6' stroke-dasharray='5 4'/>\n",
-                     accuracy, accuracy_colour);
-  return svg + marks;
+  return {.title = form,
+          .x_label = "strength",
+          .y_label = "share",
+          .series = {accuracy, behaviour},
+          .width = kWidth,
+          .height = kHeight,
+          .x_range = PlotRange{0, curve.rbegin()->first * 1.05},
+          .y_range = PlotRange{0, 1.2}};
 }
 
 }  // namespace
@@ -68,24 +56,20 @@ std::string AutoSteerResult::to_svg() const {
     const auto weight = [&](const AutoSteerTrial& t) { return std::pair(std::isfinite(t.nll_gain), t.behaviour); };
     if (!shown || &trial == best || (shown != best && weight(trial) > weight(*shown))) shown = &trial;
   }
-  const auto rows = (curves.size() + columns - 1) / columns;
-  const double width = panel_width * static_cast<double>(std::min(columns, std::max<std::size_t>(curves.size(), 2)));
-  const double height = panel_height * static_cast<double>(rows) + 44;
+  const std::size_t rows = (curves.size() + kColumns - 1) / kColumns;
+  const auto across = static_cast<int>(std::clamp<std::size_t>(curves.size(), 2, kColumns));
   std::string svg = fmt::format(
-      "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {0:.0f} {1:.0f}' width='{0:.0f}' height='{1:.0f}' "
-      "font-family='sans-serif' font-size='11' "
-      "fill='#333'>\n<rect width='100%' height='100%' fill='#fff'/>\n<text x='8' y='16' font-size='13'>{2} ({3}): "
-      "{4}</text>\n",
-      width, height, escaped(behaviour), to_string(mode), to_string(verdict));
-  svg += fmt::format(
-      "<text x='8' y='34'><tspan fill='{}'>behaviour gained</tspan> (1: as asking; filled: within bounds; large: "
-      "chosen; dashed: first "
-      "tokens only), <tspan fill='{}'>accuracy</tspan></text>\n",
-      behaviour_colour, accuracy_colour);
+      "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {0} {1}' width='{0}' height='{1}' font-family='system-ui, "
+      "sans-serif' font-size='12' color='#333' fill='#333'>\n<rect width='100%' height='100%' fill='#fff'/>\n"
+      "<text x='8' y='18' font-size='13'>{2} ({3}): {4}</text>\n<text x='8' y='36'><tspan fill='{5}'>behaviour "
+      "gained</tspan> (1: as asking; filled: within bounds; large: chosen), <tspan "
+      "fill='{6}'>accuracy</tspan></text>\n",
+      kWidth * across, kHeight * static_cast<int>(rows) + kHead, escape_markup(behaviour), to_string(mode),
+      to_string(verdict), kBehaviour, kAccuracy);
   std::size_t i = 0;
   for (const auto& [form, curve] : curves) {
-    svg += panel(form, curve, best, panel_width * static_cast<double>(i % columns),
-                 44 + panel_height * static_cast<double>(i / columns));
+    svg += draw_panel(panel(form, curve, best), kWidth * static_cast<double>(i % kColumns),
+                      kHead + kHeight * static_cast<double>(i / kColumns));
     ++i;
   }
   return svg + "</svg>\n";

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <steer/core/error.hpp>
+#include <steer/stats/betting.hpp>
 
 #include "stats/clusters.hpp"
 
@@ -88,6 +89,39 @@ double lower_end(const PairedCounts& counts, double alpha) {
   return low;
 }
 
+/// Rows of -1, 0 and 1, and what they make of their questions.
+struct ByQuestion {
+  ByQuestion(std::span<const double> differences, std::span<const std::int64_t> clusters, std::string_view where) {
+    require(!differences.empty(), ErrorCode::argument, where, "expected differences but got none");
+    const stats::detail::Clusters groups(clusters, differences.size(), where);
+    constexpr double kUnseen = 2;
+    std::vector<double> first(groups.count, kUnseen), rows(groups.count, 0.0);
+    losses.assign(groups.count, 0.0);
+    counts.n = static_cast<std::int64_t>(groups.count);
+    for (std::size_t i = 0; i < differences.size(); ++i) {
+      const double d = differences[i];
+      require(d == -1 || d == 0 || d == 1, ErrorCode::argument, where, "expected -1, 0 or 1 but got {}", d);
+      lost += d < 0;
+      gained += d > 0;
+      double& seen = first[groups.index[i]];
+      if (seen == kUnseen) {
+        seen = d;
+        counts.only_a += d < 0;
+        counts.only_b += d > 0;
+      }
+      agree = agree && seen == d;
+      losses[groups.index[i]] -= d;
+      ++rows[groups.index[i]];
+    }
+    for (std::size_t g = 0; g < losses.size(); ++g) losses[g] /= rows[g];
+  }
+
+  double lost = 0, gained = 0;  // rows
+  bool agree = true;            // the rows of every question do
+  PairedCounts counts;          // of questions, where they agree
+  std::vector<double> losses;   // mean loss of each question
+};
+
 /// The smallest difference whose statistic is at most z, of a number of rows that need not be whole.
 double score_end(double n, double only_a, double only_b, double z) {
   double low = -1 + 1e-12, high = std::min((only_b - only_a) / n, 1 - 1e-12);
@@ -130,40 +164,34 @@ PairedDifference paired_difference(const PairedCounts& counts, double level) {
 PairedDifference clustered_paired_difference(std::span<const double> differences,
                                              std::span<const std::int64_t> clusters, double level) {
   constexpr const char* kWhere = "clustered_paired_difference";
-  require(!differences.empty(), ErrorCode::argument, kWhere, "expected differences but got none");
   require(level > 0 && level < 1, ErrorCode::argument, kWhere, "expected a level between 0 and 1 but got {}", level);
-  const stats::detail::Clusters groups(clusters, differences.size(), kWhere);
-  double lost = 0, gained = 0;
-  std::vector<double> first(groups.count, 2.0);
-  bool agree = true;
-  PairedCounts questions{.n = static_cast<std::int64_t>(groups.count)};
-  for (std::size_t i = 0; i < differences.size(); ++i) {
-    const double d = differences[i];
-    require(d == -1 || d == 0 || d == 1, ErrorCode::argument, kWhere, "expected -1, 0 or 1 but got {}", d);
-    lost += d < 0;
-    gained += d > 0;
-    double& seen = first[groups.index[i]];
-    if (seen == 2.0) {
-      seen = d;
-      questions.only_a += d < 0;
-      questions.only_b += d > 0;
-    }
-    agree = agree && seen == d;
-  }
-  if (agree) return paired_difference(questions, level);
+  const ByQuestion found(differences, clusters, kWhere);
+  if (found.agree) return paired_difference(found.counts, level);
+  if (found.counts.n == 1) return {(found.gained - found.lost) / static_cast<double>(differences.size()), {-1, 1}, 1};
 
   const auto mean = clustered_mean(differences, clusters);
   const double rows = static_cast<double>(differences.size()), upper = 0.5 + level / 2;
   const double z = boost::math::quantile(boost::math::normal(), upper);
-  const double student = boost::math::quantile(boost::math::students_t(static_cast<double>(groups.count - 1)), upper);
+  const double groups = static_cast<double>(found.counts.n);
+  const double student = boost::math::quantile(boost::math::students_t(groups - 1), upper);
+  double lost = found.lost, gained = found.gained;
   const double spread = (lost + gained) / rows - mean.mean * mean.mean, error = mean.se_cr1 * student / z;
-  const double effective = error > 0 ? std::min(rows, spread / (error * error)) : static_cast<double>(groups.count);
+  const double effective = error > 0 ? std::min(rows, spread / (error * error)) : groups;
   lost *= effective / rows;
   gained *= effective / rows;
   PairedDifference result{.difference = mean.mean, .interval = {}};
   result.interval = {score_end(effective, lost, gained, z), -score_end(effective, gained, lost, z)};
   result.p = std::erfc(std::abs(statistic(effective, lost, gained, 0)) / std::sqrt(2.0));
   return result;
+}
+
+LossTest loss_test(std::span<const double> differences, std::span<const std::int64_t> clusters, double margin,
+                   double level) {
+  require(margin > 0 && margin < 1 && level > 0 && level < 1, ErrorCode::argument, "loss_test",
+          "expected a margin and a level between 0 and 1 but got {} and {}", margin, level);
+  const ByQuestion found(differences, clusters, "loss_test");
+  if (found.agree) return {paired_p_above(found.counts, -margin), -lower_end(found.counts, 1 - level)};
+  return {betting_p(found.losses, margin), betting_upper_bound(found.losses, level)};
 }
 
 }  // namespace steer

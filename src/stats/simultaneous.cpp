@@ -54,14 +54,17 @@ Simultaneous::Simultaneous(std::span<const ComparedRows> comparisons, const Simu
   std::vector<double> signs(numbers.size());
   for (std::int64_t draw = 0; draw < options.draws; ++draw) {
     for (auto& sign : signs) sign = (rng() >> 63) ? 1 : -1;
-    double smallest = 1;
+    std::map<std::size_t, double> largest;  // |t| by number of questions: one p for each
     for (const auto& deviations : all) {
       if (deviations.questions.size() < 2 || deviations.squares == 0) continue;
       double sum = 0;
       for (const auto& [question, deviation] : deviations.questions) sum += signs[question] * deviation;
-      const double groups = static_cast<double>(deviations.questions.size());
-      const double t = studentised(sum, deviations.squares, groups);
-      const boost::math::students_t student(groups - 1);
+      double& most = largest[deviations.questions.size()];
+      most = std::max(most, studentised(sum, deviations.squares, static_cast<double>(deviations.questions.size())));
+    }
+    double smallest = 1;
+    for (const auto& [groups, t] : largest) {
+      const boost::math::students_t student(static_cast<double>(groups - 1));
       smallest = std::min(smallest, std::isfinite(t) ? 2 * boost::math::cdf(boost::math::complement(student, t)) : 0.0);
     }
     smallest_.push_back(smallest);

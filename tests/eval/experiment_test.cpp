@@ -128,10 +128,11 @@ TEST_F(OnTheDemo, EveryArmAnswersEveryQuestion) {
   EXPECT_EQ(report.results.size(), 5u * 2 * 6 + 3 * 2 * 3);
   std::map<std::string, const Result*> by_key;
   for (const auto& result : report.results) by_key[result.key()] = &result;
+  int control_differs = 0;
   for (const auto& question : questions_) {
     const Result &funny = *by_key.at("control|funny|" + question.id),
                  &technical = *by_key.at("control|technical|" + question.id);
-    EXPECT_EQ(funny.response, technical.response) << "control is answered once";
+    control_differs += funny.response != technical.response;
     for (const auto* row : {&funny, by_key.at("push|funny|" + question.id)}) {
       EXPECT_EQ(row->scores.at("behaviour"), LengthJudge::behaviour(row->response));
       EXPECT_EQ(row->scores.at("coherence"), LengthJudge::coherence(row->response));
@@ -147,8 +148,51 @@ TEST_F(OnTheDemo, EveryArmAnswersEveryQuestion) {
       EXPECT_EQ(swept->second->response, by_key.at("push|funny|" + question.id)->response);
     }
   }
+  EXPECT_GE(control_differs, 2) << "control is drawn afresh for every behaviour";
   EXPECT_EQ(report.arms[5].family, "push");
   EXPECT_NE(report.html().find("Strength"), std::string::npos);
+}
+
+TEST_F(OnTheDemo, WithoutSamplingControlIsAnsweredOnce) {
+  Experiment study = experiment();
+  study.arms = {control(), prompt()};
+  study.sampling.temperature = 0;
+  EXPECT_FALSE(study.answers_each_behaviour(study.arms[0]));
+  const Report report = run(study, *model_);
+  std::map<std::string, std::string> responses;
+  for (const auto& r : report.results)
+    if (r.arm == "control") {
+      const auto [first, is_new] = responses.try_emplace(r.question, r.response);
+      EXPECT_EQ(first->second, r.response);
+    }
+}
+
+TEST_F(OnTheDemo, CutOffAnswersCanBeForcedToALetter) {
+  Experiment study = experiment();
+  study.arms.resize(3);
+  study.max_tokens = 12;  // the demo's answers are longer: none of these has its letter
+  study.force_answers = true;
+  const Report cut = run(study, *model_);
+  study.max_tokens = 200;
+  const Report whole = run(study, *model_);
+  int truncated = 0;
+  for (const auto& r : cut.results) {
+    truncated += r.truncated;
+    ASSERT_TRUE(r.scores.contains("forced_correct")) << r.key();
+    if (!r.answer.empty()) {
+      EXPECT_EQ(r.scores.at("forced_correct") != 0, r.correct()) << r.key();
+    }
+  }
+  EXPECT_GT(truncated, 20);
+  const auto &forced = cut.analysis.cell("control").accuracy_forced, &strict = cut.analysis.cell("control").accuracy;
+  EXPECT_EQ(strict.hits, 0) << "a budget of 12 tokens is too small for the strict rule";
+  EXPECT_GT(forced.hits, 0) << "but not for what the model knows";
+  for (const auto& r : whole.results)
+    if (!r.truncated) {
+      EXPECT_EQ(r.scores.at("forced_correct") != 0, r.correct()) << r.key();
+    }
+  EXPECT_NE(cut.html().find("letter forced where cut off"), std::string::npos);
+  EXPECT_EQ(run(experiment(), *model_).results[0].scores.count("forced_correct"), 0u);
 }
 
 TEST_F(OnTheDemo, ResumedRunsGiveTheSameBytes) {
@@ -205,7 +249,7 @@ TEST_F(OnTheDemo, AJudgeThatIsDownLosesNothing) {
     for (auto at = text.find(what); at != std::string::npos; at = text.find(what, at + 1)) ++n;
     return n;
   };
-  EXPECT_EQ(count(kept, "\"key\":\"answer|"), 6u + 2 * 2 * 6) << "every answer is on disk";
+  EXPECT_EQ(count(kept, "\"key\":\"answer|"), 3u * 2 * 6) << "every answer is on disk";
   EXPECT_EQ(count(kept, "\"key\":\"judge|"), 2u * 8);
   const auto resumed =
       run(study, *model_, {.judge = std::make_shared<FailingJudge>(1000), .journal = journal, .batch = 2});
@@ -353,7 +397,10 @@ TEST_F(OnTheDemo, LettersAloneAreReportedAsAccuracyAlone) {
   study.arms = {control(), prompt()};
   study.mode = AnswerMode::letters;
   const Report report = run(study, *model_);
-  EXPECT_NE(report.verdict().find(" The least accurate arm is prompt: "), std::string::npos) << report.verdict();
+  const bool loses = report.analysis.comparison("prompt", "accuracy")->difference.mean < 0;
+  EXPECT_NE(report.verdict().find(loses ? "The least accurate arm is prompt: " : "the nearest to it is prompt: "),
+            std::string::npos)
+      << report.verdict();
   EXPECT_EQ(report.verdict().find("behaviour is gained"), std::string::npos) << report.verdict();
   double letters = 0;
   for (const auto& result : report.results) letters += result.scores.at("p_letters") / std::ssize(report.results);
@@ -368,7 +415,9 @@ TEST_F(OnTheDemo, PlansFromHeaders) {
   Experiment study = experiment();
   const RunPlan plan = plan_run(study, demo.path, {.batch = 16});
   EXPECT_EQ(plan.rows, 5 * 2 * 6 + 3 * 2 * 3);
-  EXPECT_EQ(plan.answers, plan.rows - 6) << "control once a question";
+  EXPECT_EQ(plan.answers, plan.rows) << "control is drawn for every behaviour";
+  study.sampling.temperature = 0;
+  EXPECT_EQ(plan_run(study, demo.path, {.batch = 16}).answers, plan.rows - 6) << "control once a question";
   EXPECT_NEAR(static_cast<double>(plan.weight_bytes),
               static_cast<double>(std::filesystem::file_size(demo.path / "model.safetensors")), 1e5);
   std::int64_t longest = 0;

@@ -329,8 +329,11 @@ json paired_comparison(const std::vector<Row>& rows, const std::string& model, c
     row["n"] = of.size();
     if (scored) {
       const auto m = mcnemar(hits(of, &Pair::a), hits(of, &Pair::b));
+      // That table's mid-p takes all of the tie's mass off where b = c, Fagerland, Lydersen and Laake (2013) half of
+      // it.
+      const double p_mid = m.only_a == m.only_b && m.only_a > 0 ? 2 * m.p_mid - 1 : m.p_mid;
       row["mcnemar"] = {{"both", m.both},       {"b", m.only_a},        {"c", m.only_b},
-                        {"neither", m.neither}, {"p_exact", m.p_exact}, {"p_mid", m.p_mid}};
+                        {"neither", m.neither}, {"p_exact", m.p_exact}, {"p_mid", p_mid}};
       p_values["mcnemar"].push_back(m.p_exact);
     }
     for (const char* metric : {"behaviour_score", "coherence"}) {

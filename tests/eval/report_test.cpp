@@ -5,10 +5,13 @@
 #include <csignal>
 #include <cstdlib>
 #include <fstream>
+#include <nlohmann/json.hpp>
 
 #include <steer/core/random.hpp>
 #include <steer/eval/report.hpp>
 
+#include "core/svg.hpp"
+#include "eval/report/mustache.hpp"
 #include "paper_data.hpp"
 
 namespace steer {
@@ -19,10 +22,13 @@ TEST(Tradeoffs, FrontAndHypervolumeByHand) {
                                           {"d", 0.6, 4, 1}, {"e", NAN, 5, 5}, {"f", 0.7, 2, 5}};
   EXPECT_EQ(pareto_front(points), (std::vector<std::size_t>{0, 1}));
   // Strips over behaviour: 1 to 2 at accuracy .8, 2 to 4 at .6; of a plane 4 high.
-  EXPECT_NEAR(hypervolume(points), (0.8 * 1 + 0.6 * 2) / 4, 1e-12);
-  EXPECT_EQ(hypervolume({}), 0);
+  EXPECT_NEAR(hypervolume(points, 0), (0.8 * 1 + 0.6 * 2) / 4, 1e-12);
+  EXPECT_NEAR(hypervolume(points, 0.5), (0.3 * 1 + 0.1 * 2) / 4 / 0.5, 1e-12) << "what is above the reference counts";
+  EXPECT_EQ(hypervolume(points, 0.9), 0);
+  EXPECT_EQ(hypervolume({}, 0), 0);
   const std::vector<TradeoffPoint> perfect{{"p", 1, 5, 5}};
-  EXPECT_DOUBLE_EQ(hypervolume(perfect), 1);
+  EXPECT_DOUBLE_EQ(hypervolume(perfect, 0.25), 1);
+  EXPECT_STEER_ERROR(hypervolume(points, 1), ErrorCode::argument, "reference");
 }
 
 /// A made-up study with known effects: "steer" adds 1.5 of behaviour and loses 20 points, "prompt" adds 0.5 and loses
@@ -55,25 +61,27 @@ std::vector<Result> made_up(int questions, const std::vector<std::string>& behav
 }
 
 TEST(Analyses, FindsTheEffectsItWasGiven) {
-  const auto results = made_up(150, {"funny", "concise"});
+  const auto results = made_up(250, {"funny", "concise"});
   const Analysis a = analyse(results);
   EXPECT_EQ(a.arms, (std::vector<std::string>{"control", "prompt", "steer"}));
   const auto* steered = a.comparison("steer", "accuracy");
   ASSERT_NE(steered, nullptr);
-  EXPECT_EQ(steered->difference.clusters, 150);
+  EXPECT_EQ(steered->difference.clusters, 250);
   EXPECT_LT(steered->difference.interval.high, 0);
   EXPECT_LT(steered->p, 0.001);
   EXPECT_GT(steered->p_non_inferior, 0.5);
   const auto* prompted = a.comparison("prompt", "accuracy");
   EXPECT_EQ(prompted->difference.mean, 0) << "the same questions are right";
   EXPECT_EQ(prompted->p, 1);
-  EXPECT_LT(prompted->p_non_inferior, 0.05);
+  EXPECT_NEAR(prompted->p_non_inferior, std::pow(0.98, 250), 1e-9)
+      << "rows of a question agree: 250 questions, none lost";
+  EXPECT_LT(prompted->difference.interval.low, 0) << "but 250 questions are no certainty";
   const auto* funny = a.comparison("steer", "behaviour", "funny");
   EXPECT_NEAR(funny->difference.mean, 1.5, 0.2);
-  EXPECT_EQ(funny->test, "Wilcoxon signed rank");
-  EXPECT_EQ(a.comparison("steer", "accuracy", "funny")->test, "exact McNemar");
+  EXPECT_EQ(funny->test, "t, clustered by question");
+  EXPECT_EQ(a.comparison("steer", "accuracy", "funny")->test, "score test (Tango)");
   EXPECT_GE(funny->p_holm, funny->p);
-  EXPECT_EQ(a.cell("control", "funny").format.n, 150);
+  EXPECT_EQ(a.cell("control", "funny").format.n, 250);
   EXPECT_LT(a.cell("control").format.value, 1);
   EXPECT_GT(a.cell("control").accuracy_given_format.value, a.cell("control").accuracy.value);
 
@@ -84,6 +92,86 @@ TEST(Analyses, FindsTheEffectsItWasGiven) {
   EXPECT_LT(all.within_accuracy.interval.low, all.within_accuracy.gain);
   EXPECT_EQ(all.within_accuracy_and_coherence.arm, "prompt");
   ASSERT_EQ(all.front.size(), 2u);
+  EXPECT_EQ(all.within_limit, std::vector<std::string>{"prompt"});
+  EXPECT_EQ(all.questions, 250);
+  EXPECT_NEAR(all.reference, a.cell("control").accuracy.value - 0.1, 1e-12);
+}
+
+TEST(Analyses, LevelIsHonouredEverywhere) {
+  const auto results = made_up(60, {"funny", "concise"});
+  const Analysis usual = analyse(results), strict = analyse(results, {.level = 0.99});
+  const auto wider = [](const Interval& strict, const Interval& usual) {
+    return strict.low < usual.low && strict.high > usual.high;
+  };
+  for (std::size_t i = 0; i < usual.cells.size(); ++i) {
+    EXPECT_TRUE(wider(strict.cells[i].accuracy.interval, usual.cells[i].accuracy.interval)) << usual.cells[i].arm;
+    for (const auto& [name, stats] : usual.cells[i].scores)
+      EXPECT_TRUE(wider(strict.cells[i].scores.at(name).interval, stats.interval)) << usual.cells[i].arm << name;
+  }
+  for (std::size_t i = 0; i < usual.comparisons.size(); ++i) {
+    EXPECT_TRUE(wider(strict.comparisons[i].difference.interval, usual.comparisons[i].difference.interval)) << i;
+    EXPECT_TRUE(wider(strict.comparisons[i].simultaneous, usual.comparisons[i].simultaneous)) << i;
+  }
+  EXPECT_GT(strict.tradeoffs.back().safest_bound, usual.tradeoffs.back().safest_bound);
+}
+
+TEST(Analyses, IntervalAndTestOfAComparisonAreOneRule) {
+  for (const int questions : {8, 30, 90})
+    for (const auto& c : analyse(made_up(questions, {"funny", "concise"})).comparisons) {
+      const auto& d = c.difference.interval;
+      EXPECT_EQ(d.low > 0 || d.high < 0, c.p < 0.05) << c.arm << " " << c.measure << " " << c.behaviour << " " << c.p;
+      EXPECT_EQ(c.simultaneous.low > 0 || c.simultaneous.high < 0, c.p_simultaneous < 0.05) << c.arm << c.measure;
+      EXPECT_GE(c.p_simultaneous, c.p);
+      EXPECT_LT(d.low, d.high) << "no interval of no width";
+    }
+}
+
+/// "steer" steers one behaviour of two; under the other its answers are the baseline's.
+std::vector<Result> half_steered(int questions) {
+  std::vector<Result> results;
+  for (auto r : made_up(questions, {"funny", "concise"})) {
+    if (r.arm == "prompt") continue;
+    if (r.arm == "steer" && r.behaviour == "concise") {
+      const std::string arm = r.arm;
+      const auto base = std::find_if(results.begin(), results.end(), [&](const Result& b) {
+        return b.arm == "control" && b.behaviour == r.behaviour && b.question == r.question;
+      });
+      r = *base;
+      r.arm = arm;
+    }
+    results.push_back(std::move(r));
+  }
+  return results;
+}
+
+TEST(Analyses, SteeredRowsStandApartAndUnsteeredOnesSaySo) {
+  const Analysis a = analyse(half_steered(60));
+  const auto* untouched = a.comparison("steer", "behaviour", "concise");
+  ASSERT_NE(untouched, nullptr);
+  EXPECT_TRUE(untouched->unsteered());
+  EXPECT_EQ(untouched->test, "none: unsteered, the baseline's own answers");
+  EXPECT_TRUE(a.comparison("steer", "accuracy", "concise")->unsteered());
+  EXPECT_FALSE(a.comparison("steer", "behaviour", "funny")->unsteered());
+  ASSERT_NE(a.steered_cell("steer"), nullptr);
+  EXPECT_EQ(a.steered_cell("control"), nullptr);
+  EXPECT_EQ(a.steered_cell("steer")->n, 60);
+  EXPECT_EQ(a.cell("steer").n, 120);
+  const auto *all = a.comparison("steer", "behaviour"), *steered = a.steered_comparison("steer", "behaviour");
+  EXPECT_NEAR(all->difference.mean, steered->difference.mean / 2, 1e-12) << "unsteered rows dilute it";
+  const std::string page = make_report(half_steered(60)).html();
+  EXPECT_NE(page.find("steered rows"), std::string::npos);
+  EXPECT_NE(page.find("unsteered: the same answers"), std::string::npos);
+}
+
+TEST(Analyses, ASweepOnFewQuestionsIsComparedWithTheSameQuestions) {
+  auto results = made_up(60, {"funny"});
+  std::erase_if(results, [](const Result& r) { return r.arm == "prompt" && r.question > "q3"; });
+  const Analysis a = analyse(results);
+  EXPECT_LT(a.comparison("prompt", "accuracy")->difference.n, 48);
+  const auto& t = a.tradeoffs.back();
+  EXPECT_EQ(t.points.size(), 2u) << "and is no point of the trade-off";
+  EXPECT_EQ(t.questions, 60);
+  EXPECT_NE(make_report(results).html().find("control there"), std::string::npos);
 }
 
 TEST(Analyses, MissingJudgementsAreBoundedNotDropped) {
@@ -125,16 +213,51 @@ TEST(Reports, FilesAreCompleteEscapedAndRepeatable) {
     EXPECT_EQ(page.find(outside), std::string::npos) << outside;
   EXPECT_EQ(load_results(dir / "one" / "results.jsonl"), report.results);
   EXPECT_NE(report.verdict().find("Most behaviour is gained by steer"), std::string::npos) << report.verdict();
-  EXPECT_NE(report.verdict().find("from prompt"), std::string::npos) << report.verdict();
+  EXPECT_NE(report.verdict().find("No arm's loss of accuracy is shown to be below 2.0 points with 30 questions"),
+            std::string::npos)
+      << report.verdict();
+  EXPECT_EQ(report.verdict().substr(0, report.verdict().find('\n')), report.headline());
+  EXPECT_TRUE(report.headline().starts_with("steer shows more of the behaviour than control (+1."))
+      << report.headline();
 }
 
-TEST(Reports, WithoutGnuplotTheTablesRemain) {
-  const std::string path = std::getenv("PATH");
-  setenv("PATH", "/nonexistent", 1);
-  const std::string page = make_report(made_up(10, {"funny"})).html();
-  setenv("PATH", path.c_str(), 1);
-  EXPECT_NE(page.find("gnuplot could not be run"), std::string::npos);
-  EXPECT_NE(page.find("<table>"), std::string::npos);
+TEST(Reports, LettersAloneLeaveNothingEmpty) {
+  auto results = made_up(40, {"funny"});
+  std::erase_if(results, [](const Result& r) { return r.arm == "prompt"; });
+  for (auto& r : results) {
+    r.response.clear();
+    r.scores = {{"p_gold", 0.5}, {"p_letters", 0.9}};
+  }
+  const Report report = make_report(results);
+  const std::string page = report.html();
+  EXPECT_EQ(page.find("<svg"), std::string::npos) << "no plot without behaviour scores";
+  EXPECT_EQ(page.find(">-<"), std::string::npos) << "no column of nothing";
+  EXPECT_EQ(page.find("coherence 1 to 5"), std::string::npos);
+  EXPECT_NE(report.verdict().find("The least accurate arm is steer: -"), std::string::npos) << report.verdict();
+  for (auto& r : results)
+    if (r.arm == "steer") r.answer = "A";
+  const Report better = make_report(results);
+  EXPECT_NE(better.verdict().find("No arm is less accurate than control"), std::string::npos) << "a gain is no loss";
+  EXPECT_EQ(better.headline(), "No arm is right less often than control beyond chance.");
+}
+
+TEST(Reports, TemplatesAreFilled) {
+  using eval::detail::render;
+  const eval::detail::Rendering plain{.escape = [](std::string_view text) { return core::detail::escape_markup(text); },
+                                      .partial = [](std::string_view name) { return name == "row" ? "[{{.}}]" : "?"; }};
+  const nlohmann::ordered_json data{{"name", "a<b"},
+                                    {"none", nullptr},
+                                    {"yes", true},
+                                    {"list", {1, 2}},
+                                    {"empty", nlohmann::ordered_json::array()},
+                                    {"in", {{"name", "inner"}}}};
+  const auto filled = [&](std::string_view text) { return render(text, data, plain); };
+  EXPECT_EQ(filled("{{name}} {{{name}}} {{absent}}|"), "a&lt;b a<b |");
+  EXPECT_EQ(filled("{{#list}}{{>row}}{{/list}}{{#empty}}x{{/empty}}{{^empty}}none{{/empty}}"), "[1][2]none");
+  EXPECT_EQ(filled("{{#in}}{{name}} {{yes}}{{/in}}{{#none}}x{{/none}}"), "inner true");
+  EXPECT_EQ(filled("a\n{{#list}}\n- {{.}}\n{{/list}}\nb\n"), "a\n- 1\n- 2\nb\n") << "tags' lines leave nothing";
+  EXPECT_STEER_ERROR(filled("{{#list}}x"), ErrorCode::format, "list");
+  EXPECT_STEER_ERROR(filled("{{name"), ErrorCode::format, "}}");
 }
 
 TEST(Reports, UnwritableFolderIsAClearError) {

@@ -14,18 +14,19 @@ namespace steer {
 
 struct AnalysisOptions {
   std::string baseline = "control";  ///< every other arm is compared with it, question by question
-  double level = 0.95;
-  double margin = 0.02;  ///< of non-inferiority and equivalence in accuracy, as a share: 2 points
-  std::int64_t permutations = 10000;
+  double level = 0.95;               ///< of every interval and bound
+  double margin = 0.02;              ///< of non-inferiority and equivalence in accuracy, as a share: 2 points
+  std::int64_t draws = 10000;        ///< of the adjustment for comparing several arms
   std::uint64_t seed = 42;
   TradeoffOptions tradeoff = {};
 };
 
-/// A share of rows with its interval: Wilson's for one behaviour, clustered by question over all.
+/// A share of rows with its interval: Wilson's, for the effective number of rows where a question has several.
 struct Share {
   std::int64_t hits = 0, n = 0;
   double value = 0;  ///< NaN for n = 0
   Interval interval;
+  double design_effect = 1;  ///< rows that say as much as one independent row (clustered_proportion)
 };
 
 /// A mean score with its interval (clustered by question), and what it could be were the failed judgements known.
@@ -39,34 +40,48 @@ struct ScoreStats {
 /// One arm under one behaviour, or (empty name) under all.
 struct Cell {
   std::string arm, behaviour;
+  bool steered_only = false;  ///< only the rows that were steered, of an arm that steers some and not others
   std::int64_t n = 0;
   Share accuracy;  ///< strict rule; a row without an answer is wrong
   Share accuracy_lenient;
-  Share accuracy_given_format;  ///< of the rows with a strict answer
-  Share format;                 ///< rows with a strict answer
+  Share accuracy_given_format;  ///< of the rows with a strict answer: of other questions in every arm, so no comparison
+  Share
+      accuracy_forced;  ///< with the letter read from answers that were cut off (score "forced_correct"), where it was
+  Share format;         ///< rows with a strict answer
   Share truncated;
   Share collapsed;  ///< by the offline screen ("collapse" >= 2); n counts rows that were screened
   std::map<std::string, ScoreStats> scores;
 };
 
-/// An arm against the baseline on one measure, over the questions both answered.
+/// An arm against the baseline on one measure, over the questions both answered. Interval and p come from one rule, so
+/// that the interval leaves out 0 where p < 1 - level: for accuracy Tango's score test (paired_difference,
+/// clustered_paired_difference), for scores Student's t clustered by question, and bets (betting_upper_bound) where all
+/// scores differ alike and the error says nothing.
 struct Comparison {
   std::string arm, behaviour;  ///< empty behaviour: all
   std::string measure;         ///< "accuracy", "behaviour", "coherence", ...
+  bool steered_only = false;   ///< as Cell's
   ClusteredMean difference;    ///< arm - baseline; accuracy as a share
+  std::int64_t identical = 0;  ///< rows that were not steered and have the baseline's own answer: they cannot differ
   std::string test;            ///< which test gave p
   double p = 1;
-  double p_holm = 1;          ///< over the behaviours of this arm and measure; p itself for "all"
-  double effect = 0;          ///< paired standardised difference
-  double p_non_inferior = 1;  ///< accuracy only: against a loss of `margin` or more
-  double p_equivalent = 1;    ///< accuracy only: against a difference of `margin` or more
+  double p_holm = 1;           ///< over the behaviours of this arm and measure; p itself for "all"
+  double p_simultaneous = 1;   ///< over all behaviours: adjusted for all arms of this measure (Simultaneous)
+  Interval simultaneous = {};  ///< intervals of all arms that cover together at `level`; over all behaviours
+  double effect = 0;           ///< paired standardised difference
+  double p_non_inferior = 1;   ///< accuracy only: against a loss of `margin` or more (loss_test)
+  double p_equivalent = 1;     ///< accuracy only: against a difference of `margin` or more
+  double loss_bound = 1;       ///< accuracy only: one-sided upper bound of the loss at `level`
+
+  /// No row can differ: the arm left every one of these answers unsteered.
+  bool unsteered() const { return identical > 0 && identical == difference.n; }
 };
 
 /// All that a report says, computed from results alone.
 struct Analysis {
   AnalysisOptions options;
   std::vector<std::string> arms, behaviours;  ///< in order of appearance
-  std::vector<Cell> cells;                    ///< by arm; behaviours, then all
+  std::vector<Cell> cells;                    ///< by arm; behaviours, all, and where they differ the steered rows
   std::vector<Comparison> comparisons;
   std::vector<Tradeoff> tradeoffs;  ///< by behaviour, then all
 
@@ -75,11 +90,13 @@ struct Analysis {
   /// Nothing when the pair was not compared.
   const Comparison* comparison(const std::string& arm, const std::string& measure,
                                const std::string& behaviour = "") const;
+  /// The arm's steered rows over all behaviours; nothing unless it steered some rows and not others.
+  const Cell* steered_cell(const std::string& arm) const;
+  const Comparison* steered_comparison(const std::string& arm, const std::string& measure) const;
 };
 
-/// Per behaviour: exact McNemar for accuracy, Wilcoxon's signed ranks for scores, Holm over the behaviours. Over all
-/// behaviours: sign permutation of whole questions, since rows of one question are alike. Rows are joined by behaviour
-/// and question id; a row that one side lacks is left out of that comparison.
+/// Cells, comparisons with the baseline (rows joined by behaviour and question id; a row that one side lacks is left
+/// out of that comparison) and trade-offs. Which rule makes which interval: docs/statistics.md.
 /// @throws Error(argument) for no results, a result that occurs twice, or no row of the baseline.
 Analysis analyse(std::span<const Result> results, const AnalysisOptions& options = {});
 

@@ -75,10 +75,11 @@ struct Arm {
   Asking asking = Asking::nothing;
   std::shared_ptr<const SteeringSource> source = {};  ///< none: unsteered
   Variant variant = Variant::as_given;
-  double strength = 1;      ///< multiplies every edit
-  std::string family = {};  ///< arms that differ in strength only
-  std::uint64_t seed = 42;  ///< of random features and noise
-  std::int64_t every = 1;   ///< answers every n-th question only: for sweeps; trade-offs leave such an arm out
+  double strength = 1;       ///< multiplies every edit
+  std::string family = {};   ///< arms that differ in strength only
+  std::uint64_t seed = 42;   ///< of random features and noise
+  std::string draw_of = {};  ///< arms that differ in the seed of their search only carry the name of the first
+  std::int64_t every = 1;    ///< answers every n-th question only: for sweeps; trade-offs leave such an arm out
 
   /// Whether its answers differ between behaviours.
   bool depends_on_behaviour() const { return asking != Asking::nothing || source; }
@@ -108,6 +109,9 @@ Arm random_features(Arm arm, std::uint64_t seed = 42);
 Arm noise(Arm arm, std::uint64_t seed = 42);
 Arm flipped(Arm arm);
 Arm at_strength(Arm arm, double strength);
+/// `arm` as draw number `draw` (from 1) of a method: a search made with another seed, under a name of its own.
+/// @throws Error(argument) for an arm without steering or draw < 1.
+Arm as_draw(Arm arm, std::int64_t draw);
 /// One arm a strength, of one family: the report draws them as a curve.
 /// @param every  see Arm::every.
 std::vector<Arm> strength_sweep(const Arm& arm, const std::vector<double>& strengths, std::int64_t every = 1);

@@ -46,9 +46,19 @@ struct Experiment {
   AnswerMode mode = AnswerMode::generate;
   SamplingOptions sampling{.temperature = 0.6, .top_p = 0.9};  ///< the settings of arXiv 2602.04903
   std::int64_t max_tokens = 1024;
-  std::uint64_t seed = 42;  ///< a question has one seed, the same under every arm and behaviour
+  std::uint64_t seed = 42;  ///< a question has one seed a behaviour, the same under every arm
   bool nll = true;          ///< score "nll": of the answer under the unsteered model, nats a token
   bool kl = false;          ///< score "kl": from the unsteered next-token distribution, nats a token
+  /// Reads a letter from an answer that was cut off before it gave one: closing tag and answer tag are put after it,
+  /// and the likeliest letter counts. Score "forced_correct" (of all rows; accuracy itself keeps the strict rule), so
+  /// that a budget of tokens is not taken for knowledge lost.
+  bool force_answers = false;
+
+  /// Whether an arm answers anew under every behaviour: where it depends on the behaviour, and where answers are drawn,
+  /// since one draw copied over behaviours would give all of them its luck. Else it answers once.
+  bool answers_each_behaviour(const Arm& arm) const {
+    return arm.depends_on_behaviour() || (mode == AnswerMode::generate && sampling.temperature > 0);
+  }
 
   /// @throws Error(argument) for no questions, behaviours or arms, names or ids that occur twice, options out of range.
   void validate() const;
@@ -71,11 +81,10 @@ struct RunOptions {
 ///
 /// Each stage is journalled: killed at any time and started again with the same settings, the run goes on where it was,
 /// and its report has the same bytes as that of an uninterrupted run. Answers that do not depend on the behaviour
-/// (control) are taken once and judged for each. In `letters` mode arms that share a prompt share its computation below
-/// the lowest steered layer.
-/// With several processes, rank 0 returns the report; on the others it holds the same results.
-/// Rule-checked behaviours (Behaviour::rule) get a score "rule" of 0 or 1 instead of a judge's.
-/// What a judge could not be asked (Judgement::unanswered) is no result: the next run asks again.
+/// (control, when nothing is sampled) are taken once and judged for each. In `letters` mode arms that share a prompt
+/// share its computation below the lowest steered layer. With several processes, rank 0 returns the report; on the
+/// others it holds the same results. Rule-checked behaviours (Behaviour::rule) get a score "rule" of 0 or 1 instead of
+/// a judge's. What a judge could not be asked (Judgement::unanswered) is no result: the next run asks again.
 /// @throws Error(config) for a journal (of any rank) of other settings, or an arm whose steering changed nothing in any
 ///         row; Error(format) for a file in its place that is no journal; Error(cancelled) when told to stop; Error(io)
 ///         for a journal that cannot be written, a judge that is down or a lost rank 0 (start again: nothing is lost);

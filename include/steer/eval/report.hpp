@@ -19,8 +19,9 @@ struct ArmNote {
   std::string hash;         ///< of all that defines it
   std::string family;       ///< arms of one family differ in strength only: they form a strength curve
   double strength = 0;
-  bool prompted = false;  ///< the system prompt asked for the behaviour
-  bool placebo = false;   ///< steered by as much in a direction that has nothing to do with the behaviour
+  bool prompted = false;     ///< the system prompt asked for the behaviour
+  bool placebo = false;      ///< steered by as much in a direction that has nothing to do with the behaviour
+  std::string draw_of = {};  ///< arms whose searches differ in the seed only carry one name
 };
 
 /// Results, their analysis, and the files that show them. The files hold nothing that changes from run to run (no
@@ -39,12 +40,16 @@ struct Report {
   std::map<std::string, std::map<std::string, Steering>> steerings = {};
 
   /// Writes `file` (one page, no outside resources; light and dark, phone and desk) and beside it report.md,
-  /// results.csv, results.jsonl and what was found as steerings/ARM/BEHAVIOUR.json. Plots are drawn by gnuplot; without
-  /// it the page says so and has its tables. Each file is complete or absent: it is written under another name and
-  /// renamed.
+  /// results.csv, results.jsonl and what was found as steerings/ARM/BEHAVIOUR.json. Each file is complete or absent: it
+  /// is written under another name and renamed.
   /// @throws Error(io) for a folder that cannot be written.
   void write(const std::filesystem::path& file) const;
-  /// The verdict: one paragraph of plain text, every number with its interval.
+  /// One plain sentence: what was gained and what it cost, or that neither can be told from chance.
+  std::string headline() const;
+  /// What the sentence stands on, a line each, every number with its interval; differences with intervals that hold for
+  /// all arms together (Simultaneous), since the best of several was looked for.
+  std::vector<std::string> findings() const;
+  /// Headline and findings as text.
   std::string verdict() const;
   std::string html() const;
   std::string markdown() const;

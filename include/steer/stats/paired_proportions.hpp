@@ -47,4 +47,15 @@ PairedDifference paired_difference(const PairedCounts& counts, double level = 0.
 PairedDifference clustered_paired_difference(std::span<const double> differences,
                                              std::span<const std::int64_t> clusters, double level = 0.95);
 
+/// Is b no worse than a by `margin` or more? One row a question: paired_p_above; rows of a question that agree count as
+/// one; else betting_p of the questions' mean losses, which holds however the losses lie, and asks for more questions.
+struct LossTest {
+  double p = 1;      ///< of "the mean loss is `margin` or more"
+  double upper = 1;  ///< one-sided upper bound of the mean loss at `level`
+};
+
+/// @param differences, clusters  as for clustered_paired_difference, which says what is thrown; 0 < margin < 1.
+LossTest loss_test(std::span<const double> differences, std::span<const std::int64_t> clusters, double margin,
+                   double level = 0.95);
+
 }  // namespace steer

@@ -7,6 +7,10 @@
 #include <set>
 
 #include <steer/core/error.hpp>
+#include <steer/stats/betting.hpp>
+#include <steer/stats/paired_proportions.hpp>
+#include <steer/stats/proportions.hpp>
+#include <steer/stats/simultaneous.hpp>
 
 namespace steer {
 namespace {
@@ -24,29 +28,19 @@ std::vector<std::int64_t> question_clusters(const Rows& rows) {
 }
 
 /// The share of rows with a property, among those it can be told of.
-Share share(const Rows& rows, bool one_behaviour, double level,
-            const std::function<std::optional<bool>(const Result&)>& property) {
-  Share result;
+Share share(const Rows& rows, double level, const std::function<std::optional<bool>(const Result&)>& property) {
   Rows told;
-  std::vector<double> values;
+  std::vector<std::uint8_t> hits;
   for (const auto* row : rows)
     if (const auto has = property(*row)) {
       told.push_back(row);
-      values.push_back(*has);
-      result.hits += *has;
+      hits.push_back(*has);
     }
-  result.n = static_cast<std::int64_t>(values.size());
-  result.value = summarize(values).mean;
-  if (one_behaviour || result.hits == 0 || result.hits == result.n) {
-    result.interval = proportion_interval(result.hits, result.n, level);
-  } else {
-    result.interval = clustered_mean(values, question_clusters(told)).interval;
-    result.interval = {std::max(0.0, result.interval.low), std::min(1.0, result.interval.high)};
-  }
-  return result;
+  const auto found = clustered_proportion(hits, question_clusters(told), level);
+  return {found.hits, found.n, found.value, found.interval, found.design_effect};
 }
 
-ScoreStats score_stats(const Rows& rows, const std::string& name) {
+ScoreStats score_stats(const Rows& rows, const std::string& name, double level) {
   ScoreStats stats;
   Rows scored;
   std::vector<double> values;
@@ -60,7 +54,7 @@ ScoreStats score_stats(const Rows& rows, const std::string& name) {
     stats.missing += static_cast<std::int64_t>(row->failed.count(name));
   }
   stats.summary = summarize(values);
-  stats.interval = clustered_mean(values, question_clusters(scored)).interval;
+  stats.interval = clustered_mean(values, question_clusters(scored), level).interval;
   const double n = static_cast<double>(stats.summary.n + stats.missing), missing = static_cast<double>(stats.missing);
   stats.worst = (sum + missing * kLowestScore) / n;
   stats.best = (sum + missing * kHighestScore) / n;
@@ -68,17 +62,21 @@ ScoreStats score_stats(const Rows& rows, const std::string& name) {
 }
 
 Cell make_cell(const std::string& arm, const std::string& behaviour, const Rows& rows, double level) {
-  const bool one = !behaviour.empty();
   Cell cell;
   cell.arm = arm;
   cell.behaviour = behaviour;
   cell.n = static_cast<std::int64_t>(rows.size());
-  const auto of = [&](auto property) { return share(rows, one, level, property); };
+  const auto of = [&](auto property) { return share(rows, level, property); };
   const auto asked = [](const Result& r, bool value) { return r.gold.empty() ? std::nullopt : std::optional(value); };
   cell.accuracy = of([&](const Result& r) { return asked(r, r.correct()); });
   cell.accuracy_lenient = of([&](const Result& r) { return asked(r, r.answer_lenient == r.gold); });
   cell.accuracy_given_format =
       of([&](const Result& r) { return r.answer.empty() ? std::nullopt : asked(r, r.correct()); });
+  cell.accuracy_forced = of([&](const Result& r) -> std::optional<bool> {
+    const auto forced = r.scores.find("forced_correct");
+    if (forced == r.scores.end()) return std::nullopt;
+    return asked(r, forced->second != 0);
+  });
   cell.format = of([&](const Result& r) { return asked(r, !r.answer.empty()); });
   cell.truncated = of([](const Result& r) { return std::optional(r.truncated); });
   cell.collapsed = of([](const Result& r) -> std::optional<bool> {
@@ -90,7 +88,7 @@ Cell make_cell(const std::string& arm, const std::string& behaviour, const Rows&
     for (const auto& [name, value] : row->scores) names.insert(name);
     for (const auto& [name, reason] : row->failed) names.insert(name);
   }
-  for (const auto& name : names) cell.scores[name] = score_stats(rows, name);
+  for (const auto& name : names) cell.scores[name] = score_stats(rows, name, level);
   return cell;
 }
 
@@ -100,57 +98,163 @@ std::optional<double> measure_of(const Result& row, const std::string& measure) 
   return found == row.scores.end() ? std::nullopt : std::optional(found->second);
 }
 
-/// Nothing when no row of the arm has a partner with this measure.
-std::optional<Comparison> compare(const Rows& base, const Rows& rows, const std::string& measure,
-                                  const AnalysisOptions& options) {
+/// Rows of an arm beside the baseline's rows of the same behaviour and question.
+struct Pairs {
+  std::string arm, measure;
+  std::vector<double> differences;
+  std::vector<std::int64_t> questions;
+  std::int64_t identical = 0;
+  bool several_behaviours = false;
+};
+
+/// The arm's row was not steered and is the baseline's answer again.
+bool same_answer(const Result& base, const Result& row) {
+  const auto letters = [](const Result& r) { return r.scores.contains("p_gold") ? r.scores.at("p_gold") : -1.0; };
+  return row.edits.empty() && row.response == base.response && row.answer == base.answer && row.tokens == base.tokens &&
+         letters(row) == letters(base) && !(row.response.empty() && letters(row) < 0);
+}
+
+/// @param numbers  of the questions, alike for all arms.
+Pairs pair_up(const Rows& base, const Rows& rows, const std::string& measure,
+              const std::map<std::string, std::int64_t>& numbers) {
   std::map<std::pair<std::string, std::string>, const Result*> partner;
   for (const auto* row : base) partner[{row->behaviour, row->question}] = row;
-  Rows paired;
-  std::vector<double> differences;
-  std::vector<std::uint8_t> right_a, right_b;
+  Pairs pairs{.arm = rows[0]->arm, .measure = measure, .differences = {}, .questions = {}};
+  std::set<std::string> behaviours;
   for (const auto* row : rows) {
     const auto found = partner.find({row->behaviour, row->question});
     if (found == partner.end()) continue;
     const auto a = measure_of(*found->second, measure), b = measure_of(*row, measure);
     if (!a || !b) continue;
-    paired.push_back(row);
-    differences.push_back(*b - *a);
-    right_a.push_back(*a != 0);
-    right_b.push_back(*b != 0);
+    pairs.differences.push_back(*b - *a);
+    pairs.questions.push_back(numbers.at(row->question));
+    pairs.identical += same_answer(*found->second, *row);
+    behaviours.insert(row->behaviour);
   }
-  if (paired.empty()) return std::nullopt;
+  pairs.several_behaviours = behaviours.size() > 1;
+  return pairs;
+}
+
+/// One rule for a comparison: where its interval ends, and its p.
+struct Judged {
+  Interval interval;
+  double p = 1;
+  std::string test;
+};
+
+/// Scores that all differ by the same: no spread to estimate an error from, but few questions are no certainty.
+Judged judge_alike(const Pairs& pairs, double difference, double level) {
+  if (pairs.measure != "behaviour" && pairs.measure != "coherence") return {{NAN, NAN}, 1, "none: no spread"};
+  const double range = kHighestScore - kLowestScore;
+  std::map<std::int64_t, double> by_question;
+  for (std::size_t i = 0; i < pairs.questions.size(); ++i) by_question[pairs.questions[i]] = pairs.differences[i];
+  std::vector<double> up, down;
+  for (const auto& [question, d] : by_question) {
+    up.push_back(d);
+    down.push_back(-d);
+  }
+  const double one_sided = 0.5 + level / 2;
+  Judged judged{.interval = {-betting_upper_bound(down, one_sided, range), betting_upper_bound(up, one_sided, range)},
+                .test = "bets by question"};
+  if (difference != 0) judged.p = std::min(1.0, 2 * betting_p(difference > 0 ? down : up, 0, range));
+  return judged;
+}
+
+Judged judge(const Pairs& pairs, double level) {
+  if (pairs.identical == static_cast<std::int64_t>(pairs.differences.size()))
+    return {{0, 0}, 1, "none: unsteered, the baseline's own answers"};
+  if (pairs.measure == "accuracy") {
+    const auto found = clustered_paired_difference(pairs.differences, pairs.questions, level);
+    return {found.interval, found.p,
+            pairs.several_behaviours ? "score test by question (Tango)" : "score test (Tango)"};
+  }
+  const auto mean = clustered_mean(pairs.differences, pairs.questions, level);
+  if (mean.clusters > 1 && mean.se_cr1 == 0) return judge_alike(pairs, mean.mean, level);
+  return {mean.interval, mean.p, "t, clustered by question"};
+}
+
+Comparison compare(const Pairs& pairs, const AnalysisOptions& options) {
   Comparison result;
-  result.arm = rows[0]->arm;
-  result.measure = measure;
-  const auto clusters = question_clusters(paired);
-  result.difference = clustered_mean(differences, clusters);
-  result.effect = paired_effect_size(differences);
-  std::set<std::string> behaviours;
-  for (const auto* row : paired) behaviours.insert(row->behaviour);
-  if (behaviours.size() > 1) {
-    result.test = "permutation of questions";
-    result.p = permutation_test(differences, clusters, options.permutations, options.seed);
-  } else if (measure == "accuracy") {
-    result.test = "exact McNemar";
-    result.p = mcnemar(right_a, right_b).p_exact;
-  } else {
-    result.test = "Wilcoxon signed rank";
-    result.p = wilcoxon_signed_rank(differences).p;
+  result.arm = pairs.arm;
+  result.measure = pairs.measure;
+  result.identical = pairs.identical;
+  result.difference = clustered_mean(pairs.differences, pairs.questions, options.level);
+  result.effect = paired_effect_size(pairs.differences);
+  const auto judged = judge(pairs, options.level);
+  result.difference.interval = result.simultaneous = judged.interval;
+  result.test = judged.test;
+  result.p = result.p_holm = result.p_simultaneous = judged.p;
+  if (pairs.measure != "accuracy") return result;
+  if (result.unsteered()) {
+    result.p_non_inferior = result.p_equivalent = result.loss_bound = 0;
+    return result;
   }
-  result.p_holm = result.p;
-  if (measure == "accuracy") {
-    const auto within = equivalence_test(result.difference, options.margin);
-    result.p_non_inferior = within.p_lower;
-    result.p_equivalent = within.p;
-  }
+  std::vector<double> turned;
+  for (double d : pairs.differences) turned.push_back(-d);
+  const auto loss = loss_test(pairs.differences, pairs.questions, options.margin, options.level);
+  const auto gain = loss_test(turned, pairs.questions, options.margin, options.level);
+  result.p_non_inferior = loss.p;
+  result.p_equivalent = std::max(loss.p, gain.p);
+  result.loss_bound = loss.upper;
   return result;
+}
+
+using RowsOf = std::map<std::pair<std::string, std::string>, Rows>;  // by arm and behaviour; empty behaviour: all
+
+/// The steered rows of an arm that steered some and not others; else none.
+Rows steered_rows(const Rows& rows) {
+  Rows steered;
+  std::copy_if(rows.begin(), rows.end(), std::back_inserter(steered),
+               [](const Result* r) { return !r->edits.empty(); });
+  return steered.size() < rows.size() ? steered : Rows{};
+}
+
+/// One arm and measure: each behaviour, all, the steered rows.
+void compare_arm(Analysis& analysis, const RowsOf& rows, const std::vector<std::string>& behaviours,
+                 const std::string& arm, const std::string& measure,
+                 const std::map<std::string, std::int64_t>& numbers) {
+  const auto& options = analysis.options;
+  const std::size_t first = analysis.comparisons.size();
+  std::vector<double> p;
+  const auto add = [&](const Rows& base, const Rows& of, const std::string& behaviour, bool steered_only) {
+    const auto pairs = pair_up(base, of, measure, numbers);
+    if (pairs.differences.empty()) return;
+    auto comparison = compare(pairs, options);
+    comparison.behaviour = behaviour;
+    comparison.steered_only = steered_only;
+    if (!behaviour.empty()) p.push_back(comparison.p);
+    analysis.comparisons.push_back(std::move(comparison));
+  };
+  for (const auto& behaviour : behaviours) {
+    const auto a = rows.find({options.baseline, behaviour}), b = rows.find({arm, behaviour});
+    if (a != rows.end() && b != rows.end()) add(a->second, b->second, behaviour, false);
+  }
+  if (const auto steered = steered_rows(rows.at({arm, ""})); !steered.empty())
+    add(rows.at({options.baseline, ""}), steered, "", true);
+  const auto adjusted = holm(p);
+  for (std::size_t i = 0; i < adjusted.size(); ++i) analysis.comparisons[first + i].p_holm = adjusted[i];
+}
+
+/// Whoever reads the largest of several arms' differences has chosen it: intervals and p that allow for that.
+void adjust_over_arms(std::vector<std::pair<Comparison*, Pairs>>& family, const AnalysisOptions& options) {
+  std::vector<ComparedRows> rows;
+  for (const auto& [comparison, pairs] : family)
+    if (!comparison->unsteered()) rows.push_back({pairs.differences, pairs.questions});
+  if (rows.size() < 2) return;
+  const Simultaneous all(rows, {.draws = options.draws, .seed = options.seed});
+  const double level = all.adjusted_level(options.level);
+  for (auto& [comparison, pairs] : family) {
+    if (comparison->unsteered()) continue;
+    comparison->p_simultaneous = all.adjusted_p(comparison->p);
+    comparison->simultaneous = judge(pairs, level).interval;
+  }
 }
 
 }  // namespace
 
 const Cell& Analysis::cell(const std::string& arm, const std::string& behaviour) const {
   for (const auto& cell : cells)
-    if (cell.arm == arm && cell.behaviour == behaviour) return cell;
+    if (cell.arm == arm && cell.behaviour == behaviour && !cell.steered_only) return cell;
   fail(ErrorCode::argument, "Analysis::cell", "expected an arm and behaviour of the results but got \"{}\" and \"{}\"",
        arm, behaviour);
 }
@@ -158,7 +262,21 @@ const Cell& Analysis::cell(const std::string& arm, const std::string& behaviour)
 const Comparison* Analysis::comparison(const std::string& arm, const std::string& measure,
                                        const std::string& behaviour) const {
   for (const auto& comparison : comparisons)
-    if (comparison.arm == arm && comparison.measure == measure && comparison.behaviour == behaviour) return &comparison;
+    if (comparison.arm == arm && comparison.measure == measure && comparison.behaviour == behaviour &&
+        !comparison.steered_only)
+      return &comparison;
+  return nullptr;
+}
+
+const Cell* Analysis::steered_cell(const std::string& arm) const {
+  for (const auto& cell : cells)
+    if (cell.arm == arm && cell.steered_only) return &cell;
+  return nullptr;
+}
+
+const Comparison* Analysis::steered_comparison(const std::string& arm, const std::string& measure) const {
+  for (const auto& comparison : comparisons)
+    if (comparison.arm == arm && comparison.measure == measure && comparison.steered_only) return &comparison;
   return nullptr;
 }
 
@@ -166,7 +284,8 @@ Analysis analyse(std::span<const Result> results, const AnalysisOptions& options
   require(!results.empty(), ErrorCode::argument, "analyse", "expected results but got none");
   Analysis analysis;
   analysis.options = options;
-  std::map<std::pair<std::string, std::string>, Rows> rows;  // empty behaviour: all
+  RowsOf rows;
+  std::map<std::string, std::int64_t> numbers;
   std::set<std::string> keys, measures{"accuracy"};
   for (const auto& result : results) {
     require(keys.insert(result.key()).second, ErrorCode::argument, "analyse",
@@ -174,6 +293,7 @@ Analysis analyse(std::span<const Result> results, const AnalysisOptions& options
     const auto note = [](std::vector<std::string>& names, const std::string& name) {
       if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
     };
+    numbers.try_emplace(result.question, static_cast<std::int64_t>(numbers.size()));
     note(analysis.arms, result.arm);
     note(analysis.behaviours, result.behaviour);
     rows[{result.arm, result.behaviour}].push_back(&result);
@@ -182,30 +302,31 @@ Analysis analyse(std::span<const Result> results, const AnalysisOptions& options
   }
   auto behaviours = analysis.behaviours;
   behaviours.emplace_back();
-  for (const auto& arm : analysis.arms)
+  for (const auto& arm : analysis.arms) {
     for (const auto& behaviour : behaviours)
       if (const auto found = rows.find({arm, behaviour}); found != rows.end())
         analysis.cells.push_back(make_cell(arm, behaviour, found->second, options.level));
-
-  for (const auto& arm : analysis.arms) {
-    if (arm == options.baseline) continue;
-    for (const auto& measure : measures) {
-      const std::size_t first = analysis.comparisons.size();
-      std::vector<double> p;
-      for (const auto& behaviour : behaviours) {
-        const auto a = rows.find({options.baseline, behaviour}), b = rows.find({arm, behaviour});
-        if (a == rows.end() || b == rows.end()) continue;
-        auto comparison = compare(a->second, b->second, measure, options);
-        if (!comparison) continue;
-        comparison->behaviour = behaviour;
-        if (!behaviour.empty()) p.push_back(comparison->p);
-        analysis.comparisons.push_back(std::move(*comparison));
-      }
-      const auto adjusted = holm(p);
-      for (std::size_t i = 0; i < adjusted.size(); ++i) analysis.comparisons[first + i].p_holm = adjusted[i];
+    if (const auto steered = steered_rows(rows.at({arm, ""})); !steered.empty()) {
+      analysis.cells.push_back(make_cell(arm, "", steered, options.level));
+      analysis.cells.back().steered_only = true;
     }
   }
-  analysis.tradeoffs = tradeoffs(results, options.baseline, options.tradeoff);
+  require(rows.contains({options.baseline, ""}), ErrorCode::argument, "analyse",
+          "expected rows of the baseline arm \"{}\" but got none among {} rows", options.baseline, results.size());
+  for (const auto& arm : analysis.arms)
+    if (arm != options.baseline)
+      for (const auto& measure : measures) compare_arm(analysis, rows, behaviours, arm, measure, numbers);
+  for (const char* measure : {"accuracy", "behaviour", "coherence"}) {
+    std::vector<std::pair<Comparison*, Pairs>> family;
+    for (auto& comparison : analysis.comparisons)
+      if (comparison.measure == measure && comparison.behaviour.empty() && !comparison.steered_only)
+        family.emplace_back(&comparison,
+                            pair_up(rows.at({options.baseline, ""}), rows.at({comparison.arm, ""}), measure, numbers));
+    adjust_over_arms(family, options);
+  }
+  auto tradeoff = options.tradeoff;
+  tradeoff.level = options.level;
+  analysis.tradeoffs = tradeoffs(results, options.baseline, tradeoff);
   return analysis;
 }
 

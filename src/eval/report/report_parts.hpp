@@ -7,7 +7,6 @@
 
 namespace steer::eval::detail {
 
-std::string escape_html(std::string_view text);
 /// "64.1"; "-" for NaN.
 std::string number(double value, int digits);
 /// "64.1 [60.0, 68.2]".

@@ -7,12 +7,16 @@
 #include <numeric>
 
 #include <steer/core/error.hpp>
+#include <steer/stats/betting.hpp>
+#include <steer/stats/cross_fit.hpp>
+#include <steer/stats/paired_proportions.hpp>
 
 namespace steer {
 namespace {
 
 constexpr double kLowestScore = 1, kHighestScore = 5;
-constexpr double kCoverage = 0.8;  // share of the baseline's questions an arm must have answered
+constexpr double kCoverage = 0.8;       // share of the baseline's questions an arm must have answered
+constexpr double kBelowBaseline = 0.1;  // where hypervolume begins, unless told
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 /// Sums over the rows of one arm and question.
@@ -60,18 +64,89 @@ std::vector<TradeoffPoint> points_of(const std::vector<ArmSums>& arms, std::span
   return points;
 }
 
-/// The baseline itself keeps every limit at gain 0.
-std::pair<double, std::size_t> best_gain(std::span<const TradeoffPoint> points, std::size_t baseline,
-                                         const TradeoffOptions& options, bool coherent) {
-  const TradeoffPoint& base = points[baseline];
-  std::pair<double, std::size_t> best{0, baseline};
-  for (std::size_t i = 0; i < points.size(); ++i) {
-    const TradeoffPoint& p = points[i];
-    if (!(base.accuracy - p.accuracy <= options.accuracy_loss + 1e-12)) continue;
-    if (coherent && !(p.coherence >= options.coherence)) continue;
-    if (p.behaviour - base.behaviour > best.first) best = {p.behaviour - base.behaviour, i};
+/// Only questions that every arm answered, so that all points are of equal questions.
+void keep_common(std::vector<ArmSums>& arms, std::size_t questions) {
+  std::vector<std::size_t> kept;
+  for (std::size_t q = 0; q < questions; ++q)
+    if (std::all_of(arms.begin(), arms.end(), [&](const ArmSums& arm) { return arm.questions[q].judged > 0; }))
+      kept.push_back(q);
+  for (auto& arm : arms) {
+    std::vector<Sums> some;
+    for (auto q : kept) some.push_back(arm.questions[q]);
+    arm.questions = std::move(some);
   }
-  return best;
+}
+
+/// The loss of an arm against the baseline, by question; exact where each has one row.
+LossTest loss_of(const ArmSums& base, const ArmSums& arm, const TradeoffOptions& options) {
+  std::vector<double> rows, losses;
+  bool single = true;
+  for (std::size_t q = 0; q < base.questions.size(); ++q) {
+    const Sums &a = base.questions[q], &b = arm.questions[q];
+    if (a.rows == 0 || b.rows == 0) continue;
+    single = single && a.rows == 1 && b.rows == 1;
+    losses.push_back(a.hits / a.rows - b.hits / b.rows);
+  }
+  if (losses.empty()) return {};
+  if (single) {
+    for (double loss : losses) rows.push_back(-loss);
+    return loss_test(rows, {}, options.accuracy_loss, options.level);
+  }
+  return {betting_p(losses, options.accuracy_loss), betting_upper_bound(losses, options.level)};
+}
+
+/// The lower bound of an arm's mean coherence is the limit or more.
+bool coherent(const ArmSums& arm, const TradeoffOptions& options) {
+  std::vector<double> means;
+  for (const auto& q : arm.questions)
+    if (q.cohered > 0) means.push_back(q.coherence / q.cohered);
+  if (means.size() < 2) return false;
+  return clustered_mean(means, {}, 2 * options.level - 1).interval.low >= options.coherence;
+}
+
+BestGain best_gain(const std::vector<ArmSums>& arms, std::size_t baseline, const std::vector<std::size_t>& allowed,
+                   const TradeoffOptions& options) {
+  std::vector<std::vector<double>> effects;
+  for (auto i : allowed) {
+    std::vector<double> gains;
+    for (std::size_t q = 0; q < arms[i].questions.size(); ++q) {
+      const Sums &a = arms[baseline].questions[q], &b = arms[i].questions[q];
+      gains.push_back(b.behaviour / b.judged - a.behaviour / a.judged);
+    }
+    effects.push_back(std::move(gains));
+  }
+  const CrossFit fit = cross_fit(effects, options.bootstrap.seed, options.level);
+  const auto name = [&](std::int64_t chosen) {
+    return chosen < 0 ? std::string() : arms[allowed[static_cast<std::size_t>(chosen)]].arm;
+  };
+  return {name(fit.chosen), {name(fit.by_half[0]), name(fit.by_half[1])}, fit.estimate, fit.interval};
+}
+
+/// Which arms keep the limits, and what the best of them gains.
+void add_gains(Tradeoff& tradeoff, const std::vector<ArmSums>& arms, std::size_t baseline,
+               const TradeoffOptions& options) {
+  std::vector<std::size_t> others;
+  std::vector<double> p;
+  for (std::size_t i = 0; i < arms.size(); ++i) {
+    if (i == baseline) continue;
+    const LossTest loss = loss_of(arms[baseline], arms[i], options);
+    others.push_back(i);
+    p.push_back(loss.p);
+    if (tradeoff.safest.empty() || loss.upper < tradeoff.safest_bound) {
+      tradeoff.safest = arms[i].arm;
+      tradeoff.safest_bound = loss.upper;
+    }
+  }
+  const auto adjusted = holm(p);
+  std::vector<std::size_t> safe, safe_and_coherent;
+  for (std::size_t i = 0; i < others.size(); ++i) {
+    if (adjusted[i] > 1 - options.level) continue;
+    safe.push_back(others[i]);
+    tradeoff.within_limit.push_back(arms[others[i]].arm);
+    if (coherent(arms[others[i]], options)) safe_and_coherent.push_back(others[i]);
+  }
+  tradeoff.within_accuracy = best_gain(arms, baseline, safe, options);
+  tradeoff.within_accuracy_and_coherence = best_gain(arms, baseline, safe_and_coherent, options);
 }
 
 }  // namespace
@@ -90,15 +165,17 @@ std::vector<std::size_t> pareto_front(std::span<const TradeoffPoint> points) {
   return front;
 }
 
-double hypervolume(std::span<const TradeoffPoint> points) {
+double hypervolume(std::span<const TradeoffPoint> points, double reference) {
+  require(reference >= 0 && reference < 1, ErrorCode::argument, "hypervolume",
+          "expected a reference accuracy from 0 to below 1 but got {}", reference);
   // The front by falling accuracy and rising behaviour: each point adds the strip above the one before.
   double area = 0, below = kLowestScore;
   for (auto i : pareto_front(points)) {
     const double behaviour = std::clamp(points[i].behaviour, kLowestScore, kHighestScore);
-    area += std::max(0.0, points[i].accuracy) * std::max(0.0, behaviour - below);
+    area += std::max(0.0, points[i].accuracy - reference) * std::max(0.0, behaviour - below);
     below = std::max(below, behaviour);
   }
-  return area / (kHighestScore - kLowestScore);
+  return area / (kHighestScore - kLowestScore) / (1 - reference);
 }
 
 std::vector<Tradeoff> tradeoffs(std::span<const Result> results, const std::string& baseline,
@@ -141,35 +218,31 @@ std::vector<Tradeoff> tradeoffs(std::span<const Result> results, const std::stri
       if (judged > 0) sums.push_back(std::move(of));
     }
     leave_out_partial(sums, baseline);
+    keep_common(sums, questions.size());
     Tradeoff tradeoff;
     tradeoff.behaviour = behaviour;
+    tradeoff.questions = sums.empty() ? 0 : static_cast<std::int64_t>(sums.front().questions.size());
+    if (tradeoff.questions == 0) sums.clear();
     tradeoff.points = points_of(sums, {});
     tradeoff.front = pareto_front(tradeoff.points);
-    tradeoff.hypervolume = hypervolume(tradeoff.points);
     const auto base = std::find_if(sums.begin(), sums.end(), [&](const ArmSums& s) { return s.arm == baseline; });
     if (base == sums.end()) {  // nothing was judged under it
       all.push_back(std::move(tradeoff));
       continue;
     }
     const auto baseline_index = static_cast<std::size_t>(base - sums.begin());
-    std::vector<double> gains, coherent_gains;
+    const double accuracy = tradeoff.points[baseline_index].accuracy;
+    tradeoff.reference =
+        options.reference.value_or(std::isnan(accuracy) ? 0 : std::max(0.0, accuracy - kBelowBaseline));
+    tradeoff.hypervolume = hypervolume(tradeoff.points, tradeoff.reference);
     auto areas = bootstrap_draws(
-        static_cast<std::int64_t>(questions.size()),
+        tradeoff.questions,
         [&](std::span<const std::int32_t> weights) {
-          const auto points = points_of(sums, weights);
-          gains.push_back(best_gain(points, baseline_index, options, false).first);
-          coherent_gains.push_back(best_gain(points, baseline_index, options, true).first);
-          return hypervolume(points);
+          return hypervolume(points_of(sums, weights), tradeoff.reference);
         },
         options.bootstrap);
-    tradeoff.hypervolume_interval = percentile_interval(std::move(areas), options.bootstrap.level);
-    const auto summarise = [&](bool coherent, std::vector<double> draws) {
-      const auto [gain, index] = best_gain(tradeoff.points, baseline_index, options, coherent);
-      return BestGain{index == baseline_index ? "" : tradeoff.points[index].arm, gain,
-                      percentile_interval(std::move(draws), options.bootstrap.level)};
-    };
-    tradeoff.within_accuracy = summarise(false, std::move(gains));
-    tradeoff.within_accuracy_and_coherence = summarise(true, std::move(coherent_gains));
+    tradeoff.hypervolume_interval = percentile_interval(std::move(areas), options.level);
+    add_gains(tradeoff, sums, baseline_index, options);
     all.push_back(std::move(tradeoff));
   }
   return all;

@@ -81,6 +81,76 @@ void add_model_metrics(const Experiment& experiment, const Model& model, std::sp
   }
 }
 
+/// The ids a letter can be: "A" and " A", whichever the model was taught to say.
+std::vector<std::vector<std::int64_t>> letter_ids(const Tokenizer& tokenizer, std::size_t choices) {
+  std::vector<std::vector<std::int64_t>> ids(choices);
+  for (std::size_t i = 0; i < choices; ++i) {
+    const char letter = static_cast<char>('A' + i);
+    for (const std::string& text : {std::string(1, letter), std::string(" ") + letter}) {
+      const auto pieces = tokenizer.encode(text, {.add_special = false});
+      if (pieces.size() == 1 && std::find(ids[i].begin(), ids[i].end(), pieces[0]) == ids[i].end())
+        ids[i].push_back(pieces[0]);
+    }
+    require(!ids[i].empty(), ErrorCode::config, "run",
+            "expected a tokenizer with a single token for the letter {} but it has none; "
+            "use generation instead of letters",
+            letter);
+  }
+  return ids;
+}
+
+/// What has to follow an answer that was cut off, so that the next token is its letter.
+std::string closing_of(const std::string& response) {
+  const auto open = [&](std::string_view tag) {
+    const auto at = response.rfind(fmt::format("<{}>", tag));
+    return at != std::string::npos && response.find(fmt::format("</{}>", tag), at) == std::string::npos;
+  };
+  if (open("answer")) return "";
+  return open("thinking") ? "</thinking>\n<answer>" : "\n<answer>";
+}
+
+/// Adds "forced_correct": of answers that were cut off before their letter, whether the likeliest letter after the
+/// closing tags is right, under the steering that wrote them; of all others, whether they are right.
+void force_answers(const Model& model, std::span<const Task> tasks,
+                   const std::vector<std::vector<std::int64_t>>& prompts, const std::vector<GenerateResult>& generated,
+                   std::vector<Result>& results) {
+  std::vector<ScoreRequest> requests;
+  std::vector<std::pair<std::size_t, std::size_t>> asked;  // row, choice
+  for (std::size_t i = 0; i < tasks.size(); ++i) {
+    if (tasks[i].question->answer < 0) continue;
+    results[i].scores["forced_correct"] = results[i].correct();
+    if (!results[i].truncated || !results[i].answer.empty()) continue;
+    auto ids = prompts[i];
+    ids.insert(ids.end(), generated[i].ids.begin(), generated[i].ids.end());
+    const auto closing = model.tokenizer().encode(closing_of(results[i].response), {.add_special = false});
+    ids.insert(ids.end(), closing.begin(), closing.end());
+    const auto letters = letter_ids(model.tokenizer(), tasks[i].question->choices.size());
+    for (std::size_t c = 0; c < letters.size(); ++c)
+      for (auto id : letters[c]) {
+        // The text before it is scored too, alike for all letters: it counts as generated, as it was for the steering.
+        ScoreRequest request{.ids = ids, .begin = static_cast<std::int64_t>(prompts[i].size()), .steering = {}};
+        request.ids.push_back(id);
+        if (!tasks[i].steering.empty()) request.steering = tasks[i].steering;
+        requests.push_back(std::move(request));
+        asked.emplace_back(i, c);
+      }
+  }
+  if (requests.empty()) return;
+  const auto scores = score(model, requests);
+  std::map<std::size_t, double> best;  // log-probability of each row's likeliest letter
+  for (std::size_t r = 0; r < scores.size(); ++r) {
+    const auto [row, is_new] = best.try_emplace(asked[r].first, scores[r].log_probability);
+    row->second = std::max(row->second, scores[r].log_probability);
+  }
+  std::map<std::size_t, std::map<std::size_t, double>> mass;  // by row and choice, relative
+  for (std::size_t r = 0; r < scores.size(); ++r)
+    mass[asked[r].first][asked[r].second] += std::exp(scores[r].log_probability - best.at(asked[r].first));
+  for (const auto& [row, choices] : mass) {
+    const auto likeliest = std::ranges::max_element(choices, {}, [](const auto& choice) { return choice.second; });
+    results[row].scores["forced_correct"] = static_cast<int>(likeliest->first) == tasks[row].question->answer;
+  }
+}
+
 void add_text_metrics(Result& result, bool expects_tags) {
   const TextMetrics metrics = text_metrics(result.response);
   CollapseHints hints{.expects_tags = expects_tags, .truncated = result.truncated};
@@ -106,8 +176,8 @@ std::vector<Result> take_answers(const Experiment& experiment, const Model& mode
   std::vector<std::vector<std::int64_t>> prompts;
   for (const auto& task : tasks) {
     prompts.push_back(prompt_of(model, task, AnswerMode::generate));
-    GenerateRequest request{
-        .ids = prompts.back(), .steering = {}, .seed = derive_seed(experiment.seed, task.question->id)};
+    const std::string drawn_for = (task.behaviour ? task.behaviour->name : "") + "|" + task.question->id;
+    GenerateRequest request{.ids = prompts.back(), .steering = {}, .seed = derive_seed(experiment.seed, drawn_for)};
     if (!task.steering.empty()) request.steering = task.steering;
     requests.push_back(std::move(request));
   }
@@ -134,32 +204,11 @@ std::vector<Result> take_answers(const Experiment& experiment, const Model& mode
     add_audit(result, generated[i].audit);
     results.push_back(std::move(result));
   }
+  if (experiment.force_answers) force_answers(model, tasks, prompts, generated, results);
   if (experiment.nll || experiment.kl) add_model_metrics(experiment, model, tasks, prompts, generated, results);
   for (std::size_t i = 0; i < tasks.size(); ++i) add_text_metrics(results[i], tasks[i].question->answer >= 0);
   return results;
 }
-
-namespace {
-
-/// The ids a letter can be: "A" and " A", whichever the model was taught to say.
-std::vector<std::vector<std::int64_t>> letter_ids(const Tokenizer& tokenizer, std::size_t choices) {
-  std::vector<std::vector<std::int64_t>> ids(choices);
-  for (std::size_t i = 0; i < choices; ++i) {
-    const char letter = static_cast<char>('A' + i);
-    for (const std::string& text : {std::string(1, letter), std::string(" ") + letter}) {
-      const auto pieces = tokenizer.encode(text, {.add_special = false});
-      if (pieces.size() == 1 && std::find(ids[i].begin(), ids[i].end(), pieces[0]) == ids[i].end())
-        ids[i].push_back(pieces[0]);
-    }
-    require(!ids[i].empty(), ErrorCode::config, "run",
-            "expected a tokenizer with a single token for the letter {} but it has none; "
-            "use generation instead of letters",
-            letter);
-  }
-  return ids;
-}
-
-}  // namespace
 
 std::vector<Result> take_letters(const Model& model, std::span<const Task> tasks) {
   // Arms that share a prompt differ from the lowest steered layer on: below it each prompt is computed once.

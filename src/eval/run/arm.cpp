@@ -136,6 +136,19 @@ Arm at_strength(Arm arm, double strength) {
   return arm;
 }
 
+Arm as_draw(Arm arm, std::int64_t draw) {
+  require(arm.source && draw >= 1, ErrorCode::argument, "as_draw",
+          "expected a steered arm and a draw from 1 on but got \"{}\" and {}", arm.name, draw);
+  arm.draw_of = arm.name;
+  if (draw == 1) return arm;
+  const std::string suffix = fmt::format(", draw {}", draw);
+  SteeringSource source = *arm.source;
+  source.name += suffix;
+  arm.name += suffix;
+  arm.source = std::make_shared<const SteeringSource>(std::move(source));
+  return arm;
+}
+
 std::vector<Arm> strength_sweep(const Arm& arm, const std::vector<double>& strengths, std::int64_t every) {
   std::vector<Arm> arms;
   for (double strength : strengths) {

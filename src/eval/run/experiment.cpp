@@ -68,6 +68,8 @@ ordered_json identity_of(const Experiment& experiment, const Model& model, const
                         {"repetition_penalty", experiment.sampling.repetition_penalty},
                         {"max_tokens", experiment.max_tokens},
                         {"seed", experiment.seed},
+                        {"seeds", "of question and behaviour"},
+                        {"force_answers", experiment.force_answers},
                         {"nll", experiment.nll},
                         {"kl", experiment.kl},
                         {"judge", judge ? judge->identity() : "none"}};
@@ -193,7 +195,7 @@ class Runner {
           keys.push_back(task_key(arm.name, behaviour ? behaviour->name : "", question.id));
           tasks.push_back(std::move(task));
         };
-        if (!arm.depends_on_behaviour())
+        if (!experiment_.answers_each_behaviour(arm))
           add(nullptr);
         else
           for (const auto& behaviour : experiment_.behaviours) add(&behaviour);
@@ -219,7 +221,7 @@ class Runner {
         for (std::size_t q = 0; q < experiment_.questions.size(); ++q) {
           if (!answers(arm, q)) continue;
           const Question& question = experiment_.questions[q];
-          const std::string shown = arm.depends_on_behaviour() ? behaviour.name : "";
+          const std::string shown = experiment_.answers_each_behaviour(arm) ? behaviour.name : "";
           Result result =
               result_from_json(ordered_json::parse(records.at("answer|" + task_key(arm.name, shown, question.id))));
           result.behaviour = behaviour.name;
@@ -432,9 +434,10 @@ class Runner {
           steerings[arm.name][behaviour.name] = {{"edits", steering.empty() ? "none" : steering.describe()},
                                                  {"note", found.note}};
         }
-      report.arms.push_back({arm.name, arm.description, hasher.hex(), arm.family, arm.strength,
-                             arm.asking != Asking::nothing,
-                             arm.variant == Variant::random_features || arm.variant == Variant::noise});
+      const bool as_found = arm.asking == Asking::nothing && arm.variant == Variant::as_given && arm.family.empty();
+      report.arms.push_back(
+          {arm.name, arm.description, hasher.hex(), arm.family, arm.strength, arm.asking != Asking::nothing,
+           arm.variant == Variant::random_features || arm.variant == Variant::noise, as_found ? arm.draw_of : ""});
     }
     ordered_json settings = identity_;
     if (!steerings.empty()) settings["steerings"] = steerings;

@@ -159,7 +159,7 @@ RunPlan plan_run(const Experiment& experiment, const std::filesystem::path& mode
               : kTemplateTokens + static_cast<std::int64_t>(tokenizer.encode(system, {.add_special = false}).size());
       for (std::size_t q = 0; q < question_tokens.size(); q += static_cast<std::size_t>(arm.every)) {
         ++plan.rows;
-        if (!arm.depends_on_behaviour() && &behaviour != &experiment.behaviours.front()) continue;
+        if (!experiment.answers_each_behaviour(arm) && &behaviour != &experiment.behaviours.front()) continue;
         ++plan.answers;
         plan.prompt_tokens += question_tokens[q] + asked;
         plan.longest_prompt = std::max(plan.longest_prompt, question_tokens[q] + asked);

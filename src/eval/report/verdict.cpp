@@ -1,0 +1,271 @@
+// The verdict in words: one plain sentence, then the numbers it stands on.
+
+#include <steer/eval/report.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <set>
+
+#include <steer/stats/certificate.hpp>
+#include <steer/stats/draws.hpp>
+
+#include "eval/report/report_parts.hpp"
+
+namespace steer {
+namespace {
+
+using namespace eval::detail;
+
+/// "+0.52 [0.31, 0.73]", by the interval that allows for having chosen among the arms.
+std::string change(const Comparison& comparison, double scale, int digits) {
+  const double mean = comparison.difference.mean;
+  if (comparison.unsteered()) return "0 (unsteered: the same answers)";
+  return (mean >= 0 ? "+" : "") + with_interval(mean, comparison.simultaneous, scale, digits);
+}
+
+std::string points(double share) { return fmt::format("{} points", number(share * 100, 1)); }
+
+class Words {
+ public:
+  explicit Words(const Report& report) : report_(report), a_(report.analysis), base_(a_.options.baseline) {
+    graded_ = a_.cell(base_).accuracy.n > 0;
+    if (!usable("behaviour")) return;
+    leader_ = leading_arm(report);
+    steered_ = leading_arm(report, true);
+  }
+
+  std::string headline() const {
+    if (leader_.empty()) return graded_ ? letters() : "There is no verdict: nothing was judged that one may rest on.";
+    const bool any_beyond = gains(leader_), steered_beyond = !steered_.empty() && gains(steered_);
+    const std::string& arm = steered_beyond || steered_.empty() ? (steered_beyond ? steered_ : leader_) : leader_;
+    if (!any_beyond) return fmt::format("No arm shows more of the behaviour than {} beyond chance.", base_);
+    std::string text;
+    if (!steered_.empty() && !steered_beyond)
+      text =
+          fmt::format("No arm steered without being asked shows more of the behaviour than {} beyond chance; ", base_);
+    text += fmt::format("{} shows more of {} ({} of 5)", arm, text.empty() ? "the behaviour than " + base_ : "it",
+                        signed_number(*a_.comparison(arm, "behaviour"), 1, 2));
+    return text + price(arm) + ".";
+  }
+
+  std::vector<std::string> findings() const {
+    std::vector<std::string> lines{control()};
+    if (!leader_.empty())
+      lines.push_back(fmt::format("Most behaviour is gained by {}: {}.", leader_, numbers(leader_)));
+    if (!steered_.empty() && steered_ != leader_)
+      lines.push_back(fmt::format("Of the steered arms it is {}: {}.", steered_, numbers(steered_)));
+    if (leader_.empty() && graded_) lines.push_back(least_accurate());
+    for (const auto& note : report_.arms)
+      if (note.placebo && usable("behaviour") && a_.comparison(note.name, "behaviour"))
+        lines.push_back(
+            fmt::format("For scale, a disturbance as large to no purpose ({}): {}.", note.name, numbers(note.name)));
+    draws(lines);
+    if (!leader_.empty() && graded_) limits(lines);
+    if (a_.arms.size() > 2)
+      lines.push_back(fmt::format(
+          "Intervals of differences hold for all {} arms together at {:g} %, so that the largest may be read.",
+          a_.arms.size() - 1, a_.options.level * 100));
+    std::int64_t missing = 0;
+    for (const auto& result : report_.results) missing += static_cast<std::int64_t>(result.failed.size());
+    if (missing > 0)
+      lines.push_back(
+          fmt::format("{} judgements failed and count as missing; the table bounds what they could change.", missing));
+    for (const auto& [measure, reason] : report_.withheld)
+      lines.push_back(fmt::format("No verdict on {}: {}.", measure, reason));
+    return lines;
+  }
+
+ private:
+  /// Whether the judge of a measure is good enough to conclude from.
+  bool usable(const char* measure) const { return !report_.withheld.contains(measure); }
+
+  static std::string signed_number(const Comparison& c, double scale, int digits) {
+    return (c.difference.mean >= 0 ? "+" : "") + number(c.difference.mean * scale, digits);
+  }
+
+  bool gains(const std::string& arm) const { return a_.comparison(arm, "behaviour")->simultaneous.low > 0; }
+
+  /// What the interval of an accuracy difference lets one say.
+  std::string accuracy_verdict(const Comparison& accuracy) const {
+    if (accuracy.unsteered()) return "no answer was steered";
+    if (accuracy.simultaneous.high < 0) return "a loss beyond chance";
+    if (accuracy.simultaneous.low > 0) return "a gain beyond chance";
+    if (accuracy.p_non_inferior < 1 - a_.options.level) return "no loss of " + points(a_.options.margin) + " or more";
+    return fmt::format("undecided: a loss of up to {} is not excluded", points(std::max(0.0, accuracy.loss_bound)));
+  }
+
+  std::string price(const std::string& arm) const {
+    const auto* accuracy = a_.comparison(arm, "accuracy");
+    if (!accuracy || accuracy->unsteered()) return "";
+    if (accuracy->simultaneous.high < 0)
+      return fmt::format(" and loses accuracy ({} points)", signed_number(*accuracy, 100, 1));
+    if (accuracy->simultaneous.low > 0)
+      return fmt::format(" and gains accuracy ({} points)", signed_number(*accuracy, 100, 1));
+    if (accuracy->p_non_inferior < 1 - a_.options.level)
+      return fmt::format(" and loses less than {} of accuracy", points(a_.options.margin));
+    return fmt::format("; whether that costs accuracy is undecided (a loss of up to {} is not excluded)",
+                       points(std::max(0.0, accuracy->loss_bound)));
+  }
+
+  std::string numbers(const std::string& arm) const {
+    std::string text = change(*a_.comparison(arm, "behaviour"), 1, 2) + " of behaviour";
+    if (const auto* accuracy = a_.comparison(arm, "accuracy"))
+      text += fmt::format(", {} points of accuracy ({})", change(*accuracy, 100, 1), accuracy_verdict(*accuracy));
+    if (const auto* coherence = usable("coherence") ? a_.comparison(arm, "coherence") : nullptr)
+      text += fmt::format(", {} of coherence", change(*coherence, 1, 2));
+    return text;
+  }
+
+  std::string control() const {
+    const Cell& control = a_.cell(base_);
+    std::set<std::string> asked;
+    for (const auto& result : report_.results) asked.insert(result.question);
+    std::string text =
+        fmt::format("Over {} questions and {} behaviours, {}", asked.size(), a_.behaviours.size(), base_);
+    if (graded_) {
+      text += fmt::format(" gets {} % right", with_interval(control.accuracy.value, control.accuracy.interval, 100, 1));
+      if (control.accuracy.design_effect > 1.05)
+        text += fmt::format(" (design effect {}: {} rows say as much as {} independent ones)",
+                            number(control.accuracy.design_effect, 1), control.accuracy.n,
+                            number(static_cast<double>(control.accuracy.n) / control.accuracy.design_effect, 0));
+    }
+    const auto score = [&](const char* name) {
+      const auto& s = control.scores.at(name);
+      return with_interval(s.summary.mean, s.interval, 1, 2);
+    };
+    if (usable("behaviour") && control.scores.contains("behaviour"))
+      text += fmt::format("{} scores {} of 5 for behaviour", graded_ ? " and" : "", score("behaviour"));
+    if (usable("coherence") && control.scores.contains("coherence"))
+      text += fmt::format(", {} for coherence", score("coherence"));
+    return text + ".";
+  }
+
+  const Comparison* lowest() const {
+    const Comparison* worst = nullptr;
+    for (const auto& arm : a_.arms)
+      if (const auto* accuracy = a_.comparison(arm, "accuracy"))
+        if (!worst || accuracy->difference.mean < worst->difference.mean) worst = accuracy;
+    return worst;
+  }
+
+  /// Letters alone: accuracy is all there is.
+  std::string letters() const {
+    const Comparison* worst = lowest();
+    if (worst && worst->simultaneous.high < 0)
+      return fmt::format("{} is right less often than {} ({} points).", worst->arm, base_,
+                         signed_number(*worst, 100, 1));
+    return fmt::format("No arm is right less often than {} beyond chance.", base_);
+  }
+
+  std::string least_accurate() const {
+    const Comparison* worst = lowest();
+    if (!worst) return fmt::format("There is no arm besides {}.", base_);
+    const auto what = fmt::format("{} points of accuracy ({})", change(*worst, 100, 1), accuracy_verdict(*worst));
+    if (worst->difference.mean >= 0)
+      return fmt::format("No arm is less accurate than {}; the nearest to it is {}: {}.", base_, worst->arm, what);
+    return fmt::format("The least accurate arm is {}: {}.", worst->arm, what);
+  }
+
+  void limits(std::vector<std::string>& lines) const {
+    const Tradeoff& all = a_.tradeoffs.back();
+    const double limit = a_.options.tradeoff.accuracy_loss, level = a_.options.level;
+    if (all.within_limit.empty()) {
+      lines.push_back(fmt::format(
+          "No arm's loss of accuracy is shown to be below {} with {} questions{}; {} with none lost would do for one "
+          "arm.",
+          points(limit), all.questions,
+          all.safest.empty()
+              ? ""
+              : fmt::format(" (smallest bound: {}, of {})", points(std::max(0.0, all.safest_bound)), all.safest),
+          questions_to_certify(limit, 0, level)));
+      return;
+    }
+    std::string names;
+    for (const auto& arm : all.within_limit) names += (names.empty() ? "" : ", ") + arm;
+    lines.push_back(
+        fmt::format("Loses less than {} of accuracy, by its bound: {}. Of these, chosen on one half of the "
+                    "questions and measured on the other: {}.",
+                    points(limit), names, gain_text(all.within_accuracy)));
+    if (usable("coherence") && a_.cell(base_).scores.contains("coherence"))
+      lines.push_back(fmt::format("At coherence of {:g} or more as well: {}.", a_.options.tradeoff.coherence,
+                                  gain_text(all.within_accuracy_and_coherence)));
+  }
+
+  /// Differences from the baseline on one measure: [arms][questions], of the questions that all of them answered.
+  std::vector<std::vector<double>> effects(const std::vector<std::string>& arms, const std::string& measure) const {
+    const auto value = [&](const Result& r) {
+      if (measure == "accuracy") return r.gold.empty() ? NAN : static_cast<double>(r.correct());
+      return r.scores.contains(measure) ? r.scores.at(measure) : NAN;
+    };
+    std::map<std::string, double> base;  // by behaviour and question
+    for (const auto& r : report_.results)
+      if (r.arm == base_) base[r.behaviour + "|" + r.question] = value(r);
+    std::map<std::string, std::vector<Summary>> by_question;
+    for (const auto& r : report_.results) {
+      const auto arm = std::find(arms.begin(), arms.end(), r.arm);
+      const auto found = base.find(r.behaviour + "|" + r.question);
+      if (arm == arms.end() || found == base.end() || std::isnan(value(r) - found->second)) continue;
+      auto& sums = by_question[r.question];
+      sums.resize(arms.size());
+      auto& sum = sums[static_cast<std::size_t>(arm - arms.begin())];
+      sum.mean += value(r) - found->second;
+      ++sum.n;
+    }
+    std::vector<std::vector<double>> made(arms.size());
+    for (const auto& [question, sums] : by_question)
+      if (std::all_of(sums.begin(), sums.end(), [](const Summary& s) { return s.n > 0; }))
+        for (std::size_t i = 0; i < arms.size(); ++i) made[i].push_back(sums[i].mean / static_cast<double>(sums[i].n));
+    return made;
+  }
+
+  /// Searches repeated with other seeds: how far they lie apart.
+  void draws(std::vector<std::string>& lines) const {
+    std::map<std::string, std::vector<std::string>> methods;
+    for (const auto& note : report_.arms)
+      if (!note.draw_of.empty()) methods[note.draw_of].push_back(note.name);
+    for (const auto& [method, arms] : methods) {
+      if (arms.size() < 2) continue;
+      std::string text;
+      for (const char* measure : {"behaviour", "accuracy"}) {
+        if (!usable(measure)) continue;
+        const auto values = effects(arms, measure);
+        if (values.front().size() < 2) continue;
+        const auto spread = draw_spread(values, a_.options.level);
+        const bool accuracy = std::string_view(measure) == "accuracy";
+        text += fmt::format("{} {} of {}, draws apart by a standard deviation of {}", text.empty() ? "" : ";",
+                            with_interval(spread.mean, spread.interval, accuracy ? 100 : 1, accuracy ? 1 : 2), measure,
+                            number(spread.between_sd * (accuracy ? 100 : 1), accuracy ? 1 : 2));
+      }
+      if (!text.empty())
+        lines.push_back(fmt::format("Over {} draws of {} and the questions:{}.", arms.size(), method, text));
+    }
+  }
+
+  static std::string gain_text(const BestGain& best) {
+    if (best.arm.empty()) return "none gains behaviour";
+    const bool agree = best.by_half[0] == best.arm && best.by_half[1] == best.arm;
+    return fmt::format("{}{}, {}{}", best.arm, agree ? "" : " (the halves choose differently)",
+                       best.gain >= 0 ? "+" : "", with_interval(best.gain, best.interval, 1, 2));
+  }
+
+  const Report& report_;
+  const Analysis& a_;
+  const std::string& base_;
+  bool graded_ = false;
+  std::string leader_, steered_;
+};
+
+}  // namespace
+
+std::string Report::headline() const { return Words(*this).headline(); }
+
+std::vector<std::string> Report::findings() const { return Words(*this).findings(); }
+
+std::string Report::verdict() const {
+  std::string text = headline() + "\n";
+  for (const auto& line : findings()) text += "\n- " + line;
+  return text;
+}
+
+}  // namespace steer
