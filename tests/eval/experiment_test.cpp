@@ -70,6 +70,7 @@ TEST(Arms, VariantsChangeAsMuchElsewhere) {
   pinned.splice(sae);
   EXPECT_STEER_ERROR(noise(base).apply(pinned, behaviour), ErrorCode::unsupported, "splice");
   EXPECT_STEER_ERROR(with_prompt(control()), ErrorCode::argument, "control");
+  EXPECT_STEER_ERROR(as_draw(control(), 2), ErrorCode::argument, "control");
 }
 
 /// The demo's model: small, in the repository.

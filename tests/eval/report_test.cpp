@@ -221,6 +221,27 @@ TEST(Reports, FilesAreCompleteEscapedAndRepeatable) {
       << report.headline();
 }
 
+TEST(Reports, DrawsOfOneMethodAreSpreadApart) {
+  std::vector<Result> results;
+  for (auto r : made_up(60, {"funny"})) {
+    if (r.arm == "prompt") continue;
+    results.push_back(r);
+    if (r.arm != "steer") continue;
+    r.arm = "steer, draw 2";
+    r.scores["behaviour"] -= 0.5;  // the second search found half a point less, at every question
+    results.push_back(r);
+  }
+  Report report = make_report(results);
+  EXPECT_EQ(report.verdict().find("draws of"), std::string::npos) << "arms are no draws unless they say so";
+  for (auto& note : report.arms)
+    if (note.name != "control") note.draw_of = "steer";
+  const std::string verdict = report.verdict();
+  EXPECT_NE(verdict.find("Over 2 draws of steer and the questions: "), std::string::npos) << verdict;
+  EXPECT_NE(verdict.find("of behaviour, draws apart by a standard deviation of 0.35"), std::string::npos)
+      << "half a point between two: " << verdict;
+  EXPECT_NE(verdict.find("of accuracy, draws apart by a standard deviation of 0.0"), std::string::npos) << verdict;
+}
+
 TEST(Reports, LettersAloneLeaveNothingEmpty) {
   auto results = made_up(40, {"funny"});
   std::erase_if(results, [](const Result& r) { return r.arm == "prompt"; });
