@@ -233,11 +233,11 @@ bool read_gpt2(const Metadata& metadata, BpeTokenizer& out) {
 
 // One template, and more by name under tokenizer.chat_template.NAME.
 void read_chat_templates(const Metadata& metadata, const json& values, BpeTokenizer& out) {
-  constexpr std::string_view key = "tokenizer.chat_template";
-  if (auto source = metadata.text(std::string(key))) out.add_chat_template("default", std::move(*source));
+  if (auto source = metadata.text("tokenizer.chat_template")) out.add_chat_template("default", std::move(*source));
+  constexpr std::string_view named = "tokenizer.chat_template.";
   for (const auto& [name, value] : values.items())
-    if (name.starts_with(std::string(key) + ".") && value.is_string())
-      out.add_chat_template(name.substr(key.size() + 1), value.get<std::string>());
+    if (name.starts_with(named) && value.is_string())
+      out.add_chat_template(name.substr(named.size()), value.get<std::string>());
 }
 
 void read_special_names(const Metadata& metadata, BpeTokenizer& out) {

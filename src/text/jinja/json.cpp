@@ -154,7 +154,7 @@ MarkedText to_json(Machine& machine, const Value& value, bool ascii, const Value
     if (width > 1000) raise("an indent of more than 1000");
     writer.indent = std::string(static_cast<std::size_t>(std::max<std::int64_t>(0, width)), ' ');
   }
-  if (writer.indent) writer.item_separator = ",";
+  if (writer.indent) writer.item_separator.assign(1, ',');
   if (!separators.missing() && !separators.is_none()) {
     const std::vector<Value> parts = collect(machine, separators);
     if (parts.size() != 2 || !parts[0].string() || !parts[1].string()) raise("tojson: separators are two strings");
