@@ -24,7 +24,8 @@ constexpr auto kWhere = "Engine";
 struct Order {
   EngineRequest request;
   std::set<std::int64_t> stop_ids;
-  Steering touched;  ///< the steering, if it acts on or remembers prompt tokens: else the prompt can be anyone's
+  Steering touched;    ///< the steering, if it acts on or remembers prompt tokens: else the prompt can be anyone's
+  bool shares = true;  ///< what is computed of the prompt holds for longer prompts too
   std::int64_t prompt() const { return std::ssize(request.ids); }
 };
 
@@ -39,7 +40,7 @@ struct EngineRow {
 
   SequenceId sequence = -1;   ///< none while it waits
   std::int64_t computed = 0;  ///< tokens of `ids` in the cache
-  std::int64_t shared = 0;    ///< of them from a kept prefix
+  std::int64_t unseen = 0;    ///< of them computed before they were this row's: its audit does not have them
   bool done = false;
 
   bool running() const { return sequence >= 0; }
@@ -76,9 +77,11 @@ struct Engine::Impl {
   std::vector<EngineRow*> choose();
   std::int64_t next_tokens(const EngineRow& row, std::int64_t& prompt_room) const;
   bool make_room(EngineRow& row, std::int64_t tokens, std::int64_t taken);
-  at::Tensor compute(std::span<EngineRow* const> rows);
+  std::vector<at::Tensor> compute(std::span<EngineRow* const> chosen);
 
   void draw(EngineRow& row, const at::Tensor& logits, const OnEvent& on_event);
+  void draw_token(EngineRow& row, const at::Tensor& logits, const OnEvent& on_event);
+  void fork_samples(const EngineRow& row, std::vector<EngineRow*>& forked);
   void end(EngineRow& row, FinishReason reason, const OnEvent& on_event);
 
   std::int64_t free_bytes() const {
@@ -101,6 +104,7 @@ RowId Engine::Impl::submit(EngineRequest request) {
   auto order = std::make_shared<Order>();
   order->stop_ids = generation::detail::stop_ids(model, request.stop_ids);
   if (generation::detail::looks_at_prompt(request.steering)) order->touched = request.steering;
+  order->shares = options.keep_prefixes && !generation::detail::counts_from_prompt_end(request.steering);
   order->request = std::move(request);
   const auto& r = order->request;
   const RowId first = next;
@@ -144,15 +148,17 @@ bool Engine::Impl::step(const OnEvent& on_event) {
   if (!chosen.empty()) {
     std::size_t next_row = 0;
     try {
-      const at::Tensor logits = compute(chosen);
+      const std::vector<at::Tensor> logits = compute(chosen);
       for (; next_row < chosen.size(); ++next_row) {
         EngineRow& row = *chosen[next_row];
         row.computed += tokens[next_row];
-        if (!row.done) draw(row, logits[static_cast<std::int64_t>(next_row)], on_event);
+        if (!row.done && row.pending() == 0) draw(row, logits[next_row], on_event);
       }
     } catch (...) {
       // The session holds tokens that the rows behind know nothing of, and their logits are lost: computed again.
       for (; next_row < chosen.size(); ++next_row) set_back(*chosen[next_row]);
+      for (auto& row : rows)
+        if (row.pending() == 0) set_back(row);
       std::erase_if(rows, [](const EngineRow& row) { return row.done; });
       throw;
     }
@@ -165,7 +171,7 @@ bool Engine::Impl::step(const OnEvent& on_event) {
 void Engine::Impl::admit() {
   std::int64_t running = std::ranges::count_if(rows, &EngineRow::running);
   for (auto& row : rows) {
-    if (row.running() || row.done || (options.keep_prefixes && waits_for_prefix(row))) continue;
+    if (row.running() || row.done || waits_for_prefix(row)) continue;
     if (running == options.max_rows) {
       const auto last = std::find_if(rows.rbegin(), rows.rend(), [](const EngineRow& r) { return r.running(); });
       if (last->order->request.priority >= row.order->request.priority) break;
@@ -186,8 +192,9 @@ bool Engine::Impl::waits_for_prefix(const EngineRow& row) const {
   const auto prompt = std::span(row.order->request.ids);
   const auto own = prompt.first(prompt.size() - 1);
   for (const auto& other : rows) {
-    if (!other.running() || other.computed >= other.order->prompt() || other.order->touched != row.order->touched)
-      continue;
+    if (!other.running() || other.computed >= other.order->prompt()) continue;
+    if (other.order == row.order) return true;  // a sample: it will fork
+    if (!row.order->shares || !other.order->shares || other.order->touched != row.order->touched) continue;
     const auto common = generation::detail::common_prefix(own, other.order->request.ids);
     const bool usable = row.order->touched.empty() || common == other.order->prompt();
     if (usable && common >= generation::detail::kShortestShared) return true;
@@ -207,15 +214,21 @@ bool Engine::Impl::has_room() {
 }
 
 void Engine::Impl::open(EngineRow& row) {
-  const auto prompt = std::span(row.order->request.ids);
-  // A row needs a token of its own to give logits. A steered prompt is not shared yet: its steering's memory would be.
-  const auto prefix =
-      row.order->touched.empty() ? prefixes.find(prompt.first(prompt.size() - 1), row.order->touched) : std::nullopt;
-  const Steering& steering = row.order->request.steering;
-  row.sequence = prefix ? session.fork(prefix->sequence, {.length = prefix->length, .steering = steering})
-                        : session.open({.steering = steering});
-  row.computed = row.shared = prefix ? prefix->length : 0;
-  load.shared_tokens += row.shared;
+  const auto& request = row.order->request;
+  const bool touched = !row.order->touched.empty();
+  // A row needs a token of its own to give logits.
+  const auto prefix = row.order->shares
+                          ? prefixes.find(std::span(request.ids).first(request.ids.size() - 1), row.order->touched)
+                          : std::nullopt;
+  if (!prefix)
+    row.sequence = session.open({.steering = request.steering});
+  else if (touched)
+    row.sequence = session.fork(prefix->sequence);  // with its steering, memory and audit
+  else
+    row.sequence = session.fork(prefix->sequence, {.length = prefix->length, .steering = request.steering});
+  row.computed = prefix ? prefix->length : 0;
+  row.unseen = touched ? 0 : row.computed;
+  load.shared_tokens += row.computed;
 }
 
 void Engine::Impl::shut(EngineRow& row) {
@@ -272,33 +285,59 @@ bool Engine::Impl::make_room(EngineRow& row, std::int64_t count, std::int64_t ta
   return true;
 }
 
-/// One pass. @return logits after each row's last token.
-at::Tensor Engine::Impl::compute(std::span<EngineRow* const> chosen) {
+/// One pass. @return logits [vocab] after the last token of each row that has come to its prompt's end; undefined for
+///                   others.
+std::vector<at::Tensor> Engine::Impl::compute(std::span<EngineRow* const> chosen) {
   std::vector<StepInput> inputs;
   for (std::size_t i = 0; i < chosen.size(); ++i) {
     const EngineRow& row = *chosen[i];
-    const std::int64_t begin = row.computed, end = begin + tokens[i],
-                       split = std::clamp(row.order->prompt(), begin, end);
-    const auto part = [&](std::int64_t from, std::int64_t to, Phase phase) {
-      if (from == to) return;
-      const auto ids = std::span(row.ids).subspan(static_cast<std::size_t>(from), static_cast<std::size_t>(to - from));
-      const std::int64_t left = phase == Phase::prompt ? row.order->prompt() - to : 0;
-      inputs.push_back({row.sequence, ids, phase, left, /*logits=*/to == end});
+    const std::int64_t begin = row.computed, end = begin + tokens[i], prompt = row.order->prompt(),
+                       split = std::clamp(prompt, begin, end);
+    const auto part = [&](std::int64_t from, std::int64_t to) {
+      return std::span(row.ids).subspan(static_cast<std::size_t>(from), static_cast<std::size_t>(to - from));
     };
-    part(begin, split, Phase::prompt);
-    part(split, end, Phase::generated);
+    if (begin < split)
+      inputs.push_back(
+          {row.sequence, part(begin, split), Phase::prompt, prompt - split, split == end && end == prompt});
+    if (split < end) inputs.push_back({row.sequence, part(split, end), Phase::generated});
     load.prompt_tokens += row.decodes() ? 0 : tokens[i];
   }
-  return session.step(inputs, Logits::last);
+  const at::Tensor logits = session.step(inputs, Logits::last);
+  std::vector<at::Tensor> out(chosen.size());
+  for (std::int64_t i = 0, wanted = 0; i < std::ssize(chosen); ++i)
+    if (const auto at = static_cast<std::size_t>(i); chosen[at]->computed + tokens[at] >= chosen[at]->order->prompt())
+      out[at] = logits[wanted++];
+  return out;
 }
 
-/// Goes on with a row whose next tokens were computed.
+/// Goes on with a row of which all tokens are computed.
 void Engine::Impl::draw(EngineRow& row, const at::Tensor& logits, const OnEvent& on_event) {
+  std::vector<EngineRow*> alike{&row};
+  if (row.result.ids.empty()) {  // the prompt's end
+    if (row.order->shares) prefixes.keep(row.sequence, row.order->request.ids, row.order->touched);
+    fork_samples(row, alike);
+  }
+  for (EngineRow* each : alike)
+    if (!each->done) draw_token(*each, logits, on_event);
+}
+
+/// Lets the other samples of a row's prompt begin where it is, as far as there is room.
+void Engine::Impl::fork_samples(const EngineRow& row, std::vector<EngineRow*>& forked) {
+  std::int64_t running = std::ranges::count_if(rows, &EngineRow::running);
+  for (auto& other : rows) {
+    if (running == options.max_rows) return;
+    if (other.order != row.order || other.running() || other.done || !other.result.ids.empty()) continue;
+    other.sequence = session.fork(row.sequence);
+    other.computed = row.computed;
+    other.unseen = row.unseen;
+    load.shared_tokens += other.computed;
+    forked.push_back(&other);
+    ++running;
+  }
+}
+
+void Engine::Impl::draw_token(EngineRow& row, const at::Tensor& logits, const OnEvent& on_event) {
   const auto& request = row.order->request;
-  const std::int64_t prompt = row.order->prompt();
-  if (row.computed == prompt && options.keep_prefixes && row.order->touched.empty())
-    prefixes.keep(row.sequence, request.ids, row.order->touched);
-  if (row.pending() > 0) return;
   if (auto reason = session.abort_reason(row.sequence)) {
     row.result.abort_reason = *std::move(reason);
     return end(row, FinishReason::aborted, on_event);
@@ -330,8 +369,8 @@ void Engine::Impl::end(EngineRow& row, FinishReason reason, const OnEvent& on_ev
   }
   result.text = row.stops.text();
   if (row.running()) result.audit = session.audit(row.sequence);
+  for (auto& edit : result.audit.edits) edit.seen += row.unseen;  // they passed the point when they were computed
   result.warnings = session.warnings();
-  for (auto& edit : result.audit.edits) edit.seen += row.shared;  // they passed the point when they were computed
   row.done = true;
   shut(row);
   if (on_event) on_event({.row = row.id, .text = rest, .result = &result});

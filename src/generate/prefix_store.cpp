@@ -46,7 +46,7 @@ void PrefixStore::keep(SequenceId source, std::span<const std::int64_t> ids, con
   }
   if (entries_.size() >= kMost) drop_oldest();
   ForkOptions options;
-  if (touched.empty()) options.steering = InterventionPtr();  // it has not begun to act
+  if (touched.empty()) options.steering = InterventionPtr();  // whoever goes on from here brings a steering of its own
   entries_.push_back({{ids.begin(), ids.end()}, touched, session_.fork(source, options), ++clock_});
 }
 

@@ -7,6 +7,19 @@
 #include "generate/sampler.hpp"
 
 namespace steer::generation::detail {
+namespace {
+
+bool counts_from_prompt_end(const Scope& scope) {
+  return scope.where == Where::last || scope.where == Where::from_last ||
+         (scope.where == Where::span && scope.begin < 0) ||
+         std::ranges::any_of(scope.except, [](const Scope& s) { return counts_from_prompt_end(s); });
+}
+
+}  // namespace
+
+bool counts_from_prompt_end(const Steering& steering) {
+  return std::ranges::any_of(steering.edits(), [](const Edit& edit) { return counts_from_prompt_end(edit.scope); });
+}
 
 bool looks_at_prompt(const Steering& steering) {
   if (!steering.watches().empty()) return true;

@@ -14,6 +14,10 @@ namespace steer::generation::detail {
 /// Whether a steering may act on, or remember, a prompt token: then the row computes its whole prompt itself.
 bool looks_at_prompt(const Steering& steering);
 
+/// Whether what a steering does to a prompt's beginning depends on where the prompt ends: then another prompt that
+/// begins alike needs a computation of its own.
+bool counts_from_prompt_end(const Steering& steering);
+
 /// The tokens that end a row: the model's own, its chat format's end of turn, and what the caller adds.
 std::set<std::int64_t> stop_ids(const Model& model, std::span<const std::int64_t> more);
 

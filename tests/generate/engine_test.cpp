@@ -51,7 +51,7 @@ EngineRequest random_request(Rng& rng, std::uint64_t seed) {
   if (pick(2)) r.sampling = {.temperature = 0.9, .top_p = 0.95, .repetition_penalty = pick(3) ? 1.0 : 1.2};
   if (pick(3) == 0) r.stop_ids = {pick(97)};
   r.priority = pick(4) == 0 ? 1 : 0;
-  switch (pick(8)) {
+  switch (pick(10)) {
     case 0:
       r.steering.add(direction(3), "blocks.1.hook_resid_post", 2.0);
       break;
@@ -68,6 +68,13 @@ EngineRequest random_request(Rng& rng, std::uint64_t seed) {
       r.steering.add(direction(7), "blocks.2.hook_resid_post", 2.0,
                      {.when = Condition::probe_above(direction(8), 0.1, {.point = HookPoint{Site::resid_post, 1}})});
       r.steering.abort_when(Condition::entropy_between(4.2, 5), "too unsure");
+      break;
+    case 5:
+      r.steering.add(direction(9), "blocks.1.hook_resid_post", 2.0, {.scope = {.where = Where::from_last}});
+      break;
+    case 6:
+      r.steering.add(direction(9), "blocks.0.hook_resid_post", 2.0,
+                     {.scope = {.where = Where::span, .begin = -4, .end = -1}});
       break;
     default:
       break;
@@ -153,26 +160,58 @@ TEST(EngineRows, EqualTheRowAloneWithoutSharing) {
               {.rows = 60, .engine = {.max_rows = 7, .step_tokens = 5, .keep_prefixes = false}}, 3, counter);
 }
 
-TEST(Engine, SamplesShareTheirPrompt) {
+TEST(Engine, SamplesForkTheirPrompt) {
+  const Model model = test::tiny_model("llama").load();
+  for (const bool steered : {false, true}) {
+    Engine engine(model, {.max_rows = 3});
+    EngineRequest request{
+        .ids = some_ids(60), .sampling = {.temperature = 1}, .max_tokens = 10, .seed = 9, .samples = 4};
+    if (steered)
+      request.steering.add(
+          direction(3), "blocks.1.hook_resid_post", 2.0,
+          {.when = Condition::probe_above(direction(8), 0.1, {.point = HookPoint{Site::resid_post, 1}})});
+    const RowId first = engine.submit(request);
+    std::map<RowId, GenerateResult> results;
+    while (engine.step([&](const EngineEvent& e) {
+      if (e.result) results.emplace(e.row, *e.result);
+    })) {
+    }
+    ASSERT_EQ(results.size(), 4u);
+    for (std::uint64_t i = 0; i < 4; ++i) {
+      EngineRequest one = request;
+      one.seed = i == 0 ? 9 : derive_seed(9, "sample", i);
+      EXPECT_TRUE(same(results.at(first + static_cast<RowId>(i)), alone(model, one))) << i;
+    }
+    EXPECT_NE(results.at(first).ids, results.at(first + 1).ids);
+    // Three rows fit at once. The fourth begins when one has ended, from the kept prompt if that may be cut by a token.
+    EXPECT_EQ(engine.load().prompt_tokens, steered ? 120 : 61);
+    EXPECT_EQ(engine.load().shared_tokens, steered ? 120 : 179);
+  }
+}
+
+/// A prompt that continues another one, both under the same steering of the prompt: a chat's next turn.
+TEST(Engine, SteeredPrefixesAreSharedUnderTheSameSteeringOnly) {
   const Model model = test::tiny_model("llama").load();
   Engine engine(model);
-  const EngineRequest request{
-      .ids = some_ids(60), .sampling = {.temperature = 1}, .max_tokens = 10, .seed = 9, .samples = 4};
-  const RowId first = engine.submit(request);
-  std::map<RowId, GenerateResult> results;
-  while (engine.step([&](const EngineEvent& e) {
-    if (e.result) results.emplace(e.row, *e.result);
-  })) {
-  }
-  ASSERT_EQ(results.size(), 4u);
-  for (std::uint64_t i = 0; i < 4; ++i) {
-    EngineRequest one = request;
-    one.seed = i == 0 ? 9 : derive_seed(9, "sample", i);
-    EXPECT_TRUE(same(results.at(first + static_cast<RowId>(i)), alone(model, one))) << i;
-  }
-  EXPECT_NE(results.at(first).ids, results.at(first + 1).ids);
-  EXPECT_EQ(engine.load().prompt_tokens, 60 + 3) << "the prompt once, and its last token for each other sample";
-  EXPECT_EQ(engine.load().shared_tokens, 3 * 59);
+  EngineRequest request{.ids = some_ids(40), .max_tokens = 3};
+  request.steering.add(direction(3), "blocks.1.hook_resid_post", 2.0);
+  const auto run = [&](const EngineRequest& r) {
+    GenerateResult result;
+    engine.submit(r);
+    while (engine.step([&](const EngineEvent& e) {
+      if (e.result) result = *e.result;
+    })) {
+    }
+    EXPECT_TRUE(same(result, alone(model, r)));
+  };
+  run(request);
+  const auto more = some_ids(10, 5);
+  request.ids.insert(request.ids.end(), more.begin(), more.end());
+  run(request);
+  EXPECT_EQ(engine.load().shared_tokens, 40);
+  request.steering = {};
+  run(request);
+  EXPECT_EQ(engine.load().shared_tokens, 40) << "an unsteered row shares nothing with steered ones";
 }
 
 TEST(Engine, HigherPriorityGoesFirst) {
