@@ -14,6 +14,7 @@
 #include "generate/row_rules.hpp"
 #include "generate/sampler.hpp"
 #include "generate/stop_matcher.hpp"
+#include "model/rope.hpp"
 
 namespace steer {
 namespace {
@@ -60,7 +61,9 @@ struct Engine::Impl {
         session(model, {.batch_invariant = o.batch_invariant,
                         .prompt_chunk = std::numeric_limits<std::int32_t>::max(),
                         .max_cache_bytes = o.max_cache_bytes}),
-        prefixes(session) {}
+        recurrent(std::ranges::any_of(model.config().layers,
+                                      [](const LayerConfig& l) { return l.mixer == MixerKind::delta_net; })),
+        prefixes(session, recurrent) {}
 
   RowId submit(EngineRequest request);
   void check(const EngineRequest& request);
@@ -92,6 +95,7 @@ struct Engine::Impl {
   Model model;
   EngineOptions options;
   Session session;
+  bool recurrent;  ///< layers that keep a state, which cannot go back
   generation::detail::PrefixStore prefixes;
   std::list<EngineRow> rows;         ///< by priority, then by id
   std::vector<std::int64_t> tokens;  ///< of each chosen row, in this step
@@ -104,7 +108,9 @@ RowId Engine::Impl::submit(EngineRequest request) {
   auto order = std::make_shared<Order>();
   order->stop_ids = generation::detail::stop_ids(model, request.stop_ids);
   if (generation::detail::looks_at_prompt(request.steering)) order->touched = request.steering;
-  order->shares = options.keep_prefixes && !generation::detail::counts_from_prompt_end(request.steering);
+  // Ropes that depend on the prompt's length turn a longer prompt's beginning in another way.
+  order->shares = options.keep_prefixes && !generation::detail::counts_from_prompt_end(request.steering) &&
+                  std::ssize(request.ids) <= model::detail::length_free_tokens(model.config());
   order->request = std::move(request);
   const auto& r = order->request;
   const RowId first = next;
@@ -196,7 +202,7 @@ bool Engine::Impl::waits_for_prefix(const EngineRow& row) const {
     if (other.order == row.order) return true;  // a sample: it will fork
     if (!row.order->shares || !other.order->shares || other.order->touched != row.order->touched) continue;
     const auto common = generation::detail::common_prefix(own, other.order->request.ids);
-    const bool usable = row.order->touched.empty() || common == other.order->prompt();
+    const bool usable = (row.order->touched.empty() && !recurrent) || common == other.order->prompt();
     if (usable && common >= generation::detail::kShortestShared) return true;
   }
   return false;

@@ -20,7 +20,8 @@ std::optional<PrefixStore::Found> PrefixStore::find(std::span<const std::int64_t
   for (auto& entry : entries_) {
     if (entry.touched != touched) continue;
     const std::int64_t common = common_prefix(ids, entry.ids);
-    if (common <= length || (!touched.empty() && common < std::ssize(entry.ids))) continue;
+    const bool whole = whole_only_ || !touched.empty();
+    if (common <= length || (whole && common < std::ssize(entry.ids))) continue;
     best = &entry;
     length = common;
   }
@@ -31,13 +32,14 @@ std::optional<PrefixStore::Found> PrefixStore::find(std::span<const std::int64_t
 
 void PrefixStore::keep(SequenceId source, std::span<const std::int64_t> ids, const Steering& touched) {
   if (std::ssize(ids) < kShortestShared) return;
+  const bool whole = whole_only_ || !touched.empty();
   for (auto entry = entries_.begin(); entry != entries_.end();) {
     const std::int64_t common = entry->touched == touched ? common_prefix(ids, entry->ids) : 0;
-    if (common == std::ssize(ids) && (touched.empty() || common == std::ssize(entry->ids))) {
+    if (common == std::ssize(ids) && (!whole || common == std::ssize(entry->ids))) {
       entry->used = ++clock_;
       return;  // there already
     }
-    if (common == std::ssize(entry->ids) && touched.empty()) {  // part of the new one
+    if (common == std::ssize(entry->ids) && !whole) {  // part of the new one
       session_.close(entry->sequence);
       entry = entries_.erase(entry);
     } else {

@@ -20,7 +20,8 @@ inline constexpr std::int64_t kShortestShared = 8;
 /// them. The one used longest ago goes first.
 class PrefixStore {
  public:
-  explicit PrefixStore(Session& session) : session_(session) {}
+  /// @param whole_only  kept beginnings cannot be cut: layers that keep a state cannot go back.
+  PrefixStore(Session& session, bool whole_only) : session_(session), whole_only_(whole_only) {}
 
   struct Found {
     SequenceId sequence;
@@ -43,6 +44,7 @@ class PrefixStore {
     std::int64_t used;
   };
   Session& session_;
+  bool whole_only_;
   std::vector<Entry> entries_;
   std::int64_t clock_ = 0;
 };

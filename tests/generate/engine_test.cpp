@@ -306,6 +306,26 @@ TEST(Engine, GoesOnAfterACallbackThatThrows) {
   }
 }
 
+/// The callback throws between two samples that just forked: the second has no logits left, and computes them again.
+TEST(Engine, SamplesGoOnAfterACallbackThatThrows) {
+  const Model model = test::tiny_model("llama").load();
+  Engine engine(model);
+  const EngineRequest request{.ids = some_ids(20), .sampling = {.temperature = 1}, .max_tokens = 5, .samples = 3};
+  const RowId first = engine.submit(request);
+  EXPECT_THROW(engine.step([](const EngineEvent&) { throw std::runtime_error("no"); }), std::runtime_error);
+  std::map<RowId, GenerateResult> results;
+  for (int steps = 0; steps < 20; ++steps)
+    engine.step([&](const EngineEvent& e) {
+      if (e.result) results.emplace(e.row, *e.result);
+    });
+  ASSERT_EQ(results.size(), 3u);
+  for (std::uint64_t i = 0; i < 3; ++i) {
+    EngineRequest one = request;
+    if (i > 0) one.seed = derive_seed(0, "sample", i);
+    EXPECT_TRUE(same(results.at(first + static_cast<RowId>(i)), alone(model, one))) << i;
+  }
+}
+
 TEST(Engine, RefusesWhatItCannotDo) {
   const Model model = test::tiny_model("llama").load();
   EXPECT_STEER_ERROR(Engine(model, {.max_rows = 0}), ErrorCode::argument, "max_rows");
