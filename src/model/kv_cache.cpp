@@ -17,6 +17,7 @@ KvCache::KvCache(const ModelConfig& config, at::Device device, CacheFormat forma
       format_(format),
       max_bytes_(max_bytes),
       block_bytes_(2 * kv_heads_ * d_head_ * kBlock * static_cast<std::int64_t>(c10::elementSize(type()))) {
+  for (const auto& layer : config.layers) recurrent_.push_back(layer.mixer == MixerKind::delta_net);
   const auto& d = config.delta_net;
   const std::int64_t channels = 2 * d.key_heads * d.d_key + d.value_heads * d.d_value;
   state_bytes_ = (d.value_heads * d.d_key * d.d_value + std::max<std::int64_t>(d.kernel - 1, 0) * channels) *
@@ -144,13 +145,19 @@ void KvCache::reserve(LayerCache& layer, std::int64_t position, std::int64_t cou
 }
 
 std::int64_t KvCache::bytes_for(const SequenceCache& sequence, std::int64_t tokens) const {
-  std::int64_t blocks = 0;
-  for (const auto& layer : sequence.layers) {
+  std::int64_t blocks = 0, states = 0;
+  for (std::size_t l = 0; l < sequence.layers.size(); ++l) {
+    const LayerCache& layer = sequence.layers[l];
+    if (recurrent_[l]) {
+      states +=
+          tokens > 0 ? 2 : 0;  // one for the prompt's tokens and one for generated ones; the older goes in the end
+      continue;
+    }
     const std::int64_t first = layer.filled / kBlock, last = (layer.filled + tokens - 1) / kBlock;
     for (std::int64_t i = first; tokens > 0 && i <= last; ++i)
       blocks += i >= std::ssize(layer.blocks) || layer.blocks[static_cast<std::size_t>(i)].use_count() > 1;
   }
-  return blocks * block_bytes_;
+  return blocks * block_bytes_ + states * state_bytes_;
 }
 
 void KvCache::truncate(LayerCache& layer, std::int64_t length) {

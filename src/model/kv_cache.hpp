@@ -41,7 +41,7 @@ struct SequenceCache {
   std::int64_t length = 0;         ///< tokens
   std::int64_t prompt_length = 0;  ///< of them in the prompt; fixed once one was generated
   bool generated = false;
-  std::vector<std::int64_t> ids;                   ///< the tokens
+  std::vector<std::int64_t> ids;                    ///< the tokens
   std::shared_ptr<CompiledIntervention> program{};  ///< its steering; null: none
   std::unique_ptr<InterventionMemory> memory{};     ///< what that remembers
 };
@@ -74,7 +74,7 @@ class KvCache {
   static void truncate(LayerCache& layer, std::int64_t length);
   /// Bytes of all blocks that some sequence holds, each counted once.
   std::int64_t bytes() const { return *live_blocks_ * block_bytes_ + *live_states_ * state_bytes_; }
-  /// What `reserve` would add to them for so many more tokens in all layers.
+  /// What a step over so many more tokens adds to them; at most, where layers keep a state.
   std::int64_t bytes_for(const SequenceCache& sequence, std::int64_t tokens) const;
 
   /// Stores rows [count, kv_heads * d_head] at `position` and following, which must have been reserved.
@@ -88,6 +88,7 @@ class KvCache {
   void require_room(std::int64_t bytes) const;
 
   std::int64_t n_layers_, kv_heads_, d_head_;
+  std::vector<bool> recurrent_;  ///< by layer: keeps a state
   at::Device device_;
   CacheFormat format_;
   std::int64_t max_bytes_, block_bytes_, state_bytes_;

@@ -2,6 +2,8 @@
 // set back meanwhile.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <filesystem>
 #include <map>
 #include <set>
 
@@ -34,14 +36,18 @@ bool same(const GenerateResult& a, const GenerateResult& b) {
   return a.ids == b.ids && a.log_probabilities == b.log_probabilities && a.finish == b.finish;
 }
 
-at::Tensor direction(std::int64_t seed) {
-  const auto ids = some_ids(32, seed);
+at::Tensor direction(std::int64_t seed, std::int64_t width = 32) {
+  const auto ids = some_ids(width, seed);
   return at::tensor(ids).to(at::kFloat) / 97 - 0.5;
 }
 
 /// Random requests: prompts that share beginnings or not, greedy and sampled, steered in many ways or not.
-EngineRequest random_request(Rng& rng, std::uint64_t seed) {
+EngineRequest random_request(const ModelConfig& config, Rng& rng, std::uint64_t seed) {
   const auto pick = [&](std::uint64_t n) { return static_cast<std::int64_t>(rng.below(n)); };
+  const auto vector = [&](std::int64_t i) { return direction(i, config.d_model); };
+  const auto after = [&](std::int64_t layer) {
+    return HookPoint{Site::resid_post, std::min(layer, config.n_layers - 1)};
+  };
   EngineRequest r;
   r.ids = some_ids(1 + pick(40), pick(5));
   const auto tail = some_ids(pick(8), pick(90));
@@ -53,28 +59,27 @@ EngineRequest random_request(Rng& rng, std::uint64_t seed) {
   r.priority = pick(4) == 0 ? 1 : 0;
   switch (pick(10)) {
     case 0:
-      r.steering.add(direction(3), "blocks.1.hook_resid_post", 2.0);
+      r.steering.add(vector(3), after(1), 2.0);
       break;
     case 1:
-      r.steering.add(direction(4), "blocks.0.hook_resid_post", -1.0, {.scope = {.where = Where::generated}});
+      r.steering.add(vector(4), after(0), -1.0, {.scope = {.where = Where::generated}});
       break;
     case 2:
-      r.steering.add(direction(5), "blocks.2.hook_resid_pre", 1.5, {.scope = {.where = Where::prompt}});
+      r.steering.add(vector(5), HookPoint{Site::resid_pre, config.n_layers - 1}, 1.5,
+                     {.scope = {.where = Where::prompt}});
       break;
     case 3:
-      r.steering.add(direction(6), "blocks.1.hook_resid_post", 2.0, {.when = Condition::entropy_between(0, 3)});
+      r.steering.add(vector(6), after(1), 2.0, {.when = Condition::entropy_between(0, 3)});
       break;
     case 4:
-      r.steering.add(direction(7), "blocks.2.hook_resid_post", 2.0,
-                     {.when = Condition::probe_above(direction(8), 0.1, {.point = HookPoint{Site::resid_post, 1}})});
+      r.steering.add(vector(7), after(2), 2.0, {.when = Condition::probe_above(vector(8), 0.1, {.point = after(1)})});
       r.steering.abort_when(Condition::entropy_between(4.2, 5), "too unsure");
       break;
     case 5:
-      r.steering.add(direction(9), "blocks.1.hook_resid_post", 2.0, {.scope = {.where = Where::from_last}});
+      r.steering.add(vector(9), after(1), 2.0, {.scope = {.where = Where::from_last}});
       break;
     case 6:
-      r.steering.add(direction(9), "blocks.0.hook_resid_post", 2.0,
-                     {.scope = {.where = Where::span, .begin = -4, .end = -1}});
+      r.steering.add(vector(9), after(0), 2.0, {.scope = {.where = Where::span, .begin = -4, .end = -1}});
       break;
     default:
       break;
@@ -110,7 +115,7 @@ Engine::Load run_traffic(const Model& model, const Traffic& traffic, std::uint64
   while (left || submitted < traffic.rows) {
     for (auto n = static_cast<std::int64_t>(rng.uniform() * 2 * traffic.arrivals); n > 0 && submitted < traffic.rows;
          --n) {
-      const EngineRequest request = random_request(rng, static_cast<std::uint64_t>(submitted));
+      const EngineRequest request = random_request(model.config(), rng, static_cast<std::uint64_t>(submitted));
       const RowId id = engine.submit(request);
       requests.emplace(id, request);
       open.insert(id);
@@ -158,6 +163,33 @@ TEST(EngineRows, EqualTheRowAloneWithoutSharing) {
   test::CaseCounter counter("engine");
   run_traffic(test::tiny_model("qwen3").load(),
               {.rows = 60, .engine = {.max_rows = 7, .step_tokens = 5, .keep_prefixes = false}}, 3, counter);
+}
+
+/// Mixtures of experts, layers that keep a state, ropes that depend on the length and the rest.
+TEST(EngineRows, EqualTheRowAloneInEveryFamily) {
+  const auto data = test::outside_data("STEER_GOLDEN_DIR", "../shared/fixtures/golden");
+  if (!data.present && !data.named)
+    GTEST_SKIP() << "no golden models at " << data.path << " (STEER_GOLDEN_DIR names them)";
+  test::CaseCounter counter("engine");
+  std::vector<std::filesystem::path> folders;
+  for (const auto& root : {data.path / "models", data.path / "families", data.path})
+    if (std::filesystem::is_directory(root))
+      for (const auto& entry : std::filesystem::directory_iterator(root))
+        if (std::filesystem::exists(entry.path() / "golden.safetensors") &&
+            std::filesystem::exists(entry.path() / "config.json"))
+          folders.push_back(entry.path());
+  std::sort(folders.begin(), folders.end());
+  for (const auto& folder : folders) {
+    SCOPED_TRACE(folder.filename().string());
+    const Model model = Model::load(folder);
+    Session probe(model);
+    const std::int64_t bytes = 4 * probe.cache_bytes(probe.open(), 80);
+    run_traffic(model, {.rows = 40, .engine = {.max_rows = 12, .max_cache_bytes = bytes, .step_tokens = 24}}, 4,
+                counter);
+  }
+  if (data.named) {
+    EXPECT_FALSE(folders.empty()) << "no case in " << data.path;
+  }
 }
 
 TEST(Engine, SamplesForkTheirPrompt) {
