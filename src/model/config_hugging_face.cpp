@@ -44,10 +44,25 @@ constexpr std::string_view kIgnored[] = {
     "pretraining_tp", "reorder_and_upcast_attn", "rope_interleaved"};
 
 /// What multimodal files say beside their text tower.
-constexpr std::string_view kOfOtherTowers[] = {
-    "vision_config",         "audio_config",        "mm_tokens_per_image", "image_token_index", "image_token_id",
-    "boi_token_index",       "boi_token_id",        "eoi_token_index",     "eoi_token_id",      "video_token_id",
-    "vision_start_token_id", "vision_end_token_id", "vision_token_id",     "hidden_size",       "language_model_only"};
+constexpr std::string_view kOfOtherTowers[] = {"vision_config",
+                                               "audio_config",
+                                               "mm_tokens_per_image",
+                                               "image_token_index",
+                                               "image_token_id",
+                                               "boi_token_index",
+                                               "boi_token_id",
+                                               "eoi_token_index",
+                                               "eoi_token_id",
+                                               "video_token_id",
+                                               "vision_feature_layer",
+                                               "spatial_merge_size",
+                                               "multimodal_projector_bias",
+                                               "projector_hidden_act",
+                                               "vision_start_token_id",
+                                               "vision_end_token_id",
+                                               "vision_token_id",
+                                               "hidden_size",
+                                               "language_model_only"};
 
 std::vector<std::int64_t> ids(ConfigReader& in, const char* key) {
   if (!in.has(key)) return {};
@@ -83,6 +98,21 @@ void require_language_model(const nlohmann::json& config) {
   }
 }
 
+/// Which family a multimodal file holds: several may be wrapped alike.
+const model::detail::Family& text_tower(ConfigReader& outer, std::string_view wrapper) {
+  const auto& text = outer.at("text_config");
+  const auto named = text.is_object() ? text.find("model_type") : text.end();
+  const std::string type = named != text.end() && named->is_string() ? named->get<std::string>() : std::string();
+  std::string known;
+  for (const auto& family : model::detail::families()) {
+    if (family.wrapper != wrapper) continue;
+    if (type.empty() || family.model_type == type) return family;
+    known += (known.empty() ? "" : " or ") + std::string(family.model_type);
+  }
+  fail(ErrorCode::unsupported, kWhere, "expected text_config.model_type {} but got \"{}\"; steer does not have it",
+       known, type);
+}
+
 void read_text_tower(ConfigReader& outer, const model::detail::Family& family,
                      std::span<const std::string> allow_unknown, ModelConfig& c) {
   const auto& text = outer.at("text_config");
@@ -110,11 +140,13 @@ ModelConfig ModelConfig::from_hugging_face(const nlohmann::json& config, std::sp
   require(family, ErrorCode::unsupported, kWhere,
           "expected a model_type of {} but got \"{}\"; steer does not have this family", model::detail::model_types(),
           type);
+  if (type == family->wrapper) family = &text_tower(in, type);
   require_language_model(config);
   ModelConfig c;
   if (in.has("quantization_config")) c.stored = model::detail::read_quantisation(in.at("quantization_config"));
   c.family = family->name;
-  c.name = config.value("_name_or_path", std::string());
+  if (const auto name = config.find("_name_or_path"); name != config.end() && name->is_string())
+    c.name = name->get<std::string>();
   std::vector<std::string_view> ignored(std::begin(kIgnored), std::end(kIgnored));
   if (type == family->wrapper) {
     read_text_tower(in, *family, allow_unknown, c);

@@ -205,11 +205,18 @@ Plain four_bit_blocks(const TensorReader& reader, const TensorInfo& weight, cons
   const auto state =
       nlohmann::json::parse(static_cast<const char*>(raw.const_data_ptr()),
                             static_cast<const char*>(raw.const_data_ptr()) + raw.numel(), nullptr, false);
-  require(state.is_object() && state.contains("shape") && state.contains("blocksize"), ErrorCode::format, kWhere,
-          "expected a JSON object with shape and blocksize in {} but got {} ({})", state_name,
-          state.is_discarded() ? "a syntax error" : state.dump().substr(0, 80), reader.path().string());
-  const auto shape = state.at("shape").get<std::vector<std::int64_t>>();
-  const std::int64_t block = state.at("blocksize").get<std::int64_t>();
+  std::vector<std::int64_t> shape;
+  std::int64_t block = 0, nested_block = 256;
+  double offset = 0;
+  try {
+    shape = state.at("shape").get<std::vector<std::int64_t>>();
+    block = state.at("blocksize").get<std::int64_t>();
+    nested_block = state.value("nested_blocksize", nested_block);
+    offset = state.value("nested_offset", offset);
+  } catch (const nlohmann::json::exception&) {
+    fail(ErrorCode::format, kWhere, "expected a JSON object with shape and blocksize in {} but got {} ({})", state_name,
+         state.is_discarded() ? "a syntax error" : state.dump().substr(0, 80), reader.path().string());
+  }
   require(shape.size() == 2 && shape[0] > 0 && shape[1] > 0 && shape[0] < (1 << 30) && shape[1] < (1 << 30) &&
               block > 0 && weight.bytes * 2 == shape[0] * shape[1],
           ErrorCode::shape, kWhere, "expected {} to hold half a byte for each of [{}] but got {} bytes ({})",
@@ -219,8 +226,6 @@ Plain four_bit_blocks(const TensorReader& reader, const TensorInfo& weight, cons
   part(reader, name + ".absmax", {blocks});
   part(reader, name + ".quant_map", {16});
   const bool nested = reader.contains(name + ".nested_absmax");
-  const double offset = state.value("nested_offset", 0.0);
-  const std::int64_t nested_block = state.value("nested_blocksize", std::int64_t{256});
   if (nested) {
     require(nested_block > 0, ErrorCode::format, kWhere, "expected a nested_blocksize above 0 in {}", state_name);
     part(reader, name + ".nested_quant_map", {256});

@@ -123,7 +123,7 @@ TEST(GoldenFamiliesHold, ARowDependsOnNobodyElse) {
 TEST(GoldenFamiliesHold, SequencesForkAndStepsAreTakenBack) {
   in_each_family("forks", [](const Model& model) {
     Session session(model, {.batch_invariant = true, .prompt_chunk = 4});
-    const Ids prompt = some_ids(model, 11, 1), left = some_ids(model, 3, 2), right = some_ids(model, 3, 3);
+    const Ids prompt = some_ids(model, 11, 1), left = some_ids(model, 6, 2), right = some_ids(model, 6, 3);
     const auto go_on = [&](SequenceId s, const Ids& ids) {
       at::Tensor logits;
       for (const auto& id : ids) logits = session.step({{s, {&id, 1}, Phase::generated}});

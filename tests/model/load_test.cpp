@@ -156,6 +156,23 @@ TEST(Load, TakesNamesWithAndWithoutThePrefix) {
   }
 }
 
+/// Mistral's multimodal files hold one of two families.
+TEST(Load, ReadsTheTextTowerOfAMultimodalFile) {
+  auto model = test::tiny_model("mistral");
+  Session plain(model.load());
+  json text = model.config;
+  model.config = {{"model_type", "mistral3"}, {"architectures", {"Mistral3ForConditionalGeneration"}},
+                  {"text_config", text},      {"vision_config", {{"model_type", "pixtral"}}},
+                  {"image_token_index", 10},  {"tie_word_embeddings", false}};
+  for (auto& [name, tensor] : model.tensors) name = "language_model." + name;
+  model.tensors.emplace_back("vision_tower.patch_conv.weight", at::ones({2, 2}));
+  model.tensors.emplace_back("multi_modal_projector.linear_1.weight", at::ones({2, 2}));
+  Session wrapped(model.load());
+  EXPECT_TRUE(at::equal(plain.forward(some_ids(9)), wrapped.forward(some_ids(9))));
+  model.config["text_config"]["model_type"] = "llama";
+  EXPECT_STEER_ERROR(model.load(), ErrorCode::unsupported, "mistral or ministral3");
+}
+
 TEST(Load, RefusesBrokenFolders) {
   test::TempDir dir;
   EXPECT_STEER_ERROR(Model::load(dir / "absent"), ErrorCode::io, "absent");
