@@ -158,6 +158,15 @@ TEST(Judges, RepliesThatAreOftenMisread) {
   std::string deep;
   for (int i = 0; i < 20000; ++i) deep += "{\"a\":";
   EXPECT_EQ(coherence(deep + "{\"scores\": [3]}" + std::string(20000, '}')), std::nullopt) << "too deep to be meant";
+  for (const char* three :
+       {R"({scores: [3]})", R"({"scores": [3] /* fair */})", "{\"scores\": [3], // fair\n}",
+        "{'scores': [3], 'ok': True}", R"("{\"scores\": [3]}")", R"([THINK]{"scores": [5]}[/THINK]{"scores": [3]})",
+        R"({"scores": [" 3 "]})", R"({"scores": ["3 / 5"]})", R"({"note": "It's {fine}, +1", "scores": [3,],})"})
+    EXPECT_EQ(coherence(three).value_or(3), 3.0) << three;
+  EXPECT_EQ(coherence(R"({scores: [3]})"), 3.0);
+  EXPECT_EQ(coherence(R"(<|channel|>analysis<|message|>{"scores": [5]})"), std::nullopt) << "a thought to its end";
+  EXPECT_EQ(coherence(R"({"scores": [4], "url": "http://x//y", "say": "True, None"})"), 4.0)
+      << "texts stay as they are";
   EXPECT_EQ(parse_judgement(Rubric::behaviour, request, R"({"scores": [{"points": 1}, {"points": 1}, {"points": 0}]})"),
             2.0);
 }
@@ -348,6 +357,12 @@ TEST(Results, RoundTripAndImportedScores) {
   EXPECT_EQ(again.at(0), results[0]);
   EXPECT_EQ(load_results_csv(dir / "r.csv", {{"question", "arm"}, {"arm", "question"}}).at(0).arm, "q1");
   EXPECT_STEER_ERROR(load_results_csv(dir / "r.csv", {{"arm", "x"}}), ErrorCode::format, "\"arm\"");
+
+  std::ofstream(dir / "odd.csv") << "Arm,Behavior,Question,Truncated\ncontrol,funny,q1,yes\n,,,\n ,,, \n";
+  EXPECT_EQ(load_results_csv(dir / "odd.csv").size(), 1u) << "lines of commas alone are no rows";
+  EXPECT_TRUE(load_results_csv(dir / "odd.csv").at(0).truncated);
+  std::ofstream(dir / "twice.csv") << "arm,behaviour,question,arm\na,b,c,d\n";
+  EXPECT_STEER_ERROR(load_results_csv(dir / "twice.csv"), ErrorCode::format, "\"arm\" again");
 
   std::ofstream(dir / "human.csv") << "question,arm,behaviour,score\nq1,steer,funny,2\n";
   EXPECT_EQ(import_scores(results, dir / "human.csv", "coherence"), 1);

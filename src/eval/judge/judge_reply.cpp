@@ -7,6 +7,7 @@
 #include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "io/strict_json.hpp"
 
@@ -34,8 +35,10 @@ std::optional<std::string> final_part(std::string_view reply) {
   if (reply.size() > kLongest) reply.remove_prefix(reply.size() - kLongest);
   const std::string small = lower(reply);
   std::size_t begin = 0;
-  for (std::string_view name : {"think", "thinking", "thought", "reasoning"}) {
-    const std::string open = fmt::format("<{}>", name), close = fmt::format("</{}>", name);
+  constexpr std::pair<std::string_view, std::string_view> kThoughts[] = {
+      {"<think>", "</think>"},         {"<thinking>", "</thinking>"}, {"<thought>", "</thought>"},
+      {"<reasoning>", "</reasoning>"}, {"[think]", "[/think]"},       {"<|channel|>analysis", "<|channel|>final"}};
+  for (const auto& [open, close] : kThoughts) {
     const auto closed = small.rfind(close), opened = small.rfind(open);
     if (opened != std::string::npos && (closed == std::string::npos || closed < opened)) return std::nullopt;
     if (closed != std::string::npos) begin = std::max(begin, closed + close.size());
@@ -71,28 +74,57 @@ std::size_t object_end(std::string_view text, std::size_t begin) {
   return std::string_view::npos;
 }
 
-/// As JSON, or as JSON once the slips of language models are mended: trailing commas, a plus sign, single quotes.
-json parse(std::string_view text) {
-  if (auto value = io::detail::find_json(text)) return *value;
+bool name_character(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_'; }
+
+/// Without comments, trailing commas and plus signs; keys without quotes and Python's constants as JSON has them.
+std::string mend(std::string_view text) {
   std::string mended;
-  bool quoted = false;
   for (std::size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
-    if (quoted) {
-      if (c == '\\' && i + 1 < text.size()) mended += text[i++];
-      if (text[i] == '"') quoted = false;
-      mended += text[i];
+    if (c == '"') {  // a text, as it is
+      std::size_t end = i + 1;
+      while (end < text.size() && text[end] != '"') end += text[end] == '\\' ? 2 : 1;
+      end = std::min(end + 1, text.size());
+      mended += text.substr(i, end - i);
+      i = end - 1;
       continue;
     }
-    if (c == '"') quoted = true;
+    if (c == '/' && i + 1 < text.size() && (text[i + 1] == '/' || text[i + 1] == '*')) {
+      const auto end = text[i + 1] == '/' ? text.find('\n', i) : text.find("*/", i + 2);
+      if (end == std::string_view::npos) break;
+      i = text[i + 1] == '/' ? end : end + 1;
+      continue;
+    }
     const auto next = text.find_first_not_of(" \t\r\n", i + 1);
     if (c == ',' && next != std::string_view::npos && (text[next] == '}' || text[next] == ']')) continue;
     if (c == '+' && i + 1 < text.size() && std::isdigit(static_cast<unsigned char>(text[i + 1]))) continue;
-    mended += c;
+    if (!std::isalpha(static_cast<unsigned char>(c)) ||
+        (i > 0 && (name_character(text[i - 1]) || text[i - 1] == '\''))) {
+      mended += c;
+      continue;
+    }
+    std::size_t end = i;
+    while (end < text.size() && name_character(text[end])) ++end;
+    const std::string_view word = text.substr(i, end - i);
+    const auto after = text.find_first_not_of(" \t\r\n", end);
+    const bool key = after != std::string_view::npos && text[after] == ':';
+    mended += key               ? '"' + std::string(word) + '"'
+              : word == "True"  ? "true"
+              : word == "False" ? "false"
+              : word == "None"  ? "null"
+                                : std::string(word);
+    i = end - 1;
   }
+  return mended;
+}
+
+/// As JSON, or as JSON once the slips of language models are mended.
+json parse(std::string_view text) {
+  if (auto value = io::detail::find_json(text)) return *value;
+  const std::string mended = mend(mend(text));  // a comma may trail only once a comment is gone
   if (auto value = io::detail::find_json(mended)) return *value;
-  if (mended.find('"') != std::string::npos) return {};
-  return io::detail::find_json(replaced(mended, "'", "\"")).value_or(json());
+  if (text.find('"') != std::string_view::npos) return {};
+  return io::detail::find_json(mend(mend(replaced(std::string(text), "'", "\"")))).value_or(json());
 }
 
 class Reader {
@@ -137,10 +169,12 @@ class Reader {
     if (value.is_number()) {
       parsed = value.get<double>();
     } else if (value.is_string()) {
-      const auto& text = value.get_ref<const std::string&>();
+      std::string_view text = value.get_ref<const std::string&>();
+      text.remove_prefix(std::min(text.find_first_not_of(' '), text.size()));
       const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), parsed);
       if (error != std::errc()) return std::nullopt;
-      const std::string_view rest(end, text.data() + text.size());
+      const std::string rest =
+          replaced(std::string(end, static_cast<std::size_t>(text.data() + text.size() - end)), " ", "");
       if (!rest.empty() && rest != fmt::format("/{}", form_.most[criterion])) return std::nullopt;
     } else if (value.is_object()) {  // {"points": 2, "why": "a pun"}
       for (const auto& [key, inner] : value.items())
@@ -204,6 +238,10 @@ class Reader {
 std::optional<std::vector<double>> read_scores(std::string_view reply, const ScoreForm& form) {
   const auto part = final_part(reply);
   if (!part) return std::nullopt;
+  if (const auto start = part->find_first_not_of(" \t\r\n"); start != std::string::npos && (*part)[start] == '"')
+    if (const auto inner = io::detail::find_json(*part);
+        inner && inner->is_string() && inner->get<std::string>() != reply)
+      return read_scores(inner->get<std::string>(), form);  // JSON in a JSON text
   const std::string_view text = *part;
   const Reader reader(form);
   Reader::Found last;
@@ -231,6 +269,8 @@ std::string message_text(const json& message) {
   const auto content = message.is_object() ? message.find("content") : message.end();
   if (!message.is_object() || content == message.end()) return {};
   if (content->is_string()) return content->get<std::string>();
+  if (content->is_object() && content->contains("text") && (*content)["text"].is_string())
+    return (*content)["text"].get<std::string>();
   std::string text;
   if (content->is_array())
     for (const auto& part : *content) {

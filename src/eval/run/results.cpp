@@ -125,6 +125,11 @@ class Table {
         const std::map<std::string, std::string>& columns = {})
       : where_(where), file_(path.string()), rows_(eval::detail::read_csv(path)) {
     require(!rows_.empty(), ErrorCode::format, where_, "expected a header but got an empty file ({})", file_);
+    std::erase_if(rows_, [](const auto& row) {  // lines of commas alone, as spreadsheets leave them
+      return row.size() > 1 &&
+             std::all_of(row.begin(), row.end(), [](const auto& f) { return eval::detail::trim(f).empty(); });
+    });
+    require(!rows_.empty(), ErrorCode::format, where_, "expected a header but got only blank fields ({})", file_);
     const auto& header = rows_[0];
     for (const char separator : {';', '\t'})
       require(header.size() > 1 || header[0].find(separator) == std::string::npos, ErrorCode::format, where_,
@@ -132,7 +137,10 @@ class Table {
               separator == ';' ? "semicolons (;)" : "tabs", file_);
     for (std::size_t i = 0; i < header.size(); ++i) {
       std::string name(eval::detail::trim(header[i]));
-      if (const auto renamed = columns.find(name); renamed != columns.end()) name = renamed->second;
+      if (const auto renamed = columns.find(name); renamed != columns.end())
+        name = renamed->second;
+      else
+        name = usual_name(name);
       if (name.empty()) continue;  // the index of a data frame
       require(place_.emplace(name, i).second, ErrorCode::format, where_,
               "expected every column once but got \"{}\" again ({})", name, file_);
@@ -209,6 +217,16 @@ class Table {
   }
 
  private:
+  /// Our columns in any case and with American spelling; others as they are.
+  static std::string usual_name(const std::string& name) {
+    const std::string small = lower(name);
+    for (const char* ours : {"arm", "behaviour", "question", "gold", "response", "answer", "answer_lenient",
+                             "truncated", "tokens", "score", "name"})
+      if (small == ours) return ours;
+    if (small == "behavior") return "behaviour";
+    if (small == "score_behavior" || small == "score_behaviour") return "score_behaviour";
+    return name;
+  }
   static std::string lower(std::string text) {
     for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
     return text;
