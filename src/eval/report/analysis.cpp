@@ -144,8 +144,9 @@ struct Judged {
 
 /// Scores that all differ by the same: no spread to estimate an error from, but few questions are no certainty.
 Judged judge_alike(const Pairs& pairs, double difference, double level) {
-  if (pairs.measure != "behaviour" && pairs.measure != "coherence") return {{NAN, NAN}, 1, "none: no spread"};
   const double range = kHighestScore - kLowestScore;
+  const bool on_scale = pairs.measure == "behaviour" || pairs.measure == "coherence";
+  if (!on_scale || std::abs(difference) > range) return {{NAN, NAN}, 1, "none: no spread"};
   std::map<std::int64_t, double> by_question;
   for (std::size_t i = 0; i < pairs.questions.size(); ++i) by_question[pairs.questions[i]] = pairs.differences[i];
   std::vector<double> up, down;
