@@ -34,10 +34,13 @@
 #include <steer/features/auto_conditional.hpp>
 #include <steer/features/auto_steer.hpp>
 #include <steer/features/contrast.hpp>
+#include <steer/features/directions.hpp>
 #include <steer/features/inspect.hpp>
 #include <steer/features/neighbours.hpp>
 #include <steer/features/patching.hpp>
 #include <steer/features/search.hpp>
+#include <steer/features/strength.hpp>
+#include <steer/features/trained_vector.hpp>
 #include <steer/generate/engine.hpp>
 #include <steer/generate/generate.hpp>
 #include <steer/generate/score.hpp>

@@ -4,7 +4,10 @@
 #include <ATen/TensorOperators.h>
 #include <c10/core/GradMode.h>
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
+#include <utility>
 
 #include <steer/core/error.hpp>
 #include <steer/features/activations.hpp>
@@ -128,7 +131,7 @@ double output_score(Session& session, const Sae& sae, std::int64_t feature, doub
   const auto mass = [&](std::span<const std::int64_t> ids) {
     return at::log_softmax(session.forward(ids)[-1], -1)
         .index_select(0, tokens.to(session.model().device()))
-        .sum()
+        .logsumexp(0)
         .item<double>();
   };
   double change = 0;
@@ -141,6 +144,23 @@ double output_score(Session& session, const Sae& sae, std::int64_t feature, doub
     change += mass(ids) - before;
   }
   return change / static_cast<double>(prompts.size());
+}
+
+std::vector<FeatureValue> filter_by_output_score(Session& session, const Sae& sae,
+                                                 std::span<const FeatureValue> candidates,
+                                                 std::span<const std::vector<std::int64_t>> prompts,
+                                                 std::int64_t keep) {
+  require(keep >= 1, ErrorCode::argument, "filter_by_output_score", "expected to keep at least one feature but got {}",
+          keep);
+  std::vector<std::pair<double, FeatureValue>> scored;
+  for (const FeatureValue& candidate : candidates)
+    scored.emplace_back(output_score(session, sae, candidate.feature, candidate.value, prompts), candidate);
+  std::erase_if(scored, [](const auto& entry) { return !(entry.first > 0); });
+  std::ranges::stable_sort(scored, std::greater{}, [](const auto& entry) { return entry.first; });
+  std::vector<FeatureValue> kept;
+  for (const auto& entry : scored)
+    if (std::ssize(kept) < keep) kept.push_back(entry.second);
+  return kept;
 }
 
 }  // namespace steer

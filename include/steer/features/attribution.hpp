@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include <steer/features/inspect.hpp>
 #include <steer/model/session.hpp>
 #include <steer/sae/sae.hpp>
 
@@ -57,9 +58,21 @@ struct LogitEffects {
 LogitEffects logit_effects(const Model& model, const Sae& sae, std::int64_t feature, std::int64_t top = 10);
 
 /// By intervention: how much more likely the feature's `top` promoted tokens become after the prompts when the feature
-/// is nudged by `strength` (raw) on all their tokens: mean change of their summed log-probability. High for features
-/// that act on the output, low for ones that only read the input (idea: Arad et al. 2025, arXiv:2505.20063).
+/// is nudged by `strength` (raw) on all their tokens: mean change of the logarithm of their probabilities' sum, nats.
+/// High for features that act on the output, low for ones that only read the input (idea: Arad et al. 2025,
+/// arXiv:2505.20063). @throws Error(argument) for no prompts; as `logit_effects`.
 double output_score(Session& session, const Sae& sae, std::int64_t feature, double strength,
                     std::span<const std::vector<std::int64_t>> prompts, std::int64_t top = 10);
+
+/// Of candidate features those that act on the output: the `keep` of highest `output_score` above 0, best first. What
+/// tells two kinds of text apart often only reads the input; steering with such features costs as much and moves
+/// little (Arad et al. 2025, arXiv:2505.20063).
+/// @param candidates  features, and how hard each is nudged to find out (raw; e.g. a multiple of its maximum
+///                    activation).
+/// @throws Error(argument) for no prompts or `keep` < 1; as `output_score`.
+std::vector<FeatureValue> filter_by_output_score(Session& session, const Sae& sae,
+                                                 std::span<const FeatureValue> candidates,
+                                                 std::span<const std::vector<std::int64_t>> prompts,
+                                                 std::int64_t keep = 3);
 
 }  // namespace steer
