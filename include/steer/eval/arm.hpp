@@ -32,8 +32,9 @@ struct EnumTable<Asking> {
 
 /// What an arm makes of the steering it is given. All but `as_given` are controls: they disturb the model as much in
 /// another direction, and show which part of an effect any disturbance has. Edits towards a target, or that scale a
-/// direction, keep target and strength along a random direction: how much they change depends on the activations, and
-/// the report's audit shows how much it was.
+/// direction, keep target and strength along a random direction. An experiment brings random features and noise to the
+/// KL of what they stand for (`calibrate_strength` on `neutral_texts`), where that can be measured and reached; the
+/// report says so.
 enum class Variant {
   as_given,
   flipped,          ///< every strength negated

@@ -114,12 +114,11 @@ Arm with_prompt(Arm arm) {
 
 Arm random_features(Arm arm, std::uint64_t seed) {
   return varied(arm, Variant::random_features, "random_features", "random features",
-                "as many random features, changed by as much as in " + arm.name, seed);
+                "as many random features, brought to the KL of " + arm.name, seed);
 }
 
 Arm noise(Arm arm, std::uint64_t seed) {
-  return varied(arm, Variant::noise, "noise", "noise", "Gaussian noise with the norm of the changes in " + arm.name,
-                seed);
+  return varied(arm, Variant::noise, "noise", "noise", "Gaussian noise, brought to the KL of " + arm.name, seed);
 }
 
 Arm flipped(Arm arm) {

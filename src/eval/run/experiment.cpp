@@ -8,6 +8,7 @@
 #include <steer/core/error.hpp>
 #include <steer/core/hash.hpp>
 #include <steer/core/version.hpp>
+#include <steer/features/strength.hpp>
 
 #include "eval/run/answers.hpp"
 #include "eval/run/work.hpp"
@@ -94,6 +95,7 @@ class Runner {
   Report run() {
     find_steerings();
     check_steerings();
+    match_placebos();
     take_answers();
     if (experiment_.mode == AnswerMode::generate) {
       check_rules();
@@ -180,7 +182,67 @@ class Runner {
     }
   }
 
+  static bool is_placebo(const Arm& arm) {
+    return arm.variant == Variant::random_features || arm.variant == Variant::noise;
+  }
+
+  /// Random features and noise are brought to the effect of what they stand for: an edit of the same length along
+  /// another direction may change the model's distributions by much more or less.
+  void match_placebos() {
+    std::vector<std::pair<const Arm*, const Behaviour*>> placebos;
+    std::vector<std::string> keys;
+    for (const auto& arm : experiment_.arms)
+      for (const auto& behaviour : experiment_.behaviours)
+        if (is_placebo(arm) && !found_.at(arm.source->name + "|" + behaviour.name).steering.empty()) {
+          placebos.emplace_back(&arm, &behaviour);
+          keys.push_back(arm.name + "|" + behaviour.name);
+        }
+    if (keys.empty()) return;
+    const auto match = [&](std::span<const std::size_t> indices) {
+      std::vector<std::string> records;
+      for (auto i : indices) {
+        const auto& [arm, behaviour] = placebos[i];
+        const Steering& found = found_.at(arm->source->name + "|" + behaviour->name).steering;
+        const Steering given = found.scaled(arm->strength);
+        const auto texts = neutral_texts(model_, given);
+        ordered_json record = {{"factor", 1.0}, {"note", "as long an edit"}};
+        try {
+          const double effect = steering_effect(model_, given, texts).quantile;
+          const auto matched = calibrate_strength(model_, arm->apply(found, *behaviour), effect, {.texts = texts});
+          if (matched.reached)
+            record = {{"factor", matched.factor}, {"note", fmt::format("brought to the same KL, {:.2g} nats", effect)}};
+        } catch (const Error& error) {
+          // Conditions on the next-token entropy, or an edit that does not act on texts: there is no effect to match.
+          if (error.code() != ErrorCode::unsupported && error.code() != ErrorCode::argument) throw;
+        }
+        records.push_back(dump(record));
+      }
+      return records;
+    };
+    const auto records = stage("placebo", keys, match, 1);
+    for (const auto& key : keys) {
+      const auto json = nlohmann::json::parse(records.at("placebo|" + key));
+      placebos_[key] = {json.at("factor"), json.at("note")};
+    }
+  }
+
+  /// What an arm steers a behaviour with, and where it comes from.
+  FoundSteering steering_of(const Arm& arm, const Behaviour& behaviour) const {
+    const FoundSteering& found = found_.at(arm.source->name + "|" + behaviour.name);
+    FoundSteering result{arm.apply(found.steering, behaviour), found.note};
+    if (const auto placebo = placebos_.find(arm.name + "|" + behaviour.name); placebo != placebos_.end()) {
+      result.steering = result.steering.scaled(placebo->second.first);
+      result.note += "; placebo: " + placebo->second.second;
+    }
+    return result;
+  }
+
   void take_answers() {
+    std::map<std::string, Steering> steerings;
+    for (const auto& arm : experiment_.arms)
+      if (arm.source)
+        for (const auto& behaviour : experiment_.behaviours)
+          steerings[arm.name + "|" + behaviour.name] = steering_of(arm, behaviour).steering;
     std::vector<eval::detail::Task> tasks;
     std::vector<std::string> keys;
     for (std::size_t q = 0; q < experiment_.questions.size();
@@ -190,8 +252,7 @@ class Runner {
         const Question& question = experiment_.questions[q];
         const auto add = [&](const Behaviour* behaviour) {
           eval::detail::Task task{&arm, behaviour, &question};
-          if (arm.source)
-            task.steering = arm.apply(found_.at(arm.source->name + "|" + behaviour->name).steering, *behaviour);
+          if (arm.source) task.steering = steerings.at(arm.name + "|" + behaviour->name);
           keys.push_back(task_key(arm.name, behaviour ? behaviour->name : "", question.id));
           tasks.push_back(std::move(task));
         };
@@ -425,19 +486,17 @@ class Runner {
       hasher.update(dump(arm_json(arm)));
       if (arm.source)
         for (const auto& behaviour : experiment_.behaviours) {
-          const auto& found = found_.at(arm.source->name + "|" + behaviour.name);
-          const Steering steering = arm.apply(found.steering, behaviour);
+          const auto [steering, note] = steering_of(arm, behaviour);
           hasher.update(steering.describe());
           if (arm.source->costly && arm.asking == Asking::nothing && arm.variant == Variant::as_given &&
               arm.family.empty() && !steering.empty())
             report.steerings[arm.name][behaviour.name] = steering;
           steerings[arm.name][behaviour.name] = {{"edits", steering.empty() ? "none" : steering.describe()},
-                                                 {"note", found.note}};
+                                                 {"note", note}};
         }
       const bool as_found = arm.asking == Asking::nothing && arm.variant == Variant::as_given && arm.family.empty();
-      report.arms.push_back(
-          {arm.name, arm.description, hasher.hex(), arm.family, arm.strength, arm.asking != Asking::nothing,
-           arm.variant == Variant::random_features || arm.variant == Variant::noise, as_found ? arm.draw_of : ""});
+      report.arms.push_back({arm.name, arm.description, hasher.hex(), arm.family, arm.strength,
+                             arm.asking != Asking::nothing, is_placebo(arm), as_found ? arm.draw_of : ""});
     }
     ordered_json settings = identity_;
     if (!steerings.empty()) settings["steerings"] = steerings;
@@ -473,6 +532,8 @@ class Runner {
   std::unique_ptr<eval::detail::Team> team_;
   std::map<std::string, FoundSteering> found_;  // by source and behaviour
   std::vector<std::string> warnings_;
+  std::map<std::string, std::pair<double, std::string>>
+      placebos_;  // by arm and behaviour: strength, how it was matched
   std::vector<Result> results_;
   std::set<std::filesystem::path> journals_;  // whose records were used
   std::int64_t unanswered_ = 0;               // rows that the judge could not be asked about
