@@ -1,0 +1,338 @@
+// Ways to steer, brought to the same change of the model's distributions and to the same amount of behaviour.
+//
+//   compare_methods --behaviours funny,technical --questions examples/data/demo/questions_dev.jsonl
+//
+// Directions are made from the model's own answers to some questions and measured on others. Whether an answer shows a
+// behaviour is told by a classifier over words alone (naive Bayes), fitted on answers that were asked for.
+
+#include <ATen/Functions.h>
+#include <ATen/TensorOperators.h>
+
+#include <CLI/CLI.hpp>
+#include <cmath>
+#include <map>
+#include <set>
+#include <steer/core/error.hpp>
+#include <steer/core/hash.hpp>
+#include <steer/core/random.hpp>
+#include <steer/eval/answer.hpp>
+#include <steer/eval/behaviours.hpp>
+#include <steer/eval/questions.hpp>
+#include <steer/features/attribution.hpp>
+#include <steer/features/contrast.hpp>
+#include <steer/features/directions.hpp>
+#include <steer/features/strength.hpp>
+#include <steer/features/trained_vector.hpp>
+#include <steer/generate/generate.hpp>
+
+namespace {
+
+using steer::Steering;
+
+struct Settings {
+  std::string model = "examples/data/demo", sae = "examples/data/demo/sae.safetensors",
+              questions = "examples/data/demo/questions_dev.jsonl", point;
+  std::vector<std::string> behaviours = {"funny", "technical", "emotional"}, others;
+  std::vector<double> effects = {0.1, 0.3, 1, 3};
+  double shown = 0.5;
+  std::int64_t fit = 32, test = 48, max_tokens = 96, train_steps = 120;
+  std::uint64_t seed = 42;
+};
+
+/// Words of the answer's reasoning, and pairs of neighbours, lower case.
+std::set<std::string> terms_of(const std::string& text) {
+  const auto begin = text.find("<thinking>"), end = text.find("</thinking>");
+  const std::size_t from = begin == std::string::npos ? 0 : begin + 10;
+  std::set<std::string> terms;
+  std::string word, last;
+  const auto finish = [&] {
+    if (word.empty()) return;
+    terms.insert(word);
+    terms.insert(last + " " + word);
+    last = std::exchange(word, "");
+  };
+  for (const char c : text.substr(from, end == std::string::npos ? end : end - from))
+    if (std::isalpha(static_cast<unsigned char>(c)))
+      word += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    else
+      finish();
+  finish();
+  return terms;
+}
+
+/// Bernoulli naive Bayes without the absent terms: it knows words and nothing of the model. Terms that a question's own
+/// names make are seen in every class and weigh nothing.
+class WordClassifier {
+ public:
+  void learn(const std::string& text, const std::string& label) {
+    ++texts_[label];
+    for (const auto& term : terms_of(text)) ++counts_[term][label];
+  }
+  std::string classify(const std::string& text) const {
+    const auto terms = terms_of(text);
+    std::string best;
+    double most = -1e300;
+    for (const auto& [label, texts] : texts_) {
+      double score = 0;
+      for (const auto& term : terms) {
+        const auto found = counts_.find(term);
+        if (found == counts_.end()) continue;
+        const auto here = found->second.find(label);
+        score += std::log(((here == found->second.end() ? 0 : here->second) + 0.1) / (texts + 1.0));
+      }
+      if (score > most) most = score, best = label;
+    }
+    return best;
+  }
+
+ private:
+  std::map<std::string, double> texts_;
+  std::map<std::string, std::map<std::string, double>> counts_;
+};
+
+/// What a way of steering did at one strength.
+struct Row {
+  double effect = 0, target = 0, other = 0, right = 0, formed = 0;
+};
+
+class Comparison {
+ public:
+  explicit Comparison(const Settings& s)
+      : s_(s),
+        model_(steer::Model::load(s.model)),
+        session_(model_),
+        sae_(s.sae.empty() ? std::nullopt : std::optional(steer::Sae::load(s.sae))) {
+    steer::require(sae_ || !s.point.empty(), steer::ErrorCode::argument, "compare_methods",
+                   "expected --sae or --point, the place to steer at");
+    point_ = s.point.empty() ? steer::sae_point(model_, *sae_) : steer::HookPoint::parse(s.point);
+    auto questions = steer::load_questions(s.questions);
+    std::erase_if(questions, [](const auto& q) { return q.answer < 0; });
+    // By a hash of its name: a question stays on its side whatever else is in the file.
+    std::ranges::sort(questions, {}, [](const auto& q) { return steer::ContentHasher().update(q.id).hex(); });
+    const auto fit = static_cast<std::size_t>(s.fit), test = static_cast<std::size_t>(s.test);
+    steer::require(questions.size() >= fit + test, steer::ErrorCode::argument, "compare_methods",
+                   "expected {} questions with choices but got {}; lower --fit or --test", fit + test,
+                   questions.size());
+    fit_.assign(questions.begin(), questions.begin() + static_cast<std::ptrdiff_t>(fit));
+    test_.assign(questions.begin() + static_cast<std::ptrdiff_t>(fit),
+                 questions.begin() + static_cast<std::ptrdiff_t>(fit + test));
+    others_ = s.others;
+    if (others_.empty())
+      for (const auto& behaviour : steer::study_behaviours()) others_.push_back(behaviour.name);
+    for (const auto& name : s.behaviours)
+      if (std::ranges::find(others_, name) == others_.end()) others_.push_back(name);
+  }
+
+  void run() {
+    learn();
+    for (const auto& behaviour : s_.behaviours) compare(behaviour);
+  }
+
+ private:
+  std::vector<std::int64_t> prompt_of(const steer::Question& question, const std::string& behaviour) const {
+    std::vector<steer::Message> chat;
+    if (!behaviour.empty()) chat.push_back({steer::Role::system, "When answering, please be more " + behaviour + "."});
+    chat.push_back({steer::Role::user, steer::user_prompt(question)});
+    return model_.chat().render(chat).ids;
+  }
+
+  std::vector<steer::GenerateResult> answer(std::span<const steer::Question> questions, const std::string& behaviour,
+                                            const Steering& steering, std::string_view purpose) const {
+    std::vector<steer::GenerateRequest> requests;
+    for (std::size_t q = 0; q < questions.size(); ++q)
+      requests.push_back({prompt_of(questions[q], behaviour), steering,
+                          steer::derive_seed(steer::derive_seed(s_.seed, purpose), behaviour, q)});
+    return steer::generate(model_, requests,
+                           {.sampling = {.temperature = 0.6, .top_p = 0.9}, .max_tokens = s_.max_tokens, .batch = 64});
+  }
+
+  /// Answers after their questions, asked as `behaviour` says.
+  std::vector<steer::TokenizedText> texts(const std::vector<steer::GenerateResult>& answers,
+                                          const std::string& behaviour) const {
+    std::vector<steer::TokenizedText> result;
+    for (std::size_t i = 0; i < answers.size(); ++i) {
+      if (answers[i].ids.size() < 4) continue;
+      steer::TokenizedText text{.ids = prompt_of(fit_[i], behaviour)};
+      text.begin = std::ssize(text.ids);
+      text.ids.insert(text.ids.end(), answers[i].ids.begin(), answers[i].ids.end());
+      result.push_back(std::move(text));
+    }
+    return result;
+  }
+
+  /// Residuals [tokens, width] of the texts' tokens that count.
+  at::Tensor tokens(const std::vector<steer::TokenizedText>& texts) {
+    std::vector<at::Tensor> rows;
+    for (const auto& text : texts) {
+      const std::string name = point_.name();
+      const auto cache = session_.run_with_cache(text.ids, std::span(&name, 1), point_.layer);
+      rows.push_back(cache[name].slice(0, text.begin).to(at::kFloat).cpu());
+    }
+    return at::cat(rows);
+  }
+
+  void learn() {
+    plain_ = answer(fit_, "", {}, "plain");
+    const auto plain_texts = texts(plain_, "");
+    neutral_.assign(plain_texts.begin(), plain_texts.begin() + std::min<std::ptrdiff_t>(8, std::ssize(plain_texts)));
+    plain_rows_ = steer::pooled_residuals(session_, point_, plain_texts);
+    for (const auto& result : plain_) classifier_.learn(result.text, "");
+    for (const auto& behaviour : others_) {
+      asked_[behaviour] = answer(fit_, behaviour, {}, "asked");
+      for (const auto& result : asked_[behaviour]) classifier_.learn(result.text, behaviour);
+      rows_[behaviour] = steer::pooled_residuals(session_, point_, texts(asked_[behaviour], ""));
+    }
+    metric_ = steer::activation_metric(tokens(plain_texts));
+    // How far the classifier can be trusted: answers it has not seen, asked for and not.
+    std::int64_t right = 0, all = 0;
+    for (const auto& behaviour : s_.behaviours)
+      for (const auto& result : answer(test_, behaviour, {}, "check"))
+        right += classifier_.classify(result.text) == behaviour, ++all;
+    std::int64_t plain_right = 0;
+    for (const auto& result : answer(test_, "", {}, "check")) plain_right += classifier_.classify(result.text).empty();
+    fmt::print("steering at {}; words alone tell {:.0f} % of new asked-for answers and {:.0f} % of plain ones\n",
+               point_.name(), 100.0 * static_cast<double>(right) / static_cast<double>(all),
+               100.0 * static_cast<double>(plain_right) / static_cast<double>(test_.size()));
+  }
+
+  Row measure(const std::string& behaviour, const std::string& asking, const Steering& steering) const {
+    Row row;
+    const auto answers = answer(test_, asking, steering, "test");
+    for (std::size_t i = 0; i < answers.size(); ++i) {
+      const std::string style = classifier_.classify(answers[i].text);
+      const auto letter = steer::parse_answer(answers[i].text, static_cast<int>(test_[i].choices.size())).strict;
+      const double share = 1 / static_cast<double>(answers.size());
+      row.target += share * (style == behaviour);
+      row.other += share * (!style.empty() && style != behaviour);
+      row.right += share * (letter && *letter - 'A' == test_[i].answer);
+      row.formed += share * letter.has_value();
+    }
+    return row;
+  }
+
+  std::vector<std::pair<std::string, Steering>> methods(const std::string& behaviour) {
+    const steer::EditOptions generated{.scope = {.where = steer::Where::generated}};
+    const auto after_plain = texts(asked_.at(behaviour), ""), after_asked = texts(asked_.at(behaviour), behaviour);
+    const at::Tensor difference = rows_.at(behaviour).mean(0) - plain_rows_.mean(0);
+    std::vector<at::Tensor> other_rows;
+    for (const auto& [name, rows] : rows_)
+      if (name != behaviour) other_rows.push_back(rows);
+    std::vector<std::pair<std::string, Steering>> all;
+    const auto add = [&](const std::string& name, const at::Tensor& v) {
+      all.emplace_back(name, Steering().add(v, point_, 1, generated));
+    };
+    at::manual_seed(s_.seed);
+    add("random direction", at::randn({difference.size(0)}));
+    add("mean difference", difference);
+    if (!other_rows.empty()) add("centred", steer::centred_difference(rows_.at(behaviour), other_rows));
+    add("least collateral", steer::least_collateral(metric_, difference));
+    const auto fit = steer::fit_prompt_replacement(tokens(after_plain), tokens(after_asked));
+    all.emplace_back("prompt replacement", Steering().gated_add(fit.w, fit.b, fit.z, 1, point_, generated));
+    const auto trained = steer::train_vector(session_, point_, after_plain, neutral_,
+                                             {.max_kl = 0.5, .steps = s_.train_steps, .seed = s_.seed});
+    add("trained", trained.vector);
+    if (!sae_) return all;
+    const auto contrasts =
+        steer::contrast(steer::pooled_features(session_, *sae_, after_plain),
+                        steer::pooled_features(session_, *sae_, texts(plain_, "")), {.limit = 24, .bootstrap = 0});
+    std::vector<steer::FeatureValue> candidates;
+    for (const auto& found : contrasts)
+      if (found.standardised > 0 && !found.always_on) candidates.push_back({found.feature, 10 * found.mean_positive});
+    const auto nudge = [&](const std::string& name, std::span<const steer::FeatureValue> features,
+                           const steer::EditOptions& where) {
+      Steering steering;
+      for (const auto& [feature, value] : features.first(std::min<std::size_t>(3, features.size())))
+        steering.nudge(*sae_, feature, value, where);
+      if (!steering.empty()) all.emplace_back(name, steering);
+    };
+    nudge("SAE, by contrast", candidates, {});  // on every token, as the hosted service does
+    std::vector<std::vector<std::int64_t>> prompts;
+    for (std::size_t i = 0; i < 4; ++i) prompts.push_back(prompt_of(fit_[i], ""));
+    nudge("SAE, by output score", steer::filter_by_output_score(session_, *sae_, candidates, prompts, 3), generated);
+    return all;
+  }
+
+  void compare(const std::string& behaviour) {
+    fmt::print("\n{}: {} questions; shares in %\n{:<22} {:>6}  {:>7} {:>7} {:>7} {:>7}\n", behaviour, test_.size(),
+               "method", "KL", "shown", "other", "right", "format");
+    const auto print = [](const std::string& name, const std::string& effect, const Row& row) {
+      fmt::print("{:<22} {:>6}  {:>7.0f} {:>7.0f} {:>7.0f} {:>7.0f}\n", name, effect, 100 * row.target, 100 * row.other,
+                 100 * row.right, 100 * row.formed);
+    };
+    print("unsteered", "0", measure(behaviour, "", {}));
+    print("prompt", "-", measure(behaviour, behaviour, {}));
+    std::string matched;
+    for (const auto& [name, steering] : methods(behaviour)) {
+      std::vector<Row> rows;
+      const auto ladder = steer::calibrate_strengths(model_, steering, s_.effects, {.texts = neutral_});
+      for (const auto& step : ladder) {
+        if (!step.reached) {
+          fmt::print("{:<22} {}\n", name, step.reason);
+          continue;
+        }
+        rows.push_back(measure(behaviour, "", step.steering));
+        rows.back().effect = step.kl;
+        print(name, fmt::format("{:.2g}", step.kl), rows.back());
+      }
+      matched += fmt::format("{:<22} {}\n", name, at_behaviour(rows));
+    }
+    fmt::print("at {:.0f} % shown, between the strengths measured:\n{}", 100 * s_.shown, matched);
+  }
+
+  /// What it takes to show the behaviour in the wanted share of answers.
+  std::string at_behaviour(const std::vector<Row>& rows) const {
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      if (rows[i].target < s_.shown) continue;
+      if (i == 0) return fmt::format("KL below {:.2g}, right {:.0f} %", rows[0].effect, 100 * rows[0].right);
+      const Row &a = rows[i - 1], &b = rows[i];
+      const double share = (s_.shown - a.target) / (b.target - a.target);
+      return fmt::format("KL {:.2g}, right {:.0f} %, other {:.0f} %",
+                         std::exp(std::log(a.effect) + share * std::log(b.effect / a.effect)),
+                         100 * (a.right + share * (b.right - a.right)), 100 * (a.other + share * (b.other - a.other)));
+    }
+    return "not reached";
+  }
+
+  Settings s_;
+  steer::Model model_;
+  steer::Session session_;
+  std::optional<steer::Sae> sae_;
+  steer::HookPoint point_;
+  std::vector<steer::Question> fit_, test_;
+  std::vector<std::string> others_;
+  std::vector<steer::GenerateResult> plain_;
+  std::map<std::string, std::vector<steer::GenerateResult>> asked_;
+  std::map<std::string, at::Tensor> rows_;
+  std::vector<steer::TokenizedText> neutral_;
+  at::Tensor plain_rows_;
+  steer::ActivationMetric metric_;
+  WordClassifier classifier_;
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Settings s;
+  CLI::App app("Ways to steer, at equal KL and at equal behaviour");
+  app.add_option("--model", s.model, "a Hugging Face folder or a GGUF file")->capture_default_str();
+  app.add_option("--sae", s.sae, "for the methods that use one; empty: none")->capture_default_str();
+  app.add_option("--point", s.point, "where to steer, e.g. blocks.12.hook_resid_post; default: where the SAE reads");
+  app.add_option("--questions", s.questions, "JSON lines with choices and answers")->capture_default_str();
+  app.add_option("--behaviours", s.behaviours, "to compare on")->delimiter(',')->capture_default_str();
+  app.add_option("--others", s.others, "to centre by and to tell apart; default: the study's 14")->delimiter(',');
+  app.add_option("--effects", s.effects, "95th percentiles of next-token KL to bring methods to, rising")
+      ->delimiter(',')
+      ->capture_default_str();
+  app.add_option("--shown", s.shown, "share of answers at which methods are compared")->capture_default_str();
+  app.add_option("--fit", s.fit, "questions that directions are made from")->capture_default_str();
+  app.add_option("--test", s.test, "other questions, to measure on")->capture_default_str();
+  app.add_option("--max-tokens", s.max_tokens, "longest answer")->capture_default_str();
+  app.add_option("--train-steps", s.train_steps, "of the trained vector")->capture_default_str();
+  app.add_option("--seed", s.seed, "of all draws")->capture_default_str();
+  CLI11_PARSE(app, argc, argv);
+  try {
+    Comparison(s).run();
+  } catch (const std::exception& error) {
+    return fmt::print(stderr, "{}\n", error.what()), 1;
+  }
+}
