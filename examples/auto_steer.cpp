@@ -12,7 +12,8 @@ int main(int argc, char** argv) {
   CLI::App app("From a behaviour in words to a steering of one's own model");
   std::string behaviour = "concise", mode = "safe", model_path = "examples/data/demo", journal, out, plot,
               sae_path = "examples/data/demo/sae.safetensors", question_path = "examples/data/demo/questions_dev.jsonl";
-  std::int64_t max_tokens = 96;
+  std::int64_t max_tokens = 96, certify = 0;
+  std::vector<std::string> others;
   app.add_option("behaviour", behaviour, "completes \"please be more ...\"")->capture_default_str();
   app.add_option("--mode", mode, "published, or safe: within bounds on what steering may cost")->capture_default_str();
   app.add_option("--model", model_path, "a Hugging Face folder or a GGUF file")->capture_default_str();
@@ -21,6 +22,10 @@ int main(int argc, char** argv) {
   app.add_option("--sae", sae_path, "a file or folder of any layout in docs/sae-formats.md")->capture_default_str();
   app.add_option("--questions", question_path, "JSON lines, not used elsewhere")->capture_default_str();
   app.add_option("--max-tokens", max_tokens, "longest answer")->capture_default_str();
+  app.add_option("--others", others, "behaviours it is told apart from: better directions, more answers")
+      ->delimiter(',');
+  app.add_option("--certify", certify, "prove on so many questions, not searched on, that it costs at most 2 points")
+      ->capture_default_str();
   app.add_option("--journal", journal, "keeps the search's answers: killed and started again, it goes on");
   app.add_option("--out", out, "write the steering here, for Steering::load");
   app.add_option("--plot", plot, "draw the strength curves here, SVG");
@@ -29,8 +34,10 @@ int main(int argc, char** argv) {
     const auto model = steer::Model::load(model_path, load);
     for (const auto& warning : model.warnings()) fmt::print(stderr, "note: {}\n", warning);
     const auto sae = steer::Sae::load(sae_path);
-    const auto questions = steer::stratified_sample(steer::load_questions(question_path), 1, 42);
-    auto options = steer::search_options(model, questions, max_tokens);
+    const auto questions = steer::load_questions(question_path);
+    if (certify > 0) fmt::print("{}\n\n", steer::certificate_plan(certify, steer::CertificateSet().accuracy_loss));
+    auto options = steer::search_options(model, questions, max_tokens, 42, {.certificate = certify});
+    options.others = others;
     options.journal = journal;
     options.progress = steer::Progress("auto steer", 0);
     const auto how = steer::parse_enum<steer::AutoSteerMode>(mode, "auto_steer");

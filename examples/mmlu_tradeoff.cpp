@@ -27,7 +27,7 @@ struct Settings {
   std::vector<std::string> behaviours, rules, arms{"control", "prompt", "published", "safe", "safe+prompt", "random"},
       steer, allow_unknown_config;
   std::vector<double> sweep;
-  std::int64_t judge_max_tokens = 0, per_subject = 0, limit = 0, search_prompts = 24, search_checks = 64,
+  std::int64_t judge_max_tokens = 0, per_subject = 0, limit = 0, search_prompts = 24, search_checks = 64, certify = 0,
                sweep_every = 1, max_tokens = 1024, batch = 64, draws = 1;
   double temperature = 0.6, top_p = 0.9;
   std::uint64_t seed = 42;
@@ -36,9 +36,9 @@ struct Settings {
                                               judge, judge_url, judge_model, judge_temperature, judge_key_variable,
                                               judge_key_header, judge_max_tokens, pairs, calibration, mode, out,
                                               behaviours, rules, arms, steer, sweep, per_subject, limit, search_prompts,
-                                              search_checks, sweep_every, max_tokens, batch, temperature, top_p, seed,
-                                              kl, device, weights, chat_format, allow_unknown_config, draws,
-                                              force_answers)
+                                              search_checks, certify, sweep_every, max_tokens, batch, temperature,
+                                              top_p, seed, kl, device, weights, chat_format, allow_unknown_config,
+                                              draws, force_answers)
 };
 
 /// Settings from a JSON file. A key that is none of ours would be a setting that is silently not made.
@@ -85,14 +85,20 @@ void add_options(CLI::App& app, Settings& s) {
   app.add_option("--questions", s.questions, "questions of one's own, JSON lines (id, question, choices, answer)")
       ->group("Questions");
   app.add_option("--search-questions", s.search_questions,
-                 "JSON lines that Auto Steer may use; default: MMLU dev rows that are not asked")
+                 "JSON lines that Auto Steer may use; default: MMLU test rows that are not asked")
       ->group("Questions");
   app.add_option("--search-prompts", s.search_prompts, "Auto Steer looks at answers to so many of them")
       ->check(CLI::Range(1, 24))
       ->capture_default_str()
       ->group("Questions");
   app.add_option("--search-checks", s.search_checks, "and holds a safe steering's cost against so many others")
-      ->check(CLI::Range(1, 64))
+      ->check(CLI::Range(1, 100000))
+      ->capture_default_str()
+      ->group("Questions");
+  app.add_option("--certify", s.certify,
+                 "and proves on so many more that a safe steering costs at most 2 points, or gives it up; --plan says "
+                 "how many that takes; 0: no proof")
+      ->check(CLI::Range(0, 100000))
       ->capture_default_str()
       ->group("Questions");
   app.add_option("--per-subject", s.per_subject,
@@ -193,7 +199,7 @@ std::vector<steer::Question> questions_of(const Settings& s) {
 }
 
 std::vector<steer::Question> search_questions_of(const Settings& s, const std::vector<steer::Question>& asked) {
-  auto questions = s.search_questions.empty() ? steer::load_mmlu(s.mmlu, steer::Mmlu::dev)
+  auto questions = s.search_questions.empty() ? steer::load_mmlu(s.mmlu, steer::Mmlu::test)
                                               : steer::load_questions(s.search_questions);
   std::set<std::string> ids, texts;
   for (const auto& question : asked) ids.insert(question.id), texts.insert(question.text);
@@ -201,9 +207,9 @@ std::vector<steer::Question> search_questions_of(const Settings& s, const std::v
   return questions;
 }
 
-template <class T>
-void cut_to(std::vector<T>& items, std::int64_t count) {
-  if (count >= 0 && static_cast<std::size_t>(count) < items.size()) items.resize(static_cast<std::size_t>(count));
+std::vector<steer::Behaviour> behaviours_of(const Settings& s) {
+  auto all = s.behaviour_file.empty() ? steer::study_behaviours() : steer::load_behaviours(s.behaviour_file);
+  return s.behaviours.empty() ? all : steer::select_behaviours(all, s.behaviours);
 }
 
 std::vector<steer::Arm> arms_of(const Settings& s, const std::optional<steer::Model>& model,
@@ -217,13 +223,14 @@ std::vector<steer::Arm> arms_of(const Settings& s, const std::optional<steer::Mo
   if (sae) {
     steer::AutoSteerOptions options;
     if (model) {
-      options = steer::search_options(*model, search_questions_of(s, asked), s.max_tokens, s.seed);
-      cut_to(options.prompts, s.search_prompts);
-      cut_to(options.capability.prompts, s.search_checks);
+      options = steer::search_options(*model, search_questions_of(s, asked), s.max_tokens, s.seed,
+                                      {s.search_prompts, s.search_checks, s.certify});
     } else {  // a plan: there is no search, only its size
       options.prompts.resize(s.search_prompts);
       options.capability.prompts.resize(s.search_checks);
+      options.certificate.questions.resize(s.certify);
     }
+    for (const auto& behaviour : behaviours_of(s)) options.others.push_back(behaviour.name);
     for (std::int64_t draw = 1; draw <= s.draws; ++draw) {
       options.seed = s.seed + static_cast<std::uint64_t>(draw - 1);
       options.journal =
@@ -335,8 +342,7 @@ void check(const Settings& s) {
 steer::Experiment experiment_of(const Settings& s, const std::optional<steer::Model>& model) {
   steer::Experiment study;
   study.questions = questions_of(s);
-  if (!s.behaviour_file.empty()) study.behaviours = steer::load_behaviours(s.behaviour_file);
-  if (!s.behaviours.empty()) study.behaviours = steer::select_behaviours(study.behaviours, s.behaviours);
+  study.behaviours = behaviours_of(s);
   if (!s.rules.empty())
     for (const auto& rule : steer::select_behaviours(steer::rule_behaviours(), s.rules))
       study.behaviours.push_back(rule);
@@ -380,6 +386,9 @@ int run(const Settings& settings, bool plan_only, int threads, const steer::Stop
   if (plan_only) {
     steer::estimate_time(plan, settings.model, options, load);
     fmt::print("{}", plan.describe());
+    if (settings.certify > 0)
+      fmt::print("certificate            {}\n",
+                 steer::certificate_plan(settings.certify, steer::CertificateSet().accuracy_loss));
     return plan.problems.empty() ? 0 : 1;
   }
   plan.require_fits();

@@ -34,7 +34,8 @@ class AnswerStore {
 };
 
 /// Answers that one search takes from the model, at most. First tokens alone are not counted.
+/// @param certificate  answers to its questions, unsteered and at each strength.
 std::int64_t search_answers(AutoSteerMode mode, std::int64_t prompts, std::int64_t capability_prompts,
-                            std::int64_t features);
+                            std::int64_t features, std::int64_t certificate);
 
 }  // namespace steer::features::detail

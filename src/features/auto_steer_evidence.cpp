@@ -26,19 +26,6 @@ constexpr double least_output_score = 0.02;
 /// How hard it is nudged to find out, in units of its maximum activation.
 constexpr double probe_strength = 4;
 
-std::vector<TokenizedText> after_plain_prompts(const std::vector<PromptPair>& prompts,
-                                               const std::vector<Answer>& answers) {
-  std::vector<TokenizedText> texts;
-  for (const Answer& answer : answers) {
-    if (answer.ids.empty() || answer.loops) continue;
-    const auto& plain = prompts[answer.prompt].plain;
-    TokenizedText text{.ids = plain, .begin = static_cast<std::int64_t>(plain.size())};
-    text.ids.insert(text.ids.end(), answer.ids.begin(), answer.ids.end());
-    texts.push_back(std::move(text));
-  }
-  return texts;
-}
-
 at::Tensor attributions(Session& session, const Sae& sae, const std::vector<TokenizedText>& texts) {
   at::Tensor effect = at::zeros({sae.d_sae()}, at::kFloat);
   const std::size_t count = std::min(texts.size(), attributed_texts);
@@ -89,6 +76,19 @@ std::vector<AutoSteerCandidate> candidates_of(const std::vector<FeatureContrast>
 
 }  // namespace
 
+std::vector<TokenizedText> after_plain_prompts(const std::vector<PromptPair>& prompts,
+                                               const std::vector<Answer>& answers) {
+  std::vector<TokenizedText> texts;
+  for (const Answer& answer : answers) {
+    if (answer.ids.empty() || answer.loops) continue;
+    const auto& plain = prompts[answer.prompt].plain;
+    TokenizedText text{.ids = plain, .begin = static_cast<std::int64_t>(plain.size())};
+    text.ids.insert(text.ids.end(), answer.ids.begin(), answer.ids.end());
+    texts.push_back(std::move(text));
+  }
+  return texts;
+}
+
 bool loops(std::span<const std::int64_t> ids) {
   if (ids.size() < 12) return false;
   std::set<std::array<std::int64_t, 3>> distinct;
@@ -122,13 +122,16 @@ std::vector<Answer> answer_all(AnswerStore& store, const AutoSteerOptions& optio
 std::vector<Reading> read_each(const Model& model, const std::vector<PromptPair>& prompts,
                                std::span<const Answer> answers) {
   std::vector<ScoreRequest> requests;
+  const auto add = [&](const std::vector<std::int64_t>& prompt, const Answer& answer) {
+    ScoreRequest request{.ids = prompt, .begin = static_cast<std::int64_t>(prompt.size()), .steering = {}};
+    request.ids.insert(request.ids.end(), answer.ids.begin(), answer.ids.end());
+    requests.push_back(std::move(request));
+  };
   for (const Answer& answer : answers) {
     if (answer.ids.empty()) continue;
-    for (const auto* prompt : {&prompts[answer.prompt].asked, &prompts[answer.prompt].plain}) {
-      ScoreRequest request{.ids = *prompt, .begin = static_cast<std::int64_t>(prompt->size()), .steering = {}};
-      request.ids.insert(request.ids.end(), answer.ids.begin(), answer.ids.end());
-      requests.push_back(std::move(request));
-    }
+    add(prompts[answer.prompt].asked, answer);
+    add(prompts[answer.prompt].plain, answer);
+    for (const auto& other : prompts[answer.prompt].others) add(other, answer);
   }
   const auto scores = score(model, requests);
   std::vector<Reading> readings(answers.size());
@@ -136,9 +139,11 @@ std::vector<Reading> read_each(const Model& model, const std::vector<PromptPair>
   for (std::size_t i = 0; i < answers.size(); ++i) {
     if (answers[i].ids.empty()) continue;
     const double asked = scores[next].log_probability, plain = scores[next + 1].log_probability;
-    readings[i] = {1 / (1 + std::exp(plain - asked)),
-                   -std::max(asked, plain) / static_cast<double>(answers[i].ids.size())};
+    double against = std::exp(plain - asked);
     next += 2;
+    for (std::size_t o = 0; o < prompts[answers[i].prompt].others.size(); ++o)
+      against += std::exp(scores[next++].log_probability - asked);
+    readings[i] = {1 / (1 + against), -std::max(asked, plain) / static_cast<double>(answers[i].ids.size())};
   }
   return readings;
 }
@@ -184,6 +189,9 @@ Evidence gather_evidence(AnswerStore& store, Session& session, const Sae& sae, c
   std::vector<std::vector<std::int64_t>> asked_prompts, opposite_prompts;
   for (const auto& prompt : options.prompts) {
     evidence.prompts.push_back({render(model, "", prompt), render(model, ask, prompt)});
+    for (const auto& other : options.others)
+      if (other != behaviour)
+        evidence.prompts.back().others.push_back(render(model, fmt::format(fmt::runtime(options.ask), other), prompt));
     asked_prompts.push_back(evidence.prompts.back().asked);
     if (!options.ask_opposite.empty())
       opposite_prompts.push_back(render(model, fmt::format(fmt::runtime(options.ask_opposite), behaviour), prompt));
@@ -194,6 +202,7 @@ Evidence gather_evidence(AnswerStore& store, Session& session, const Sae& sae, c
   others.insert(others.end(), opposite.begin(), opposite.end());
   evidence.unsteered = read(model, evidence.prompts, unsteered);
   evidence.asked = read(model, evidence.prompts, asked);
+  evidence.asked_answers = asked;
   evidence.opposite = opposite.empty() ? Reading{std::nan(""), std::nan("")} : read(model, evidence.prompts, opposite);
 
   // Read without the request: what steering must bring about is the answer's own state, not the memory of being asked.

@@ -22,10 +22,11 @@ struct Answer {
   bool loops = false;
 };
 
-/// A prompt in the two readings that the behaviour score compares.
+/// A prompt in the readings that the behaviour score compares.
 struct PromptPair {
-  std::vector<std::int64_t> plain;  ///< the user's message alone
-  std::vector<std::int64_t> asked;  ///< with the request for the behaviour
+  std::vector<std::int64_t> plain;                     ///< the user's message alone
+  std::vector<std::int64_t> asked;                     ///< with the request for the behaviour
+  std::vector<std::vector<std::int64_t>> others = {};  ///< with requests for other behaviours
 };
 
 /// Whether a text mostly repeats itself: fewer than half of its 3-grams are distinct.
@@ -33,7 +34,7 @@ bool loops(std::span<const std::int64_t> ids);
 
 /// How answers read to the unsteered model, means over answers; empty answers count as unlike the behaviour.
 struct Reading {
-  double posterior = 0;  ///< that the behaviour was asked for: 1 / (1 + p(answer | plain) / p(answer | asked))
+  double posterior = 0;  ///< that the behaviour was asked for, at even odds of this, nothing and every other behaviour
   double nll = 0;        ///< nats a token, under the reading that explains the answer better
 };
 Reading read(const Model& model, const std::vector<PromptPair>& prompts, std::span<const Answer> answers);
@@ -43,19 +44,19 @@ std::vector<Reading> read_each(const Model& model, const std::vector<PromptPair>
 
 double mean_of(const std::vector<double>& values);
 
-/// A direction in the residual stream, and where answers lie along it.
-struct Direction {
-  at::Tensor unit;                  ///< [d_in], f32
-  double asked = 0, unsteered = 0;  ///< mean projection of answers' residuals
-};
-
 struct Evidence {
   std::vector<PromptPair> prompts;
   Reading unsteered, asked, opposite;          ///< opposite: NaN when it is not asked for
   std::vector<AutoSteerCandidate> candidates;  ///< used ones first, best first
   std::size_t usable = 0;                      ///< how many of them were not dropped
-  at::Tensor residual_asked, residual_other;   ///< [d_in], means over answers
+  std::vector<Answer> asked_answers;
+  at::Tensor residual_asked, residual_other;  ///< [d_in], means over answers
+  at::Tensor residual_centre;  ///< [d_in], mean over other behaviours' asked-for answers; may be undefined
 };
+
+/// Answers set after their plain prompts; without empty ones and those that loop.
+std::vector<TokenizedText> after_plain_prompts(const std::vector<PromptPair>& prompts,
+                                               const std::vector<Answer>& answers);
 
 /// Behaviour on the first tokens of a few answers under each steering, as a share of what asking gains, and the share
 /// of these that loop. All steerings run in one batch.

@@ -24,6 +24,8 @@ nlohmann::json AutoSteerResult::to_json() const {
   for (const auto& t : trials)
     tried.push_back({{"form", t.form},
                      {"strength", t.strength},
+                     {"target", t.target},
+                     {"effect", t.effect},
                      {"features", t.features},
                      {"behaviour", t.behaviour},
                      {"accuracy", t.accuracy},
@@ -38,6 +40,7 @@ nlohmann::json AutoSteerResult::to_json() const {
           {"mode", to_string(mode)},
           {"verdict", to_string(verdict)},
           {"reason", reason},
+          {"certificate", certificate ? nlohmann::json(certificate->sentence()) : nlohmann::json()},
           {"score_unsteered", score_unsteered},
           {"score_asked", score_asked},
           {"score_opposite", score_opposite},
@@ -67,15 +70,15 @@ std::string AutoSteerResult::explain() const {
                         c.contrast.standardised, c.contrast.auroc, c.contrast.auroc_low, c.contrast.auroc_high,
                         c.attribution, c.output_score, c.label, c.label.empty() || c.dropped.empty() ? "" : " / ",
                         c.dropped);
-  text += "\n  behaviour  accuracy  format  loops  KL     NLL gain  strength  form / why not chosen\n";
+  text += "\n  behaviour  accuracy  format  loops  KL     NLL gain  effect  strength  form / why not chosen\n";
   for (std::size_t t = 0; t < trials.size(); ++t) {
     const auto& trial = trials[t];
     if (std::isnan(trial.nll_gain)) continue;
     text +=
-        fmt::format("{} {:>9.2f}  {}  {}  {}  {}  {:>8.3f}  {:>8.2f}  {}{}{}\n",
+        fmt::format("{} {:>9.2f}  {}  {}  {}  {}  {:>8.3f}  {:>6.3g}  {:>8.2f}  {}{}{}\n",
                     static_cast<std::int64_t>(t) == chosen ? ">" : " ", trial.behaviour, figure(trial.accuracy, 8, 2),
                     figure(trial.format, 6, 2), figure(trial.loops, 5, 2), figure(trial.kl, 5, 3), trial.nll_gain,
-                    trial.strength, trial.form, trial.dropped.empty() ? "" : " / ", trial.dropped);
+                    trial.effect, trial.strength, trial.form, trial.dropped.empty() ? "" : " / ", trial.dropped);
   }
   std::map<std::string, std::array<std::int64_t, 3>>
       dropped;  // of each form: tried, gained or collapsed too early, outdone

@@ -73,14 +73,37 @@ TEST(AutoSteer, FindsASteeringThatKeepsToItsBounds) {
                  std::ranges::find(chosen.features, candidate.feature) == chosen.features.end());
 
   const auto published = search.find("funny", AutoSteerMode::published);
-  ASSERT_EQ(published.verdict, AutoSteerVerdict::steered) << published.explain();
-  ASSERT_LE(published.steering.edits().size(), 3u);
-  double sum = 0;
-  for (const Edit& edit : published.steering.edits()) {
-    EXPECT_EQ(edit.unit, Unit::max_activation);
-    sum += std::abs(edit.number("value"));
+  std::int64_t sets = 0, placebos = 0;
+  double best = -1e9, best_placebo = -1e9;
+  for (const auto& trial : published.trials) {
+    ASSERT_LE(trial.steering.edits().size(), 3u);
+    const bool whole = trial.nll_gain <= 1 && trial.dropped.find("loop") == std::string::npos;
+    if (trial.form != "nudge everywhere") {
+      ++placebos;
+      if (whole) best_placebo = std::max(best_placebo, trial.behaviour);
+      continue;
+    }
+    ++sets;
+    if (whole) best = std::max(best, trial.behaviour);
+    double sum = 0;
+    for (const Edit& edit : trial.steering.edits()) {
+      EXPECT_EQ(edit.unit, Unit::max_activation);
+      sum += std::abs(edit.number("value"));
+    }
+    EXPECT_NEAR(sum, 1.1, 1e-9);
+    // Its placebo changes the model's distributions as much.
+    EXPECT_GT(trial.effect, 0);
+    EXPECT_TRUE(std::ranges::any_of(published.trials, [&](const auto& other) {
+      return other.form != trial.form && other.features.size() == trial.features.size() &&
+             std::abs(other.effect - trial.effect) <= 0.16 * trial.effect;
+    })) << trial.effect;
   }
-  EXPECT_NEAR(sum, 1.1, 1e-9);
+  EXPECT_EQ(sets, placebos);
+  // It is chosen only where no random set of equal KL does as much.
+  EXPECT_EQ(published.verdict,
+            best > best_placebo ? AutoSteerVerdict::steered : AutoSteerVerdict::no_better_than_random)
+      << published.explain();
+  EXPECT_EQ(published.steering.empty(), published.verdict != AutoSteerVerdict::steered);
   EXPECT_EQ(nlohmann::json::parse(published.to_json().dump())["mode"], "published");
 }
 

@@ -21,10 +21,19 @@ struct AutoSteerArms {
 /// The same as two calls of the above, for less. @param options  as above.
 AutoSteerArms auto_steer(Sae sae, AutoSteerOptions options);
 
-/// Search options from questions that the experiment does not ask: some as neutral prompts, the others as the
-/// capability set, scored as the experiment scores its answers (strict rule).
-/// @throws Error(argument) for fewer than 8 questions with choices, or max_tokens < 1.
+/// How many questions a search looks at.
+struct SearchSizes {
+  std::int64_t prompts = 24;     ///< whose answers it compares
+  std::int64_t checks = 64;      ///< on which it measures what a steering costs; no more than there are
+  std::int64_t certificate = 0;  ///< on which the cost of what it found is then certified: see `certificate_plan`
+};
+
+/// Search options from questions that the experiment does not ask: some as neutral prompts, some as the capability set,
+/// scored as the experiment scores its answers (strict rule), some for the certificate. Which question serves for what
+/// follows from a hash of its id and the seed, not from its place.
+/// @throws Error(argument) for fewer than 8 questions with choices beside the certificate's, sizes below 1
+/// (certificate: 0), or max_tokens < 1.
 AutoSteerOptions search_options(const Model& model, const std::vector<Question>& held_out, std::int64_t max_tokens,
-                                std::uint64_t seed = 42);
+                                std::uint64_t seed = 42, const SearchSizes& sizes = {});
 
 }  // namespace steer

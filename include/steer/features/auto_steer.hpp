@@ -17,6 +17,7 @@
 #include <steer/model/model.hpp>
 #include <steer/sae/labels.hpp>
 #include <steer/sae/sae.hpp>
+#include <steer/stats/certificate.hpp>
 #include <steer/steering/steering.hpp>
 
 namespace steer {
@@ -35,21 +36,26 @@ struct EnumTable<AutoSteerMode> {
 
 /// How a search ended.
 enum class AutoSteerVerdict {
-  steered,            ///< `steering` holds the edit
-  not_needed,         ///< unsteered answers already show the behaviour about as much as asked-for ones
-  not_known,          ///< asking for the behaviour hardly changes this model's answers
-  no_candidate,       ///< no feature tells the behaviour's answers from others, or none acts on the output
-  no_gain_in_bounds,  ///< safe: nothing tried gained behaviour within the bounds
+  steered,                ///< `steering` holds the edit
+  not_needed,             ///< unsteered answers already show the behaviour about as much as asked-for ones
+  not_known,              ///< asking for the behaviour hardly changes this model's answers
+  no_candidate,           ///< no feature tells the behaviour's answers from others, or none acts on the output
+  no_gain_in_bounds,      ///< safe: nothing tried gained behaviour within the bounds
+  no_better_than_random,  ///< published: no set gains more than random features that change as much
+  not_certified,          ///< safe: what was found in the search loses too much, or too much to tell, on new questions
 };
 
 template <>
 struct EnumTable<AutoSteerVerdict> {
   static constexpr std::string_view name = "Auto Steer verdict";
-  static constexpr EnumEntry<AutoSteerVerdict> entries[] = {{AutoSteerVerdict::steered, "steered"},
-                                                            {AutoSteerVerdict::not_needed, "not_needed"},
-                                                            {AutoSteerVerdict::not_known, "not_known"},
-                                                            {AutoSteerVerdict::no_candidate, "no_candidate"},
-                                                            {AutoSteerVerdict::no_gain_in_bounds, "no_gain_in_bounds"}};
+  static constexpr EnumEntry<AutoSteerVerdict> entries[] = {
+      {AutoSteerVerdict::steered, "steered"},
+      {AutoSteerVerdict::not_needed, "not_needed"},
+      {AutoSteerVerdict::not_known, "not_known"},
+      {AutoSteerVerdict::no_candidate, "no_candidate"},
+      {AutoSteerVerdict::no_gain_in_bounds, "no_gain_in_bounds"},
+      {AutoSteerVerdict::no_better_than_random, "no_better_than_random"},
+      {AutoSteerVerdict::not_certified, "not_certified"}};
 };
 
 /// How one answer to a capability prompt is judged.
@@ -73,18 +79,49 @@ struct CapabilityBounds {
   double kl = 1.0;          ///< mean KL of next-token distributions over the unsteered answers, nats a token
 };
 
+/// A question with one right answer among some.
+struct ChoiceQuestion {
+  std::string message;               ///< as the user writes it
+  std::vector<std::string> choices;  ///< as the answer names them: "A", "B", ...
+  std::size_t right = 0;             ///< place in `choices`
+};
+
+/// Questions on which the cost of what a search found is tested, and what of it is to be certified. They must be
+/// drawn from what the certificate is to hold for, and disjoint from the search's and from whatever is evaluated later
+/// (`search_options`). How many are needed: `certificate_plan`.
+struct CertificateSet {
+  std::vector<ChoiceQuestion> questions;  ///< empty: no certificate
+  std::string opening = "<answer>";       ///< what an answer has before the choice it names
+  std::string closing = "</thinking>";    ///< what ends the thinking of an answer that came to no choice
+  double accuracy_loss = 0.02;            ///< more than this must be ruled out; of the probability of the right answer
+  double format_loss = 0.02;              ///< of the share of answers that come to a choice
+  double off_target = 0.05;  ///< of the probability that an answer shows another of the behaviours `others`
+  double level = 0.95;
+  std::int64_t control_draws = 3;                  ///< unsteered answers a question
+  std::vector<double> multiples = {0.5, 0.75, 1};  ///< of the strength that the search chose, tested in this order
+};
+
 struct AutoSteerOptions {
   std::vector<std::string> prompts;  ///< neutral user messages, disjoint from any evaluation; at least 4
   std::string ask = "When answering, please be more {}.";           ///< system prompt; {} is the behaviour
   std::string ask_opposite = "When answering, please be less {}.";  ///< empty: the opposite is not asked for
   CapabilitySet capability;                                         ///< needed by `safe`
   CapabilityBounds bounds;
+  CertificateSet certificate;  ///< `safe` proves what it found on these
   SamplingOptions sampling{.temperature = 0.6, .top_p = 0.9};
   std::int64_t max_tokens = 256;
   std::int64_t batch = 64;       ///< rows generated at once
   std::int64_t candidates = 12;  ///< features kept by contrast
   std::int64_t features = 3;     ///< at most this many are nudged
   double strength_sum = 1.1;     ///< published: sum of |strength|, in units of maximum activation
+  /// safe: every form is tried at the strengths that reach these effects, see AutoSteerTrial::effect and
+  /// `calibrate_strength`.
+  std::vector<double> effects = {0.03, 0.1, 0.3, 1.0};
+  /// Other behaviours: the behaviour score tells the wanted one from these too, directions are centred by answers that
+  /// were asked for them (`centred_difference`), and a certified steering must not show them instead. Costs one answer
+  /// a prompt each, shared by all behaviours' searches.
+  std::vector<std::string> others;
+  std::int64_t train_steps = 0;  ///< safe: > 0 also tries a vector trained by so many steps (`train_vector`)
   double enough = 0.8;           ///< not needed when unsteered answers reach this share of the asked-for score
   std::optional<FeatureLabels>
       labels;                     ///< of this SAE: names, and maximum activations where known (else as observed here)
@@ -110,6 +147,8 @@ struct AutoSteerCandidate {
 struct AutoSteerTrial {
   std::string form;     ///< "nudge the first 8 tokens", "raise the mean difference to target", ...
   double strength = 0;  ///< in the form's own unit
+  double target = 0;    ///< of `effect`: which step of AutoSteerOptions::effects; 0: the strength was given
+  double effect = 0;    ///< 95th percentile of the KL of next-token distributions over unsteered answers, nats
   std::vector<std::int64_t> features;
   Steering steering;
   double behaviour = 0;  ///< 0: as unsteered, 1: as when asked for
@@ -136,6 +175,7 @@ struct AutoSteerResult {
   std::vector<AutoSteerCandidate> candidates;
   std::vector<AutoSteerTrial> trials;
   double accuracy_unsteered = 0, format_unsteered = 0, loops_unsteered = 0;
+  std::optional<Certificate> certificate = {};  ///< of `safe` with a CertificateSet
   std::vector<std::string> warnings;  ///< what a person should know before trusting it
 
   /// Everything but the tensors.
@@ -150,7 +190,8 @@ struct AutoSteerResult {
 /// (`published`), and a search that minds what steering costs (`safe`).
 ///
 /// The behaviour score of an answer is the unsteered model's own posterior that the behaviour was asked for, at even
-/// odds: 1 / (1 + p(answer | prompt) / p(answer | request, prompt)). Another style than the one asked for scores low.
+/// odds of this, of nothing and of each of `AutoSteerOptions::others`: p(answer | request, prompt) over the sum of
+/// p(answer | prompt) and of p(answer | each request, prompt). Without `others` any style may score high.
 /// Steps: the model's answers to neutral prompts with the behaviour asked for, not asked for and its opposite asked
 /// for; features by contrast between them, read without the request, and by how far their decoder rows point along the
 /// mean difference; each nudged alone on the first tokens of a few answers and kept if that alone moves the behaviour

@@ -15,14 +15,15 @@
 namespace steer {
 namespace {
 
-constexpr std::int64_t kPrompts = 24, kCapability = 64;
-
 /// Answers of one search, at most. Options without prompts are a plan's of the usual size.
 std::int64_t answers_of(const AutoSteerOptions& options, AutoSteerMode mode) {
-  const bool usual = options.prompts.empty();
-  return features::detail::search_answers(mode, usual ? kPrompts : std::ssize(options.prompts),
-                                          usual ? kCapability : std::ssize(options.capability.prompts),
-                                          options.features);
+  const SearchSizes usual;
+  const bool planned = options.prompts.empty();
+  const auto& proof = options.certificate;
+  return features::detail::search_answers(
+      mode, planned ? usual.prompts : std::ssize(options.prompts),
+      planned ? usual.checks : std::ssize(options.capability.prompts), options.features,
+      std::ssize(proof.questions) * (proof.control_draws + std::ssize(proof.multiples)));
 }
 
 /// One searcher for all behaviours and modes, made when first needed: it remembers each behaviour's evidence.
@@ -50,6 +51,14 @@ std::string identity_of(const Searcher& searcher, AutoSteerMode mode) {
                             options.sampling.temperature, options.sampling.top_p, options.sampling.top_k,
                             options.sampling.min_p, options.sampling.repetition_penalty, options.max_tokens,
                             options.candidates, options.features, options.strength_sum, options.enough, options.seed));
+  hasher.update(
+      fmt::format("|{}|{}|{}", fmt::join(options.effects, " "), fmt::join(options.others, " "), options.train_steps));
+  const auto& proof = options.certificate;
+  for (const auto& question : proof.questions)
+    hasher.update(fmt::format("{}|{}|{}\n", question.message, fmt::join(question.choices, " "), question.right));
+  hasher.update(fmt::format("{} {} {} {} {} {} {} {}", proof.opening, proof.closing, proof.accuracy_loss,
+                            proof.format_loss, proof.off_target, proof.level, proof.control_draws,
+                            fmt::join(proof.multiples, " ")));
   return hasher.hex();
 }
 
@@ -84,22 +93,30 @@ Arm auto_steer(Sae sae, AutoSteerMode mode, AutoSteerOptions options) {
 }
 
 AutoSteerOptions search_options(const Model& model, const std::vector<Question>& held_out, std::int64_t max_tokens,
-                                std::uint64_t seed) {
+                                std::uint64_t seed, const SearchSizes& sizes) {
+  constexpr auto where = "search_options";
   std::vector<Question> usable;
   for (const auto& question : held_out)
     if (question.answer >= 0) usable.push_back(question);
-  require(usable.size() >= 8, ErrorCode::argument, "search_options",
-          "expected at least 8 questions with choices that the experiment does not ask but got {}", usable.size());
-  require(max_tokens >= 1, ErrorCode::argument, "search_options", "expected max_tokens of at least 1 but got {}",
-          max_tokens);
-  Rng rng(derive_seed(seed, "auto steer questions"));
-  rng.shuffle(usable);
-  const std::size_t prompts = std::min<std::size_t>(kPrompts, usable.size() / 2);
-  const std::size_t end = std::min<std::size_t>(usable.size(), prompts + kCapability);
+  require(sizes.prompts >= 1 && sizes.checks >= 1 && sizes.certificate >= 0, ErrorCode::argument, where,
+          "expected at least one prompt and one check but got {}, {} and {} for the certificate", sizes.prompts,
+          sizes.checks, sizes.certificate);
+  require(std::ssize(usable) >= 8 + sizes.certificate, ErrorCode::argument, where,
+          "expected at least {} questions with choices that the experiment does not ask but got {}",
+          8 + sizes.certificate, usable.size());
+  require(max_tokens >= 1, ErrorCode::argument, where, "expected max_tokens of at least 1 but got {}", max_tokens);
+  std::ranges::stable_sort(usable, {}, [&](const Question& question) {
+    return ContentHasher().update(fmt::format("{}|{}", seed, question.id)).hex();
+  });
+  const auto certified = static_cast<std::size_t>(sizes.certificate);
+  const std::vector<Question> proof(usable.begin(), usable.begin() + sizes.certificate);
+  const std::size_t left = usable.size() - certified,
+                    prompts = std::min(static_cast<std::size_t>(sizes.prompts), left / 2),
+                    checks = std::min(static_cast<std::size_t>(sizes.checks), left - prompts);
   AutoSteerOptions options;
-  for (std::size_t i = 0; i < prompts; ++i) options.prompts.push_back(user_prompt(usable[i]));
-  std::vector<Question> asked(usable.begin() + static_cast<std::ptrdiff_t>(prompts),
-                              usable.begin() + static_cast<std::ptrdiff_t>(end));
+  for (std::size_t i = 0; i < prompts; ++i) options.prompts.push_back(user_prompt(usable[certified + i]));
+  const auto first = usable.begin() + static_cast<std::ptrdiff_t>(certified + prompts);
+  const std::vector<Question> asked(first, first + static_cast<std::ptrdiff_t>(checks));
   for (const auto& question : asked)
     options.capability.prompts.push_back(eval::detail::chat_ids(model, "", user_prompt(question)));
   options.capability.score = [asked](std::size_t prompt, const GenerateResult& result) -> CapabilityScore {
@@ -107,6 +124,12 @@ AutoSteerOptions search_options(const Model& model, const std::vector<Question>&
     const auto letter = parse_answer(result.text, static_cast<int>(question.choices.size())).strict;
     return {.correct = letter && *letter - 'A' == question.answer, .formatted = letter.has_value()};
   };
+  for (const auto& question : proof) {
+    ChoiceQuestion choice{.message = user_prompt(question), .right = static_cast<std::size_t>(question.answer)};
+    for (std::size_t c = 0; c < question.choices.size(); ++c)
+      choice.choices.push_back(std::string(1, static_cast<char>('A' + c)));
+    options.certificate.questions.push_back(std::move(choice));
+  }
   options.max_tokens = max_tokens;
   options.seed = seed;
   return options;

@@ -1,0 +1,212 @@
+// The search that minds what steering costs: every form on a ladder of equal effects, the first tokens as a sieve.
+#include <ATen/Functions.h>
+#include <ATen/TensorOperators.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <numeric>
+
+#include <steer/core/random.hpp>
+#include <steer/features/directions.hpp>
+#include <steer/features/trained_vector.hpp>
+
+#include "features/auto_steer_forms.hpp"
+#include "features/auto_steer_search.hpp"
+
+namespace steer::features::detail {
+namespace {
+
+/// Of the finalists, so many have their cost measured in one batch.
+constexpr std::size_t tested_at_once = 2;
+/// A trial must gain at least this share of what asking gains to be worth its risk.
+constexpr double least_gain = 0.1;
+
+constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
+
+/// A way of steering, at strength 1 of its own unit.
+struct Form {
+  std::string name;
+  Steering steering;
+  std::vector<std::int64_t> features = {};
+};
+
+at::Tensor unit(const at::Tensor& vector) { return vector / vector.norm().clamp_min(1e-12); }
+
+/// The trials worth measuring in full: the best at each form and effect; of these each form's best, then each
+/// form's second and so on, so that no form keeps another from being measured.
+std::vector<std::size_t> pick_finalists(std::vector<AutoSteerTrial>& trials) {
+  std::vector<std::size_t> order(trials.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::ranges::stable_sort(order,
+                           [&](std::size_t a, std::size_t b) { return trials[a].behaviour > trials[b].behaviour; });
+  std::map<std::pair<std::string, double>, std::size_t> at_target;
+  std::map<std::string, std::size_t> of_form;
+  std::vector<std::pair<std::size_t, std::size_t>> ranked;  // place within its form, trial
+  for (std::size_t t : order) {
+    if (trials[t].screened_out) continue;
+    if (at_target[{trials[t].form, trials[t].target}]++ == 0)
+      ranked.emplace_back(of_form[trials[t].form]++, t);
+    else
+      trials[t].dropped = "other features gain more at this form and effect on the first tokens";
+  }
+  std::ranges::stable_sort(ranked, {}, &std::pair<std::size_t, std::size_t>::first);
+  std::vector<std::size_t> picked;
+  for (const auto& [place, t] : ranked) {
+    if (picked.size() < finalists)
+      picked.push_back(t);
+    else
+      trials[t].dropped = "other strengths of this form gain more on the first tokens";
+  }
+  return picked;
+}
+
+/// Residuals [tokens, d_in] of answers after the prompts `which`; undefined if no answer can be used.
+at::Tensor residuals_after(Session& session, const Sae& sae, const std::vector<PromptPair>& prompts,
+                           const std::vector<Answer>& answers, std::vector<std::int64_t> PromptPair::*which) {
+  std::vector<TokenizedText> texts;
+  for (const Answer& answer : answers) {
+    if (answer.ids.empty() || answer.loops) continue;
+    const auto& prompt = prompts[answer.prompt].*which;
+    TokenizedText text{.ids = prompt, .begin = std::ssize(prompt)};
+    text.ids.insert(text.ids.end(), answer.ids.begin(), answer.ids.end());
+    texts.push_back(std::move(text));
+  }
+  if (texts.empty()) return {};
+  std::vector<at::Tensor> rows(texts.size());
+  visit_activations(session, sae, texts, [&](std::size_t i, const at::Tensor& x) { rows[i] = x.cpu().clone(); });
+  return at::cat(rows);
+}
+
+}  // namespace
+
+std::vector<AutoSteerTrial> Search::propose(const Evidence& found) {
+  const Scope within = generated_scope(), onset{.where = Where::onset, .count = 8};
+  std::vector<Form> forms;
+  const auto usable = std::span(found.candidates).first(found.usable);
+  std::vector<std::span<const AutoSteerCandidate>> sets;
+  for (std::size_t i = 0; i < std::min<std::size_t>(usable.size(), 2); ++i) sets.push_back(usable.subspan(i, 1));
+  if (const auto together = std::min(usable.size(), static_cast<std::size_t>(options_.features)); together > 1)
+    sets.push_back(usable.first(together));
+  for (const auto& set : sets) {
+    forms.push_back({"nudge the first 8 tokens", nudge_all(sae_, set, 1, onset), indices(set)});
+    forms.push_back({"nudge while thinking", nudge_all(sae_, set, 1, within), indices(set)});
+  }
+  const auto along = [&](const std::string& what, const at::Tensor& direction) {
+    const at::Tensor v = unit(direction);
+    const Scope first{.where = Where::onset, .count = 6};
+    forms.push_back({"add " + what + " to the first 6 tokens",
+                     Steering().add(v, point_, 1, {.scope = first, .unit = Unit::residual_norm})});
+    forms.push_back({"add " + what + " while thinking",
+                     Steering().add(v, point_, 1, {.scope = within, .unit = Unit::residual_norm})});
+    const double asked = at::dot(found.residual_asked, v).item<double>(),
+                 other = at::dot(found.residual_other, v).item<double>();
+    if (asked > other)
+      forms.push_back(
+          {"raise " + what + " to target", Steering().project_to(v, point_, asked, Side::below, {.scope = within})});
+  };
+  along("the mean difference", found.residual_asked - found.residual_other);
+  if (const auto rows = residuals_after(session_, sae_, found.prompts, unsteered_, &PromptPair::plain);
+      rows.defined() && rows.size(0) > 1)
+    along("the least collateral difference",
+          least_collateral(activation_metric(rows), found.residual_asked - found.residual_other));
+  if (found.residual_centre.defined()) along("the centred difference", found.residual_asked - found.residual_centre);
+  const at::Tensor plain = residuals_after(session_, sae_, found.prompts, found.asked_answers, &PromptPair::plain),
+                   asked = residuals_after(session_, sae_, found.prompts, found.asked_answers, &PromptPair::asked);
+  if (plain.defined() && plain.size(0) > 1 && !at::equal(plain, asked)) {
+    const auto fit = fit_prompt_replacement(plain, asked);
+    forms.push_back({"replace the request", Steering().gated_add(fit.w, fit.b, fit.z, 1, point_, {.scope = within})});
+  }
+  if (options_.train_steps > 0) {
+    std::vector<TokenizedText> answers = after_plain_prompts(found.prompts, found.asked_answers);
+    const auto trained = train_vector(session_, point_, answers, effect_options().texts,
+                                      {.max_kl = options_.bounds.kl,
+                                       .steps = options_.train_steps,
+                                       .start = found.residual_asked - found.residual_other,
+                                       .seed = options_.seed});
+    forms.push_back(
+        {"add a trained vector", Steering().add(trained.vector, point_, 1, {.scope = {.where = Where::generated}})});
+  }
+
+  std::vector<AutoSteerTrial> trials;
+  const StrengthOptions how = effect_options();
+  for (const Form& form : forms) {
+    const auto ladder = calibrate_strengths(model_, form.steering, options_.effects, how);
+    for (std::size_t i = 0; i < ladder.size(); ++i) {
+      if (!ladder[i].reached) continue;
+      trials.push_back({.form = form.name,
+                        .strength = ladder[i].factor,
+                        .target = options_.effects[i],
+                        .effect = ladder[i].kl,
+                        .features = form.features,
+                        .steering = ladder[i].steering});
+    }
+  }
+  for (auto& trial : trials) trial.nll_gain = trial.accuracy = trial.format = trial.loops = trial.kl = unknown;
+  return trials;
+}
+
+void Search::screen_trials(const Evidence& found, std::vector<AutoSteerTrial>& trials) {
+  std::vector<Steering> steerings;
+  for (const auto& trial : trials) steerings.push_back(trial.steering);
+  const auto screened = screen(store_, options_, found, steerings);
+  for (std::size_t t = 0; t < trials.size(); ++t) {
+    trials[t].behaviour = screened[t].behaviour;
+    if (screened[t].behaviour < least_gain)
+      trials[t].dropped = fmt::format("gains {:.2f} on the first tokens", screened[t].behaviour);
+    else if (screened[t].loops > most_loops)
+      trials[t].dropped = fmt::format("{:.0f}% of answers loop from the first tokens", 100 * screened[t].loops);
+    trials[t].screened_out = !trials[t].dropped.empty();
+  }
+}
+
+void Search::find_safe(const Evidence& found, AutoSteerResult& result) {
+  measure_capability();
+  result.accuracy_unsteered = capability_.accuracy;
+  result.format_unsteered = capability_.format;
+  result.loops_unsteered = capability_.loops;
+  auto& trials = result.trials = propose(found);
+  screen_trials(found, trials);
+  const auto picked = pick_finalists(trials);
+  measure_behaviour(found, trials, picked);
+  // What gains most is tested first, so that the first within the bounds is the best.
+  std::vector<std::size_t> open;
+  double best_any = 0;
+  for (std::size_t t : picked) {
+    best_any = std::max(best_any, trials[t].behaviour);
+    trials[t].dropped = trials[t].behaviour <= least_gain
+                            ? fmt::format("gains {:.2f} in whole answers", trials[t].behaviour)
+                            : beyond_bounds(trials[t]);
+    if (trials[t].dropped.empty()) open.push_back(t);
+  }
+  std::ranges::stable_sort(open, std::greater{}, [&](std::size_t t) { return trials[t].behaviour; });
+  for (std::size_t begin = 0; begin < open.size(); begin += tested_at_once) {
+    const auto some = std::span(open).subspan(begin, std::min(tested_at_once, open.size() - begin));
+    if (result.chosen < 0) measure_cost(trials, some);
+    for (std::size_t t : some) {
+      if (!trials[t].dropped.empty()) continue;
+      if (result.chosen < 0)
+        result.chosen = static_cast<std::int64_t>(t);
+      else
+        trials[t].dropped = "gains less than the chosen one";
+    }
+  }
+  if (result.chosen < 0) {
+    result.verdict = AutoSteerVerdict::no_gain_in_bounds;
+    result.reason = fmt::format(
+        "of {} steerings tried, {} were measured in full and none gained {:.0f}% of what asking gains within the "
+        "bounds (best outside them: {:.2f}); loosen CapabilityBounds to accept more cost",
+        trials.size(), picked.size(), 100 * least_gain, best_any);
+    return;
+  }
+  const auto& chosen = trials[static_cast<std::size_t>(result.chosen)];
+  result.verdict = AutoSteerVerdict::steered;
+  result.reason = fmt::format(
+      "{} at {:.2f}: behaviour {:.2f} of what asking gains, accuracy {:.2f} (unsteered {:.2f}), format {:.2f} "
+      "({:.2f}), KL {:.3f} ({:.2g} at the 95th percentile)",
+      chosen.form, chosen.strength, chosen.behaviour, chosen.accuracy, capability_.accuracy, chosen.format,
+      capability_.format, chosen.kl, chosen.effect);
+}
+
+}  // namespace steer::features::detail

@@ -1,0 +1,89 @@
+#pragma once
+// One search: what is known of a model and of behaviours, and how steerings are tried and measured.
+
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <steer/features/auto_steer.hpp>
+#include <steer/features/strength.hpp>
+
+#include "features/auto_steer_certificate.hpp"
+#include "features/auto_steer_evidence.hpp"
+
+namespace steer::features::detail {
+
+/// More of a steering's answers must not repeat themselves.
+constexpr double most_loops = 0.34;
+
+/// Trials that are measured in full, at most.
+constexpr std::size_t finalists = 16;
+/// `published` tries all sets of so many features, at most.
+constexpr std::size_t most_combined = 4;
+
+struct CapabilityFigures {
+  double accuracy = 0, format = 0, loops = 0;
+};
+
+class Search {
+ public:
+  Search(Model model, Sae sae, AutoSteerOptions options);
+
+  const AutoSteerOptions& options() const { return options_; }
+  const std::vector<std::string>& warnings() const { return session_.warnings(); }
+  /// Gathered once for each behaviour.
+  const Evidence& evidence_for(std::string_view behaviour);
+  /// Of all sets of the best features the one whose nudge, by the published sum, gains most on whole answers, if it
+  /// gains more than random features that change as much.
+  void find_published(const Evidence& found, AutoSteerResult& result);
+  /// The form, features and strength that gain most within the bounds.
+  void find_safe(const Evidence& found, AutoSteerResult& result);
+  /// Replaces the result's steering by the strongest multiple of it whose cost is certified; none, and a verdict that
+  /// says so, if no multiple's is.
+  void certify(const Evidence& found, AutoSteerResult& result);
+
+ private:
+  std::vector<AutoSteerTrial> propose(const Evidence& found);
+  void screen_trials(const Evidence& found, std::vector<AutoSteerTrial>& trials);
+  /// Behaviour of whole answers to all prompts, for the trials of these numbers. @return each one's share of loops.
+  std::vector<double> measure_behaviour(const Evidence& found, std::vector<AutoSteerTrial>& trials,
+                                        std::span<const std::size_t> which);
+  /// What answers under `steering` show. @param behaviour  that the steering is for.
+  std::vector<CertificateReading> read_answers(std::span<const ChoiceQuestion* const> questions,
+                                               std::span<const GenerateResult> answers,
+                                               const std::optional<Steering>& steering,
+                                               const std::string& behaviour) const;
+  /// Unsteered answers to the capability prompts, once.
+  void measure_capability();
+  CapabilityFigures figures(std::span<const GenerateResult> answers) const;
+  /// Figures on the capability set, for the trials of these numbers.
+  void measure_cost(std::vector<AutoSteerTrial>& trials, std::span<const std::size_t> which);
+  /// The first bound a trial breaks, in words; empty if none. What was not measured (NaN) breaks none.
+  std::string beyond_bounds(const AutoSteerTrial& trial) const;
+  double kl_of(const Steering& steering) const;
+  double behaviour_share(const Evidence& found, double posterior) const;
+  /// Where steering acts in answers that think in tags: there and not on the answer itself.
+  Scope generated_scope() const;
+  /// A few unsteered answers: what effects are measured on.
+  StrengthOptions effect_options() const;
+  /// Mean residual over the answers given when a behaviour was asked for, read without the request. [d_in]
+  at::Tensor asked_residual(const std::string& behaviour);
+  const std::vector<Answer>& unsteered();
+
+  Model model_;
+  Sae sae_;
+  AutoSteerOptions options_;
+  HookPoint point_;
+  Session session_;
+  AnswerStore store_;
+  std::vector<Answer> unsteered_;                   ///< to the neutral prompts
+  std::vector<GenerateResult> capability_answers_;  ///< unsteered
+  CapabilityFigures capability_;                    ///< unsteered
+  bool capability_known_ = false;
+  std::map<std::string, Evidence, std::less<>> evidence_;
+  std::map<std::string, at::Tensor> asked_residuals_;
+};
+
+}  // namespace steer::features::detail
