@@ -105,7 +105,7 @@ TEST(TrainedVector, KeepsToItsBound) {
       const double middle = (low + high) / 2;
       (kl(model, neutral, added(middle * planted)) <= trained.kl ? low : high) = middle;
     }
-    EXPECT_LT(trained.nll_after, nll(model, answers, added(low * planted)) + 0.02) << bound;
+    EXPECT_LT(trained.nll_after, nll(model, answers, added(low * planted)) + 0.05) << bound;
   }
 }
 
