@@ -59,8 +59,8 @@ double kl(const Model& model, std::span<const TokenizedText> texts, const Steeri
   std::vector<ScoreRequest> requests;
   for (const auto& text : texts) requests.push_back({text.ids, text.begin, steering});
   double sum = 0, tokens = 0;
-  for (const auto& text : token_kl_from_unsteered(model, requests))
-    for (double value : text) sum += value, ++tokens;
+  for (const auto& text : divergence_from_unsteered(model, requests))
+    for (double value : text.values) sum += value, ++tokens;
   return sum / tokens;
 }
 
@@ -72,8 +72,8 @@ TEST(TrainedVector, ComesNearToAPlantedOne) {
   const auto answers = answers_under(model, added(planted), 40, 1), fresh = answers_under(model, added(planted), 40, 2),
              neutral = answers_under(model, {}, 10, 3);
   Session session(model);
-  const auto trained =
-      train_vector(session, point, answers, neutral, {.max_kl = 50, .steps = 80, .texts_a_step = 3, .learning_rate = 0.06});
+  const auto trained = train_vector(session, point, answers, neutral,
+                                    {.max_kl = 50, .steps = 80, .texts_a_step = 3, .learning_rate = 0.06});
   EXPECT_NEAR(trained.nll_after, nll(model, answers, added(trained.vector)), 1e-3);
   EXPECT_NEAR(trained.nll_before, nll(model, answers, {}), 1e-3);
   const double without = nll(model, fresh, {}), with = nll(model, fresh, added(trained.vector)),
@@ -92,8 +92,8 @@ TEST(TrainedVector, KeepsToItsBound) {
   Session session(model);
   double last = 1e9;
   for (double bound : {0.02, 0.2}) {
-    const auto trained =
-        train_vector(session, point, answers, neutral, {.max_kl = bound, .steps = 60, .texts_a_step = 3, .learning_rate = 0.04});
+    const auto trained = train_vector(session, point, answers, neutral,
+                                      {.max_kl = bound, .steps = 60, .texts_a_step = 3, .learning_rate = 0.04});
     EXPECT_LE(kl(model, neutral, added(trained.vector)), bound * 1.01);
     EXPECT_GT(trained.kl, 0.3 * bound) << "the bound is used";
     EXPECT_LT(trained.nll_after, trained.nll_before);
