@@ -199,7 +199,7 @@ class Runner {
         }
     if (keys.empty()) return;
     const auto match = [&](std::span<const std::size_t> indices) {
-      std::vector<std::string> records;
+      std::vector<eval::detail::WorkRecord> records;
       for (auto i : indices) {
         const auto& [arm, behaviour] = placebos[i];
         const Steering& found = found_.at(arm->source->name + "|" + behaviour->name).steering;
@@ -215,14 +215,14 @@ class Runner {
           // Conditions on the next-token entropy, or an edit that does not act on texts: there is no effect to match.
           if (error.code() != ErrorCode::unsupported && error.code() != ErrorCode::argument) throw;
         }
-        records.push_back(dump(record));
+        records.push_back({dump(record)});
       }
       return records;
     };
     const auto records = stage("placebo", keys, match, 1);
     for (const auto& key : keys) {
       const auto json = nlohmann::json::parse(records.at("placebo|" + key));
-      placebos_[key] = {json.at("factor"), json.at("note")};
+      placebos_[key] = std::pair(json.at("factor").get<double>(), json.at("note").get<std::string>());
     }
   }
 
