@@ -125,7 +125,8 @@ std::vector<fs::path> require_shards(const fs::path& folder, const ShardName& na
 
 std::shared_ptr<const TensorReader> open_shards(const fs::path& part) {
   const auto name = parse_shard_name(part.filename().string());
-  if (!name || name->count == 1) return open_container(part);
+  // Of a split GGUF the container itself finds the other parts.
+  if (!name || name->count == 1 || name->ending == ".gguf") return open_container(part);
   return join(part, require_shards(part.parent_path(), *name), nullptr);
 }
 

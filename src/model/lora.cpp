@@ -71,7 +71,8 @@ class AdapterConfig {
            "expected a plain low-rank adapter but {} = {} asks for more ({}); merge it into its base in Python", key,
            io::detail::brief(value), path_.string());
     }
-    for (const auto& [pattern, alpha] : object("alpha_pattern").items()) {
+    const auto alphas = object("alpha_pattern");
+    for (const auto& [pattern, alpha] : alphas.items()) {
       require(alpha.is_number(), ErrorCode::config, where_, "expected numbers in alpha_pattern but got {} ({})",
               io::detail::brief(alpha), path_.string());
       patterns_.emplace_back(text::detail::Regex("^(?:.*\\.)?(?:" + pattern + ")$", path_.string()),
