@@ -96,6 +96,23 @@ TEST_F(CertificateSuite, FalseCertificatesAreRare) {
         }
 }
 
+TEST_F(CertificateSuite, AFailureEndsTheTests) {
+  // Six strengths that all lose the margin, with luck of their own: whoever went on after a failure would certify one
+  // in 1 - .97^6 = .17 of the runs.
+  const std::vector<double> strengths{1, 2, 3, 4, 5, 6};
+  int wrong = 0;
+  for (int run = 0; run < kRuns; ++run) {
+    Rng rng(derive_seed(9, "luck", static_cast<std::uint64_t>(run)));
+    const auto ask = [&](std::size_t, std::int64_t, std::int64_t count) {
+      std::vector<std::vector<double>> rows;
+      for (std::int64_t q = 0; q < count; ++q) rows.push_back({rng.uniform() < 0.02 ? 1.0 : 0.0});
+      return rows;
+    };
+    wrong += certify(strengths, ask, {.risks = {{.bound = LossBound::exact}}, .questions = 171}).certified >= 0;
+  }
+  expect(wrong < 0.05 * kRuns, fmt::format("{} false of {}", wrong, kRuns));
+}
+
 TEST_F(CertificateSuite, SeveralRisksNeedNoCorrection) {
   // Accuracy is safe throughout; format is lost at the margin, or the other way round.
   const std::vector<double> strengths{1, 2, 4};
