@@ -57,18 +57,16 @@ TEST(GoldenFamiliesHold, EveryPointFiresAndEdits) {
     Session session(model);
     const Ids ids = some_ids(model, 9, 1);
     const auto plain = session.run_with_cache(ids, {"*"});
-    std::vector<std::string> names;
-    for (const auto& [name, value] : plain.all()) names.push_back(name);
-    for (const auto& name : names) {
+    for (const auto& [point, value] : plain.all()) {
       const auto off =
-          session.hook(name, [](HookContext& at) { at.value.mul_(at::linspace(0.2, 1.8, at.value.size(-1))); });
-      EXPECT_GT(distance(session.forward(ids), plain.logits), 1e-5) << name;
+          session.hook(point, [](HookContext& at) { at.value.mul_(at::linspace(0.2, 1.8, at.value.size(-1))); });
+      EXPECT_GT(distance(session.forward(ids), plain.logits), 1e-5) << point.name();
     }
     const std::int64_t layers = model.config().n_layers;
     for (std::int64_t layer = 0; layer < layers; ++layer)
       for (const auto& site : EnumTable<Site>::entries) {
         const HookPoint point{site.value, layer};
-        if (site.value == Site::embed || site.value == Site::ln_final || plain.contains(point.name())) continue;
+        if (site.value == Site::embed || site.value == Site::ln_final || plain.contains(point)) continue;
         EXPECT_STEER_ERROR((void)session.hook(point, [](HookContext&) {}), ErrorCode::argument, ": ");
       }
   });
