@@ -213,7 +213,8 @@ TEST(Hooks, WhatCannotFireOrFitIsRefused) {
                      "hook_resid_mid");
   EXPECT_STEER_ERROR(session.run_with_cache(some_ids(3), {"blocks.2.*"}, 1), ErrorCode::argument, "up to layer 1");
   const auto cache = session.run_with_cache(some_ids(3), {"hook_embed"});
-  EXPECT_STEER_ERROR(cache["hook_embedd"], ErrorCode::argument, "hook_embed)");
+  EXPECT_STEER_ERROR(cache["blocks.0.hook_resid_pre"], ErrorCode::argument, "hook_embed)");
+  EXPECT_STEER_ERROR(cache["hook_embedd"], ErrorCode::argument, "hook_embedd");
 }
 
 TEST(Hooks, ASessionRefusesASecondCaller) {
