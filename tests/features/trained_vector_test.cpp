@@ -109,6 +109,22 @@ TEST(TrainedVector, KeepsToItsBound) {
   }
 }
 
+// Trained as if there were no bound, from a start that breaks it: what comes back keeps to it all the same.
+TEST(TrainedVector, IsShortenedUntilTheBoundHolds) {
+  const Model model = test::tiny_model();
+  at::manual_seed(31);
+  const at::Tensor start = 3 * at::randn({32});
+  const auto neutral = answers_under(model, {}, 6, 3), answers = answers_under(model, added(start), 6, 5);
+  Session session(model);
+  const auto trained =
+      train_vector(session, point, answers, neutral,
+                   {.max_kl = 0.05, .steps = 3, .texts_a_step = 1, .multiplier_rate = 1e-9, .start = start});
+  const double found = kl(model, neutral, added(trained.vector));
+  EXPECT_GT(kl(model, neutral, added(start)), 0.5);
+  EXPECT_LE(found, 0.05 * 1.01);
+  EXPECT_GT(found, 0.05 * 0.9) << "no shorter than need be";
+}
+
 TEST(TrainedVector, TheSameSeedTrainsTheSame) {
   const Model model = test::tiny_model();
   const auto neutral = answers_under(model, {}, 6, 3), answers = answers_under(model, {}, 6, 5);
