@@ -34,8 +34,10 @@ AtomicFile::~AtomicFile() {
 }
 
 void AtomicFile::fail_with_errno(std::string_view doing) const {
-  fail(ErrorCode::io, where_, "expected to {} {} but got \"{}\" from the system", doing, path_.string(),
-       std::strerror(errno));
+  fail(
+      ErrorCode::io, where_,
+      "expected to {} {} but got \"{}\" from the system; check that the folder can be written and the disk is not full",
+      doing, path_.string(), std::strerror(errno));
 }
 
 void AtomicFile::reserve(std::int64_t bytes) {
