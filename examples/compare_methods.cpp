@@ -165,7 +165,8 @@ class Comparison {
     std::vector<at::Tensor> rows;
     for (const auto& text : texts) {
       const std::string name = point_.name();
-      const auto cache = session_.run_with_cache(text.ids, std::span(&name, 1), point_.layer);
+      const auto cache = session_.run_with_cache(text.ids, std::span(&name, 1),
+                                                 {.logits = steer::Logits::none, .stop_after_layer = point_.layer});
       rows.push_back(cache[name].slice(0, text.begin).to(at::kFloat).cpu());
     }
     return at::cat(rows);
