@@ -5,6 +5,7 @@
 #include <steer/io/tensor_reader.hpp>
 #include <steer/model/session.hpp>
 
+#include "model/hook_table.hpp"
 #include "steering/reference.hpp"
 #include "support.hpp"
 
@@ -173,13 +174,10 @@ TEST(SteeredSession, EverySiteReachesDecodeSteps) {
   if (!model) GTEST_SKIP() << "no golden models";
   const auto& c = model->config();
   for (const auto& entry : EnumTable<Site>::entries) {
-    if (entry.value == Site::attn_pattern) continue;
     const bool whole = entry.value == Site::embed || entry.value == Site::ln_final;
     const HookPoint point{entry.value, whole ? 0 : 1};
-    std::int64_t width = c.d_model;
-    if (entry.value == Site::attn_q || entry.value == Site::attn_z) width = c.n_heads * c.d_head;
-    if (entry.value == Site::attn_k || entry.value == Site::attn_v) width = c.n_kv_heads * c.d_head;
-    if (entry.value == Site::mlp_pre || entry.value == Site::mlp_post) width = c.d_mlp;
+    if (entry.value == Site::attn_pattern || !model::detail::why_not_computed(c, point).empty()) continue;
+    const std::int64_t width = model::detail::hook_width(c, point);
     Session session(*model);
     Rng rng(1);
     const Steering add =
