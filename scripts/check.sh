@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The whole check: what continuous integration runs. Without arguments: the parts that always run, then one of the costly
-# ones, chosen by the commit's hash so that all of them come round. With arguments: the parts named, in that order.
+# The whole check: what continuous integration runs. Without arguments: formatting, and release with all tests. With
+# arguments: the parts named, in that order; those that cost another build each are asked for by name.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-always=(format release odr)
-in_turn=(debug asan tsan clang)
+always=(format release)
+by_name=(odr debug asan tsan clang)
 below_eval=(test_core test_stats test_io test_text test_model test_sae test_steering test_generate test_features)
 logs=build/check
 mkdir -p "$logs"
@@ -49,18 +49,14 @@ part_tsan() {
 
 part_clang() { cmake --preset clang && cmake --build --preset clang --target steer; }
 
-if (($#)); then
-  parts=("$@")
-else
-  turn=$((16#$(git rev-parse --short=6 HEAD 2>/dev/null || echo 0) % ${#in_turn[@]}))
-  parts=("${always[@]}" "${in_turn[$turn]}")
-fi
+parts=("$@")
+(($#)) || parts=("${always[@]}")
 
 ./scripts/setup.sh --check || exit 1
 table=() passed=0 failed=0
 for part in "${parts[@]}"; do
   if ! declare -F "part_$part" >/dev/null; then
-    echo "check: expected parts of: ${always[*]} ${in_turn[*]}, but got '$part'" >&2
+    echo "check: expected parts of: ${always[*]} ${by_name[*]}, but got '$part'" >&2
     exit 2
   fi
   echo "== $part"

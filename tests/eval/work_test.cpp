@@ -47,7 +47,11 @@ void run_fake(const std::filesystem::path& folder, const std::vector<std::string
   std::unique_ptr<eval::detail::Team> team;
   if (workers.count > 1) team = std::make_unique<eval::detail::Team>(workers);
   std::int64_t done = 0;
+  // On a busy machine the second process may come late: the first leaves it something to do.
+  const bool waits = workers.count > 1 && workers.rank == 0;
   const auto work = [&](std::span<const std::size_t> indices) {
+    for (int i = 0; waits && i < 1000 && !std::filesystem::exists(folder / "run.rank1.jsonl"); ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
     std::vector<eval::detail::WorkRecord> records;
     for (auto i : indices) {
       if (done++ == die_at) kill(getpid(), SIGKILL);

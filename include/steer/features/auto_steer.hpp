@@ -176,7 +176,7 @@ struct AutoSteerResult {
   std::vector<AutoSteerTrial> trials;
   double accuracy_unsteered = 0, format_unsteered = 0, loops_unsteered = 0;
   std::optional<Certificate> certificate = {};  ///< of `safe` with a CertificateSet
-  std::vector<std::string> warnings;  ///< what a person should know before trusting it
+  std::vector<std::string> warnings;            ///< what a person should know before trusting it
 
   /// Everything but the tensors.
   nlohmann::json to_json() const;

@@ -86,6 +86,7 @@ class Engine {
     std::int64_t shared_tokens = 0;  ///< taken from a kept prefix instead
     std::int64_t set_back = 0;       ///< times that a row lost its cache
   };
+  /// What it holds now, and has done so far.
   Load load() const;
 
   /// For hooks of one's own. Its sequences are the engine's: do not step, close or fork them.

@@ -25,6 +25,7 @@ class CrossLayerTranscoder {
   /// @throws Error(io) for a layer whose file is missing, Error(shape | format | config) naming file and tensor.
   static CrossLayerTranscoder load(const std::filesystem::path& folder);
 
+  /// Layers that it reads; widths of what it reads and of what it writes.
   std::int64_t n_layers() const;
   std::int64_t d_in() const;
   std::int64_t d_out() const;

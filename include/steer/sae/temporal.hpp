@@ -29,6 +29,7 @@ class TemporalSae {
   /// @throws Error(io | format | shape | config) naming file, tensor or key.
   static TemporalSae load(const std::filesystem::path& folder);
 
+  /// Width of what it reads, and how many codes it has.
   std::int64_t d_in() const;
   std::int64_t d_sae() const;
   /// The point it was trained at, where the folder's name says the layer ("layer_12").
@@ -39,7 +40,7 @@ class TemporalSae {
   /// [.., d_in] from codes [.., d_sae]. Of novel + predicted codes it is the reconstruction, of novel ones alone what
   /// the token adds. @throws Error(shape).
   at::Tensor decode(const at::Tensor& codes) const;
-  /// decode(novel + predicted).
+  /// decode(novel + predicted), [.., tokens, d_in]. @throws Error(shape).
   at::Tensor reconstruct(const at::Tensor& x) const;
 
  private:
