@@ -121,8 +121,8 @@ class Words {
     const Cell& control = a_.cell(base_);
     std::set<std::string> asked;
     for (const auto& result : report_.results) asked.insert(result.question);
-    std::string text =
-        fmt::format("Over {} questions and {} behaviours, {}", asked.size(), a_.behaviours.size(), base_);
+    std::string text = fmt::format("Over {} questions and {} behaviour{}, {}", asked.size(), a_.behaviours.size(),
+                                   a_.behaviours.size() == 1 ? "" : "s", base_);
     if (graded_) {
       text += fmt::format(" gets {} % right", with_interval(control.accuracy.value, control.accuracy.interval, 100, 1));
       if (control.accuracy.design_effect > 1.05)
