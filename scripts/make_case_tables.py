@@ -5,30 +5,15 @@
 """
 import unicodedata
 
+from c_tables import code_ranges, lines
+
 CODES = [c for c in range(0x80, 0x110000) if not 0xD800 <= c < 0xE000]
 
 
-def lines(items, width=118):
-    line = " "
-    for item in items:
-        if len(line) + len(item) + 2 > width:
-            print(line)
-            line = " "
-        line += " " + item + ","
-    print(line)
-
-
-def ranges(name, member):
+def table(name, member):
     """A table of the code points for which `member` holds."""
-    out = []
-    for c in filter(lambda c: member(chr(c)), CODES):
-        if out and out[-1][1] == c - 1:
-            out[-1][1] = c
-        else:
-            out.append([c, c])
-    print(f"\ninline constexpr CodeRange {name}[] = {{")
-    lines("{0x%X, 0x%X}" % tuple(r) for r in out)
-    print("};")
+    print()
+    code_ranges(name, (c for c in CODES if member(chr(c))))
 
 
 def mapping(name, change):
@@ -68,12 +53,12 @@ print("// Unicode data: unicode.org/license (Unicode License v3).")
 mapping("upper", str.upper)
 mapping("lower", str.lower)
 mapping("title", str.title)
-ranges("cased", is_cased)
-ranges("case_ignorable", is_case_ignorable)
-ranges("lower_case", str.islower)
-ranges("upper_case", str.isupper)
-ranges("alphabetic", str.isalpha)
-ranges("decimal_digits", str.isdecimal)
-ranges("digits", str.isdigit)
-ranges("numeric", str.isnumeric)
-ranges("unprintable", lambda c: not c.isprintable())
+table("cased", is_cased)
+table("case_ignorable", is_case_ignorable)
+table("lower_case", str.islower)
+table("upper_case", str.isupper)
+table("alphabetic", str.isalpha)
+table("decimal_digits", str.isdecimal)
+table("digits", str.isdigit)
+table("numeric", str.isnumeric)
+table("unprintable", lambda c: not c.isprintable())

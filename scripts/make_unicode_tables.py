@@ -13,6 +13,8 @@ import unicodedata
 
 from tokenizers import Regex, normalizers, pre_tokenizers
 
+from c_tables import code_ranges, lines
+
 CODES = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
 
 
@@ -25,30 +27,9 @@ def members(pattern):
     return set(CODES) - rest
 
 
-def ranges(codes):
-    out = []
-    for c in sorted(codes):
-        if out and out[-1][1] == c - 1:
-            out[-1][1] = c
-        else:
-            out.append([c, c])
-    return out
-
-
-def lines(items, width=118):
-    line = " "
-    for item in items:
-        if len(line) + len(item) + 2 > width:
-            print(line)
-            line = " "
-        line += " " + item + ","
-    print(line)
-
-
 def table(name, codes, comment):
-    print(f"\n// {comment}\ninline constexpr CodeRange {name}[] = {{")
-    lines("{0x%X, 0x%X}" % tuple(r) for r in ranges(codes))
-    print("};")
+    print(f"\n// {comment}")
+    code_ranges(name, sorted(codes))
 
 
 print("// Made by scripts/make_unicode_tables.py; do not edit. Unicode data: unicode.org/license (Unicode License v3).")
