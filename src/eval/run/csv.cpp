@@ -123,4 +123,16 @@ std::string_view trim(std::string_view text) {
   return text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1);
 }
 
+void for_each_line(std::string_view text, const std::filesystem::path& path,
+                   const std::function<void(std::string_view line, const std::string& place)>& visit) {
+  std::int64_t number = 0;
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = std::min(text.find('\n', begin), text.size());
+    const std::string_view line = text.substr(begin, end - begin);
+    begin = end + 1;
+    ++number;
+    if (!trim(line).empty()) visit(line, fmt::format("{}, line {}", path.string(), number));
+  }
+}
+
 }  // namespace steer::eval::detail

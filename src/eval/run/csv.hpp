@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,5 +31,8 @@ bool is_utf8(std::string_view text);
 
 /// Without spaces, tabs and line ends around it.
 std::string_view trim(std::string_view text);
+/// Each line that is not blank, and its place: "PATH, line N".
+void for_each_line(std::string_view text, const std::filesystem::path& path,
+                   const std::function<void(std::string_view line, const std::string& place)>& visit);
 
 }  // namespace steer::eval::detail

@@ -232,16 +232,9 @@ std::vector<Question> load_questions(const std::filesystem::path& path) {
     for (std::size_t i = 0; i < list.size(); ++i)
       add(list[i], fmt::format("{}, entry {}", path.string(), i + 1), shown(list[i]));
   } else {
-    std::int64_t line_number = 0;
-    for (std::size_t begin = 0; begin < text.size();) {
-      const std::size_t end = std::min(text.find('\n', begin), text.size());
-      const std::string_view line(text.data() + begin, end - begin);
-      begin = end + 1;
-      ++line_number;
-      if (eval::detail::trim(line).empty()) continue;
-      const std::string place = fmt::format("{}, line {}", path.string(), line_number);
+    eval::detail::for_each_line(text, path, [&](std::string_view line, const std::string& place) {
       add(io::detail::parse_json(line, kWhere, place), place, line);
-    }
+    });
   }
   require(!questions.empty(), ErrorCode::format, kWhere, "expected at least one question but got none ({})",
           path.string());

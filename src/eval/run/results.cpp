@@ -57,19 +57,12 @@ Result result_from_json(const ordered_json& json) {
 std::vector<Result> load_results(const std::filesystem::path& jsonl) {
   const std::string text = eval::detail::read_plain_text(jsonl, "load_results");
   std::vector<Result> results;
-  std::int64_t line_number = 0;
-  for (std::size_t begin = 0; begin < text.size();) {
-    const std::size_t end = std::min(text.find('\n', begin), text.size());
-    const std::string_view line(text.data() + begin, end - begin);
-    begin = end + 1;
-    ++line_number;
-    if (eval::detail::trim(line).empty()) continue;
-    const auto json = io::detail::parse_json<ordered_json>(line, "load_results",
-                                                           fmt::format("{}, line {}", jsonl.string(), line_number));
-    require(json.is_object(), ErrorCode::format, "load_results", "expected a JSON object but got \"{}\" ({}, line {})",
-            line.substr(0, 60), jsonl.string(), line_number);
+  eval::detail::for_each_line(text, jsonl, [&](std::string_view line, const std::string& place) {
+    const auto json = io::detail::parse_json<ordered_json>(line, "load_results", place);
+    require(json.is_object(), ErrorCode::format, "load_results", "expected a JSON object but got \"{}\" ({})",
+            line.substr(0, 60), place);
     results.push_back(result_from_json(json));
-  }
+  });
   return results;
 }
 
