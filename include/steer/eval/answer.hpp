@@ -7,9 +7,9 @@ namespace steer {
 
 /// What a response says, read by two rules that are kept apart in every result.
 struct Answer {
-  bool has_tag = false;         ///< the text contains `<answer>`
-  std::optional<char> strict;   ///< from the first `<answer>` only: one letter standing alone at its start
-  std::optional<char> lenient;  ///< what a careful reader takes as the final answer; may differ from `strict`
+  bool has_tag = false;           ///< the text contains `<answer>`
+  std::optional<char> strict{};   ///< from the first `<answer>` only: one letter standing alone at its start
+  std::optional<char> lenient{};  ///< what a careful reader takes as the final answer; may differ from `strict`
 };
 
 /// Reads the chosen letter of a response.

@@ -54,14 +54,14 @@ struct EnumTable<Variant> {
 
 /// A steering for a behaviour, and a sentence on where it comes from.
 struct FoundSteering {
-  Steering steering;  ///< empty: there is none for this behaviour; the arm answers unsteered
+  Steering steering{};  ///< empty: there is none for this behaviour; the arm answers unsteered
   std::string note = {};
 };
 
 /// Where steerings come from: files, a map, a search on the model.
 struct SteeringSource {
-  std::string name;      ///< identifies the source within an experiment
-  std::string identity;  ///< all that the steerings depend on, for journals
+  std::string name{};      ///< identifies the source within an experiment
+  std::string identity{};  ///< all that the steerings depend on, for journals
   std::function<FoundSteering(const Model&, const Behaviour&)> find;
   bool costly = false;         ///< a search: its results are journalled and shared by the arms of this source
   std::vector<Sae> saes = {};  ///< that its steerings refer to: needed to read a journalled one
@@ -71,8 +71,8 @@ struct SteeringSource {
 
 /// One condition of an experiment: what is asked, and how the model is steered. A value.
 struct Arm {
-  std::string name;
-  std::string description;
+  std::string name{};
+  std::string description{};
   Asking asking = Asking::nothing;
   std::shared_ptr<const SteeringSource> source = {};  ///< none: unsteered
   Variant variant = Variant::as_given;

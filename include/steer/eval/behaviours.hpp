@@ -12,19 +12,19 @@ namespace steer {
 
 /// What a judge looks for, and how many of the scale's points it carries.
 struct Criterion {
-  std::string name;
-  std::string description;
+  std::string name{};
+  std::string description{};
   int points = 1;
 };
 
 /// Something a model can be steered to be.
 struct Behaviour {
-  std::string name;                          ///< one word, used in ids and file names
-  std::string instruction;                   ///< completes "When answering, please ...": "be funny"
-  std::vector<Criterion> criteria;           ///< points sum to 5
-  std::vector<std::string> examples;         ///< optional: texts that show it, for contrasts
-  std::vector<std::string> counterexamples;  ///< optional: texts that do not
-  std::optional<Rule> rule = {};             ///< checked by a program instead of judged: has no criteria
+  std::string name{};                          ///< one word, used in ids and file names
+  std::string instruction{};                   ///< completes "When answering, please ...": "be funny"
+  std::vector<Criterion> criteria{};           ///< points sum to 5
+  std::vector<std::string> examples{};         ///< optional: texts that show it, for contrasts
+  std::vector<std::string> counterexamples{};  ///< optional: texts that do not
+  std::optional<Rule> rule = {};               ///< checked by a program instead of judged: has no criteria
 };
 
 /// The 14 behaviours of arXiv 2602.04903: authoritative, concise, imaginative, diplomatic, educational, emotional,

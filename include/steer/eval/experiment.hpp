@@ -40,9 +40,9 @@ struct EnumTable<AnswerMode> {
 
 /// What is measured: every arm answers every question under every behaviour.
 struct Experiment {
-  std::vector<Question> questions;
+  std::vector<Question> questions{};
   std::vector<Behaviour> behaviours = study_behaviours();
-  std::vector<Arm> arms;  ///< names must differ
+  std::vector<Arm> arms{};  ///< names must differ
   AnswerMode mode = AnswerMode::generate;
   SamplingOptions sampling{.temperature = 0.6, .top_p = 0.9};  ///< the settings of arXiv 2602.04903
   std::int64_t max_tokens = 1024;
@@ -65,16 +65,17 @@ struct Experiment {
 };
 
 struct RunOptions {
-  std::shared_ptr<Judge> judge;      ///< none: behaviour and coherence are not judged
-  std::shared_ptr<PairJudge> pairs;  ///< compares each answer with the baseline's to the same question; none: not done
-  std::optional<JudgeCalibration> calibration;  ///< of the judge: what it does not measure well gets no verdict
-  std::filesystem::path journal;                ///< what is done is kept here, and resumed; empty: in memory only
-  std::int64_t batch = 64;                      ///< answers computed at once
-  Workers workers;                              ///< processes that share the work; they must share the journal's folder
-  std::string baseline = "control";             ///< of the analysis
-  OnWarning on_warning = OnWarning::keep;       ///< what a steering that warns is; kept ones are notes of the report
+  std::shared_ptr<Judge> judge{};  ///< none: behaviour and coherence are not judged
+  std::shared_ptr<PairJudge>
+      pairs{};  ///< compares each answer with the baseline's to the same question; none: not done
+  std::optional<JudgeCalibration> calibration{};  ///< of the judge: what it does not measure well gets no verdict
+  std::filesystem::path journal{};                ///< what is done is kept here, and resumed; empty: in memory only
+  std::int64_t batch = 64;                        ///< answers computed at once
+  Workers workers{};                       ///< processes that share the work; they must share the journal's folder
+  std::string baseline = "control";        ///< of the analysis
+  OnWarning on_warning = OnWarning::keep;  ///< what a steering that warns is; kept ones are notes of the report
   std::function<bool()> stop;  ///< asked at every step: true ends the run with Error(cancelled), journals synced
-  Progress progress;
+  Progress progress{};
 };
 
 /// Runs an experiment: searches the steerings the arms need, takes all answers, judges them, analyses.

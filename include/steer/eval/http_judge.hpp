@@ -15,7 +15,7 @@ struct HttpJudgeOptions {
   /// Of the API (`https://host/v1`; a query such as `?api-version=...` is kept), or the whole one of chat/completions.
   /// No user, password or key: it is written to journals and reports.
   std::string url = "https://api.openai.com/v1";
-  std::string model;                            ///< required
+  std::string model{};                          ///< required
   std::string key_variable = "OPENAI_API_KEY";  ///< environment variable that holds the key; empty: send none
   std::string key_header =
       "Authorization";  ///< "Authorization: Bearer KEY"; another one ("api-key") holds the key alone

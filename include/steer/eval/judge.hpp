@@ -23,8 +23,8 @@ struct EnumTable<Rubric> {
 };
 
 struct JudgeRequest {
-  std::string prompt;                    ///< what the model was asked
-  std::string response;                  ///< what it said
+  std::string prompt{};                  ///< what the model was asked
+  std::string response{};                ///< what it said
   const Behaviour* behaviour = nullptr;  ///< for Rubric::behaviour
 };
 

@@ -14,8 +14,8 @@
 namespace steer {
 
 struct LabelOptions {
-  std::int64_t answers = 60;      ///< about so many, whole cells (question and behaviour) of all arms
-  std::vector<std::string> arms;  ///< whose answers are shown; empty: all
+  std::int64_t answers = 60;        ///< about so many, whole cells (question and behaviour) of all arms
+  std::vector<std::string> arms{};  ///< whose answers are shown; empty: all
   std::uint64_t seed = 42;
 };
 

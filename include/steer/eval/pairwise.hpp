@@ -29,7 +29,7 @@ struct EnumTable<Contest> {
 };
 
 struct PairRequest {
-  std::string prompt;                    ///< what both answer
+  std::string prompt{};                  ///< what both answer
   std::string first, second;             ///< the answers
   const Behaviour* behaviour = nullptr;  ///< for Contest::behaviour
 };

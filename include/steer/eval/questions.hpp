@@ -11,9 +11,9 @@ namespace steer {
 
 /// A multiple-choice question, or an open prompt when it has no choices.
 struct Question {
-  std::string id;       ///< stable: results are joined by it, never by row
-  std::string subject;  ///< stratum
-  std::string text;
+  std::string id{};       ///< stable: results are joined by it, never by row
+  std::string subject{};  ///< stratum
+  std::string text{};
   std::vector<std::string> choices = {};  ///< at most 26; empty for an open prompt
   int answer = -1;                        ///< index of the right choice; -1 when there are none
 

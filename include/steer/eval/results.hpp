@@ -13,9 +13,9 @@ namespace steer {
 /// One answer of one arm to one question under one behaviour, with all that was measured on it. Scores go by name, so
 /// that judges and metrics can be added without changing the format; a score that is absent was not measured.
 struct Result {
-  std::string arm;
-  std::string behaviour;
-  std::string question;                       ///< id
+  std::string arm{};
+  std::string behaviour{};
+  std::string question{};                     ///< id
   std::string gold = {};                      ///< the right letter; empty for open prompts
   std::string response = {};                  ///< empty when only letter likelihoods were read
   std::string answer = {};                    ///< by the strict rule; empty when there is none

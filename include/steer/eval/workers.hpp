@@ -11,7 +11,7 @@ namespace steer {
 struct Workers {
   std::int64_t rank = 0;
   std::int64_t count = 1;
-  std::string address;  ///< of the host of rank 0
+  std::string address{};  ///< of the host of rank 0
   std::uint16_t port = 0;
   double timeout_s = 60;  ///< for joining, and for taking a silent process for dead
 

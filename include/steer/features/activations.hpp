@@ -16,7 +16,7 @@ namespace steer {
 
 /// A text as ids, and the tokens [begin, end) of it that count: an assistant's answer, say.
 struct TokenizedText {
-  std::vector<std::int64_t> ids;
+  std::vector<std::int64_t> ids{};
   std::int64_t begin = 0;
   std::int64_t end = -1;  ///< -1: to the end
 };

@@ -66,7 +66,7 @@ struct CapabilityScore {
 
 /// Questions that steering must not spoil; disjoint from whatever the result will be evaluated on.
 struct CapabilitySet {
-  std::vector<std::vector<std::int64_t>> prompts;  ///< ids, generation prompt included
+  std::vector<std::vector<std::int64_t>> prompts{};  ///< ids, generation prompt included
   std::function<CapabilityScore(std::size_t prompt, const GenerateResult& answer)> score;
 };
 
@@ -81,33 +81,33 @@ struct CapabilityBounds {
 
 /// A question with one right answer among some.
 struct ChoiceQuestion {
-  std::string message;               ///< as the user writes it
-  std::vector<std::string> choices;  ///< as the answer names them: "A", "B", ...
-  std::size_t right = 0;             ///< place in `choices`
+  std::string message{};               ///< as the user writes it
+  std::vector<std::string> choices{};  ///< as the answer names them: "A", "B", ...
+  std::size_t right = 0;               ///< place in `choices`
 };
 
 /// Questions on which the cost of what a search found is tested, and what of it is to be certified. They must be
 /// drawn from what the certificate is to hold for, and disjoint from the search's and from whatever is evaluated later
 /// (`search_options`). How many are needed: `certificate_plan`.
 struct CertificateSet {
-  std::vector<ChoiceQuestion> questions;  ///< empty: no certificate
-  std::string opening = "<answer>";       ///< what an answer has before the choice it names
-  std::string closing = "</thinking>";    ///< what ends the thinking of an answer that came to no choice
-  double accuracy_loss = 0.02;            ///< more than this must be ruled out; of the probability of the right answer
-  double format_loss = 0.02;              ///< of the share of answers that come to a choice
-  double off_target = 0.05;  ///< of the probability that an answer shows another of the behaviours `others`
+  std::vector<ChoiceQuestion> questions{};  ///< empty: no certificate
+  std::string opening = "<answer>";         ///< what an answer has before the choice it names
+  std::string closing = "</thinking>";      ///< what ends the thinking of an answer that came to no choice
+  double accuracy_loss = 0.02;  ///< more than this must be ruled out; of the probability of the right answer
+  double format_loss = 0.02;    ///< of the share of answers that come to a choice
+  double off_target = 0.05;     ///< of the probability that an answer shows another of the behaviours `others`
   double level = 0.95;
   std::int64_t control_draws = 3;                  ///< unsteered answers a question
   std::vector<double> multiples = {0.5, 0.75, 1};  ///< of the strength that the search chose, tested in this order
 };
 
 struct AutoSteerOptions {
-  std::vector<std::string> prompts;  ///< neutral user messages, disjoint from any evaluation; at least 4
+  std::vector<std::string> prompts{};  ///< neutral user messages, disjoint from any evaluation; at least 4
   std::string ask = "When answering, please be more {}.";           ///< system prompt; {} is the behaviour
   std::string ask_opposite = "When answering, please be less {}.";  ///< empty: the opposite is not asked for
-  CapabilitySet capability;                                         ///< needed by `safe`
-  CapabilityBounds bounds;
-  CertificateSet certificate;  ///< `safe` proves what it found on these
+  CapabilitySet capability{};                                       ///< needed by `safe`
+  CapabilityBounds bounds{};
+  CertificateSet certificate{};  ///< `safe` proves what it found on these
   SamplingOptions sampling{.temperature = 0.6, .top_p = 0.9};
   std::int64_t max_tokens = 256;
   std::int64_t batch = 64;       ///< rows generated at once
@@ -120,16 +120,16 @@ struct AutoSteerOptions {
   /// Other behaviours: the behaviour score tells the wanted one from these too, directions are centred by answers that
   /// were asked for them (`centred_difference`), and a certified steering must not show them instead. Costs one answer
   /// a prompt each, shared by all behaviours' searches.
-  std::vector<std::string> others;
+  std::vector<std::string> others{};
   std::int64_t train_steps = 0;  ///< safe: > 0 also tries a vector trained by so many steps (`train_vector`)
   double enough = 0.8;           ///< not needed when unsteered answers reach this share of the asked-for score
   std::optional<FeatureLabels>
-      labels;                     ///< of this SAE: names, and maximum activations where known (else as observed here)
-  std::filesystem::path journal;  ///< keeps every answer generated, for any behaviours: a search that was interrupted
-                                  ///< and is started again goes on there and finds the same. Empty: none
+      labels;                       ///< of this SAE: names, and maximum activations where known (else as observed here)
+  std::filesystem::path journal{};  ///< keeps every answer generated, for any behaviours: a search that was interrupted
+                                    ///< and is started again goes on there and finds the same. Empty: none
   std::uint64_t seed = 42;
   OnWarning on_warning = OnWarning::keep;  ///< what an SAE made for another model or place is (see SessionOptions)
-  Progress progress;
+  Progress progress{};
 };
 
 /// A feature that was considered.

@@ -21,7 +21,7 @@ at::Tensor centred_difference(const at::Tensor& examples, std::span<const at::Te
 /// What a change of the activations costs: the change d is weighed as d'Sd, so that directions in which activations
 /// vary much anyway, along which other features lie, cost more than others.
 struct ActivationMetric {
-  at::Tensor matrix;      ///< S [width, width], f32, symmetric, positive definite
+  at::Tensor matrix{};    ///< S [width, width], f32, symmetric, positive definite
   double shrinkage = 0;   ///< in [0, 1]: share of the scaled identity in S
   std::int64_t rows = 0;  ///< activations it was estimated from
 };

@@ -32,11 +32,11 @@ SteeringEffect steering_effect(const Model& model, const Steering& steering, std
                                double quantile = 0.95);
 
 struct StrengthOptions {
-  std::vector<TokenizedText> texts;  ///< the model's own unsteered answers are best; empty: `neutral_texts`
-  double quantile = 0.95;            ///< of the tokens' KL
-  double tolerance = 0.05;           ///< relative, of the KL reached
-  double max_factor = 4096;          ///< the strength given is multiplied by at most this much
-  std::int64_t max_measured = 32;    ///< strengths measured, at most
+  std::vector<TokenizedText> texts{};  ///< the model's own unsteered answers are best; empty: `neutral_texts`
+  double quantile = 0.95;              ///< of the tokens' KL
+  double tolerance = 0.05;             ///< relative, of the KL reached
+  double max_factor = 4096;            ///< the strength given is multiplied by at most this much
+  std::int64_t max_measured = 32;      ///< strengths measured, at most
 };
 
 /// A steering brought to a wanted effect.

@@ -19,7 +19,7 @@ struct VectorTraining {
   double multiplier_rate = 0.1;   ///< how fast the bound's multiplier rises while it is broken
   at::Tensor start = {};          ///< [width], where to start; undefined: at 0
   std::uint64_t seed = 0;         ///< draws the texts of a step
-  Progress progress;              ///< counts steps
+  Progress progress{};            ///< counts steps
 };
 
 /// A vector that was trained, and what it does on all texts it was trained on.

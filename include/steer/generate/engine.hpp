@@ -26,15 +26,15 @@ struct EngineOptions {
 
 /// One row, or several samples of one prompt.
 struct EngineRequest {
-  std::vector<std::int64_t> ids;  ///< the prompt, BOS included
-  Steering steering;
-  SamplingOptions sampling;
+  std::vector<std::int64_t> ids{};  ///< the prompt, BOS included
+  Steering steering{};
+  SamplingOptions sampling{};
   std::int64_t max_tokens = 256;
-  std::vector<std::string> stop;       ///< the text ends before the first of these
-  std::vector<std::int64_t> stop_ids;  ///< besides the model's own end-of-sequence ids
-  std::uint64_t seed = 0;              ///< of the first sample; sample i > 0 draws from derive_seed(seed, "sample", i)
-  std::int64_t samples = 1;            ///< rows with ids that follow one another; they share the prompt's cache
-  int priority = 0;                    ///< higher ones first; equal ones in the order they came
+  std::vector<std::string> stop{};       ///< the text ends before the first of these
+  std::vector<std::int64_t> stop_ids{};  ///< besides the model's own end-of-sequence ids
+  std::uint64_t seed = 0;    ///< of the first sample; sample i > 0 draws from derive_seed(seed, "sample", i)
+  std::int64_t samples = 1;  ///< rows with ids that follow one another; they share the prompt's cache
+  int priority = 0;          ///< higher ones first; equal ones in the order they came
 };
 
 /// What a step did to one row.

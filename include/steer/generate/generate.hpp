@@ -46,30 +46,30 @@ struct TokenEvent {
 };
 
 struct GenerateOptions {
-  SamplingOptions sampling;
+  SamplingOptions sampling{};
   std::int64_t max_tokens = 256;
-  std::int64_t min_tokens = 0;         ///< before, no stop id is drawn
-  bool ignore_eos = false;             ///< the model's own ends are tokens like others; what the options add still ends
-  std::vector<std::string> stop;       ///< the text ends before the first of these
-  std::vector<std::int64_t> stop_ids;  ///< besides the model's own end-of-sequence ids
-  Steering steering;                   ///< for rows that bring none of their own
-  std::uint64_t seed = 0;              ///< row r of a batch draws from derive_seed(seed, "row", r)
-  std::int64_t batch = 32;             ///< rows computed at once; a finished row makes room for the next
-  bool require_fired = false;          ///< a steering that edited no token is an error
+  std::int64_t min_tokens = 0;      ///< before, no stop id is drawn
+  bool ignore_eos = false;          ///< the model's own ends are tokens like others; what the options add still ends
+  std::vector<std::string> stop{};  ///< the text ends before the first of these
+  std::vector<std::int64_t> stop_ids{};    ///< besides the model's own end-of-sequence ids
+  Steering steering{};                     ///< for rows that bring none of their own
+  std::uint64_t seed = 0;                  ///< row r of a batch draws from derive_seed(seed, "row", r)
+  std::int64_t batch = 32;                 ///< rows computed at once; a finished row makes room for the next
+  bool require_fired = false;              ///< a steering that edited no token is an error
   OnWarning on_warning = OnWarning::keep;  ///< what a steering that warns is (see SessionOptions)
   std::int64_t top = 0;                    ///< also give the likeliest alternatives of each token
   bool keep_sequences = false;             ///< on a Session: rows' sequences stay open, for the next turn
   bool batch_invariant = true;  ///< exact independence of batch mates (see SessionOptions); false: up to rounding
   std::function<bool(const TokenEvent&)> on_token;  ///< called per token; false ends that row
-  Progress progress;                                ///< counts rows
+  Progress progress{};                              ///< counts rows
 };
 
 /// One row of a batch.
 struct GenerateRequest {
-  std::vector<std::int64_t> ids;      ///< the prompt, BOS included
-  std::optional<Steering> steering;   ///< instead of the options'
-  std::optional<std::uint64_t> seed;  ///< instead of the derived one
-  std::optional<SequenceId> after{};  ///< on a Session: `ids` follow what this sequence holds, which stays as it is
+  std::vector<std::int64_t> ids{};      ///< the prompt, BOS included
+  std::optional<Steering> steering{};   ///< instead of the options'
+  std::optional<std::uint64_t> seed{};  ///< instead of the derived one
+  std::optional<SequenceId> after{};    ///< on a Session: `ids` follow what this sequence holds, which stays as it is
 };
 
 struct GenerateResult {

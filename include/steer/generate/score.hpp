@@ -14,10 +14,10 @@ namespace steer {
 
 /// A text whose tail is scored: the tokens before `begin` are its prompt.
 struct ScoreRequest {
-  std::vector<std::int64_t> ids;
-  std::int64_t begin = 1;            ///< first token scored, at least 1: something must precede it
-  std::optional<Steering> steering;  ///< scored under it; the tail counts as generated
-  std::int64_t end = -1;             ///< one past the last token scored; -1: to the end
+  std::vector<std::int64_t> ids{};
+  std::int64_t begin = 1;              ///< first token scored, at least 1: something must precede it
+  std::optional<Steering> steering{};  ///< scored under it; the tail counts as generated
+  std::int64_t end = -1;               ///< one past the last token scored; -1: to the end
 };
 
 /// How likely a model finds a text's tail.

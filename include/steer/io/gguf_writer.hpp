@@ -23,7 +23,7 @@ void save_gguf(const std::filesystem::path& path, const nlohmann::json& metadata
 
 /// Steering directions in the form that llama.cpp loads (`--control-vector`): GGUF, architecture "controlvector".
 struct ControlVector {
-  std::string model_hint;  ///< the architecture it was made for, e.g. "llama"; may be empty
+  std::string model_hint{};  ///< the architecture it was made for, e.g. "llama"; may be empty
   std::map<std::int64_t, at::Tensor>
       directions;  ///< by layer L >= 1: f32 [d_model], added to `blocks.L.hook_resid_post`
 };

@@ -12,8 +12,8 @@ namespace steer {
 
 /// What a journal holds of one finished item.
 struct JournalEntry {
-  std::string key;     ///< identifies the item
-  std::string record;  ///< JSON, one line
+  std::string key{};     ///< identifies the item
+  std::string record{};  ///< JSON, one line
 };
 
 /// An append-only file of finished items: one line each, with a checksum, on disk before `append` returns. After a

@@ -15,9 +15,9 @@ namespace steer {
 
 /// A tensor that a file will hold.
 struct TensorSpec {
-  std::string name;
+  std::string name{};
   at::ScalarType dtype = at::kFloat;
-  std::vector<std::int64_t> shape;
+  std::vector<std::int64_t> shape{};
 };
 
 /// Writes a safetensors file piece by piece, holding no more than one piece in memory. The file appears under its

@@ -42,7 +42,7 @@ struct LoadOptions {
   std::string device = "cpu";   ///< "cpu" or "cuda:N"
   std::int64_t max_memory = 0;  ///< bytes the weights may take; 0: no limit. More is an error before anything is read
   std::int64_t context = 0;     ///< lowers the longest sequence; 0: the model's own
-  std::vector<std::string> allow_unknown_config;  ///< keys of config.json to ignore though steer does not know them
+  std::vector<std::string> allow_unknown_config{};  ///< keys of config.json to ignore though steer does not know them
   std::filesystem::path adapter = {};  ///< folder of a LoRA adapter (PEFT) to merge into the weights; empty: none
   std::optional<ChatFormat> chat_format = {};  ///< in place of the files' own chat template
 };

@@ -112,7 +112,7 @@ struct SessionOptions {
 /// New tokens for one sequence.
 struct StepInput {
   SequenceId sequence = 0;
-  std::span<const std::int64_t> ids;
+  std::span<const std::int64_t> ids{};
   Phase phase = Phase::prompt;
   std::int64_t prompt_left = 0;  ///< prompt tokens of this sequence that later steps bring: scopes that count from the
                                  ///< prompt's end need to know where it is

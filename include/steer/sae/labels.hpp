@@ -16,10 +16,10 @@ class Sae;
 /// What is known of one feature besides its weights.
 struct FeatureRecord {
   std::int64_t feature = 0;
-  std::vector<std::string> explanations;  ///< any number; the first is the label
-  std::optional<float> max_activation;    ///< in units of a decoder row of norm 1 (Neuronpedia's maxActApprox)
-  std::optional<float> frac_nonzero;      ///< share of tokens on which it is active
-  std::optional<float> default_strength;  ///< Neuronpedia's vectorDefaultSteerStrength
+  std::vector<std::string> explanations{};  ///< any number; the first is the label
+  std::optional<float> max_activation{};    ///< in units of a decoder row of norm 1 (Neuronpedia's maxActApprox)
+  std::optional<float> frac_nonzero{};      ///< share of tokens on which it is active
+  std::optional<float> default_strength{};  ///< Neuronpedia's vectorDefaultSteerStrength
 };
 
 /// Labels and statistics of an SAE's features in a compact local file. The file is mapped, not read: opening takes

@@ -82,11 +82,11 @@ struct SparseActivations {
 
 /// Choices a file leaves open.
 struct SaeLoadOptions {
-  std::string device = "cpu";                 ///< "cpu" or "cuda:N"
-  std::optional<double> norm_scaling_factor;  ///< s = sqrt(d_in) / mean |x|, for files trained with
-                                              ///< expected_average_only_in that do not carry it
-  std::optional<std::int64_t> k;              ///< for layouts that name k only in the repository's name
-  bool saelens_llama_scope = false;           ///< gate Llama Scope files as SAELens does, not as their publisher
+  std::string device = "cpu";                   ///< "cpu" or "cuda:N"
+  std::optional<double> norm_scaling_factor{};  ///< s = sqrt(d_in) / mean |x|, for files trained with
+                                                ///< expected_average_only_in that do not carry it
+  std::optional<std::int64_t> k{};              ///< for layouts that name k only in the repository's name
+  bool saelens_llama_scope = false;             ///< gate Llama Scope files as SAELens does, not as their publisher
 };
 
 /// A sparse autoencoder (or transcoder) in canonical form: z = x~ W_enc + b_enc; f = act(z); x^ = f W_dec + b_dec.

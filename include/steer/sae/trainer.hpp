@@ -61,13 +61,13 @@ struct SaeTrainingOptions {
   double aux_weight = 1.0 / 32;                ///< of the auxiliary loss; 0 leaves the dead alone
   std::uint64_t seed = 0;
 
-  std::filesystem::path checkpoint;      ///< file to resume from, if it exists, and to save to; empty: none
+  std::filesystem::path checkpoint{};    ///< file to resume from, if it exists, and to save to; empty: none
   std::int64_t checkpoint_every = 1000;  ///< steps
   std::function<void(const SaeTrainingMetrics&)> on_step;  ///< called after each step
-  Progress progress;
+  Progress progress{};
 
-  std::optional<HookPoint> hook;  ///< these two only go into the configuration of the result
-  std::string model_name;
+  std::optional<HookPoint> hook{};  ///< these two only go into the configuration of the result
+  std::string model_name{};
 };
 
 /// Trains a sparse autoencoder on activations that are produced while it goes: no activations on disk. On the CPU in

@@ -52,10 +52,10 @@ using SteeringHandler = std::function<void(const SteeringEvent&)>;
 
 /// Something to do when a condition becomes true (again): tell, and perhaps end the row.
 struct Watch {
-  Condition when;
-  std::string reason;
+  Condition when{};
+  std::string reason{};
   bool abort = false;
-  std::shared_ptr<const SteeringHandler> handler;  ///< copies share it
+  std::shared_ptr<const SteeringHandler> handler{};  ///< copies share it
   friend bool operator==(const Watch&, const Watch&);
 };
 
@@ -69,7 +69,7 @@ struct SteeringLoadOptions {
 
 /// A positive definite matrix S that says how far apart two activations are.
 struct Metric {
-  at::Tensor matrix;            ///< S [width, width], or W [rank, width] with S^-1 = W' W
+  at::Tensor matrix{};          ///< S [width, width], or W [rank, width] with S^-1 = W' W
   bool inverse_factor = false;  ///< which of the two
   /// S itself [width, width], e.g. the covariance of activations.
   static Metric of(const at::Tensor& s);

@@ -31,7 +31,7 @@ at::Tensor principal_direction(const at::Tensor& positive, const at::Tensor& neg
 
 /// A linear classifier: positive where w.h + b > 0.
 struct LinearProbe {
-  at::Tensor w;  ///< [width], f32
+  at::Tensor w{};  ///< [width], f32
   double b = 0;
   double accuracy = 0;  ///< on the examples it was fitted to
 };
@@ -69,7 +69,7 @@ struct SweepOptions {
   Site site = Site::resid_post;
   VectorMethod method = VectorMethod::difference_of_means;
   ExampleTokens tokens = ExampleTokens::last;  ///< mean: of all but position 0
-  Progress progress;                           ///< counts examples
+  Progress progress{};                         ///< counts examples
 };
 
 /// What one layer gives.

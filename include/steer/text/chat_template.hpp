@@ -25,7 +25,7 @@ struct EnumTable<Role> {
 /// One turn of a conversation.
 struct Message {
   Role role = Role::user;
-  std::string content;
+  std::string content{};
 };
 
 /// Formats to choose by name where a model's files bring no template, or one that cannot be run.
@@ -57,7 +57,7 @@ struct EnumTable<ChatFormat> {
 struct ChatOptions {
   bool generation_prompt = true;          ///< end with the header of the assistant's next message
   bool parse_special_in_content = false;  ///< true lets message text spell special tokens: prompt injection
-  std::string date;  ///< what templates read as `date_string`, e.g. "1 Dec 2024"; empty: not set, they have a default
+  std::string date{};  ///< what templates read as `date_string`, e.g. "1 Dec 2024"; empty: not set, they have a default
   /// More that the template reads, a JSON object: R"({"enable_thinking": false})". Its text is trusted as the
   /// template's is.
   std::string variables = {};
