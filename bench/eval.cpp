@@ -8,7 +8,7 @@
 // answers each with one JSON line:
 //   letters BEGIN COUNT   the questions [BEGIN, BEGIN + COUNT) under all arms: seconds, rows, tokens, p_gold of every
 //   row limits                GEMM speed of this machine now
-// Uses the engine of `run` in letters mode, below its journal.
+// Uses the engine of `run_experiment` in letters mode, below its journal.
 
 #include <fmt/format.h>
 
@@ -63,7 +63,7 @@ const std::vector<Edited>& edited() {
 }
 
 std::vector<Arm> arms(const Sae& sae) {
-  std::vector<Arm> out{control(), prompt()};
+  std::vector<Arm> out{Arm::control(), Arm::prompt()};
   for (std::size_t i = 0; i < edited().size(); ++i) {
     Steering steering;
     const Scope everywhere{.include_bos = true};  // as the peer's hooks
@@ -72,7 +72,7 @@ std::vector<Arm> arms(const Sae& sae) {
         steering.nudge(sae, feature, edited()[i].value, {.scope = everywhere});
       else
         steering.pin(sae, feature, edited()[i].value, {.scope = everywhere});
-    out.push_back(steered(fmt::format("edit {}", i), {{"", steering}}));
+    out.push_back(Arm::steered(fmt::format("edit {}", i), {{"", steering}}));
   }
   return out;
 }
@@ -127,7 +127,7 @@ int main(int argc, char** argv) {
     if (what == "letters") {
       const auto per = conditions.size();
       const auto some = std::span(tasks).subspan(begin * per, count * per);
-      std::vector<Result> results;
+      std::vector<ResultRow> results;
       answer["seconds"] = bench::seconds([&] { results = eval::detail::take_letters(model, some); });
       std::size_t tokens = 0;
       for (std::size_t i = begin * per; i < (begin + count) * per; ++i) tokens += rows[i]["ids"].size();

@@ -77,7 +77,7 @@ Steering steering_of(Kind kind, std::int64_t width, std::int64_t count, std::int
         s.rotate(v, w, kPoint, 0.1);
         break;
       case gated_add:
-        s.gated_add(v, 0.1, w, 0.1, kPoint);
+        s.gated_add(v, 0.1, w, kPoint, 0.1);
         break;
       case keep_norm:
         s.add(v, kPoint, 0.1).keep_norm(kPoint);

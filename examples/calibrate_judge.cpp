@@ -45,10 +45,10 @@ std::filesystem::path unpacked(const std::filesystem::path& packed, const std::f
   return path;
 }
 
-std::vector<steer::Result> pilot_rows(const Settings& s) {
+std::vector<steer::ResultRow> pilot_rows(const Settings& s) {
   const auto folder = std::filesystem::temp_directory_path() / fmt::format("steer-calibrate-{}", std::rand());
   std::filesystem::create_directories(folder);
-  std::vector<steer::Result> rows;
+  std::vector<steer::ResultRow> rows;
   for (const char* name : {"mmlu_pilot_8b.csv.gz", "mmlu_pilot_70b.csv.gz"}) {
     const auto some = steer::load_results_csv(
         unpacked(std::filesystem::path(s.paper) / name, folder),
@@ -114,7 +114,7 @@ int main(int argc, char** argv) {
     }
     const auto judge = judge_of(s);
     const auto calibration =
-        steer::calibrate_judge(*judge, pilot_rows(s), prompts, rubrics(s), "gpt-4o-mini on the study's pilot rows");
+        steer::calibrate_judge(pilot_rows(s), prompts, rubrics(s), *judge, "gpt-4o-mini on the study's pilot rows");
     fmt::print("{}", calibration.describe());
     if (!s.out.empty()) calibration.save(s.out);
   } catch (const std::exception& error) {

@@ -183,7 +183,7 @@ class Comparison {
       for (const auto& result : asked_[behaviour]) classifier_.learn(result.text, behaviour);
       rows_[behaviour] = steer::pooled_residuals(session_, point_, texts(asked_[behaviour], ""));
     }
-    metric_ = steer::activation_metric(tokens(plain_texts));
+    metric_ = steer::estimate_metric(tokens(plain_texts));
     // How far the classifier can be trusted: answers it has not seen, asked for and not.
     std::int64_t right = 0, all = 0;
     for (const auto& behaviour : s_.behaviours)
@@ -226,16 +226,16 @@ class Comparison {
     add("random direction", at::randn({difference.size(0)}));
     add("mean difference", difference);
     if (!other_rows.empty()) add("centred", steer::centred_difference(rows_.at(behaviour), other_rows));
-    add("least collateral", steer::least_collateral(metric_, difference));
+    add("least collateral", steer::least_collateral(difference, metric_));
     const auto fit = steer::fit_prompt_replacement(tokens(after_plain), tokens(after_asked));
-    all.emplace_back("prompt replacement", Steering().gated_add(fit.w, fit.b, fit.z, 1, point_, generated));
+    all.emplace_back("prompt replacement", Steering().gated_add(fit.w, fit.b, fit.z, point_, 1, generated));
     const auto trained = steer::train_vector(session_, point_, after_plain, neutral_,
                                              {.max_kl = 0.5, .steps = s_.train_steps, .seed = s_.seed});
     add("trained", trained.vector);
     if (!sae_) return all;
-    const auto contrasts =
-        steer::contrast(steer::pooled_features(session_, *sae_, after_plain),
-                        steer::pooled_features(session_, *sae_, texts(plain_, "")), {.limit = 24, .bootstrap = 0});
+    const auto contrasts = steer::contrast_features(steer::pooled_features(session_, *sae_, after_plain),
+                                                    steer::pooled_features(session_, *sae_, texts(plain_, "")),
+                                                    {.limit = 24, .bootstrap = 0});
     std::vector<steer::FeatureValue> candidates;
     for (const auto& found : contrasts)
       if (found.standardised > 0 && !found.always_on) candidates.push_back({found.feature, 10 * found.mean_positive});
@@ -306,7 +306,7 @@ class Comparison {
   std::map<std::string, at::Tensor> rows_;
   std::vector<steer::TokenizedText> neutral_;
   at::Tensor plain_rows_;
-  steer::ActivationMetric metric_;
+  steer::EstimatedMetric metric_;
   WordClassifier classifier_;
 };
 

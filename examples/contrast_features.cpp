@@ -36,7 +36,7 @@ int main(int argc, char** argv) {
       return steer::pooled_features(session, sae, texts);
     };
     fmt::print("feature     d  AUROC [95 % interval]   active with, without\n");
-    for (const auto& f : steer::contrast(pooled(with), pooled(without), {.limit = limit}))
+    for (const auto& f : steer::contrast_features(pooled(with), pooled(without), {.limit = limit}))
       fmt::print("{:>7} {:+5.1f}  {:5.3f} [{:5.3f}, {:5.3f}]  {:5.2f} {:5.2f}{}\n", f.feature, f.standardised, f.auroc,
                  f.auroc_low, f.auroc_high, f.active_positive, f.active_negative, f.always_on ? "  always on" : "");
   } catch (const std::exception& error) {

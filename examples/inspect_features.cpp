@@ -33,7 +33,7 @@ int main(int argc, char** argv) {
     std::vector<steer::Message> chat{{steer::Role::user, say}};
     if (!answer.empty()) chat.push_back({steer::Role::assistant, answer});
     const auto label = [&](std::int64_t feature) { return std::string(labels ? labels->label(feature) : ""); };
-    const auto seen = inspect(session, sae, chat, {.label = label});
+    const auto seen = inspect_features(session, sae, chat, {.label = label});
     seen.write(out);
     for (const auto& feature : seen.features)
       fmt::print("{:>7}  max {:8.3f}  on {:3.0f} %  {}\n", feature.feature, feature.max, 100 * feature.active,

@@ -31,10 +31,10 @@ struct Settings {
   std::int64_t off_target = 0, label = 0;
 };
 
-std::vector<steer::Result> answers_of(const Settings& s) {
+std::vector<steer::ResultRow> answers_of(const Settings& s) {
   if (!std::filesystem::is_directory(s.answers))
     return s.answers.ends_with(".jsonl") ? steer::load_results(s.answers) : steer::load_results_csv(s.answers);
-  std::vector<steer::Result> results;
+  std::vector<steer::ResultRow> results;
   for (const auto& file : std::filesystem::directory_iterator(s.answers))
     if (std::ifstream text(file.path()); file.path().extension() == ".txt")
       results.push_back({.arm = "answers",
@@ -44,7 +44,7 @@ std::vector<steer::Result> answers_of(const Settings& s) {
   return results;
 }
 
-std::map<std::string, std::string> prompts_of(const Settings& s, const std::vector<steer::Result>& results) {
+std::map<std::string, std::string> prompts_of(const Settings& s, const std::vector<steer::ResultRow>& results) {
   std::map<std::string, std::string> asked;
   for (const auto& q : s.questions.empty() ? std::vector<steer::Question>{} : steer::load_questions(s.questions))
     asked[q.id] = steer::user_prompt(q);
@@ -65,7 +65,7 @@ void print_pairs(const char* title, const std::vector<steer::PairTable::Row>& ro
                row.strength.interval.high);
 }
 
-void score(const Settings& s, std::vector<steer::Result>& results, const std::map<std::string, std::string>& prompts,
+void score(const Settings& s, std::vector<steer::ResultRow>& results, const std::map<std::string, std::string>& prompts,
            const std::vector<steer::Behaviour>& behaviours) {
   const auto model = steer::Model::load(s.judge);
   for (const auto& warning : model.warnings()) fmt::print(stderr, "note: {}\n", warning);

@@ -216,7 +216,7 @@ std::vector<steer::Arm> arms_of(const Settings& s, const std::optional<steer::Mo
                                 const std::vector<steer::Question>& asked) {
   const auto wanted = [&](const char* name) { return std::find(s.arms.begin(), s.arms.end(), name) != s.arms.end(); };
   std::map<std::string, steer::Arm> made{
-      {"control", steer::control()}, {"prompt", steer::prompt()}, {"strong", steer::strong_prompt()}};
+      {"control", steer::Arm::control()}, {"prompt", steer::Arm::prompt()}, {"strong", steer::Arm::strong_prompt()}};
   std::optional<steer::Sae> sae;
   std::vector<steer::Arm> repeated;  // draws after the first
   if (!s.sae.empty()) sae = steer::Sae::load(s.sae);
@@ -236,14 +236,14 @@ std::vector<steer::Arm> arms_of(const Settings& s, const std::optional<steer::Mo
       options.journal =
           std::filesystem::path(s.out) / fmt::format("search{}{}.jsonl", steer::Workers::from_environment().rank,
                                                      draw == 1 ? "" : fmt::format(".draw{}", draw));
-      const auto [published, safe] = steer::auto_steer(*sae, options);
+      const auto [published, safe] = steer::auto_steer_arms(*sae, options);
       for (const auto& arm : {published, safe}) {
         if (draw > 1) {
-          if (wanted(arm.name.c_str())) repeated.push_back(steer::as_draw(arm, draw));
+          if (wanted(arm.name.c_str())) repeated.push_back(arm.draw(draw));
           continue;
         }
-        made[arm.name] = s.draws > 1 ? steer::as_draw(arm, 1) : arm;
-        made[arm.name + "+prompt"] = steer::with_prompt(arm);
+        made[arm.name] = s.draws > 1 ? arm.draw(1) : arm;
+        made[arm.name + "+prompt"] = arm.with_prompt();
       }
     }
   }
@@ -252,18 +252,18 @@ std::vector<steer::Arm> arms_of(const Settings& s, const std::optional<steer::Mo
     const auto cut = text.find('=');
     steer::require(cut != std::string::npos, steer::ErrorCode::argument, "mmlu_tradeoff",
                    "expected --steer NAME=PATH but got \"{}\"", text);
-    given.push_back(steer::steering_files(text.substr(0, cut), text.substr(cut + 1),
-                                          {.saes = sae ? std::vector{*sae} : std::vector<steer::Sae>{}}));
-    made[given.back().name + "+prompt"] = steer::with_prompt(given.back());
+    given.push_back(steer::Arm::from_files(text.substr(0, cut), text.substr(cut + 1),
+                                           {.saes = sae ? std::vector{*sae} : std::vector<steer::Sae>{}}));
+    made[given.back().name + "+prompt"] = given.back().with_prompt();
   }
   const bool safe = wanted("safe") || wanted("safe+prompt"),
              published = wanted("published") || wanted("published+prompt");
   if (sae || !given.empty()) {
     const steer::Arm base =
         sae && (safe || published || given.empty()) ? made.at(safe ? "safe" : "published") : given.front();
-    made["random"] = steer::random_features(base, s.seed);
-    made["noise"] = steer::noise(base, s.seed);
-    made["flipped"] = steer::flipped(base);
+    made["random"] = base.random_features(s.seed);
+    made["noise"] = base.noise(s.seed);
+    made["flipped"] = base.flipped();
   }
   std::vector<steer::Arm> arms;
   for (const auto& name : s.arms) {
@@ -277,10 +277,10 @@ std::vector<steer::Arm> arms_of(const Settings& s, const std::optional<steer::Mo
   for (auto& arm : repeated) arms.push_back(std::move(arm));
   for (auto& arm : given) arms.push_back(std::move(arm));
   const auto swept = std::find_if(arms.rbegin(), arms.rend(), [](const auto& arm) {
-    return arm.source && arm.asking == steer::Asking::nothing && arm.variant == steer::Variant::as_given;
+    return arm.source && arm.asking == steer::Asking::nothing && arm.variant == steer::ArmVariant::as_given;
   });
   if (!s.sweep.empty() && swept != arms.rend())
-    for (auto& arm : steer::strength_sweep(*swept, s.sweep, s.sweep_every)) arms.push_back(std::move(arm));
+    for (auto& arm : swept->strength_sweep(s.sweep, s.sweep_every)) arms.push_back(std::move(arm));
   return arms;
 }
 
@@ -313,7 +313,7 @@ std::shared_ptr<steer::Judge> judge_of(const Settings& s, const std::optional<st
   std::vector<std::shared_ptr<steer::Judge>> judges;
   std::istringstream paths(s.judge_model);
   for (std::string path; std::getline(paths, path, ',');)
-    judges.push_back(steer::logit_judge(steer::Model::load(path, {.device = s.device})));
+    judges.push_back(steer::logit_judge(steer::Model::load(path, {.device = steer::parse_device(s.device)})));
   return judges.size() == 1 ? judges[0] : steer::ensemble_judge(judges);
 }
 
@@ -375,14 +375,14 @@ int run(const Settings& settings, bool plan_only, int threads, const steer::Stop
                  steer::ErrorCode::argument, "mmlu_tradeoff", "expected --model and --mmlu or --questions; see --help");
   steer::set_threads(threads);
   const std::filesystem::path out = settings.out;
-  steer::RunOptions options{.judge = nullptr, .journal = out / "journal.jsonl", .batch = settings.batch};
+  steer::ExperimentOptions options{.judge = nullptr, .journal = out / "journal.jsonl", .batch = settings.batch};
   steer::LoadOptions load{.weights = steer::parse_enum<steer::WeightFormat>(settings.weights, "mmlu_tradeoff"),
-                          .device = settings.device,
+                          .device = steer::parse_device(settings.device),
                           .allow_unknown_config = settings.allow_unknown_config};
   if (!settings.chat_format.empty())
     load.chat_format = steer::parse_enum<steer::ChatFormat>(settings.chat_format, "mmlu_tradeoff");
   const steer::Experiment planned = experiment_of(settings, std::nullopt);
-  auto plan = steer::plan_run(planned, settings.model, options, load);
+  auto plan = steer::plan_experiment(settings.model, planned, options, load);
   if (plan_only) {
     steer::estimate_time(plan, settings.model, options, load);
     fmt::print("{}", plan.describe());
@@ -404,7 +404,7 @@ int run(const Settings& settings, bool plan_only, int threads, const steer::Stop
   if (!settings.calibration.empty()) options.calibration = steer::JudgeCalibration::load(settings.calibration);
   options.stop = [&] { return signals.received() != 0; };
   options.progress = steer::Progress("mmlu_tradeoff", 0);
-  const steer::Report report = steer::run(study, model, options);
+  const steer::Report report = steer::run_experiment(model, study, options);
   if (options.workers.rank != 0) return 0;
   std::ofstream(out / "config.json") << nlohmann::json(settings).dump(2) << '\n';
   report.write(out / "report.html");

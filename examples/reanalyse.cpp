@@ -25,7 +25,7 @@ int main(int argc, char** argv) {
     std::map<std::string, std::string> columns;
     for (const auto& rename : renames)
       columns[rename.substr(0, rename.find('='))] = rename.substr(rename.find('=') + 1);
-    std::vector<steer::Result> results;
+    std::vector<steer::ResultRow> results;
     for (const auto& file : files) {
       auto rows = file.ends_with(".jsonl") ? steer::load_results(file) : steer::load_results_csv(file, columns);
       results.insert(results.end(), rows.begin(), rows.end());

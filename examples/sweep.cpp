@@ -41,10 +41,10 @@ int main(int argc, char** argv) {
     study.behaviours = steer::select_behaviours(study.behaviours, {behaviour});
     const auto steering = steering_path.empty() ? steer::Steering().nudge(sae, feature, value)
                                                 : steer::Steering::load(steering_path, {.saes = {sae}});
-    const auto arm = steer::steered("steering", {{"", steering}});
-    study.arms = steer::strength_sweep(arm, strengths);
-    study.arms.insert(study.arms.begin(), {steer::control(), steer::prompt()});
-    const auto report = steer::run(study, model, {.judge = steer::request_evidence(model)});
+    const auto arm = steer::Arm::steered("steering", {{"", steering}});
+    study.arms = arm.strength_sweep(strengths);
+    study.arms.insert(study.arms.begin(), {steer::Arm::control(), steer::Arm::prompt()});
+    const auto report = steer::run_experiment(model, study, {.judge = steer::request_evidence(model)});
 
     fmt::print("{}\n{} questions; shares and means with 95% intervals\n\n{:16} {:22} {:22} {}\n", steering.describe(),
                study.questions.size(), "arm", "right answers", "request evidence, nats", "repetition");

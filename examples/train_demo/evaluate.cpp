@@ -130,7 +130,7 @@ DemoReport evaluate(const Model& model, const Sae& sae, const World& world, cons
     const auto nudge = [&](const AutoSteerCandidate& candidate, double strength) {
       return Steering().nudge(sae, candidate.feature, strength,
                               {.scope = {.where = Where::onset, .count = 8},
-                               .unit = Unit::max_activation,
+                               .unit = StrengthUnit::max_activation,
                                .max_activation = candidate.max_activation});
     };
     Steering chosen;

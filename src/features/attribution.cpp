@@ -58,7 +58,8 @@ LogitMetric sequence_log_probability(std::vector<std::int64_t> ids, std::int64_t
   };
 }
 
-Attribution attribute(Session& session, const Sae& sae, std::span<const std::int64_t> ids, const LogitMetric& metric) {
+Attribution attribute_features(Session& session, const Sae& sae, std::span<const std::int64_t> ids,
+                               const LogitMetric& metric) {
   constexpr auto where = "attribute";
   const HookPoint point = sae_point(session.model(), sae);
   at::AutoGradMode with_grad(true);
@@ -85,8 +86,8 @@ Attribution attribute(Session& session, const Sae& sae, std::span<const std::int
   return result;
 }
 
-at::Tensor ablation_effects(Session& session, const Sae& sae, std::span<const std::int64_t> ids,
-                            const LogitMetric& metric, std::span<const std::int64_t> features) {
+at::Tensor ablation_effects(Session& session, const Sae& sae, std::span<const std::int64_t> features,
+                            std::span<const std::int64_t> ids, const LogitMetric& metric) {
   at::NoGradGuard no_grad;
   const HookPoint point = sae_point(session.model(), sae);
   const at::Tensor x = activation_at(session, point, ids).to(at::kFloat);

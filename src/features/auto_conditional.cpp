@@ -61,8 +61,8 @@ AutoConditional auto_conditional(Session& session, const Sae& sae, std::span<con
   const Halves positive = split(pooled_features(session, sae, about, Pooling::max), derive_seed(options.seed, "about"));
   const Halves negative = split(pooled_features(session, sae, other, Pooling::max), derive_seed(options.seed, "other"));
 
-  auto ranked =
-      contrast(positive.fit, negative.fit, {.limit = options.candidates, .bootstrap = 0, .seed = options.seed});
+  auto ranked = contrast_features(positive.fit, negative.fit,
+                                  {.limit = options.candidates, .bootstrap = 0, .seed = options.seed});
   const auto best = std::ranges::max_element(ranked, {}, &FeatureContrast::auroc);
   require(
       best != ranked.end() && best->auroc > 0.5, ErrorCode::argument, where,

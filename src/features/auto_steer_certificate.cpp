@@ -77,7 +77,7 @@ std::vector<double> right_probabilities(const Model& model, std::span<const Choi
       requests.push_back(std::move(request));
     }
   }
-  const auto scores = score(model, requests);
+  const auto scores = score_texts(model, requests);
   std::vector<double> result;
   std::size_t next = 0;
   for (std::size_t i = 0; i < answers.size(); ++i) {
@@ -115,7 +115,7 @@ std::vector<CertificateReading> Search::read_answers(std::span<const ChoiceQuest
       requests.push_back(std::move(request));
     }
   }
-  const auto scores = score(model_, requests);
+  const auto scores = score_texts(model_, requests);
   std::size_t next = 0;
   for (std::size_t i = 0; i < answers.size(); ++i) {
     if (answers[i].ids.empty()) continue;

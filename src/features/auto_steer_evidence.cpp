@@ -32,7 +32,8 @@ at::Tensor attributions(Session& session, const Sae& sae, const std::vector<Toke
   for (std::size_t i = 0; i < count; ++i) {
     const auto tokens = static_cast<std::int64_t>(texts[i].ids.size());
     const auto metric = sequence_log_probability(texts[i].ids, texts[i].begin, tokens);
-    effect += attribute(session, sae, texts[i].ids, metric).effect.cpu() / static_cast<double>(tokens - texts[i].begin);
+    effect += attribute_features(session, sae, texts[i].ids, metric).effect.cpu() /
+              static_cast<double>(tokens - texts[i].begin);
   }
   return effect / static_cast<double>(std::max<std::size_t>(count, 1));
 }
@@ -63,8 +64,8 @@ std::vector<AutoSteerCandidate> candidates_of(const std::vector<FeatureContrast>
   std::vector<AutoSteerCandidate> candidates;
   if (picked.empty()) return candidates;
   const at::Tensor index = at::tensor(picked);
-  for (auto found : contrast(positive.index_select(1, index), negative.index_select(1, index),
-                             {.limit = 0, .bootstrap = 200, .seed = options.seed})) {
+  for (auto found : contrast_features(positive.index_select(1, index), negative.index_select(1, index),
+                                      {.limit = 0, .bootstrap = 200, .seed = options.seed})) {
     found.feature = picked[static_cast<std::size_t>(found.feature)];
     candidates.push_back({.feature = found.feature, .label = {}, .contrast = found, .dropped = {}});
     if (found.auroc_low <= 0.5)
@@ -133,7 +134,7 @@ std::vector<Reading> read_each(const Model& model, const std::vector<PromptPair>
     add(prompts[answer.prompt].plain, answer);
     for (const auto& other : prompts[answer.prompt].others) add(other, answer);
   }
-  const auto scores = score(model, requests);
+  const auto scores = score_texts(model, requests);
   std::vector<Reading> readings(answers.size());
   std::size_t next = 0;
   for (std::size_t i = 0; i < answers.size(); ++i) {
@@ -225,7 +226,8 @@ Evidence gather_evidence(AnswerStore& store, Session& session, const Sae& sae, c
   const at::Tensor negative_rows = pooled(negative, evidence.residual_other);
   if (at::equal(positive_rows, negative_rows)) return evidence;
 
-  const auto ranked = contrast(positive_rows, negative_rows, {.limit = 0, .bootstrap = 0, .seed = options.seed});
+  const auto ranked =
+      contrast_features(positive_rows, negative_rows, {.limit = 0, .bootstrap = 0, .seed = options.seed});
   evidence.candidates = candidates_of(ranked, positive_rows, negative_rows, evidence, sae, options);
   const at::Tensor effect = attributions(session, sae, positive);
   std::vector<Steering> alone;
@@ -240,7 +242,7 @@ Evidence gather_evidence(AnswerStore& store, Session& session, const Sae& sae, c
     if (candidate.dropped.empty())
       alone.push_back(Steering().nudge(sae, candidate.feature, probe_strength,
                                        {.scope = {.where = Where::onset, .count = 8},
-                                        .unit = Unit::max_activation,
+                                        .unit = StrengthUnit::max_activation,
                                         .max_activation = candidate.max_activation}));
   }
   const auto scores = screen(store, options, evidence, alone);

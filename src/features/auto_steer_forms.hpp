@@ -17,7 +17,7 @@ inline Steering nudge_all(const Sae& sae, std::span<const AutoSteerCandidate> fe
   Steering steering;
   for (const auto& feature : features)
     steering.nudge(sae, feature.feature, sum * feature.output_score / total,
-                   {.scope = scope, .unit = Unit::max_activation, .max_activation = feature.max_activation});
+                   {.scope = scope, .unit = StrengthUnit::max_activation, .max_activation = feature.max_activation});
   return steering;
 }
 

@@ -97,26 +97,26 @@ std::vector<AutoSteerTrial> Search::propose(const Evidence& found) {
     const at::Tensor v = unit(direction);
     const Scope first{.where = Where::onset, .count = 6};
     forms.push_back({"add " + what + " to the first 6 tokens",
-                     Steering().add(v, point_, 1, {.scope = first, .unit = Unit::residual_norm})});
+                     Steering().add(v, point_, 1, {.scope = first, .unit = StrengthUnit::residual_norm})});
     forms.push_back({"add " + what + " while thinking",
-                     Steering().add(v, point_, 1, {.scope = within, .unit = Unit::residual_norm})});
+                     Steering().add(v, point_, 1, {.scope = within, .unit = StrengthUnit::residual_norm})});
     const double asked = at::dot(found.residual_asked, v).item<double>(),
                  other = at::dot(found.residual_other, v).item<double>();
     if (asked > other)
-      forms.push_back(
-          {"raise " + what + " to target", Steering().project_to(v, point_, asked, Side::below, {.scope = within})});
+      forms.push_back({"raise " + what + " to target",
+                       Steering().project_to(v, point_, asked, TargetSide::below, {.scope = within})});
   };
   along("the mean difference", found.residual_asked - found.residual_other);
   if (const auto rows = residuals_after(session_, sae_, found.prompts, unsteered_, &PromptPair::plain);
       rows.defined() && rows.size(0) > 1)
     along("the least collateral difference",
-          least_collateral(activation_metric(rows), found.residual_asked - found.residual_other));
+          least_collateral(found.residual_asked - found.residual_other, estimate_metric(rows)));
   if (found.residual_centre.defined()) along("the centred difference", found.residual_asked - found.residual_centre);
   const at::Tensor plain = residuals_after(session_, sae_, found.prompts, found.asked_answers, &PromptPair::plain),
                    asked = residuals_after(session_, sae_, found.prompts, found.asked_answers, &PromptPair::asked);
   if (plain.defined() && plain.size(0) > 1 && !at::equal(plain, asked)) {
     const auto fit = fit_prompt_replacement(plain, asked);
-    forms.push_back({"replace the request", Steering().gated_add(fit.w, fit.b, fit.z, 1, point_, {.scope = within})});
+    forms.push_back({"replace the request", Steering().gated_add(fit.w, fit.b, fit.z, point_, 1, {.scope = within})});
   }
   if (options_.train_steps > 0) {
     std::vector<TokenizedText> answers = after_plain_prompts(found.prompts, found.asked_answers);

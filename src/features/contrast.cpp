@@ -54,8 +54,8 @@ void bootstrap(FeatureContrast& result, const std::vector<float>& positive, cons
 
 }  // namespace
 
-std::vector<FeatureContrast> contrast(const at::Tensor& positive_rows, const at::Tensor& negative_rows,
-                                      const ContrastOptions& options) {
+std::vector<FeatureContrast> contrast_features(const at::Tensor& positive_rows, const at::Tensor& negative_rows,
+                                               const ContrastOptions& options) {
   constexpr auto where = "contrast";
   require(positive_rows.dim() == 2 && negative_rows.dim() == 2 && positive_rows.size(1) == negative_rows.size(1),
           ErrorCode::shape, where,

@@ -42,8 +42,8 @@ at::Tensor centred_difference(const at::Tensor& examples, std::span<const at::Te
   return difference.to(at::kFloat);
 }
 
-ActivationMetric activation_metric(const at::Tensor& activations) {
-  constexpr auto where = "activation_metric";
+EstimatedMetric estimate_metric(const at::Tensor& activations) {
+  constexpr auto where = "estimate_metric";
   const c10::NoGradGuard no_grad;
   const at::Tensor x = rows_of(activations, 2, "activations", where);
   const auto n = static_cast<double>(x.size(0)), width = static_cast<double>(x.size(1));
@@ -54,14 +54,14 @@ ActivationMetric activation_metric(const at::Tensor& activations) {
   const double squares = moments.square().sum().item<double>();
   const double spread = squares - width * mean * mean;
   const double error = (x.square().sum(1).square().sum().item<double>() / n - squares) / n;
-  ActivationMetric metric{
+  EstimatedMetric metric{
       .matrix = {}, .shrinkage = spread > 0 ? std::clamp(error / spread, 0.0, 1.0) : 1.0, .rows = x.size(0)};
   moments.mul_(1 - metric.shrinkage).diagonal().add_(metric.shrinkage * mean);
   metric.matrix = moments.to(at::kFloat);
   return metric;
 }
 
-at::Tensor least_collateral(const ActivationMetric& metric, const at::Tensor& direction) {
+at::Tensor least_collateral(const at::Tensor& direction, const EstimatedMetric& metric) {
   constexpr auto where = "least_collateral";
   const c10::NoGradGuard no_grad;
   require(metric.matrix.defined() && direction.defined() && direction.dim() == 1 && metric.matrix.dim() == 2 &&
@@ -76,7 +76,7 @@ at::Tensor least_collateral(const ActivationMetric& metric, const at::Tensor& di
   const Eigen::LLT<Eigen::MatrixXd> factored(
       Eigen::Map<const Matrix>(s.const_data_ptr<double>(), s.size(0), s.size(1)));
   require(factored.info() == Eigen::Success, ErrorCode::argument, where,
-          "expected a positive definite metric; `activation_metric` makes one");
+          "expected a positive definite metric; `estimate_metric` makes one");
   const Eigen::Map<const Eigen::VectorXd> unit(v.const_data_ptr<double>(), v.size(0));
   const Eigen::VectorXd solved = factored.solve(unit);
   at::Tensor result = at::empty_like(v);

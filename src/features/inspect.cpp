@@ -26,7 +26,8 @@ const InspectedFeature& Inspection::feature(std::int64_t index) const {
        "expected one of the {} listed features but got {}; raise InspectOptions::top_features", features.size(), index);
 }
 
-Inspection inspect(Session& session, const Sae& sae, std::span<const std::int64_t> ids, const InspectOptions& options) {
+Inspection inspect_features(Session& session, const Sae& sae, std::span<const std::int64_t> ids,
+                            const InspectOptions& options) {
   constexpr auto where = "inspect";
   require(!ids.empty(), ErrorCode::argument, where, "expected a text of at least one token but it is empty");
   require(options.top_features > 0 && options.top_per_token > 0, ErrorCode::argument, where,
@@ -71,14 +72,15 @@ Inspection inspect(Session& session, const Sae& sae, std::span<const std::int64_
   return result;
 }
 
-Inspection inspect(Session& session, const Sae& sae, const std::vector<Message>& conversation,
-                   const InspectOptions& options) {
-  return inspect(session, sae,
-                 session.model()
-                     .chat()
-                     .render(conversation, {.generation_prompt = false, .parse_special_in_content = false, .date = {}})
-                     .ids,
-                 options);
+Inspection inspect_features(Session& session, const Sae& sae, const std::vector<Message>& conversation,
+                            const InspectOptions& options) {
+  return inspect_features(
+      session, sae,
+      session.model()
+          .chat()
+          .render(conversation, {.generation_prompt = false, .parse_special_in_content = false, .date = {}})
+          .ids,
+      options);
 }
 
 nlohmann::json Inspection::to_json() const {

@@ -14,10 +14,10 @@ void check(const Sae& sae, std::int64_t feature, std::int64_t top, std::string_v
   require(top > 0, ErrorCode::argument, where, "expected at least one neighbour but got {}", top);
 }
 
-std::vector<Neighbour> best(at::Tensor similarity, std::int64_t feature, std::int64_t top) {
+std::vector<FeatureNeighbour> best(at::Tensor similarity, std::int64_t feature, std::int64_t top) {
   similarity[feature] = -2;
   const auto [values, indices] = similarity.topk(std::min(top, similarity.numel() - 1));
-  std::vector<Neighbour> found;
+  std::vector<FeatureNeighbour> found;
   for (std::int64_t i = 0; i < indices.numel(); ++i)
     found.push_back({indices[i].item<std::int64_t>(), values[i].item<double>()});
   return found;
@@ -25,7 +25,7 @@ std::vector<Neighbour> best(at::Tensor similarity, std::int64_t feature, std::in
 
 }  // namespace
 
-std::vector<Neighbour> neighbours_by_decoder(const Sae& sae, std::int64_t feature, std::int64_t top) {
+std::vector<FeatureNeighbour> neighbours_by_decoder(const Sae& sae, std::int64_t feature, std::int64_t top) {
   check(sae, feature, top, "neighbours_by_decoder");
   const at::Tensor& rows = sae.W_dec();
   const at::Tensor norms = rows.norm(2, 1).clamp_min(1e-12);
@@ -33,9 +33,8 @@ std::vector<Neighbour> neighbours_by_decoder(const Sae& sae, std::int64_t featur
   return best(at::mv(rows, row / norms[feature]) / norms, feature, top);
 }
 
-std::vector<Neighbour> neighbours_by_coactivation(Session& session, const Sae& sae,
-                                                  std::span<const TokenizedText> texts, std::int64_t feature,
-                                                  std::int64_t top) {
+std::vector<FeatureNeighbour> neighbours_by_coactivation(Session& session, const Sae& sae, std::int64_t feature,
+                                                         std::span<const TokenizedText> texts, std::int64_t top) {
   constexpr auto where = "neighbours_by_coactivation";
   check(sae, feature, top, where);
   at::Tensor active = at::zeros({sae.d_sae()}, at::kDouble), both = active.clone();

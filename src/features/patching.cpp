@@ -118,8 +118,8 @@ at::Tensor PatchSweep::restored() const {
   return (metric - corrupt) / (clean - corrupt);
 }
 
-PatchSweep patch_sweep(Session& session, std::span<const std::int64_t> clean, std::span<const std::int64_t> corrupt,
-                       Site site, const PatchMetric& metric, const PatchOptions& options) {
+PatchSweep patch_sweep(Session& session, Site site, std::span<const std::int64_t> clean,
+                       std::span<const std::int64_t> corrupt, const PatchMetric& metric, const PatchOptions& options) {
   require(!clean.empty() && clean.size() == corrupt.size(), ErrorCode::argument, kWhere,
           "expected prompts of one length, with at least a token, but got {} and {} tokens: a position must mean the "
           "same in both",

@@ -145,7 +145,7 @@ class TailRunner {
 
 }  // namespace
 
-std::vector<TextScore> score(const Model& model, std::span<const ScoreRequest> requests, const Progress& shown) {
+std::vector<TextScore> score_texts(const Model& model, std::span<const ScoreRequest> requests, const Progress& shown) {
   check(model, requests, "score");
   if (requests.empty()) return {};
   c10::NoGradGuard no_grad;

@@ -101,7 +101,8 @@ std::shared_ptr<Transformer> build(const ModelConfig& config, const TensorReader
   auto model = std::make_shared<Transformer>();
   model->config = config;
   model->warnings = config.warnings;
-  model->device = at::Device(options.device);
+  model->device = options.device.is_cuda() ? at::Device(at::kCUDA, std::max<at::DeviceIndex>(options.device.index(), 0))
+                                           : options.device;
   model->layers.resize(static_cast<std::size_t>(config.n_layers));
   const PlainModel plain(config, reader, model->warnings);
   WeightSource source(plain.tensors, options, model->device);

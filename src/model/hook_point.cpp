@@ -48,14 +48,14 @@ HookPoint HookPoint::parse(std::string_view name) {
   };
   if (after("blocks.")) {
     if (const auto layer = take_layer(rest))
-      if (const auto site = find_enum<Site>(rest); site && of_layer(*site)) return {*site, *layer};
+      if (const auto site = find_enum<Site>(rest); site && of_layer(*site)) return HookPoint(*site, *layer);
   } else if (after("model.layers.") || after("transformer.h.") || after("gpt_neox.layers.")) {
     if (const auto layer = take_layer(rest))
-      if (const auto site = module_output(rest)) return {*site, *layer};
+      if (const auto site = module_output(rest)) return HookPoint(*site, *layer);
   } else if (name == "model.embed_tokens") {
-    return {Site::embed, 0};
+    return HookPoint(Site::embed, 0);
   } else if (const auto site = find_enum<Site>(name); site && !of_layer(*site)) {
-    return {*site, 0};
+    return HookPoint(*site, 0);
   }
   std::string sites;
   for (const auto& entry : EnumTable<Site>::entries)

@@ -1,13 +1,17 @@
 #include <steer/model/model.hpp>
 
 #include <ATen/Functions.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
+#include <charconv>
 
 #include <steer/core/error.hpp>
 #include <steer/io/tensor_reader.hpp>
 
 #include "model/assemble.hpp"
+#include "model/backend.hpp"
+#include "model/kv_cache.hpp"
 #include "model/model_files.hpp"
 #include "model/transformer.hpp"
 
@@ -25,6 +29,16 @@ void set_chat(model::detail::Transformer& model, const LoadOptions& options) {
 }
 
 }  // namespace
+
+at::Device parse_device(std::string_view name) {
+  int index = 0;
+  const char* const end = name.data() + name.size();
+  const bool cuda = name.starts_with("cuda:") && name.size() > 5 && name.size() < 9;
+  const bool valid = cuda && std::from_chars(name.data() + 5, end, index).ptr == end && index >= 0;
+  require(name == "cpu" || (valid && index < 128), ErrorCode::argument, "parse_device",
+          "expected the device cpu or cuda:N but got \"{}\"; correct it", name);
+  return valid ? at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index)) : at::Device(at::kCPU);
+}
 
 Model Model::load(const std::filesystem::path& path, const LoadOptions& options) {
   auto files = model::detail::open_model_files(path, options);
@@ -90,6 +104,26 @@ at::Device Model::device() const { return impl_->device; }
 std::int64_t Model::weight_bytes() const { return impl_->weight_bytes; }
 const std::string& Model::hash() const { return impl_->hash; }
 const std::vector<std::string>& Model::warnings() const { return impl_->warnings; }
+
+at::Tensor Model::unembed(const at::Tensor& h) const {
+  using namespace model::detail;
+  constexpr auto where = "Model::unembed";
+  require(h.defined() && at::isFloatingType(h.scalar_type()), ErrorCode::argument, where,
+          "expected activations of a float dtype but got {}", h.defined() ? h.toString() : "none");
+  require(h.dim() == 2 && h.size(1) == config().d_model, ErrorCode::shape, where,
+          "expected activations of the residual stream [tokens, {}] but got [{}]", config().d_model,
+          fmt::join(h.sizes(), ", "));
+  const at::Tensor x = h.to(device(), at::kFloat).contiguous();
+  KvCache nothing(config(), device(), CacheFormat::f32, 0);
+  const auto run = [&](Backend&& backend) {
+    backend.begin(x.size(0));
+    return backend.unembed(backend.norm(x, impl_->final_norm, /*with_gain=*/true), {});
+  };
+  const bool gradient = at::GradMode::is_enabled() && x.requires_grad();
+  if (device().is_cpu() && !gradient) return run(CpuBackend(*impl_, nothing, /*batch_invariant=*/true));
+  return run(AtenBackend(*impl_, nothing, /*batch_invariant=*/true));
+}
+
 at::Tensor Model::unembedding() const { return impl_->unembed.to_f32(); }
 at::Tensor Model::final_norm_gain() const { return impl_->final_norm.gain; }
 

@@ -18,17 +18,14 @@ namespace {
 namespace fs = std::filesystem;
 constexpr auto kWhere = "Model::load";
 
-void check_device(const std::string& name) {
-  bool cuda = name.starts_with("cuda:") && name.size() > 5 && name.size() < 9;
-  for (std::size_t i = 5; cuda && i < name.size(); ++i) cuda = name[i] >= '0' && name[i] <= '9';
-  require(name == "cpu" || cuda, ErrorCode::argument, kWhere,
-          "expected the device cpu or cuda:N but got \"{}\"; correct it", name);
-  if (!cuda) return;
+void check_device(const at::Device& device) {
+  require(device.is_cpu() || device.is_cuda(), ErrorCode::unsupported, kWhere,
+          "expected the CPU or a CUDA device but got {}", device.str());
+  if (device.is_cpu()) return;
   require(at::hasCUDA(), ErrorCode::unsupported, kWhere,
-          "expected a CUDA device for \"{}\" but this libtorch or machine has none; use device \"cpu\"", name);
-  const int index = std::stoi(name.substr(5)), count = static_cast<int>(at::getNumGPUs());
-  require(index < count, ErrorCode::argument, kWhere,
-          "expected a device below cuda:{} but got \"{}\"; choose one that exists", count, name);
+          "expected a CUDA device for \"{}\" but this libtorch or machine has none; use the CPU", device.str());
+  require(static_cast<std::size_t>(std::max<int>(device.index(), 0)) < at::getNumGPUs(), ErrorCode::argument, kWhere,
+          "expected a device below cuda:{} but got \"{}\"; choose one that exists", at::getNumGPUs(), device.str());
 }
 
 /// Chat models end a turn with tokens that only the generation configuration lists.

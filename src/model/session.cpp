@@ -19,10 +19,6 @@ Session& Session::operator=(Session&&) noexcept = default;
 
 const Model& Session::model() const { return impl_->model; }
 
-HookHandle Session::hook(std::string_view point, HookFunction function, const HookOptions& options) {
-  return hook(HookPoint::parse(point), std::move(function), options);
-}
-
 HookHandle Session::hook(const HookPoint& point, HookFunction function, const HookOptions& options) {
   const Impl::Use use(*impl_, "Session::hook");
   return HookHandle(impl_->hooks->add(point, std::move(function), options));

@@ -24,7 +24,7 @@ struct Session::Impl {
         options(o),
         hooks(std::make_shared<model::detail::HookTable>(model.config())),
         cache(model.config(), model.device(), options.cache, options.max_cache_bytes),
-        forward(model.impl(), *hooks, cache, options) {}
+        forward(*model.impl_, *hooks, cache, options) {}
 
   Model model;
   SessionOptions options;

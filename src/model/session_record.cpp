@@ -152,11 +152,8 @@ const at::Tensor& ActivationCache::operator[](const HookPoint& point) const {
        "expected one of the recorded activations ({}) but got \"{}\"; add it to the patterns",
        names.empty() ? "none" : names, point.name());
 }
-const at::Tensor& ActivationCache::operator[](std::string_view name) const { return (*this)[HookPoint::parse(name)]; }
-
 bool ActivationCache::contains(const HookPoint& point) const {
   return std::any_of(values_.begin(), values_.end(), [&](const auto& entry) { return entry.first == point; });
 }
-bool ActivationCache::contains(std::string_view name) const { return contains(HookPoint::parse(name)); }
 
 }  // namespace steer

@@ -221,7 +221,7 @@ Sae Sae::load(const std::filesystem::path& path, const SaeLoadOptions& options) 
     apply_trained_stream(files, *loaded);
     try {
       auto sae = from_weights(std::move(loaded->config), std::move(loaded->weights));
-      return sae.to(at::Device(options.device));
+      return sae.to(options.device);
     } catch (const Error& e) {
       // The same complaint, with the file's name.
       const std::string_view text = e.what();

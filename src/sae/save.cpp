@@ -21,7 +21,8 @@ namespace {
 
 constexpr std::string_view kSave = "Sae::save";
 
-std::string architecture_of(const Sae& sae) {
+/// @param ranked  by scaled pre-activations (SaeWeights::selection_scale).
+std::string architecture_of(const Sae& sae, bool ranked) {
   const auto& c = sae.config();
   std::string name;
   switch (c.activation) {
@@ -48,18 +49,17 @@ std::string architecture_of(const Sae& sae) {
       break;
   }
   const bool plain = name.empty() || name == "jumprelu";
-  require(c.activation != SaeActivation::groupmax && !sae.impl().weights.selection_scale.defined() &&
-              (!c.transcoder || plain) && (c.transcoder || !sae.W_skip().defined()) &&
-              !(c.transcoder && c.subtract_b_dec),
+  require(c.activation != SaeActivation::groupmax && !ranked && (!c.transcoder || plain) &&
+              (c.transcoder || !sae.W_skip().defined()) && !(c.transcoder && c.subtract_b_dec),
           ErrorCode::unsupported, kSave, "SAELens's layout cannot say this SAE: {}{}{}{}", to_string(c.activation),
-          sae.impl().weights.selection_scale.defined() ? ", ranked by scaled pre-activations" : "",
-          c.transcoder ? ", transcoder" : "", sae.W_skip().defined() ? ", skip connection" : "");
+          ranked ? ", ranked by scaled pre-activations" : "", c.transcoder ? ", transcoder" : "",
+          sae.W_skip().defined() ? ", skip connection" : "");
   if (!c.transcoder) return name;
   if (!name.empty()) name += "_";
   return name + (sae.W_skip().defined() ? "skip_transcoder" : "transcoder");
 }
 
-nlohmann::json configuration(const Sae& sae) {
+nlohmann::json configuration(const Sae& sae, bool ranked) {
   const auto& c = sae.config();
   const auto site = [](const std::optional<HookPoint>& point, const std::string& fallback) -> nlohmann::json {
     if (point) return point->name();
@@ -70,7 +70,7 @@ nlohmann::json configuration(const Sae& sae) {
                              {"hook_name", site(c.hook_in, c.hook_name)},
                              {"prepend_bos", true},
                              {"hook_head_index", nullptr}};
-  nlohmann::json cfg = {{"architecture", architecture_of(sae)},
+  nlohmann::json cfg = {{"architecture", architecture_of(sae, ranked)},
                         {"d_in", c.d_in},
                         {"d_sae", c.d_sae},
                         {"dtype", "float32"},
@@ -112,7 +112,7 @@ std::vector<std::pair<std::string, at::Tensor>> tensors(const Sae& sae) {
 }  // namespace
 
 void Sae::save(const std::filesystem::path& path) const {
-  const auto cfg = configuration(*this);
+  const auto cfg = configuration(*this, impl_->weights.selection_scale.defined());
   if (path.extension() == ".safetensors") {
     save_safetensors(path, tensors(*this), {{"format", "pt"}, {"cfg", cfg.dump()}});
     return;

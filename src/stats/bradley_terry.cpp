@@ -40,7 +40,7 @@ Matrix inverse(Matrix a) {
 }
 
 /// The items that matches join to the reference, directly or through others.
-std::vector<bool> joined_to(std::int64_t reference, std::int64_t items, std::span<const Match> matches) {
+std::vector<bool> joined_to(std::int64_t reference, std::int64_t items, std::span<const PairOutcome> matches) {
   std::vector<std::int64_t> parent(static_cast<std::size_t>(items));
   std::iota(parent.begin(), parent.end(), 0);
   const auto root = [&](std::int64_t i) {
@@ -59,11 +59,11 @@ struct Derivatives {
   Matrix information;
 };
 
-double expected(const std::vector<double>& log, const Match& match) {
+double expected(const std::vector<double>& log, const PairOutcome& match) {
   return 1 / (1 + std::exp(log[static_cast<std::size_t>(match.second)] - log[static_cast<std::size_t>(match.first)]));
 }
 
-void add(Derivatives& d, const std::vector<std::int64_t>& place, const Match& match, double p, double weight) {
+void add(Derivatives& d, const std::vector<std::int64_t>& place, const PairOutcome& match, double p, double weight) {
   const auto a = place[static_cast<std::size_t>(match.first)], b = place[static_cast<std::size_t>(match.second)];
   const double slope = weight * (match.share - p), curve = weight * p * (1 - p);
   const auto at = [](std::int64_t i) { return static_cast<std::size_t>(i); };
@@ -74,8 +74,9 @@ void add(Derivatives& d, const std::vector<std::int64_t>& place, const Match& ma
 
 }  // namespace
 
-std::vector<Strength> bradley_terry(std::int64_t items, std::span<const Match> matches,
-                                    std::span<const std::int64_t> clusters, std::int64_t reference, double level) {
+std::vector<BradleyTerryStrength> bradley_terry(std::int64_t items, std::span<const PairOutcome> matches,
+                                                std::span<const std::int64_t> clusters, std::int64_t reference,
+                                                double level) {
   constexpr auto where = "bradley_terry";
   require(items >= 2 && reference >= 0 && reference < items, ErrorCode::argument, where,
           "expected at least 2 items and a reference among them but got {} and {}", items, reference);
@@ -97,7 +98,7 @@ std::vector<Strength> bradley_terry(std::int64_t items, std::span<const Match> m
   }
   std::vector<std::int64_t> place(count, -1);
   std::int64_t free = 0;
-  std::vector<Match> extra;
+  std::vector<PairOutcome> extra;
   for (std::int64_t i = 0; i < items; ++i) {
     const auto at = static_cast<std::size_t>(i);
     if (i == reference || !joined[at]) continue;
@@ -141,9 +142,9 @@ std::vector<Strength> bradley_terry(std::int64_t items, std::span<const Match> m
     if (b >= 0) sums[groups.index[m]][static_cast<std::size_t>(b)] -= slope;
   }
   const double g = static_cast<double>(groups.count);
-  std::vector<Strength> strengths(count);
+  std::vector<BradleyTerryStrength> strengths(count);
   for (std::size_t i = 0; i < count; ++i) {
-    Strength& strength = strengths[i];
+    BradleyTerryStrength& strength = strengths[i];
     for (const auto& match : matches)
       strength.matches += match.first == static_cast<std::int64_t>(i) || match.second == static_cast<std::int64_t>(i);
     strength.interval = {0, 0};

@@ -33,6 +33,16 @@ bool operator==(const Scope& a, const Scope& b) {
 }
 
 void Scope::validate(std::string_view where) const {
+  require(this->where == Where::onset || count == 0, ErrorCode::argument, where,
+          "expected a scope \"{}\" without count, which only \"onset\" looks at, but got {}", to_string(this->where),
+          count);
+  require(this->where == Where::span || (begin == 0 && end == 0), ErrorCode::argument, where,
+          "expected a scope \"{}\" without begin and end, which only \"span\" looks at, but got [{}, {})",
+          to_string(this->where), begin, end);
+  require(tagged(this->where) || tag.empty(), ErrorCode::argument, where,
+          "expected a scope \"{}\" without a tag, which only \"inside_tag\" and \"outside_tag\" look at, but got "
+          "\"{}\"",
+          to_string(this->where), tag);
   require(this->where != Where::onset || count > 0, ErrorCode::argument, where,
           "expected an onset of 1 or more tokens but got {}: the scope can match nothing", count);
   require(this->where != Where::span || begin < end, ErrorCode::argument, where,
@@ -86,7 +96,7 @@ at::Tensor Edit::vector(std::string_view name) const {
 
 std::string Edit::describe() const {
   std::string text = std::string(kind()) + op->describe();
-  if (unit != Unit::raw) text += fmt::format(" {}", to_string(unit));
+  if (unit != StrengthUnit::raw) text += fmt::format(" {}", to_string(unit));
   if (strength != 1) text += fmt::format(" x {}", strength);
   text += " at " + point.name();
   if (scope != Scope{}) text += ", " + scope.describe();
@@ -98,7 +108,7 @@ void Edit::validate(std::string_view where) const {
   require(op != nullptr, ErrorCode::argument, where,
           "expected an edit made by a builder of Steering but got one without an operation");
   require_finite(strength, "strength", where);
-  require(unit == Unit::raw || op->takes(unit), ErrorCode::argument, where,
+  require(unit == StrengthUnit::raw || op->takes(unit), ErrorCode::argument, where,
           "expected a unit that {} can be measured in but got {}", kind(), to_string(unit));
   scope.validate(where);
   if (when) when->validate(where);

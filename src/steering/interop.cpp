@@ -27,7 +27,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 /// What the edit adds, in f64, or nothing when that depends on the token.
 std::optional<at::Tensor> constant_of(const Edit& edit) {
-  if (edit.unit == Unit::residual_norm) return {};
+  if (edit.unit == StrengthUnit::residual_norm) return {};
   const Lowered e = edit.op->lower(edit);
   const double size = static_cast<double>(e.change.strength) * static_cast<double>(e.change.constant);
   if (const auto& f = e.feature) {
@@ -199,7 +199,7 @@ class HostedReader {
   void add(const std::string& mode, std::int64_t index, double value, double most,
            const std::optional<Condition>& when) {
     EditOptions options{.scope = options_.scope, .when = when};
-    options.unit = mode == "mul" ? Unit::raw : options_.unit;
+    options.unit = mode == "mul" ? StrengthUnit::raw : options_.unit;
     options.max_activation = most;
     if (mode == "nudge")
       result_.nudge(sae_, index, value, options);
@@ -278,10 +278,10 @@ json to_hosted_variant(const Steering& steering, const std::string& base_model) 
     if (!nudge && e.kind() != "pin" && e.kind() != "mul") refuse("is not a nudge, pin or mul");
     if (e.scope != Scope{}) refuse("has a scope");
     if (e.strength != 1 && !nudge) refuse("has a strength other than 1");
-    if (e.unit == Unit::residual_norm) refuse("is measured by the residual norm");
+    if (e.unit == StrengthUnit::residual_norm) refuse("is measured by the residual norm");
     const json own = Steering().edit(e).to_json()["edits"][0];
     const double most = own.value("max_activation", 0.0);
-    const double unit = e.unit == Unit::max_activation ? most : 1;
+    const double unit = e.unit == StrengthUnit::max_activation ? most : 1;
     const json edit{{"feature_id", ""},
                     {"feature_label", e.name},
                     {"index_in_sae", own["feature"]},

@@ -21,8 +21,9 @@ bool adds_constant(const Lowered& e) {
 
 /// Sums the vectors that the same tokens get. Constants between two other edits commute, so their order is free.
 void add_constant(std::vector<Instruction>& done, std::size_t from, const Lowered& e, Member m, TableBuilder& table) {
-  at::Tensor vector = e.feature ? table.row(table.place(e.feature->sae, e.feature->index, TableBuilder::Side::decoder))
-                                : e.channels[0].write;
+  at::Tensor vector = e.feature
+                          ? table.row(table.place(e.feature->sae, e.feature->index, TableBuilder::TargetSide::decoder))
+                          : e.channels[0].write;
   vector = vector.to(at::kDouble);
   if (m.change.by_norm) vector = vector / std::max(norm_of(vector), 1e-30);
   vector = vector * (static_cast<double>(m.change.strength) * static_cast<double>(m.change.constant));
@@ -58,7 +59,7 @@ Instruction feature_instruction(std::span<const Lowered> edits, std::span<Member
     const auto [it, fresh] = number.emplace(feature, static_cast<int>(result.registers.size()));
     if (fresh) {
       Register r = reads[feature] ? feature_register(sae, feature, table) : Register{.feature = feature};
-      r.write = table.place(sae, feature, TableBuilder::Side::decoder);
+      r.write = table.place(sae, feature, TableBuilder::TargetSide::decoder);
       r.write_norm = static_cast<float>(norm_of(table.row(r.write)));
       result.full |= r.reading == Reading::encode;
       result.registers.push_back(r);

@@ -109,7 +109,7 @@ class Writer {
     for (const Field& field : e.op->fields())
       j[field.name] = std::visit([&](const auto& value) { return written(value, e, what); }, field.value);
     if (e.strength != 1) j["strength"] = e.strength;
-    if (e.unit != Unit::raw) j["unit"] = to_string(e.unit);
+    if (e.unit != StrengthUnit::raw) j["unit"] = to_string(e.unit);
     if (e.scope != Scope{}) j["scope"] = scope(e.scope);
     if (e.when) j["when"] = condition(*e.when);
     if (!e.name.empty()) j["name"] = e.name;
@@ -277,7 +277,7 @@ class Reader {
     op->own(where_);
     e.op = op;
     e.strength = object.number_or("strength", 1);
-    e.unit = object.enum_or("unit", Unit::raw);
+    e.unit = object.enum_or("unit", StrengthUnit::raw);
     if (object.has("scope")) e.scope = scope(object.at("scope"), what);
     if (object.has("when")) e.when = condition(object.at("when"), what);
     e.name = object.text_or("name", "");

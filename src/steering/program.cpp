@@ -51,7 +51,8 @@ class Compiler {
     for (const Condition& part : condition.parts) collect_condition(part);
     if (condition.source == ConditionSource::feature) {
       TableBuilder& table = builder(condition.point);
-      if (condition.sae->per_feature()) table.want(*condition.sae, condition.feature, TableBuilder::Side::encoder);
+      if (condition.sae->per_feature())
+        table.want(*condition.sae, condition.feature, TableBuilder::TargetSide::encoder);
     }
     if (condition.source == ConditionSource::probe) builder(condition.point);
   }
@@ -60,8 +61,8 @@ class Compiler {
     TableBuilder& table = builder(edit.point);
     const auto& f = lowered.feature;
     if (!f) return;
-    table.want(f->sae, f->index, TableBuilder::Side::decoder);
-    if (f->read && f->sae.per_feature()) table.want(f->sae, f->index, TableBuilder::Side::encoder);
+    table.want(f->sae, f->index, TableBuilder::TargetSide::decoder);
+    if (f->read && f->sae.per_feature()) table.want(f->sae, f->index, TableBuilder::TargetSide::encoder);
   }
 
   // ---- second pass: programs over the gathered constants
@@ -198,7 +199,7 @@ class Compiler {
       m.selection = {edit.scope, {}, node_of_edit[static_cast<std::size_t>(edits[i])]};
       note_tags(edit.scope, m.selection.tags);
       m.change = lowered.back().change;
-      m.change.by_norm |= edit.unit == Unit::residual_norm;
+      m.change.by_norm |= edit.unit == StrengthUnit::residual_norm;
     }
     return join(lowered, std::move(members), table);
   }

@@ -9,10 +9,10 @@
 
 namespace steer::steering::detail {
 
-void TableBuilder::want(const Sae& sae, std::int64_t feature, Side side) {
+void TableBuilder::want(const Sae& sae, std::int64_t feature, TargetSide side) {
   Wanted& wanted = wanted_[sae.hash()];
   if (!wanted.sae) wanted.sae = sae;
-  (side == Side::encoder ? wanted.encoder : wanted.decoder).emplace(feature, -1);
+  (side == TargetSide::encoder ? wanted.encoder : wanted.decoder).emplace(feature, -1);
 }
 
 template <class ReadRows>
@@ -31,9 +31,9 @@ void TableBuilder::gather() {
   }
 }
 
-int TableBuilder::place(const Sae& sae, std::int64_t feature, Side side) const {
+int TableBuilder::place(const Sae& sae, std::int64_t feature, TargetSide side) const {
   const Wanted& wanted = wanted_.at(sae.hash());
-  return (side == Side::encoder ? wanted.encoder : wanted.decoder).at(feature);
+  return (side == TargetSide::encoder ? wanted.encoder : wanted.decoder).at(feature);
 }
 
 int TableBuilder::add(const at::Tensor& vector) {
@@ -56,7 +56,7 @@ Register feature_register(const Sae& sae, std::int64_t feature, const TableBuild
   r.feature = feature;
   r.reading = sae.per_feature() ? Reading::feature : Reading::encode;
   if (!sae.per_feature()) return r;
-  r.read = table.place(sae, feature, TableBuilder::Side::encoder);
+  r.read = table.place(sae, feature, TableBuilder::TargetSide::encoder);
   const at::Tensor encoder = table.row(r.read).to(at::kDouble);
   const auto of_feature = [&](const at::Tensor& t) {
     return static_cast<float>(t.numel() == 1 ? t.item<double>() : t[feature].item<double>());

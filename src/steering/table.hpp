@@ -17,13 +17,13 @@ class TableBuilder {
  public:
   explicit TableBuilder(std::int64_t width) : width_(width) {}
 
-  enum class Side { encoder, decoder };
+  enum class TargetSide { encoder, decoder };
   /// First all that is wanted of SAEs ...
-  void want(const Sae& sae, std::int64_t feature, Side side);
+  void want(const Sae& sae, std::int64_t feature, TargetSide side);
   /// ... then it is read ...
   void gather();
   /// ... and has places.
-  int place(const Sae& sae, std::int64_t feature, Side side) const;
+  int place(const Sae& sae, std::int64_t feature, TargetSide side) const;
   /// A row for any vector, shared with equal ones.
   int add(const at::Tensor& vector);
   const at::Tensor& row(int index) const { return rows_[static_cast<std::size_t>(index)]; }

@@ -46,10 +46,10 @@ TEST(Arms, VariantsChangeAsMuchElsewhere) {
   Steering steering;
   steering.nudge(sae, 4, 0.7).add(at::ones({8}), "blocks.1.hook_resid_post", -2);
   const Behaviour& behaviour = study_behaviours()[0];
-  const Arm base = steered("steer", {{"", steering}});
+  const Arm base = Arm::steered("steer", {{"", steering}});
   EXPECT_EQ(base.apply(steering, behaviour), steering);
-  const Steering turned = flipped(base).apply(steering, behaviour);
-  for (const Arm& arm : {random_features(base), noise(base)}) {
+  const Steering turned = base.flipped().apply(steering, behaviour);
+  for (const Arm& arm : {base.random_features(), base.noise()}) {
     const Steering other = arm.apply(steering, behaviour);
     ASSERT_EQ(other.edits().size(), 2u);
     EXPECT_EQ(arm.apply(steering, behaviour), other) << "drawn by seed";
@@ -61,16 +61,16 @@ TEST(Arms, VariantsChangeAsMuchElsewhere) {
       EXPECT_NEAR(at::cosine_similarity(was, added(turned.edits()[i], sae), 0).item<double>(), -1, 1e-5);
     }
   }
-  const auto sweep = strength_sweep(base, {0.5, 2}, 3);
+  const auto sweep = base.strength_sweep({0.5, 2}, 3);
   EXPECT_NEAR(added(sweep[1].apply(steering, behaviour).edits()[0], sae).norm().item<double>(),
               2 * added(steering.edits()[0], sae).norm().item<double>(), 1e-5);
   EXPECT_EQ(sweep[0].family, "steer");
   EXPECT_EQ(sweep[0].every, 3);
   Steering pinned;
   pinned.splice(sae);
-  EXPECT_STEER_ERROR(noise(base).apply(pinned, behaviour), ErrorCode::unsupported, "splice");
-  EXPECT_STEER_ERROR(with_prompt(control()), ErrorCode::argument, "control");
-  EXPECT_STEER_ERROR(as_draw(control(), 2), ErrorCode::argument, "control");
+  EXPECT_STEER_ERROR(base.noise().apply(pinned, behaviour), ErrorCode::unsupported, "splice");
+  EXPECT_STEER_ERROR(Arm::control().with_prompt(), ErrorCode::argument, "control");
+  EXPECT_STEER_ERROR(Arm::control().draw(2), ErrorCode::argument, "control");
 }
 
 /// The demo's model: small, in the repository.
@@ -91,12 +91,12 @@ class OnTheDemo : public testing::Test {
       direction.data_ptr<float>()[i] = static_cast<float>(rng.normal());
     Steering push;
     push.add(direction, HookPoint{Site::resid_post, 2}, 0.4);
-    const Arm arm = steered("push", {{"", push}});
+    const Arm arm = Arm::steered("push", {{"", push}});
     Experiment study;
     study.questions = questions_;
     study.behaviours = select_behaviours(study_behaviours(), {"funny", "technical"});
-    study.arms = {control(), prompt(), arm, with_prompt(arm), noise(arm)};
-    for (auto& swept : strength_sweep(arm, {0.5, 1, 2}, 2)) study.arms.push_back(swept);
+    study.arms = {Arm::control(), Arm::prompt(), arm, arm.with_prompt(), arm.noise()};
+    for (auto& swept : arm.strength_sweep({0.5, 1, 2}, 2)) study.arms.push_back(swept);
     study.max_tokens = 24;
     return study;
   }
@@ -125,14 +125,14 @@ class LengthJudge : public Judge {
 TEST_F(OnTheDemo, EveryArmAnswersEveryQuestion) {
   Experiment study = experiment();
   study.kl = true;
-  const Report report = run(study, *model_, {.judge = std::make_shared<LengthJudge>(), .batch = 16});
+  const Report report = run_experiment(*model_, study, {.judge = std::make_shared<LengthJudge>(), .batch = 16});
   EXPECT_EQ(report.results.size(), 5u * 2 * 6 + 3 * 2 * 3);
-  std::map<std::string, const Result*> by_key;
+  std::map<std::string, const ResultRow*> by_key;
   for (const auto& result : report.results) by_key[result.key()] = &result;
   int control_differs = 0;
   for (const auto& question : questions_) {
-    const Result &funny = *by_key.at("control|funny|" + question.id),
-                 &technical = *by_key.at("control|technical|" + question.id);
+    const ResultRow &funny = *by_key.at("control|funny|" + question.id),
+                    &technical = *by_key.at("control|technical|" + question.id);
     control_differs += funny.response != technical.response;
     for (const auto* row : {&funny, by_key.at("push|funny|" + question.id)}) {
       EXPECT_EQ(row->scores.at("behaviour"), LengthJudge::behaviour(row->response));
@@ -156,10 +156,10 @@ TEST_F(OnTheDemo, EveryArmAnswersEveryQuestion) {
 
 TEST_F(OnTheDemo, WithoutSamplingControlIsAnsweredOnce) {
   Experiment study = experiment();
-  study.arms = {control(), prompt()};
+  study.arms = {Arm::control(), Arm::prompt()};
   study.sampling.temperature = 0;
   EXPECT_FALSE(study.answers_each_behaviour(study.arms[0]));
-  const Report report = run(study, *model_);
+  const Report report = run_experiment(*model_, study);
   std::map<std::string, std::string> responses;
   for (const auto& r : report.results)
     if (r.arm == "control") {
@@ -173,9 +173,9 @@ TEST_F(OnTheDemo, CutOffAnswersCanBeForcedToALetter) {
   study.arms.resize(3);
   study.max_tokens = 12;  // the demo's answers are longer: none of these has its letter
   study.force_answers = true;
-  const Report cut = run(study, *model_);
+  const Report cut = run_experiment(*model_, study);
   study.max_tokens = 200;
-  const Report whole = run(study, *model_);
+  const Report whole = run_experiment(*model_, study);
   int truncated = 0;
   for (const auto& r : cut.results) {
     truncated += r.truncated;
@@ -193,28 +193,29 @@ TEST_F(OnTheDemo, CutOffAnswersCanBeForcedToALetter) {
       EXPECT_EQ(r.scores.at("forced_correct") != 0, r.correct()) << r.key();
     }
   EXPECT_NE(cut.html().find("letter forced where cut off"), std::string::npos);
-  EXPECT_EQ(run(experiment(), *model_).results[0].scores.count("forced_correct"), 0u);
+  EXPECT_EQ(run_experiment(*model_, experiment()).results[0].scores.count("forced_correct"), 0u);
 }
 
 TEST_F(OnTheDemo, ResumedRunsGiveTheSameBytes) {
   test::TempDir dir;
   const Experiment study = experiment();
   const auto judge = request_evidence(*model_);
-  run(study, *model_, {.judge = judge, .journal = dir / "whole.jsonl", .batch = 4})
+  run_experiment(*model_, study, {.judge = judge, .journal = dir / "whole.jsonl", .batch = 4})
       .write(dir / "whole" / "report.html");
   const std::string journal = test::read_file(dir / "whole.jsonl");
   for (const double part : {0.2, 0.6, 0.95}) {
     const auto cut = static_cast<std::size_t>(part * static_cast<double>(journal.size()));
     std::ofstream(dir / "cut.jsonl", std::ios::binary | std::ios::trunc) << journal.substr(0, cut);
-    run(study, *model_, {.judge = judge, .journal = dir / "cut.jsonl", .batch = 4}).write(dir / "cut" / "report.html");
+    run_experiment(*model_, study, {.judge = judge, .journal = dir / "cut.jsonl", .batch = 4})
+        .write(dir / "cut" / "report.html");
     for (const char* file : {"report.html", "report.md", "results.csv", "results.jsonl"})
       EXPECT_EQ(test::read_file(dir / "cut" / file), test::read_file(dir / "whole" / file))
           << file << " cut at " << part;
   }
   Experiment other = study;
   other.seed = 43;
-  EXPECT_STEER_ERROR(run(other, *model_, {.judge = judge, .journal = dir / "cut.jsonl", .batch = 4}), ErrorCode::config,
-                     "seed was 42, is 43");
+  EXPECT_STEER_ERROR(run_experiment(*model_, other, {.judge = judge, .journal = dir / "cut.jsonl", .batch = 4}),
+                     ErrorCode::config, "seed was 42, is 43");
 }
 
 /// Gives the length of an answer, until it is down.
@@ -240,10 +241,11 @@ TEST_F(OnTheDemo, AJudgeThatIsDownLosesNothing) {
   Experiment study = experiment();
   study.arms.resize(3);
   const auto journal = dir / "journal.jsonl";
-  const auto whole = run(study, *model_, {.judge = std::make_shared<FailingJudge>(1000), .batch = 2});
+  const auto whole = run_experiment(*model_, study, {.judge = std::make_shared<FailingJudge>(1000), .batch = 2});
   // Two calls a batch of 8 rows: the third batch fails.
-  EXPECT_STEER_ERROR(run(study, *model_, {.judge = std::make_shared<FailingJudge>(4), .journal = journal, .batch = 2}),
-                     ErrorCode::io, "start again when it is up");
+  EXPECT_STEER_ERROR(
+      run_experiment(*model_, study, {.judge = std::make_shared<FailingJudge>(4), .journal = journal, .batch = 2}),
+      ErrorCode::io, "start again when it is up");
   const std::string kept = test::read_file(journal);
   const auto count = [](const std::string& text, const std::string& what) {
     std::size_t n = 0;
@@ -253,7 +255,7 @@ TEST_F(OnTheDemo, AJudgeThatIsDownLosesNothing) {
   EXPECT_EQ(count(kept, "\"key\":\"answer|"), 3u * 2 * 6) << "every answer is on disk";
   EXPECT_EQ(count(kept, "\"key\":\"judge|"), 2u * 8);
   const auto resumed =
-      run(study, *model_, {.judge = std::make_shared<FailingJudge>(1000), .journal = journal, .batch = 2});
+      run_experiment(*model_, study, {.judge = std::make_shared<FailingJudge>(1000), .journal = journal, .batch = 2});
   EXPECT_EQ(test::read_file(journal).compare(0, kept.size(), kept), 0) << "nothing was done again";
   EXPECT_EQ(resumed.results, whole.results);
 }
@@ -280,21 +282,21 @@ TEST_F(OnTheDemo, WhatABusyJudgeLeftIsJudgedByTheNextRun) {
   test::TempDir dir;
   Experiment study = experiment();
   study.arms.resize(3);
-  const RunOptions options{.journal = dir / "journal.jsonl", .batch = 4};
-  RunOptions busy = options, free = options, whole = {.batch = 4};
+  const ExperimentOptions options{.journal = dir / "journal.jsonl", .batch = 4};
+  ExperimentOptions busy = options, free = options, whole = {.batch = 4};
   busy.judge = std::make_shared<BusyJudge>(true);
   const auto again = std::make_shared<BusyJudge>(false);
   free.judge = whole.judge = again;
-  const Report first = run(study, *model_, busy);
+  const Report first = run_experiment(*model_, study, busy);
   int left = 0;
   for (const auto& result : first.results) left += result.failed.contains("behaviour");
   ASSERT_GT(left, 0);
   ASSERT_LT(left, std::ssize(first.results));
   EXPECT_NE(first.notes.front().find(fmt::format("{} answers are not judged", left)), std::string::npos)
       << first.notes.front();
-  const Report second = run(study, *model_, free);
+  const Report second = run_experiment(*model_, study, free);
   EXPECT_EQ(again->asked, 2 * left) << "only what was left, by both rubrics";
-  EXPECT_EQ(second.results, run(study, *model_, whole).results);
+  EXPECT_EQ(second.results, run_experiment(*model_, study, whole).results);
   EXPECT_EQ(second.journals, (std::vector<std::filesystem::path>{dir / "journal.jsonl"}));
 }
 
@@ -302,27 +304,29 @@ TEST_F(OnTheDemo, StopsAtTheNextTokenAndGoesOn) {
   test::TempDir dir;
   Experiment study = experiment();
   study.arms.resize(2);
-  RunOptions options{.judge = std::make_shared<LengthJudge>(), .journal = dir / "journal.jsonl", .batch = 1};
+  ExperimentOptions options{.judge = std::make_shared<LengthJudge>(), .journal = dir / "journal.jsonl", .batch = 1};
   int asked = 0;
   options.stop = [&] { return ++asked > 300; };
-  EXPECT_STEER_ERROR(run(study, *model_, options), ErrorCode::cancelled, "start again with the same settings");
+  EXPECT_STEER_ERROR(run_experiment(*model_, study, options), ErrorCode::cancelled,
+                     "start again with the same settings");
   const auto kept = Journal::read(dir / "journal.jsonl");
   EXPECT_GT(kept.size(), 0u);
   options.stop = {};
-  EXPECT_EQ(run(study, *model_, options).results, run(study, *model_, {.judge = options.judge, .batch = 1}).results);
+  EXPECT_EQ(run_experiment(*model_, study, options).results,
+            run_experiment(*model_, study, {.judge = options.judge, .batch = 1}).results);
 }
 
 TEST_F(OnTheDemo, RulesAreCheckedAndNotJudged) {
   Experiment study = experiment();
   study.behaviours = select_behaviours(rule_behaviours(), {"short", "no_digits"});
-  study.arms = {control(), prompt()};
+  study.arms = {Arm::control(), Arm::prompt()};
   const auto judge = std::make_shared<BusyJudge>(false);
-  const Report report = run(study, *model_, {.judge = judge});
+  const Report report = run_experiment(*model_, study, {.judge = judge});
   for (const auto& result : report.results) {
     EXPECT_FALSE(result.scores.contains("behaviour"));
     EXPECT_TRUE(result.scores.contains("coherence"));
     const auto& rule = select_behaviours(rule_behaviours(), {result.behaviour})[0].rule;
-    EXPECT_EQ(result.scores.at("rule"), keeps(*rule, result.response) ? 1 : 0);
+    EXPECT_EQ(result.scores.at("rule"), keeps_rule(*rule, result.response) ? 1 : 0);
   }
   EXPECT_EQ(judge->asked, std::ssize(report.results)) << "for coherence only";
   EXPECT_NE(report.notes[0].find("Checked by a program"), std::string::npos);
@@ -331,11 +335,11 @@ TEST_F(OnTheDemo, RulesAreCheckedAndNotJudged) {
 TEST_F(OnTheDemo, NoVerdictRestsOnAJudgeThatIsNotFit) {
   Experiment study = experiment();
   study.arms.resize(3);
-  RunOptions options{.judge = std::make_shared<LengthJudge>()};
+  ExperimentOptions options{.judge = std::make_shared<LengthJudge>()};
   options.calibration = JudgeCalibration{.judge = "length", .reference = "people", .agreement = {}};
   options.calibration->agreement["behaviour"] = {.rows = 100, .spearman = 0.12};
   options.calibration->agreement["coherence"] = {.rows = 100, .spearman = 0.9};
-  const std::string verdict = run(study, *model_, options).verdict();
+  const std::string verdict = run_experiment(*model_, study, options).verdict();
   EXPECT_NE(verdict.find("No verdict on behaviour: measured against people, the judge is not fit for it"),
             std::string::npos)
       << verdict;
@@ -343,10 +347,10 @@ TEST_F(OnTheDemo, NoVerdictRestsOnAJudgeThatIsNotFit) {
   EXPECT_EQ(verdict.find("for behaviour"), std::string::npos) << verdict;
   EXPECT_NE(verdict.find("for coherence"), std::string::npos) << verdict;
   options.calibration->judge = "another";
-  EXPECT_STEER_ERROR(run(study, *model_, options), ErrorCode::config, "calibration of this judge (length)");
+  EXPECT_STEER_ERROR(run_experiment(*model_, study, options), ErrorCode::config, "calibration of this judge (length)");
 
   // Evidence of a request is no score: no verdict on behaviour either.
-  const Report evidence = run(study, *model_, {.judge = request_evidence(*model_)});
+  const Report evidence = run_experiment(*model_, study, {.judge = request_evidence(*model_)});
   EXPECT_NE(evidence.verdict().find("No verdict on behaviour: it was not judged"), std::string::npos)
       << evidence.verdict();
   EXPECT_TRUE(evidence.results[0].scores.contains("request_evidence"));
@@ -387,17 +391,17 @@ TEST_F(OnTheDemo, SteeringThatDoesNothingIsAnError) {
   Steering never;  // valid, and never in scope: no answer opens this tag
   never.add(at::ones({model_->config().d_model}), HookPoint{Site::resid_post, 2}, 1,
             {.scope = {.where = Where::inside_tag, .tag = "nowhere"}});
-  study.arms = {control(), steered("never", {{"", never}})};
-  EXPECT_STEER_ERROR(run(study, *model_), ErrorCode::config, "\"never\" to edit tokens but it edited none");
-  study.arms = {prompt()};
-  EXPECT_STEER_ERROR(run(study, *model_), ErrorCode::argument, "baseline");
+  study.arms = {Arm::control(), Arm::steered("never", {{"", never}})};
+  EXPECT_STEER_ERROR(run_experiment(*model_, study), ErrorCode::config, "\"never\" to edit tokens but it edited none");
+  study.arms = {Arm::prompt()};
+  EXPECT_STEER_ERROR(run_experiment(*model_, study), ErrorCode::argument, "baseline");
 }
 
 TEST_F(OnTheDemo, LettersAloneAreReportedAsAccuracyAlone) {
   Experiment study = experiment();
-  study.arms = {control(), prompt()};
+  study.arms = {Arm::control(), Arm::prompt()};
   study.mode = AnswerMode::letters;
-  const Report report = run(study, *model_);
+  const Report report = run_experiment(*model_, study);
   const bool loses = report.analysis.comparison("prompt", "accuracy")->difference.mean < 0;
   EXPECT_NE(report.verdict().find(loses ? "The least accurate arm is prompt: " : "the nearest to it is prompt: "),
             std::string::npos)
@@ -414,11 +418,11 @@ TEST_F(OnTheDemo, LettersAloneAreReportedAsAccuracyAlone) {
 TEST_F(OnTheDemo, PlansFromHeaders) {
   const auto demo = test::outside_data("STEER_DEMO", "examples/data/demo");
   Experiment study = experiment();
-  const RunPlan plan = plan_run(study, demo.path, {.batch = 16});
+  const ExperimentPlan plan = plan_experiment(demo.path, study, {.batch = 16});
   EXPECT_EQ(plan.rows, 5 * 2 * 6 + 3 * 2 * 3);
   EXPECT_EQ(plan.answers, plan.rows) << "control is drawn for every behaviour";
   study.sampling.temperature = 0;
-  EXPECT_EQ(plan_run(study, demo.path, {.batch = 16}).answers, plan.rows - 6) << "control once a question";
+  EXPECT_EQ(plan_experiment(demo.path, study, {.batch = 16}).answers, plan.rows - 6) << "control once a question";
   EXPECT_NEAR(static_cast<double>(plan.weight_bytes),
               static_cast<double>(std::filesystem::file_size(demo.path / "model.safetensors")), 1e5);
   std::int64_t longest = 0;
@@ -431,7 +435,7 @@ TEST_F(OnTheDemo, PlansFromHeaders) {
   EXPECT_NEAR(static_cast<double>(plan.longest_prompt), static_cast<double>(longest),
               0.2 * static_cast<double>(longest));
   study.max_tokens = 1 << 20;
-  EXPECT_STEER_ERROR(plan_run(study, demo.path).require_fits(), ErrorCode::config, "context");
+  EXPECT_STEER_ERROR(plan_experiment(demo.path, study).require_fits(), ErrorCode::config, "context");
 }
 
 }  // namespace

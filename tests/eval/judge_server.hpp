@@ -22,8 +22,8 @@ inline constexpr const char* kJudgeKey = "sk-very-secret";
 /// An OpenAI-compatible server whose n-th answer the test decides, whatever is asked.
 class JudgeServer {
  public:
-  using Answer = std::function<void(int n, const httplib::Request&, httplib::Response&)>;
-  explicit JudgeServer(Answer answer) {
+  using ParsedAnswer = std::function<void(int n, const httplib::Request&, httplib::Response&)>;
+  explicit JudgeServer(ParsedAnswer answer) {
     server_.Post(".*", [this, answer](const httplib::Request& request, httplib::Response& response) {
       answer(count_++, request, response);
     });

@@ -342,7 +342,7 @@ TEST(Judges, AServerThatIsBusyHasNotJudged) {
 
 TEST(Results, RoundTripAndImportedScores) {
   test::TempDir dir;
-  std::vector<Result> results{
+  std::vector<ResultRow> results{
       {.arm = "control", .behaviour = "funny", .question = "q1", .gold = "A", .response = "x,\"y\"\nz", .answer = "A"},
       {.arm = "steer", .behaviour = "funny", .question = "q1", .gold = "A", .response = "\xff", .answer = ""}};
   results[0].scores["coherence"] = 4.5;

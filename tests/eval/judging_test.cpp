@@ -65,8 +65,8 @@ const std::vector<Behaviour>& two() {
 }
 
 /// 12 questions; `steer` is funnier (when asked for either) and a little worse, `prompt` does what it is asked.
-std::vector<Result> made_up() {
-  std::vector<Result> results;
+std::vector<ResultRow> made_up() {
+  std::vector<ResultRow> results;
   for (const auto& behaviour : two())
     for (int q = 0; q < 12; ++q)
       for (const char* arm : {"control", "prompt", "steer"}) {
@@ -113,8 +113,8 @@ TEST(Pairs, WinRatesAndStrengthsAgainstControl) {
 
 TEST(Pairs, RuleCheckedBehavioursAreNoMatterOfOpinion) {
   const Behaviour& rule = rule_behaviours()[0];
-  std::vector<Result> results{{.arm = "control", .behaviour = rule.name, .question = "q0", .response = "good=1"},
-                              {.arm = "prompt", .behaviour = rule.name, .question = "q0", .response = "good=2"}};
+  std::vector<ResultRow> results{{.arm = "control", .behaviour = rule.name, .question = "q0", .response = "good=1"},
+                                 {.arm = "prompt", .behaviour = rule.name, .question = "q0", .response = "good=2"}};
   ReadingPairJudge judge;
   const auto table = compare_pairs(results, prompts(), {rule}, judge);
   EXPECT_TRUE(table.behaviour.empty());
@@ -135,7 +135,7 @@ TEST(Calibration, AGoodJudgeMayBeUsedABadOneMayNot) {
     row.scores["coherence"] = level(row.response, "good");
   }
   ReadingJudge judge;
-  const auto good = calibrate_judge(judge, rows, prompts(), two(), "the test");
+  const auto good = calibrate_judge(rows, prompts(), two(), judge, "the test");
   EXPECT_NEAR(good.agreement.at("behaviour").spearman, 1, 1e-12);
   EXPECT_NEAR(good.agreement.at("coherence").weighted_kappa, 1, 1e-12);
   EXPECT_EQ(good.agreement.at("behaviour").unusable(), "");
@@ -144,7 +144,7 @@ TEST(Calibration, AGoodJudgeMayBeUsedABadOneMayNot) {
 
   // The reference's order turned round: every contrast has the wrong sign, and the ranks disagree.
   for (auto& row : rows) row.scores["behaviour"] = 6 - level(row.response, row.behaviour);
-  const auto bad = calibrate_judge(judge, rows, prompts(), two(), "the test");
+  const auto bad = calibrate_judge(rows, prompts(), two(), judge, "the test");
   EXPECT_NE(bad.agreement.at("behaviour").unusable().find("Spearman -1.00"), std::string::npos);
   JudgeAgreement sign = bad.agreement.at("behaviour");
   sign.spearman = 0.9;
@@ -178,7 +178,7 @@ TEST(PaperCalibration, ContrastsOfThePilotRows) {
   const auto data = test::paper_results();
   if (!data.present) GTEST_SKIP() << "no stored results of the study at " << data.path;
   test::CaseCounter counter("paper");
-  std::vector<Result> rows;
+  std::vector<ResultRow> rows;
   std::map<std::string, std::string> questions;
   std::vector<Behaviour> behaviours;
   ToldJudge same, turned;
@@ -196,7 +196,7 @@ TEST(PaperCalibration, ContrastsOfThePilotRows) {
       turned.coherence.push_back(3);
     }
   EXPECT_EQ(rows.size(), 1738u);
-  const auto good = calibrate_judge(same, rows, questions, behaviours, "gpt-4o-mini");
+  const auto good = calibrate_judge(rows, questions, behaviours, same, "gpt-4o-mini");
   const std::map<std::string, std::pair<double, double>> known{
       {"prompt", {0.301, 0.065}}, {"auto_steer", {1.087, -1.789}}, {"auto_steer_plus_prompt", {0.538, -0.218}}};
   for (const char* measure : {"behaviour", "coherence"})
@@ -209,7 +209,7 @@ TEST(PaperCalibration, ContrastsOfThePilotRows) {
       EXPECT_TRUE(ok) << measure << " of " << contrast.arm << ": " << contrast.reference.mean;
     }
   EXPECT_EQ(good.agreement.at("behaviour").unusable(), "");
-  const auto bad = calibrate_judge(turned, rows, questions, behaviours, "gpt-4o-mini");
+  const auto bad = calibrate_judge(rows, questions, behaviours, turned, "gpt-4o-mini");
   EXPECT_FALSE(bad.agreement.at("behaviour").unusable().empty());
   EXPECT_FALSE(bad.agreement.at("coherence").unusable().empty()) << "a constant knows nothing";
 }

@@ -41,7 +41,7 @@ std::vector<Row> load_rows(const std::filesystem::path& folder, const std::strin
       row.value["behaviour_score"] = std::stod(raw["behaviour_score"]);
       row.value["coherence"] = std::stod(raw["coherence"]);
       if (run == "pilot") {
-        const Answer answer = parse_answer(raw["response"]);
+        const ParsedAnswer answer = parse_answer(raw["response"]);
         row.value["hit_authors"] = std::stod(raw["hit_authors"]);
         row.value["hit_item"] = std::stod(raw["hit_item"]);
         row.value["hit_strict"] = answer.strict && std::string(1, *answer.strict) == raw["gold"];
@@ -52,7 +52,7 @@ std::vector<Row> load_rows(const std::filesystem::path& folder, const std::strin
   return rows;
 }
 
-struct Cell {
+struct ArmCell {
   std::int64_t n, hits;
   bool misaligned;
 };
@@ -63,7 +63,7 @@ class FinalRun {
   explicit FinalRun(const std::filesystem::path& folder) {
     for (auto& row : test::read_table(folder / "final_run_cells.csv")) {
       cells_[row["model"]][row["arm"]].emplace(
-          row["behaviour"], Cell{std::stoll(row["n"]), std::stoll(row["hits_authors"]), row["misaligned"] == "1"});
+          row["behaviour"], ArmCell{std::stoll(row["n"]), std::stoll(row["hits_authors"]), row["misaligned"] == "1"});
       if (row["model"] == "8b" && row["arm"] == "control") order_.push_back(row["behaviour"]);
     }
     const std::map<std::string, std::string> arms = {{"Control", "control"},
@@ -78,7 +78,7 @@ class FinalRun {
       }
   }
   const std::vector<std::string>& behaviours() const { return order_; }
-  const Cell& cell(const std::string& model, const std::string& arm, const std::string& behaviour) const {
+  const ArmCell& cell(const std::string& model, const std::string& arm, const std::string& behaviour) const {
     return cells_.at(model).at(arm).at(behaviour);
   }
   std::vector<std::string> arms(const std::string& model) const {
@@ -98,7 +98,7 @@ class FinalRun {
   }
 
  private:
-  std::map<std::string, std::map<std::string, std::map<std::string, Cell>>> cells_;
+  std::map<std::string, std::map<std::string, std::map<std::string, ArmCell>>> cells_;
   std::map<std::string, std::map<std::string, std::map<std::string, Summary>>> scores_;
   std::vector<std::string> order_;
 };
@@ -172,7 +172,7 @@ json accuracy_corrected(const FinalRun& run, const json& like) {
   json misaligned = json::array();
   std::int64_t hits = 0, n = 0, aligned = 0;
   for (const auto& behaviour : run.behaviours()) {
-    const Cell& cell = run.cell(model, arm, behaviour);
+    const ArmCell& cell = run.cell(model, arm, behaviour);
     if (cell.misaligned) {
       misaligned.push_back(behaviour);
       continue;
@@ -195,7 +195,7 @@ json accuracy_comparison(const FinalRun& run, const json& like) {
   std::vector<double> differences, p_min, p_max;
   json rows = json::array();
   for (const auto& behaviour : run.behaviours()) {
-    const Cell &cell_a = run.cell(model, a, behaviour), &cell_b = run.cell(model, b, behaviour);
+    const ArmCell &cell_a = run.cell(model, a, behaviour), &cell_b = run.cell(model, b, behaviour);
     if (cell_a.misaligned || cell_b.misaligned) continue;
     const std::int64_t n = cell_a.n, gap = cell_a.hits - cell_b.hits, least = std::abs(gap);
     const std::int64_t only_a_max = std::min(cell_a.hits, n - cell_b.hits), only_b_max = only_a_max - gap;
@@ -428,7 +428,7 @@ TEST_F(Paper, ParserAgreesWithStoredAnswers) {
   CaseCounter counter("paper");
   for (const char* file : {"mmlu_pilot_8b.csv.gz", "mmlu_pilot_70b.csv.gz"})
     for (auto& row : test::read_table(folder_ / file)) {
-      const Answer answer = parse_answer(row["response"]);
+      const ParsedAnswer answer = parse_answer(row["response"]);
       const std::string letter = answer.strict ? std::string(1, *answer.strict) : "";
       const bool hit = letter == row["gold"];
       const bool ok =

@@ -54,8 +54,9 @@ Experiment study_of(const Sae& sae) {
                                .text = "What is " + std::to_string(i) + " + 1?",
                                .choices = {"1", "2", "3", "4"},
                                .answer = 0});
-  const Arm published = auto_steer(sae, AutoSteerMode::published, {}), safe = auto_steer(sae, AutoSteerMode::safe, {});
-  study.arms = {control(), prompt(), published, safe, with_prompt(safe)};
+  const Arm published = auto_steer_arm(sae, AutoSteerMode::published, {}),
+            safe = auto_steer_arm(sae, AutoSteerMode::safe, {});
+  study.arms = {Arm::control(), Arm::prompt(), published, safe, safe.with_prompt()};
   return study;
 }
 
@@ -69,7 +70,7 @@ TEST_P(Plans, KnowPublishedModelsFromTheirHeaders) {
   const Sae sae = Sae::load(dir / "model" / p.sae);
   EXPECT_EQ(sae.config().hook_in, (HookPoint{Site::resid_post, p.sae_layer}));
   const Experiment study = study_of(sae);
-  RunPlan plan = plan_run(study, dir / "model", {.batch = 8});
+  ExperimentPlan plan = plan_experiment(dir / "model", study, {.batch = 8});
 
   EXPECT_EQ(plan.rows, 5 * 14 * 171);
   EXPECT_EQ(plan.answers, 5 * 14 * 171);
@@ -109,24 +110,25 @@ TEST(PlanProblems, SayWhatIsWrongAndByHowMuch) {
   make_shapes(dir / "small", "llama-3.1-8b");
   make_shapes(dir / "large", "llama-3.3-70b");
   Experiment study = study_of(Sae::load(dir / "large" / "Llama-3.3-70B-Instruct-SAE-l50.pt"));
-  const RunPlan other = plan_run(study, dir / "small");
+  const ExperimentPlan other = plan_experiment(dir / "small", study);
   ASSERT_GE(other.problems.size(), 2u);
   EXPECT_NE(other.problems[0].find("8192"), std::string::npos) << other.problems[0];
   EXPECT_NE(other.problems[1].find("32 layers"), std::string::npos) << other.problems[1];
-  study.arms = {control()};
+  study.arms = {Arm::control()};
   study.max_tokens = 200'000;
-  EXPECT_NE(plan_run(study, dir / "small", {.batch = 1}).problems.at(0).find("context is 131072"), std::string::npos);
+  EXPECT_NE(plan_experiment(dir / "small", study, {.batch = 1}).problems.at(0).find("context is 131072"),
+            std::string::npos);
 
   // One byte of a shard is missing, one shard is missing, one tensor is of another model: all before anything is read.
   study.max_tokens = 10;
   const auto shard = dir / "small" / "model-00002-of-00004.safetensors";
   std::filesystem::resize_file(shard, std::filesystem::file_size(shard) - 1);
-  EXPECT_STEER_ERROR(plan_run(study, dir / "small"), ErrorCode::format, "model-00002-of-00004");
+  EXPECT_STEER_ERROR(plan_experiment(dir / "small", study), ErrorCode::format, "model-00002-of-00004");
   std::filesystem::remove(shard);
-  EXPECT_ANY_THROW(plan_run(study, dir / "small"));
+  EXPECT_ANY_THROW(plan_experiment(dir / "small", study));
   std::ofstream(dir / "large" / "config.json") << test::read_file(dir / "small" / "config.json");
-  EXPECT_STEER_ERROR(plan_run(study, dir / "large"), ErrorCode::shape, "[128256, 8192]");
-  EXPECT_STEER_ERROR(plan_run(study, dir / "nowhere"), ErrorCode::io, "check the path");
+  EXPECT_STEER_ERROR(plan_experiment(dir / "large", study), ErrorCode::shape, "[128256, 8192]");
+  EXPECT_STEER_ERROR(plan_experiment(dir / "nowhere", study), ErrorCode::io, "check the path");
 }
 
 }  // namespace

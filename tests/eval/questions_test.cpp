@@ -92,7 +92,7 @@ class AnswerParsing : public testing::TestWithParam<AnswerCase> {};
 
 TEST_P(AnswerParsing, StrictAndLenient) {
   const auto& expected = GetParam();
-  const Answer answer = parse_answer(expected.text);
+  const ParsedAnswer answer = parse_answer(expected.text);
   EXPECT_EQ(answer.has_tag, expected.tag);
   EXPECT_EQ(answer.strict.value_or('-'), expected.strict);
   EXPECT_EQ(answer.lenient.value_or('-'), expected.lenient);

@@ -24,10 +24,10 @@ std::string differs(std::string_view field, const json& right, const json& got) 
 }
 
 /// Only the fields that the case gives.
-std::string differs(const std::vector<Result>& got, const json& right) {
+std::string differs(const std::vector<ResultRow>& got, const json& right) {
   if (got.size() != right.size()) return fmt::format("expected {} rows but got {}", right.size(), got.size());
   for (std::size_t i = 0; i < got.size(); ++i) {
-    const Result& r = got[i];
+    const ResultRow& r = got[i];
     const json row{{"key", r.key()},         {"gold", r.gold},
                    {"answer", r.answer},     {"answer_lenient", r.answer_lenient},
                    {"correct", r.correct()}, {"truncated", r.truncated},
@@ -42,7 +42,7 @@ std::string differs(const std::vector<Result>& got, const json& right) {
 TEST(RealCsv, RowsAsTheyAreOrARefusal) {
   test::check_real_cases(
       "csv", [](const test::RealCase& c) { return load_results_csv(c.input()); },
-      [](const std::vector<Result>& got, const json& right) { return differs(got, right); });
+      [](const std::vector<ResultRow>& got, const json& right) { return differs(got, right); });
 }
 
 struct Loaded {
@@ -90,7 +90,7 @@ TEST(RealLetters, FinalAnswersOfResponses) {
   for (const auto& table : tables)
     for (const auto& row : table.rows(table.json.at("input"))) {
       const auto text = row.at("text").get<std::string>();
-      const Answer answer = parse_answer(text, row.at("choices"));
+      const ParsedAnswer answer = parse_answer(text, row.at("choices"));
       const auto letter = [](const std::optional<char>& c) { return c ? json(std::string(1, *c)) : json(); };
       const json &strict = row.at("strict"), &lenient = row.at("lenient");
       due += !lenient.is_null();

@@ -33,14 +33,14 @@ TEST(Tradeoffs, FrontAndHypervolumeByHand) {
 
 /// A made-up study with known effects: "steer" adds 1.5 of behaviour and loses 20 points, "prompt" adds 0.5 and loses
 /// none.
-std::vector<Result> made_up(int questions, const std::vector<std::string>& behaviours) {
-  std::vector<Result> results;
+std::vector<ResultRow> made_up(int questions, const std::vector<std::string>& behaviours) {
+  std::vector<ResultRow> results;
   for (const std::string arm : {"control", "prompt", "steer"})
     for (const auto& behaviour : behaviours)
       for (int q = 0; q < questions; ++q) {
         Rng rng(derive_seed(5, arm + behaviour, static_cast<std::uint64_t>(q)));
         Rng shared(derive_seed(5, "question", static_cast<std::uint64_t>(q)));
-        Result r{.arm = arm, .behaviour = behaviour, .question = "q" + std::to_string(q), .gold = "A"};
+        ResultRow r{.arm = arm, .behaviour = behaviour, .question = "q" + std::to_string(q), .gold = "A"};
         const double skill = shared.uniform();
         const bool right = skill < (arm == "steer" ? 0.5 : 0.7);
         r.answer = right ? "A" : skill > 0.95 ? "" : "B";
@@ -62,7 +62,7 @@ std::vector<Result> made_up(int questions, const std::vector<std::string>& behav
 
 TEST(Analyses, FindsTheEffectsItWasGiven) {
   const auto results = made_up(250, {"funny", "concise"});
-  const Analysis a = analyse(results);
+  const Analysis a = analyse_results(results);
   EXPECT_EQ(a.arms, (std::vector<std::string>{"control", "prompt", "steer"}));
   const auto* steered = a.comparison("steer", "accuracy");
   ASSERT_NE(steered, nullptr);
@@ -99,7 +99,7 @@ TEST(Analyses, FindsTheEffectsItWasGiven) {
 
 TEST(Analyses, LevelIsHonouredEverywhere) {
   const auto results = made_up(60, {"funny", "concise"});
-  const Analysis usual = analyse(results), strict = analyse(results, {.level = 0.99});
+  const Analysis usual = analyse_results(results), strict = analyse_results(results, {.level = 0.99});
   const auto wider = [](const Interval& strict, const Interval& usual) {
     return strict.low < usual.low && strict.high > usual.high;
   };
@@ -117,7 +117,7 @@ TEST(Analyses, LevelIsHonouredEverywhere) {
 
 TEST(Analyses, IntervalAndTestOfAComparisonAreOneRule) {
   for (const int questions : {8, 30, 90})
-    for (const auto& c : analyse(made_up(questions, {"funny", "concise"})).comparisons) {
+    for (const auto& c : analyse_results(made_up(questions, {"funny", "concise"})).comparisons) {
       const auto& d = c.difference.interval;
       EXPECT_EQ(d.low > 0 || d.high < 0, c.p < 0.05) << c.arm << " " << c.measure << " " << c.behaviour << " " << c.p;
       EXPECT_EQ(c.simultaneous.low > 0 || c.simultaneous.high < 0, c.p_simultaneous < 0.05) << c.arm << c.measure;
@@ -127,13 +127,13 @@ TEST(Analyses, IntervalAndTestOfAComparisonAreOneRule) {
 }
 
 /// "steer" steers one behaviour of two; under the other its answers are the baseline's.
-std::vector<Result> half_steered(int questions) {
-  std::vector<Result> results;
+std::vector<ResultRow> half_steered(int questions) {
+  std::vector<ResultRow> results;
   for (auto r : made_up(questions, {"funny", "concise"})) {
     if (r.arm == "prompt") continue;
     if (r.arm == "steer" && r.behaviour == "concise") {
       const std::string arm = r.arm;
-      const auto base = std::find_if(results.begin(), results.end(), [&](const Result& b) {
+      const auto base = std::find_if(results.begin(), results.end(), [&](const ResultRow& b) {
         return b.arm == "control" && b.behaviour == r.behaviour && b.question == r.question;
       });
       r = *base;
@@ -145,7 +145,7 @@ std::vector<Result> half_steered(int questions) {
 }
 
 TEST(Analyses, SteeredRowsStandApartAndUnsteeredOnesSaySo) {
-  const Analysis a = analyse(half_steered(60));
+  const Analysis a = analyse_results(half_steered(60));
   const auto* untouched = a.comparison("steer", "behaviour", "concise");
   ASSERT_NE(untouched, nullptr);
   EXPECT_TRUE(untouched->unsteered());
@@ -165,8 +165,8 @@ TEST(Analyses, SteeredRowsStandApartAndUnsteeredOnesSaySo) {
 
 TEST(Analyses, ASweepOnFewQuestionsIsComparedWithTheSameQuestions) {
   auto results = made_up(60, {"funny"});
-  std::erase_if(results, [](const Result& r) { return r.arm == "prompt" && r.question > "q3"; });
-  const Analysis a = analyse(results);
+  std::erase_if(results, [](const ResultRow& r) { return r.arm == "prompt" && r.question > "q3"; });
+  const Analysis a = analyse_results(results);
   EXPECT_LT(a.comparison("prompt", "accuracy")->difference.n, 48);
   const auto& t = a.tradeoffs.back();
   EXPECT_EQ(t.points.size(), 2u) << "and is no point of the trade-off";
@@ -178,21 +178,21 @@ TEST(Analyses, MissingJudgementsAreBoundedNotDropped) {
   auto results = made_up(10, {"funny"});
   results[0].scores.erase("behaviour");
   results[0].failed["behaviour"] = "no score";
-  const auto& stats = analyse(results).cell("control", "funny").scores.at("behaviour");
+  const auto& stats = analyse_results(results).cell("control", "funny").scores.at("behaviour");
   EXPECT_EQ(stats.summary.n, 9);
   EXPECT_EQ(stats.missing, 1);
   EXPECT_NEAR(stats.worst, (stats.summary.mean * 9 + 1) / 10, 1e-12);
   EXPECT_NEAR(stats.best, (stats.summary.mean * 9 + 5) / 10, 1e-12);
-  EXPECT_EQ(analyse(results).cell("control", "funny").accuracy.n, 10);
+  EXPECT_EQ(analyse_results(results).cell("control", "funny").accuracy.n, 10);
 }
 
 TEST(Analyses, RefusesWhatCannotBeJoined) {
   auto results = made_up(3, {"funny"});
-  EXPECT_STEER_ERROR(analyse({}), ErrorCode::argument, "none");
+  EXPECT_STEER_ERROR(analyse_results({}), ErrorCode::argument, "none");
   results.push_back(results[0]);
-  EXPECT_STEER_ERROR(analyse(results), ErrorCode::argument, "control|funny|q0");
+  EXPECT_STEER_ERROR(analyse_results(results), ErrorCode::argument, "control|funny|q0");
   results.pop_back();
-  EXPECT_STEER_ERROR(analyse(results, {.baseline = "nobody"}), ErrorCode::argument, "nobody");
+  EXPECT_STEER_ERROR(analyse_results(results, {.baseline = "nobody"}), ErrorCode::argument, "nobody");
 }
 
 TEST(Reports, FilesAreCompleteEscapedAndRepeatable) {
@@ -222,7 +222,7 @@ TEST(Reports, FilesAreCompleteEscapedAndRepeatable) {
 }
 
 TEST(Reports, DrawsOfOneMethodAreSpreadApart) {
-  std::vector<Result> results;
+  std::vector<ResultRow> results;
   for (auto r : made_up(60, {"funny"})) {
     if (r.arm == "prompt") continue;
     results.push_back(r);
@@ -244,7 +244,7 @@ TEST(Reports, DrawsOfOneMethodAreSpreadApart) {
 
 TEST(Reports, LettersAloneLeaveNothingEmpty) {
   auto results = made_up(40, {"funny"});
-  std::erase_if(results, [](const Result& r) { return r.arm == "prompt"; });
+  std::erase_if(results, [](const ResultRow& r) { return r.arm == "prompt"; });
   for (auto& r : results) {
     r.response.clear();
     r.scores = {{"p_gold", 0.5}, {"p_letters", 0.9}};

@@ -26,7 +26,7 @@ using namespace std::chrono_literals;
 
 // A fast stand-in for a model: results depend on the key alone.
 std::string fake_result(const std::string& key) {
-  Result result{.arm = key.substr(0, key.find('|')), .behaviour = "funny", .question = key, .gold = "A"};
+  ResultRow result{.arm = key.substr(0, key.find('|')), .behaviour = "funny", .question = key, .gold = "A"};
   Rng rng(derive_seed(7, key));
   result.answer = std::string(1, static_cast<char>('A' + rng.below(4)));
   result.scores["behaviour"] = rng.uniform() * 4 + 1;
@@ -65,7 +65,7 @@ void run_fake(const std::filesystem::path& folder, const std::vector<std::string
       {.journal = folder / "run.jsonl", .identity = R"({"seed":7})", .stage = "fake", .batch = 4, .team = team.get()});
   if (team) team->leave();
   if (workers.rank != 0) return;
-  std::vector<Result> results;
+  std::vector<ResultRow> results;
   for (const auto& key : keys) results.push_back(result_from_json(nlohmann::ordered_json::parse(records.at(key))));
   save_results(results, folder / "results.jsonl");
   save_results_csv(results, folder / "results.csv");

@@ -87,7 +87,7 @@ TEST(AutoSteer, FindsASteeringThatKeepsToItsBounds) {
     if (whole) best = std::max(best, trial.behaviour);
     double sum = 0;
     for (const Edit& edit : trial.steering.edits()) {
-      EXPECT_EQ(edit.unit, Unit::max_activation);
+      EXPECT_EQ(edit.unit, StrengthUnit::max_activation);
       sum += std::abs(edit.number("value"));
     }
     EXPECT_NEAR(sum, 1.1, 1e-9);

@@ -60,7 +60,7 @@ TEST(Directions, MetricIsLedoitAndWolfs) {
   at::manual_seed(2);
   for (std::int64_t rows : {5, 40, 600}) {
     const at::Tensor x = at::matmul(at::randn({rows, 24}), at::randn({24, 24}));
-    const auto metric = activation_metric(x);
+    const auto metric = estimate_metric(x);
     const auto [expected, shrinkage] = slow_metric(x);
     EXPECT_NEAR(metric.shrinkage, shrinkage, 1e-9) << rows;
     EXPECT_LT((metric.matrix - expected).abs().max().item<double>(), 1e-4 * expected.abs().max().item<double>());
@@ -73,17 +73,17 @@ TEST(Directions, ShrinkageComesNearerToTheTruth) {
   const std::int64_t width = 60;
   const at::Tensor scale = at::linspace(0.2, 3, width), truth = at::diag(scale.square());
   const at::Tensor x = at::randn({30, width}) * scale;
-  const auto metric = activation_metric(x);
+  const auto metric = estimate_metric(x);
   const at::Tensor moments = at::matmul(x.t(), x) / 30;
   EXPECT_LT((metric.matrix - truth).norm().item<double>(), 0.8 * (moments - truth).norm().item<double>());
-  EXPECT_GT(least_collateral(metric, at::ones({width})).norm().item<double>(), 0);
+  EXPECT_GT(least_collateral(at::ones({width}), metric).norm().item<double>(), 0);
 }
 
 TEST(Directions, LeastCollateralIsTheOptimum) {
   at::manual_seed(4);
   const std::int64_t width = 16;
-  const auto metric = activation_metric(at::matmul(at::randn({500, width}), at::randn({width, width})));
-  const at::Tensor v = at::randn({width}), v_unit = v / v.norm(), best = least_collateral(metric, v);
+  const auto metric = estimate_metric(at::matmul(at::randn({500, width}), at::randn({width, width})));
+  const at::Tensor v = at::randn({width}), v_unit = v / v.norm(), best = least_collateral(v, metric);
   EXPECT_NEAR(best.dot(v_unit).item<double>(), 1, 1e-4);
   const auto cost = [&](const at::Tensor& d) { return d.dot(at::mv(metric.matrix, d)).item<double>(); };
   EXPECT_LT(cost(best), cost(v_unit));
@@ -93,7 +93,7 @@ TEST(Directions, LeastCollateralIsTheOptimum) {
     EXPECT_GE(cost(best + other), cost(best) * (1 - 1e-4));
   }
   // The identity asks for no turn.
-  EXPECT_GT(cosine(least_collateral({.matrix = at::eye(width)}, v), v), 1 - 1e-6);
+  EXPECT_GT(cosine(least_collateral(v, {.matrix = at::eye(width)}), v), 1 - 1e-6);
 }
 
 struct Planted {
@@ -145,11 +145,11 @@ TEST(Directions, BadInputIsNamed) {
   EXPECT_STEER_ERROR(centred_difference(x, {}), ErrorCode::argument, "at least one other behaviour");
   EXPECT_STEER_ERROR(centred_difference(x, narrow), ErrorCode::shape, "3 and 2");
   EXPECT_STEER_ERROR(centred_difference(x, broken), ErrorCode::argument, "NaN");
-  EXPECT_STEER_ERROR(activation_metric(at::zeros({4, 3})), ErrorCode::argument, "not all 0");
-  EXPECT_STEER_ERROR(activation_metric(at::zeros({1, 3})), ErrorCode::shape, "2 rows");
-  EXPECT_STEER_ERROR(least_collateral(activation_metric(x), at::ones({4})), ErrorCode::shape, "width");
-  EXPECT_STEER_ERROR(least_collateral(activation_metric(x), at::zeros({3})), ErrorCode::argument, "length 0");
-  EXPECT_STEER_ERROR(least_collateral({.matrix = -at::eye(3)}, at::ones({3})), ErrorCode::argument,
+  EXPECT_STEER_ERROR(estimate_metric(at::zeros({4, 3})), ErrorCode::argument, "not all 0");
+  EXPECT_STEER_ERROR(estimate_metric(at::zeros({1, 3})), ErrorCode::shape, "2 rows");
+  EXPECT_STEER_ERROR(least_collateral(at::ones({4}), estimate_metric(x)), ErrorCode::shape, "width");
+  EXPECT_STEER_ERROR(least_collateral(at::zeros({3}), estimate_metric(x)), ErrorCode::argument, "length 0");
+  EXPECT_STEER_ERROR(least_collateral(at::ones({3}), {.matrix = -at::eye(3)}), ErrorCode::argument,
                      "positive definite");
   EXPECT_STEER_ERROR(fit_prompt_replacement(x, x), ErrorCode::argument, "both are equal");
   EXPECT_STEER_ERROR(fit_prompt_replacement(x, at::randn({5, 3})), ErrorCode::shape, "same tokens twice");

@@ -99,7 +99,7 @@ TEST(Contrast, EqualsTheDefinitions) {
   negative.select(1, 7).fill_(1);
   positive.select(1, 9).zero_();
   negative.select(1, 9).zero_();  // never active: not listed
-  const auto ranked = contrast(positive, negative, {.limit = 0, .bootstrap = 400});
+  const auto ranked = contrast_features(positive, negative, {.limit = 0, .bootstrap = 400});
   EXPECT_EQ(ranked.size(), 11u);
   for (const auto& result : ranked) {
     const auto f = result.feature;
@@ -123,9 +123,9 @@ TEST(Contrast, EqualsTheDefinitions) {
 
 TEST(Contrast, RefusesSetsThatSayNothing) {
   const at::Tensor x = at::rand({4, 3});
-  EXPECT_STEER_ERROR(contrast(x, x), ErrorCode::argument, "same activations");
-  EXPECT_STEER_ERROR(contrast(x, x.slice(0, 0, 1)), ErrorCode::argument, "4 and 1");
-  EXPECT_STEER_ERROR(contrast(x, at::rand({4, 2})), ErrorCode::shape, "3 and 2");
+  EXPECT_STEER_ERROR(contrast_features(x, x), ErrorCode::argument, "same activations");
+  EXPECT_STEER_ERROR(contrast_features(x, x.slice(0, 0, 1)), ErrorCode::argument, "4 and 1");
+  EXPECT_STEER_ERROR(contrast_features(x, at::rand({4, 2})), ErrorCode::shape, "3 and 2");
 }
 
 TEST(Attribution, EqualsFiniteDifferences) {
@@ -135,7 +135,7 @@ TEST(Attribution, EqualsFiniteDifferences) {
   Rng rng(3);
   const auto ids = random_ids(rng, 14);
   const auto metric = logit_difference(5, 9);
-  const auto result = attribute(session, sae, ids, metric);
+  const auto result = attribute_features(session, sae, ids, metric);
   const auto cache = session.run_with_cache(ids, {"blocks.1.hook_resid_post"});
   const at::Tensor x = cache["blocks.1.hook_resid_post"].clone();
   const auto metric_at = [&](const at::Tensor& value) {
@@ -170,11 +170,11 @@ TEST(Attribution, RanksFeaturesAsTrueAblationDoes) {
   for (int t = 0; t < texts; ++t) {
     const auto ids = random_ids(rng, 12);
     const auto metric = sequence_log_probability(ids, 6, 12);
-    const auto first_order = attribute(session, sae, ids, metric).effect;
+    const auto first_order = attribute_features(session, sae, ids, metric).effect;
     std::vector<std::int64_t> active;
     for (std::int64_t f = 0; f < 40; ++f)
       if (first_order[f].item<float>() != 0) active.push_back(f);
-    const at::Tensor truth = ablation_effects(session, sae, ids, metric, active);
+    const at::Tensor truth = ablation_effects(session, sae, active, ids, metric);
     sum += rank_correlation(first_order.index_select(0, at::tensor(active)), truth);
   }
   std::printf("attribution against true ablation: mean rank correlation %.3f over %d texts\n", sum / texts, texts);
@@ -185,10 +185,10 @@ TEST(Attribution, RefusesMetricsWithoutAGradient) {
   const Model model = test::tiny_model();
   Session session(model);
   const std::vector<std::int64_t> ids = {1, 4, 5};
-  EXPECT_STEER_ERROR(attribute(session, random_sae(), ids, [](const at::Tensor&) { return at::ones({}); }),
+  EXPECT_STEER_ERROR(attribute_features(session, random_sae(), ids, [](const at::Tensor&) { return at::ones({}); }),
                      ErrorCode::argument, "differentiable");
-  EXPECT_STEER_ERROR(attribute(session, random_sae(), ids, [](const at::Tensor& l) { return l; }), ErrorCode::argument,
-                     "one number");
+  EXPECT_STEER_ERROR(attribute_features(session, random_sae(), ids, [](const at::Tensor& l) { return l; }),
+                     ErrorCode::argument, "one number");
   EXPECT_STEER_ERROR(sequence_log_probability(ids, 0, 2), ErrorCode::argument, "[0, 2)");
   EXPECT_STEER_ERROR(logit_effects(model, random_sae(), 40), ErrorCode::argument, "40");
 }
@@ -214,7 +214,7 @@ TEST(Neighbours, ByDecoderIsCosine) {
     EXPECT_NE(feature, 4);
     EXPECT_NEAR(similarity, at::cosine_similarity(sae.W_dec()[4], sae.W_dec()[feature], 0).item<double>(), 1e-5);
   }
-  EXPECT_TRUE(std::ranges::is_sorted(found, std::greater{}, &Neighbour::similarity));
+  EXPECT_TRUE(std::ranges::is_sorted(found, std::greater{}, &FeatureNeighbour::similarity));
   EXPECT_STEER_ERROR(neighbours_by_decoder(sae, 40), ErrorCode::argument, "[0, 40)");
 }
 
@@ -227,7 +227,7 @@ TEST(Neighbours, ByCoactivationIsPhi) {
   visit_activations(session, sae, texts,
                     [&](std::size_t, const at::Tensor& x) { rows.push_back(sae.encode(x).ne(0).to(at::kDouble)); });
   const at::Tensor on = at::cat(rows);
-  const auto found = neighbours_by_coactivation(session, sae, texts, 4, 5);
+  const auto found = neighbours_by_coactivation(session, sae, 4, texts, 5);
   for (const auto& [feature, similarity] : found) {
     const at::Tensor a = on.select(1, 4) - on.select(1, 4).mean(),
                      b = on.select(1, feature) - on.select(1, feature).mean();
@@ -241,9 +241,9 @@ TEST(Inspect, ListsWhatEncodeSays) {
   Session session(model);
   Rng rng(9);
   const auto ids = random_ids(rng, 20);
-  const auto result =
-      inspect(session, sae, ids,
-              {.top_features = 10, .label = [](std::int64_t f) { return "label </script> " + std::to_string(f); }});
+  const auto result = inspect_features(session, sae, ids, {.top_features = 10, .label = [](std::int64_t f) {
+                                                             return "label </script> " + std::to_string(f);
+                                                           }});
   const auto cache = session.run_with_cache(ids, {"blocks.1.hook_resid_post"});
   at::Tensor f = sae.encode(cache["blocks.1.hook_resid_post"]).clone();
   f[0].zero_();
@@ -262,7 +262,7 @@ TEST(Inspect, ListsWhatEncodeSays) {
   result.write(dir / "page.json");
   EXPECT_EQ(nlohmann::json::parse(test::read_file(dir / "page.json"))["tokens"].size(), 20u);
   EXPECT_STEER_ERROR(result.write(dir / "absent" / "x.html"), ErrorCode::io, "absent");
-  EXPECT_STEER_ERROR(inspect(session, sae, std::vector<std::int64_t>{}), ErrorCode::argument, "empty");
+  EXPECT_STEER_ERROR(inspect_features(session, sae, std::vector<std::int64_t>{}), ErrorCode::argument, "empty");
 }
 
 TEST(AutoConditional, FindsASubjectAndMeasuresItOnHeldOutTexts) {

@@ -26,7 +26,7 @@ TEST(PatchSweep, EqualsOneWholePassForEveryPlace) {
   for (const Site site :
        {Site::resid_pre, Site::resid_mid, Site::attn_z, Site::attn_k, Site::mlp_out, Site::resid_post})
     for (const std::int64_t rows : {1, 3, 16}) {
-      const PatchSweep sweep = patch_sweep(session, kClean, kCorrupt, site, difference, {.rows = rows});
+      const PatchSweep sweep = patch_sweep(session, site, kClean, kCorrupt, difference, {.rows = rows});
       ASSERT_EQ(sweep.metric.sizes(), (std::vector<std::int64_t>{3, 7}));
       for (std::int64_t l = 0; l < 3; ++l)
         for (std::int64_t p = 0; p < 7; ++p)
@@ -39,7 +39,7 @@ TEST(PatchSweep, RestoresWhatIsKnown) {
   Session session(test::tiny_model());
   std::vector<std::int64_t> one_differs = kClean;
   one_differs[4] = 50;
-  const PatchSweep sweep = patch_sweep(session, kClean, one_differs, Site::resid_pre, difference);
+  const PatchSweep sweep = patch_sweep(session, Site::resid_pre, kClean, one_differs, difference);
   EXPECT_NEAR(sweep.clean, difference(session.forward(kClean)[-1]), 1e-5);
   EXPECT_NEAR(sweep.corrupt, difference(session.forward(one_differs)[-1]), 1e-5);
   const at::Tensor restored = sweep.restored();
@@ -51,21 +51,21 @@ TEST(PatchSweep, RestoresWhatIsKnown) {
 
 TEST(PatchSweep, ChoosesLayersAndPositionsAndRefusesOthers) {
   Session session(test::tiny_model());
-  const auto all = patch_sweep(session, kClean, kCorrupt, Site::mlp_out, difference);
+  const auto all = patch_sweep(session, Site::mlp_out, kClean, kCorrupt, difference);
   const auto some =
-      patch_sweep(session, kClean, kCorrupt, Site::mlp_out, difference, {.layers = {2, 0}, .positions = {6, 2}});
+      patch_sweep(session, Site::mlp_out, kClean, kCorrupt, difference, {.layers = {2, 0}, .positions = {6, 2}});
   EXPECT_NEAR(some.metric[0][1].item<double>(), all.metric[2][2].item<double>(), 1e-5);
   EXPECT_NEAR(some.metric[1][0].item<double>(), all.metric[0][6].item<double>(), 1e-5);
   const std::span<const std::int64_t> shorter = std::span(kClean).first(3);
-  EXPECT_STEER_ERROR(patch_sweep(session, shorter, kCorrupt, Site::mlp_out, difference), ErrorCode::argument,
+  EXPECT_STEER_ERROR(patch_sweep(session, Site::mlp_out, shorter, kCorrupt, difference), ErrorCode::argument,
                      "one length");
-  EXPECT_STEER_ERROR(patch_sweep(session, kClean, kCorrupt, Site::embed, difference), ErrorCode::argument,
+  EXPECT_STEER_ERROR(patch_sweep(session, Site::embed, kClean, kCorrupt, difference), ErrorCode::argument,
                      "hook_embed");
-  EXPECT_STEER_ERROR(patch_sweep(session, kClean, kCorrupt, Site::mlp_out, difference, {.layers = {3}}),
+  EXPECT_STEER_ERROR(patch_sweep(session, Site::mlp_out, kClean, kCorrupt, difference, {.layers = {3}}),
                      ErrorCode::argument, "below 3");
-  EXPECT_STEER_ERROR(patch_sweep(session, kClean, kClean, Site::mlp_out, difference).restored(), ErrorCode::argument,
+  EXPECT_STEER_ERROR(patch_sweep(session, Site::mlp_out, kClean, kClean, difference).restored(), ErrorCode::argument,
                      "other prompts");
-  EXPECT_STEER_ERROR(patch_sweep(session, kClean, kCorrupt, Site::mlp_out, [](const at::Tensor&) { return NAN; }),
+  EXPECT_STEER_ERROR(patch_sweep(session, Site::mlp_out, kClean, kCorrupt, [](const at::Tensor&) { return NAN; }),
                      ErrorCode::argument, "finite");
 }
 

@@ -67,8 +67,8 @@ struct Synthetic {
 
 TEST(SyntheticSae, OutputScoreTellsActorsFromReaders) {
   Synthetic s;
-  const auto found = contrast(pooled_features(s.session, s.sae, texts(true)),
-                              pooled_features(s.session, s.sae, texts(false)), {.limit = 2, .bootstrap = 0});
+  const auto found = contrast_features(pooled_features(s.session, s.sae, texts(true)),
+                                       pooled_features(s.session, s.sae, texts(false)), {.limit = 2, .bootstrap = 0});
   ASSERT_EQ(found.size(), 2u);
   EXPECT_EQ(std::set<std::int64_t>({found[0].feature, found[1].feature}), std::set<std::int64_t>({reader, actor}))
       << "contrast sees both";

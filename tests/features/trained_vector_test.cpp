@@ -48,7 +48,7 @@ double nll(const Model& model, std::span<const TokenizedText> texts, const Steer
   std::vector<ScoreRequest> requests;
   for (const auto& text : texts) requests.push_back({text.ids, text.begin, steering});
   double sum = 0, tokens = 0;
-  for (const auto& score : score(model, requests)) {
+  for (const auto& score : score_texts(model, requests)) {
     sum -= score.log_probability;
     tokens += static_cast<double>(score.tokens);
   }

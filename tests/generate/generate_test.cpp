@@ -21,7 +21,8 @@ std::vector<std::int64_t> random_prompt(Rng& rng, std::size_t length) {
 Steering some_steering(double strength, std::int64_t layer, Where where = Where::generated) {
   at::manual_seed(11 + static_cast<std::uint64_t>(layer));
   Steering steering;
-  steering.add(at::randn({32}), HookPoint{Site::resid_post, layer}, strength, {.scope = {.where = where, .count = 3}});
+  steering.add(at::randn({32}), HookPoint{Site::resid_post, layer}, strength,
+               {.scope = {.where = where, .count = where == Where::onset ? 3 : 0}});
   return steering;
 }
 

@@ -37,7 +37,7 @@ TEST(Score, IsTheSumOfLogSoftmaxOverTheTail) {
   const Model model = test::tiny_model();
   Session session(model);
   const auto requests = random_requests(60);
-  const auto scores = score(model, requests);
+  const auto scores = score_texts(model, requests);
   ASSERT_EQ(scores.size(), requests.size());
   for (std::size_t r = 0; r < requests.size(); ++r) {
     const at::Tensor logits = session.forward(requests[r].ids);
@@ -60,9 +60,9 @@ TEST(Score, EqualsWhatGenerationSaw) {
   again.ids.insert(again.ids.end(), generated.ids.begin(), generated.ids.end());
   double sum = 0;
   for (double value : generated.log_probabilities) sum += value;
-  EXPECT_NEAR(score(model, {&again, 1})[0].log_probability, sum, 1e-3);
+  EXPECT_NEAR(score_texts(model, {&again, 1})[0].log_probability, sum, 1e-3);
   again.steering.reset();
-  EXPECT_GT(std::abs(score(model, {&again, 1})[0].log_probability - sum), 1e-3);
+  EXPECT_GT(std::abs(score_texts(model, {&again, 1})[0].log_probability - sum), 1e-3);
 }
 
 TEST(Score, KlIsZeroWithoutAnEditAndPositiveWithOne) {
@@ -77,7 +77,7 @@ TEST(Score, KlIsZeroWithoutAnEditAndPositiveWithOne) {
 TEST(Score, GivesEachTokenAndEndsWhereAsked) {
   const Model model = test::tiny_model();
   auto requests = random_requests(20);
-  const auto whole = score(model, requests);
+  const auto whole = score_texts(model, requests);
   const auto divergence = [&] {
     auto steered = requests;
     for (auto& request : steered) request.steering = shift(1.0, Where::all);
@@ -85,7 +85,7 @@ TEST(Score, GivesEachTokenAndEndsWhereAsked) {
   };
   const auto far = divergence();
   for (std::size_t r = 0; r < requests.size(); ++r) requests[r].end = requests[r].begin + 1;
-  const auto first = score(model, requests);
+  const auto first = score_texts(model, requests);
   const auto near = divergence();
   for (std::size_t r = 0; r < requests.size(); ++r) {
     ASSERT_EQ(static_cast<std::int64_t>(whole[r].token_log_probabilities.size()), whole[r].tokens);
@@ -103,9 +103,9 @@ TEST(Score, GivesEachTokenAndEndsWhereAsked) {
 TEST(Score, BrokenLogitsAreAnErrorThatNamesTheText) {
   const Model model = test::tiny_model();
   Steering broken;
-  broken.custom("nan", "blocks.1.hook_resid_post", [](const CustomContext& at) { return at.h * std::nan(""); });
+  broken.custom([](const CustomContext& at) { return at.h * std::nan(""); }, "blocks.1.hook_resid_post");
   const std::vector<ScoreRequest> requests{{{1, 2, 3}, 1, {}}, {{1, 2, 3}, 1, broken}};
-  EXPECT_STEER_ERROR(score(model, requests), ErrorCode::argument, "text 1");
+  EXPECT_STEER_ERROR(score_texts(model, requests), ErrorCode::argument, "text 1");
   EXPECT_STEER_ERROR(kl_from_unsteered(model, requests), ErrorCode::argument, "text 1");
 }
 
@@ -115,11 +115,11 @@ TEST(Invariance, ScoresAndDivergencesOfATextAreItsOwn) {
   test::CaseCounter cases("invariance (scores)");
   auto requests = random_requests(40);
   for (std::size_t r = 0; r < requests.size(); r += 2) requests[r].steering = shift(0.5, Where::all);
-  const auto together = score(model, requests);
+  const auto together = score_texts(model, requests);
   const auto apart = divergence_from_unsteered(model, requests);
   for (std::size_t r = 0; r < requests.size(); ++r) {
     const bool same =
-        score(model, {&requests[r], 1})[0].token_log_probabilities == together[r].token_log_probabilities &&
+        score_texts(model, {&requests[r], 1})[0].token_log_probabilities == together[r].token_log_probabilities &&
         divergence_from_unsteered(model, {&requests[r], 1})[0].values == apart[r].values;
     cases.count(same);
     EXPECT_TRUE(same) << "text " << r;
@@ -128,7 +128,7 @@ TEST(Invariance, ScoresAndDivergencesOfATextAreItsOwn) {
 
 TEST(Score, BadInputIsNamed) {
   const Model model = test::tiny_model();
-  const auto run = [&](ScoreRequest request) { return score(model, {&request, 1}); };
+  const auto run = [&](ScoreRequest request) { return score_texts(model, {&request, 1}); };
   EXPECT_STEER_ERROR(run({{1, 2}, 0}), ErrorCode::argument, "text 0 says 0");
   EXPECT_STEER_ERROR(run({{1, 2}, 2}), ErrorCode::argument, "text 0 says 2");
   EXPECT_STEER_ERROR(run({.ids = {1, 2}, .begin = 1, .end = 3}), ErrorCode::argument, "text 0 says 3");

@@ -74,6 +74,8 @@ Errors compare(const Model& model, const Golden& golden) {
   for (std::int64_t r = 0; r < ids.size(0); ++r) {
     const auto cache = session.run_with_cache(row_of(ids, r), {"*"});
     note("logits", max_error(cache.logits, golden["logits"][r]));
+    const std::string last = fmt::format("blocks.{}.hook_resid_post", model.config().n_layers - 1);
+    if (golden.contains(last)) note("unembed", max_error(model.unembed(golden[last][r]), golden["logits"][r]));
     if (golden.contains("prefix.logits")) {  // a rope that depends on the length: the first tokens alone differ
       const at::Tensor alone = golden["prefix.logits"][r];
       const auto prefix = row_of(ids.narrow(1, 0, alone.size(0)), r);

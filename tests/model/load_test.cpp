@@ -210,9 +210,11 @@ TEST(Load, OptionsAreChecked) {
   EXPECT_STEER_ERROR(Model::load(dir.path(), {.max_memory = bytes - 1}), ErrorCode::argument, "max_memory");
   EXPECT_STEER_ERROR(Model::load(dir.path(), {.max_memory = -1}), ErrorCode::argument, "-1");
   for (const char* device : {"", "gpu", "cuda", "cuda:", "cuda:x", "cuda:0x", "cuda:12345", "CPU"})
-    EXPECT_STEER_ERROR(Model::load(dir.path(), {.device = device}), ErrorCode::argument,
-                       std::string("\"") + device + "\"");
-  EXPECT_THROW(Model::load(dir.path(), {.device = "cuda:99"}), Error);
+    EXPECT_STEER_ERROR(parse_device(device), ErrorCode::argument, std::string("\"") + device + "\"");
+  EXPECT_EQ(parse_device("cpu"), at::kCPU);
+  EXPECT_EQ(parse_device("cuda:12"), at::Device(at::kCUDA, 12));
+  EXPECT_THROW(Model::load(dir.path(), {.device = parse_device("cuda:99")}), Error);
+  EXPECT_STEER_ERROR(Model::load(dir.path(), {.device = at::kMeta}), ErrorCode::unsupported, "meta");
   EXPECT_STEER_ERROR(Model::load(dir.path(), {.context = 129}), ErrorCode::argument, "129");
   Session session(Model::load(dir.path(), {.context = 8}));
   EXPECT_EQ(session.model().config().context, 8);

@@ -18,11 +18,11 @@ TEST(BradleyTerry, BaseballOf1987) {
                                            {6, 8, 6, 0, 6, 7, 10}, {6, 2, 6, 7, 0, 7, 12}, {4, 4, 5, 6, 6, 0, 6},
                                            {2, 4, 1, 3, 1, 7, 0}};
   const double published[] = {1.5814, 1.4364, 1.2945, 1.2476, 1.1077, 0.6839, 0};
-  std::vector<Match> games;
+  std::vector<PairOutcome> games;
   for (std::int64_t i = 0; i < 7; ++i)
     for (std::int64_t k = 0; k < 7; ++k)
       for (int n = 0; n < wins[static_cast<std::size_t>(i)][static_cast<std::size_t>(k)]; ++n)
-        games.push_back(n % 2 ? Match{i, k, 1} : Match{k, i, 0});
+        games.push_back(n % 2 ? PairOutcome{i, k, 1} : PairOutcome{k, i, 0});
   const auto strengths = bradley_terry(7, games, {}, 6);
   for (std::size_t i = 0; i < 7; ++i) EXPECT_NEAR(strengths[i].log, published[i], 5e-5);
   EXPECT_EQ(strengths[6].log, 0);
@@ -30,13 +30,13 @@ TEST(BradleyTerry, BaseballOf1987) {
 
 TEST(BradleyTerry, TwoItemsAreALogitWithItsError) {
   // 30 of 40: log(3), se = sqrt(1/30 + 1/10) by the delta method, times sqrt(40/39).
-  std::vector<Match> games(40, Match{0, 1, 0});
+  std::vector<PairOutcome> games(40, PairOutcome{0, 1, 0});
   for (int i = 0; i < 30; ++i) games[static_cast<std::size_t>(i)].share = 1;
   const auto strengths = bradley_terry(2, games, {}, 1);
   EXPECT_NEAR(strengths[0].log, std::log(3), 1e-10);
   EXPECT_NEAR(strengths[0].se, std::sqrt((1.0 / 30 + 1.0 / 10) * 40 / 39), 1e-9);
   // Each game twice in one cluster says no more than once.
-  std::vector<Match> twice;
+  std::vector<PairOutcome> twice;
   std::vector<std::int64_t> clusters;
   for (std::size_t i = 0; i < games.size(); ++i)
     for (int n = 0; n < 2; ++n) twice.push_back(games[i]), clusters.push_back(static_cast<std::int64_t>(i));
@@ -44,12 +44,12 @@ TEST(BradleyTerry, TwoItemsAreALogitWithItsError) {
 }
 
 TEST(BradleyTerry, EndsWhereLikelihoodHasNone) {
-  const std::vector<Match> sweep(10, Match{0, 1, 1});
+  const std::vector<PairOutcome> sweep(10, PairOutcome{0, 1, 1});
   const auto strengths = bradley_terry(3, sweep, {}, 1);
   EXPECT_NEAR(strengths[0].log, std::log(10.5 / 0.5), 1e-6) << "half a win and half a loss beforehand";
   EXPECT_TRUE(std::isnan(strengths[2].log)) << "never compared";
-  EXPECT_STEER_ERROR(bradley_terry(2, std::vector<Match>{{0, 0, 1}}), ErrorCode::argument, "two of 2 items");
-  EXPECT_STEER_ERROR(bradley_terry(2, std::vector<Match>{{0, 1, 1.5}}), ErrorCode::argument, "[0, 1]");
+  EXPECT_STEER_ERROR(bradley_terry(2, std::vector<PairOutcome>{{0, 0, 1}}), ErrorCode::argument, "two of 2 items");
+  EXPECT_STEER_ERROR(bradley_terry(2, std::vector<PairOutcome>{{0, 1, 1.5}}), ErrorCode::argument, "[0, 1]");
   EXPECT_STEER_ERROR(bradley_terry(1, {}), ErrorCode::argument, "at least 2");
   const std::vector<std::int64_t> short_clusters(3, 0);
   EXPECT_STEER_ERROR(bradley_terry(2, sweep, short_clusters), ErrorCode::shape, "");
@@ -61,7 +61,7 @@ TEST(BradleyTerry, IntervalsCoverWhereQuestionsMatter) {
   constexpr int kRuns = 400;
   for (int run = 0; run < kRuns; ++run) {
     Rng rng(derive_seed(11, "bt", static_cast<std::uint64_t>(run)));
-    std::vector<Match> games;
+    std::vector<PairOutcome> games;
     std::vector<std::int64_t> clusters;
     for (std::int64_t question = 0; question < 60; ++question) {
       const double p = rng.uniform() < 0.5 ? 0.9 : 0.5;  // mean .7 = logistic(.847)

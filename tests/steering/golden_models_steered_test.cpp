@@ -120,7 +120,7 @@ std::vector<std::pair<std::string, Steering>> one_of_each_kind(const Model& mode
   const at::Tensor v = test::random_tensor(rng, {d}), w = test::random_tensor(rng, {d});
   std::vector<std::pair<std::string, Steering>> kinds{
       {"add", Steering().add(v, point, 1)},
-      {"add by norm", Steering().add(v, point, 0.3, {.unit = Unit::residual_norm})},
+      {"add by norm", Steering().add(v, point, 0.3, {.unit = StrengthUnit::residual_norm})},
       {"nudge", Steering().nudge(sae, 3, 2)},
       {"pin", Steering().pin(sae, 3, 4)},
       {"mul", Steering().mul(sae, 3, 5).mul(sae, 4, 5).mul(sae, 5, 5).mul(sae, 6, -5)},
@@ -130,13 +130,13 @@ std::vector<std::pair<std::string, Steering>> one_of_each_kind(const Model& mode
       {"pin in topk", Steering().pin(top, 3, 4)},
       {"project out", Steering().project_out(v, point)},
       {"scale along", Steering().scale_along(v, point, 3)},
-      {"project to", Steering().project_to(v, point, 3, Side::both)},
+      {"project to", Steering().project_to(v, point, 3, TargetSide::both)},
       {"rotate", Steering().rotate(v, w, point, 1)},
-      {"gated add", Steering().gated_add(v, 500, w, 0.01, point)},
+      {"gated add", Steering().gated_add(v, 500, w, point, 0.01)},
       {"splice", Steering().splice(sae, false, {.point = point})},
       {"cap norm", Steering().cap_norm(point, 0.5)},
       {"keep norm", Steering().add(v, point, 2).keep_norm(point)},
-      {"custom", Steering().custom("flip", point, [](const CustomContext& at) { return -at.h; })}};
+      {"custom", Steering().custom([](const CustomContext& at) { return -at.h; }, point)}};
   return kinds;
 }
 

@@ -66,14 +66,14 @@ const std::map<std::string_view, MakeEdit>& makers() {
   const auto vec = [](Rng& rng, const Case& c) { return random_tensor(rng, {c.width}); };
   const auto feature = [](Rng& rng, const Sae& sae) { return static_cast<std::int64_t>(rng.below(sae.d_sae())); };
   const auto share = [](Rng& rng, EditOptions& o) {
-    if (rng.below(2) == 0) o.unit = Unit::residual_norm;
-    return o.unit == Unit::residual_norm;
+    if (rng.below(2) == 0) o.unit = StrengthUnit::residual_norm;
+    return o.unit == StrengthUnit::residual_norm;
   };
   const auto feature_unit = [](Rng& rng, EditOptions& o) {
     if (rng.below(3) == 0)
-      o.unit = Unit::residual_norm;
+      o.unit = StrengthUnit::residual_norm;
     else if (rng.below(3) == 0)
-      o.unit = Unit::max_activation, o.max_activation = 1.5;
+      o.unit = StrengthUnit::max_activation, o.max_activation = 1.5;
   };
   static const std::map<std::string_view, MakeEdit> all{
       {"add",
@@ -112,20 +112,20 @@ const std::map<std::string_view, MakeEdit>& makers() {
       {"project_to",
        [=](Rng& rng, Steering& s, const Case& c, const Sae&, EditOptions o) {
          share(rng, o);
-         s.project_to(vec(rng, c), kPoint, 0.3 * rng.normal(), static_cast<Side>(rng.below(3)), o);
+         s.project_to(vec(rng, c), kPoint, 0.3 * rng.normal(), static_cast<TargetSide>(rng.below(3)), o);
        }},
       {"set_along_metric",
        [=](Rng& rng, Steering& s, const Case& c, const Sae&, EditOptions o) {
          const at::Tensor a = random_tensor(rng, {c.width, c.width}, 0.3), v = vec(rng, c) / at::norm(vec(rng, c));
          const at::Tensor metric = at::matmul(a, a.t()) + at::eye(c.width);
-         s.set_along_metric(v, Metric::of(metric), kPoint, rng.normal(), o);
+         s.set_along_metric(v, ActivationMetric::of(metric), kPoint, rng.normal(), o);
        }},
       {"swap", [=](Rng& rng, Steering& s, const Case& c, const Sae&,
                    EditOptions o) { s.swap(vec(rng, c), vec(rng, c), kPoint, o); }},
       {"rotate", [=](Rng& rng, Steering& s, const Case& c, const Sae&,
                      EditOptions o) { s.rotate(vec(rng, c), vec(rng, c), kPoint, 2 * rng.normal(), o); }},
       {"gated_add", [=](Rng& rng, Steering& s, const Case& c, const Sae&,
-                        EditOptions o) { s.gated_add(vec(rng, c), rng.normal(), vec(rng, c), 0.3, kPoint, o); }},
+                        EditOptions o) { s.gated_add(vec(rng, c), rng.normal(), vec(rng, c), kPoint, 0.3, o); }},
       {"splice", [=](Rng& rng, Steering& s, const Case& c, const Sae&,
                      EditOptions o) { s.splice(c.saes[0], rng.below(2) == 0, o); }},
       {"cap_norm",
@@ -135,9 +135,8 @@ const std::map<std::string_view, MakeEdit>& makers() {
        }},
       {"keep_norm", [=](Rng&, Steering& s, const Case&, const Sae&, EditOptions o) { s.keep_norm(kPoint, o); }},
       {"custom", [=](Rng&, Steering& s, const Case&, const Sae&, EditOptions o) {
-         s.custom(
-             "halve and count", kPoint,
-             [](const CustomContext& at) { return at.h * 0.5 + at.position.to(at::kFloat).unsqueeze(1) * 0.01; }, o);
+         s.custom([](const CustomContext& at) { return at.h * 0.5 + at.position.to(at::kFloat).unsqueeze(1) * 0.01; },
+                  kPoint, o);
        }}};
   return all;
 }
@@ -330,7 +329,7 @@ RC_GTEST_PROP(SteeringProperties, AdditionsAndEditsOfOtherFeaturesCommute, ()) {
   Steering a, b;
   if (rng.below(2)) {
     a.add(random_tensor(rng, {width}), kPoint, 1.5).nudge(sae, 3, 0.5);
-    b.nudge(sae, 5, -0.25).add(random_tensor(rng, {width}), kPoint, -1, {.unit = Unit::residual_norm});
+    b.nudge(sae, 5, -0.25).add(random_tensor(rng, {width}), kPoint, -1, {.unit = StrengthUnit::residual_norm});
   } else {
     a.pin(sae, 3, 0.5).ablate(sae, 4);
     b.mul(sae, 5, 2).nudge(sae, 6, 1);

@@ -173,8 +173,8 @@ inline std::optional<Sae> feature_of(const Edit& e) {
 /// What a feature edit makes of the activation f. @param share  what makes the decoded change |h|.
 inline double reference_feature(const Edit& e, double f, double share) {
   double unit = 1;
-  if (e.unit == Unit::max_activation) unit = e.number("max_activation");
-  if (e.unit == Unit::residual_norm) unit = share;
+  if (e.unit == StrengthUnit::max_activation) unit = e.number("max_activation");
+  if (e.unit == StrengthUnit::residual_norm) unit = share;
   if (e.kind() == "nudge") return f + e.number("value") * unit;
   if (e.kind() == "pin") return e.number("value") * unit;
   if (e.kind() == "mul") return f * e.number("value");
@@ -194,7 +194,7 @@ struct ReferencePlace {
 inline at::Tensor reference_edit(const Edit& e, const at::Tensor& h, double norm0, const ReferencePlace& place) {
   const auto vec = [&](const char* name) { return e.vector(name).to(at::kDouble); };
   const auto unit = [](const at::Tensor& v) { return v / at::norm(v); };
-  const bool by_norm = e.unit == Unit::residual_norm;
+  const bool by_norm = e.unit == StrengthUnit::residual_norm;
   const auto field = [&](std::string_view name) {
     for (const auto& f : e.op->fields())
       if (f.name == name) return f.value;

@@ -229,13 +229,13 @@ TEST_F(SessionSteering, CustomEditsReachAttentionPatterns) {
     for (std::int64_t q = 0; q < p.size(1); ++q) p.select(1, q).select(1, at.position[q].item<std::int64_t>()).fill_(1);
     return p;
   };
-  const SequenceId s = session.open({.steering = Steering().custom("self", point, diagonal)});
+  const SequenceId s = session.open({.steering = Steering().custom(diagonal, point)});
   session.step({{s, prompt(), Phase::prompt}});
   session.step({{s, Ids{8}, Phase::generated}});
   EXPECT_EQ(session.audit(s).edits[0].in_scope, 7);
   EXPECT_EQ(session.audit(s).edits[0].edited, 7);
   const auto cache = session.run_with_cache(prompt(), {"blocks.1.attn.hook_v", "blocks.1.attn.hook_z"},
-                                            {.steering = Steering().custom("self", point, diagonal)});
+                                            {.steering = Steering().custom(diagonal, point)});
   const auto& config = model_->config();
   const at::Tensor v = cache["blocks.1.attn.hook_v"], z = cache["blocks.1.attn.hook_z"];
   const at::Tensor repeated =

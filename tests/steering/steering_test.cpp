@@ -170,7 +170,7 @@ TEST(Metrics, BothFormsGiveTheLeastChangeThatReachesTheTarget) {
   const at::Tensor inverse = at::linalg_inv(s.to(at::kDouble)), w = at::linalg_cholesky(inverse).t();  // S^-1 = W' W
   const at::Tensor d = at::mv(inverse, v.to(at::kDouble));
   const at::Tensor wanted = d / at::dot(v.to(at::kDouble), d);
-  for (const Metric& metric : {Metric::of(s), Metric::from_inverse_factor(w)}) {
+  for (const ActivationMetric& metric : {ActivationMetric::of(s), ActivationMetric::from_inverse_factor(w)}) {
     const Steering steering = Steering().set_along_metric(v, metric, kPoint, 2.5, {.scope = {.include_bos = true}});
     EXPECT_LT((steering.edits()[0].vector("along") - wanted).abs().max().item<double>(), 1e-5);
     auto rows = rows_of(steering);
@@ -265,7 +265,7 @@ TEST(Conditions, HandlersAreCalledOnEachRise) {
 
 TEST(Audit, CountsAreExact) {
   Steering s;
-  s.add(ones(), kPoint, 2, {.name = "push"}).project_to(ones(), kPoint, -100, Side::below, {.name = "floor"});
+  s.add(ones(), kPoint, 2, {.name = "push"}).project_to(ones(), kPoint, -100, TargetSide::below, {.name = "floor"});
   auto rows = rows_of(s);
   FakeStep step;
   step.add(0, 0, 4, 4, Phase::prompt);
@@ -312,8 +312,9 @@ TEST(BadInput, IsRefusedWhenTheEditIsMade) {
   EXPECT_STEER_ERROR(s.rotate(ones(), ones() * 2, kPoint, 1), ErrorCode::argument, "parallel");
   EXPECT_STEER_ERROR(s.clamp(sae, 1, 2, 1), ErrorCode::argument, "low <= high");
   EXPECT_STEER_ERROR(s.cap_norm(kPoint, 0), ErrorCode::argument, "above 0");
-  EXPECT_STEER_ERROR(s.nudge(sae, 1, 1, {.unit = Unit::max_activation}), ErrorCode::argument, "maximum activation");
-  EXPECT_STEER_ERROR(s.mul(sae, 1, 1, {.unit = Unit::residual_norm}), ErrorCode::argument, "unit");
+  EXPECT_STEER_ERROR(s.nudge(sae, 1, 1, {.unit = StrengthUnit::max_activation}), ErrorCode::argument,
+                     "maximum activation");
+  EXPECT_STEER_ERROR(s.mul(sae, 1, 1, {.unit = StrengthUnit::residual_norm}), ErrorCode::argument, "unit");
   EXPECT_STEER_ERROR(s.add(ones(), kPoint, 1, {.scope = {.where = Where::onset}}), ErrorCode::argument,
                      "match nothing");
   EXPECT_STEER_ERROR(s.add(ones(), kPoint, 1, {.scope = {.where = Where::span, .begin = 3, .end = 3}}),
@@ -326,9 +327,17 @@ TEST(BadInput, IsRefusedWhenTheEditIsMade) {
   EXPECT_STEER_ERROR(Condition::entropy_between(1, 2, {.point = kPoint}), ErrorCode::argument, "hook point");
   EXPECT_STEER_ERROR(s.add(ones(), kPoint, 1, {.point = kPoint}), ErrorCode::argument, "EditOptions");
   EXPECT_STEER_ERROR(s.add(ones(), kPoint, 1, {.max_activation = 2}), ErrorCode::argument, "EditOptions");
+  EXPECT_STEER_ERROR(s.splice(sae, false, {.max_activation = 2}), ErrorCode::argument, "EditOptions");
+  const auto scoped = [&](const Scope& scope) { s.add(ones(), kPoint, 1, {.scope = scope}); };
+  EXPECT_STEER_ERROR(scoped({.where = Where::generated, .count = 3}), ErrorCode::argument, "without count");
+  EXPECT_STEER_ERROR(scoped({.where = Where::prompt, .begin = -3}), ErrorCode::argument, "without begin and end");
+  EXPECT_STEER_ERROR(scoped({.end = 3}), ErrorCode::argument, "without begin and end");
+  EXPECT_STEER_ERROR(scoped({.where = Where::last, .tag = "thinking"}), ErrorCode::argument, "without a tag");
+  EXPECT_STEER_ERROR(scoped({.except = {{.where = Where::last, .count = 2}}}), ErrorCode::argument, "without count");
   EXPECT_STEER_ERROR(s.swap(ones(), ones() * 2, kPoint), ErrorCode::argument, "parallel");
-  EXPECT_STEER_ERROR(s.set_along_metric(ones(), Metric::of(at::ones({3, 3})), kPoint, 1), ErrorCode::shape, "[16, 16]");
-  EXPECT_STEER_ERROR(s.set_along_metric(ones(), Metric::of(-at::eye(kWidth)), kPoint, 1), ErrorCode::argument,
+  EXPECT_STEER_ERROR(s.set_along_metric(ones(), ActivationMetric::of(at::ones({3, 3})), kPoint, 1), ErrorCode::shape,
+                     "[16, 16]");
+  EXPECT_STEER_ERROR(s.set_along_metric(ones(), ActivationMetric::of(-at::eye(kWidth)), kPoint, 1), ErrorCode::argument,
                      "positive definite");
   EXPECT_STEER_ERROR(s.scaled(nan), ErrorCode::argument, "finite");
   EXPECT_TRUE(s.empty());
@@ -345,7 +354,7 @@ TEST(BadInput, IsRefusedWhenItIsCompiled) {
   EXPECT_STEER_ERROR(compile(Steering().nudge(sae_of(SaeActivation::relu, 8), 1, 1)), ErrorCode::shape, "edit 0");
   EXPECT_STEER_ERROR(compile(Steering().add(ones(), "blocks.1.attn.hook_pattern", 1)), ErrorCode::unsupported,
                      "hook_pattern");
-  EXPECT_STEER_ERROR(compile(Steering().custom("x", "blocks.3.attn.hook_pattern", [](const auto& at) { return at.h; })),
+  EXPECT_STEER_ERROR(compile(Steering().custom([](const auto& at) { return at.h; }, "blocks.3.attn.hook_pattern")),
                      ErrorCode::argument, "[0, 3)");
   EXPECT_STEER_ERROR(
       compile(Steering().add(ones(), kPoint, 1, {.scope = {.where = Where::span, .begin = 600, .end = 700}})),
@@ -372,9 +381,10 @@ Steering of_every_kind(const Sae& sae) {
   Scope tag{.where = Where::inside_tag};
   tag.tag = "thinking";
   Steering s;
-  s.add(v, kPoint, 0.1, {.scope = {.where = Where::onset, .count = 4}, .unit = Unit::residual_norm, .name = "push"})
+  s.add(v, kPoint, 0.1,
+        {.scope = {.where = Where::onset, .count = 4}, .unit = StrengthUnit::residual_norm, .name = "push"})
       .nudge(sae, 1, 0.25, {.scope = tag})
-      .pin(sae, 2, 0.1, {.unit = Unit::max_activation, .max_activation = 3})
+      .pin(sae, 2, 0.1, {.unit = StrengthUnit::max_activation, .max_activation = 3})
       .mul(sae, 3, 1.5, {.when = Condition::feature_above(sae, 5, 0.3, {.release = 0.1, .sticky = true})})
       .clamp(sae, 4, -1, 2)
       .cap(sae, 5, 0.7,
@@ -383,14 +393,15 @@ Steering of_every_kind(const Sae& sae) {
       .ablate(sae, 6)
       .project_out(v, kPoint)
       .scale_along(v, kPoint, -0.5, {.scope = {.where = Where::span, .begin = 2, .end = 9, .include_bos = true}})
-      .project_to(v, kPoint, 0.5, Side::above)
+      .project_to(v, kPoint, 0.5, TargetSide::above)
       .rotate(v, ones(), kPoint, 0.3)
       .swap(v, ones(), kPoint,
             {.scope = {.where = Where::from_last, .tokens = {3, 4}, .except = {{.where = Where::onset, .count = 2}}}})
-      .set_along_metric(v, Metric::of(at::eye(kWidth)), kPoint, 0.4, {.scope = {.where = Where::span, .begin = -3}})
-      .gated_add(v, 0.1, ones(), 2, kPoint)
+      .set_along_metric(v, ActivationMetric::of(at::eye(kWidth)), kPoint, 0.4,
+                        {.scope = {.where = Where::span, .begin = -3}})
+      .gated_add(v, 0.1, ones(), kPoint, 2)
       .splice(sae, true)
-      .cap_norm(kPoint, 1.1, {.unit = Unit::residual_norm})
+      .cap_norm(kPoint, 1.1, {.unit = StrengthUnit::residual_norm})
       .keep_norm(kPoint)
       .abort_when(Condition::feature_at_most(sae, 7, 0.2), "gone");
   return s.scaled(0.3);
@@ -427,8 +438,8 @@ TEST(SteeringJson, RefusesWhatItDoesNotKnow) {
   EXPECT_STEER_ERROR(read(bad), ErrorCode::argument, "[0, 12)");
   EXPECT_STEER_ERROR(Steering::from_json(good), ErrorCode::config, "SteeringLoadOptions::saes");
   Steering custom;
-  custom.custom("mine", kPoint, [](const CustomContext& at) { return at.h; });
-  EXPECT_STEER_ERROR(custom.to_json(), ErrorCode::unsupported, "edit 0 (custom mine");
+  custom.custom([](const CustomContext& at) { return at.h; }, kPoint);
+  EXPECT_STEER_ERROR(custom.to_json(), ErrorCode::unsupported, "edit 0 (custom at");
 }
 
 TEST(SteeringValue, ComposesScalesAndDiffs) {

@@ -6,7 +6,8 @@ namespace steer {
 /// process at once, as it would without. One at a time in a process, made by the program, not by the library.
 ///
 ///   steer::StopSignals signals;
-///   steer::run(study, model, {.stop = [&] { return signals.received() != 0; }});  // ends with Error(cancelled)
+///   steer::run_experiment(model, study, {.stop = [&] { return signals.received() != 0; }});  // ends with
+///   Error(cancelled)
 class StopSignals {
  public:
   /// @throws Error(argument) when another one lives.

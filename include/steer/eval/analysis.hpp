@@ -22,7 +22,7 @@ struct AnalysisOptions {
 };
 
 /// A share of rows with its interval: Wilson's, for the effective number of rows where a question has several.
-struct Share {
+struct ShareStats {
   std::int64_t hits = 0, n = 0;
   double value = 0;  ///< NaN for n = 0
   Interval interval;
@@ -38,18 +38,19 @@ struct ScoreStats {
 };
 
 /// One arm under one behaviour, or (empty name) under all.
-struct Cell {
+struct ArmCell {
   std::string arm, behaviour;
   bool steered_only = false;  ///< only the rows that were steered, of an arm that steers some and not others
   std::int64_t n = 0;
-  Share accuracy;  ///< strict rule; a row without an answer is wrong
-  Share accuracy_lenient;
-  Share accuracy_given_format;  ///< of the rows with a strict answer: of other questions in every arm, so no comparison
-  Share
+  ShareStats accuracy;  ///< strict rule; a row without an answer is wrong
+  ShareStats accuracy_lenient;
+  ShareStats
+      accuracy_given_format;  ///< of the rows with a strict answer: of other questions in every arm, so no comparison
+  ShareStats
       accuracy_forced;  ///< with the letter read from answers that were cut off (score "forced_correct"), where it was
-  Share format;         ///< rows with a strict answer
-  Share truncated;
-  Share collapsed;  ///< by the offline screen ("collapse" >= 2); n counts rows that were screened
+  ShareStats format;    ///< rows with a strict answer
+  ShareStats truncated;
+  ShareStats collapsed;  ///< by the offline screen ("collapse" >= 2); n counts rows that were screened
   std::map<std::string, ScoreStats> scores;
 };
 
@@ -57,10 +58,10 @@ struct Cell {
 /// that the interval leaves out 0 where p < 1 - level: for accuracy Tango's score test (paired_difference,
 /// clustered_paired_difference), for scores Student's t clustered by question, and bets (betting_upper_bound) where all
 /// scores differ alike and the error says nothing.
-struct Comparison {
+struct ArmComparison {
   std::string arm, behaviour;  ///< empty behaviour: all
   std::string measure;         ///< "accuracy", "behaviour", "coherence", ...
-  bool steered_only = false;   ///< as Cell's
+  bool steered_only = false;   ///< as ArmCell's
   ClusteredMean difference;    ///< arm - baseline; accuracy as a share
   std::int64_t identical = 0;  ///< rows that were not steered and have the baseline's own answer: they cannot differ
   std::string test;            ///< which test gave p
@@ -81,23 +82,23 @@ struct Comparison {
 struct Analysis {
   AnalysisOptions options;
   std::vector<std::string> arms, behaviours;  ///< in order of appearance
-  std::vector<Cell> cells;                    ///< by arm; behaviours, all, and where they differ the steered rows
-  std::vector<Comparison> comparisons;
+  std::vector<ArmCell> cells;                 ///< by arm; behaviours, all, and where they differ the steered rows
+  std::vector<ArmComparison> comparisons;
   std::vector<Tradeoff> tradeoffs;  ///< by behaviour, then all
 
   /// @throws Error(argument) for an arm or behaviour that does not occur. Empty behaviour: all.
-  const Cell& cell(const std::string& arm, const std::string& behaviour = "") const;
+  const ArmCell& cell(const std::string& arm, const std::string& behaviour = "") const;
   /// Nothing when the pair was not compared.
-  const Comparison* comparison(const std::string& arm, const std::string& measure,
-                               const std::string& behaviour = "") const;
+  const ArmComparison* comparison(const std::string& arm, const std::string& measure,
+                                  const std::string& behaviour = "") const;
   /// The arm's steered rows over all behaviours; nothing unless it steered some rows and not others.
-  const Cell* steered_cell(const std::string& arm) const;
-  const Comparison* steered_comparison(const std::string& arm, const std::string& measure) const;
+  const ArmCell* steered_cell(const std::string& arm) const;
+  const ArmComparison* steered_comparison(const std::string& arm, const std::string& measure) const;
 };
 
 /// Cells, comparisons with the baseline (rows joined by behaviour and question id; a row that one side lacks is left
 /// out of that comparison) and trade-offs. Which rule makes which interval: docs/statistics.md.
 /// @throws Error(argument) for no results, a result that occurs twice, or no row of the baseline.
-Analysis analyse(std::span<const Result> results, const AnalysisOptions& options = {});
+Analysis analyse_results(std::span<const ResultRow> results, const AnalysisOptions& options = {});
 
 }  // namespace steer

@@ -6,7 +6,7 @@
 namespace steer {
 
 /// What a response says, read by two rules that are kept apart in every result.
-struct Answer {
+struct ParsedAnswer {
   bool has_tag = false;           ///< the text contains `<answer>`
   std::optional<char> strict{};   ///< from the first `<answer>` only: one letter standing alone at its start
   std::optional<char> lenient{};  ///< what a careful reader takes as the final answer; may differ from `strict`
@@ -27,6 +27,6 @@ struct Answer {
 /// wrong letter is worse than none.
 /// @param choices  how many letters are valid, from 'A'; 1 to 26.
 /// @throws Error(argument) for `choices` outside 1 to 26.
-Answer parse_answer(std::string_view response, int choices = 4);
+ParsedAnswer parse_answer(std::string_view response, int choices = 4);
 
 }  // namespace steer

@@ -35,7 +35,7 @@ struct EnumTable<Asking> {
 /// direction, keep target and strength along a random direction. An experiment brings random features and noise to the
 /// KL of what they stand for (`calibrate_strength` on `neutral_texts`), where that can be measured and reached; the
 /// report says so.
-enum class Variant {
+enum class ArmVariant {
   as_given,
   flipped,          ///< every strength negated
   random_features,  ///< every feature edit on another feature of the SAE, drawn by seed, its strength scaled to the
@@ -44,12 +44,12 @@ enum class Variant {
 };
 
 template <>
-struct EnumTable<Variant> {
+struct EnumTable<ArmVariant> {
   static constexpr std::string_view name = "variant";
-  static constexpr EnumEntry<Variant> entries[] = {{Variant::as_given, "as_given"},
-                                                   {Variant::flipped, "flipped"},
-                                                   {Variant::random_features, "random_features"},
-                                                   {Variant::noise, "noise"}};
+  static constexpr EnumEntry<ArmVariant> entries[] = {{ArmVariant::as_given, "as_given"},
+                                                      {ArmVariant::flipped, "flipped"},
+                                                      {ArmVariant::random_features, "random_features"},
+                                                      {ArmVariant::noise, "noise"}};
 };
 
 /// A steering for a behaviour, and a sentence on where it comes from.
@@ -75,12 +75,44 @@ struct Arm {
   std::string description{};
   Asking asking = Asking::nothing;
   std::shared_ptr<const SteeringSource> source = {};  ///< none: unsteered
-  Variant variant = Variant::as_given;
+  ArmVariant variant = ArmVariant::as_given;
   double strength = 1;       ///< multiplies every edit
   std::string family = {};   ///< arms that differ in strength only
   std::uint64_t seed = 42;   ///< of random features and noise
   std::string draw_of = {};  ///< arms that differ in the seed of their search only carry the name of the first
   std::int64_t every = 1;    ///< answers every n-th question only: for sweeps; trade-offs leave such an arm out
+
+  /// No request, no steering: what the others are compared with.
+  static Arm control();
+  /// The request in the system prompt.
+  static Arm prompt();
+  /// A system prompt that insists.
+  static Arm strong_prompt();
+  /// One steering for each behaviour (by name), or one for all under the empty name.
+  /// @throws Error(argument) for no steering at all.
+  static Arm steered(std::string name, std::map<std::string, Steering> steerings);
+  /// From a source of one's own.
+  static Arm steered(std::string name, std::string description, SteeringSource source);
+  /// Steering files (see Steering::load): one for all behaviours, or a folder of `<behaviour>.json`.
+  /// @throws Error(io) for a folder without such files; whatever Steering::load throws.
+  static Arm from_files(std::string name, const std::filesystem::path& path, const SteeringLoadOptions& options = {});
+
+  // Variations of a steered arm. @throws Error(argument) for an arm without steering.
+
+  /// The same steering, and the request in the system prompt.
+  Arm with_prompt() const;
+  /// Its controls: see ArmVariant.
+  Arm random_features(std::uint64_t seed = 42) const;
+  Arm noise(std::uint64_t seed = 42) const;
+  Arm flipped() const;
+  /// Every edit's strength multiplied.
+  Arm at_strength(double factor) const;
+  /// One arm a strength, of one family: the report draws them as a curve.
+  /// @param every  see Arm::every.
+  std::vector<Arm> strength_sweep(const std::vector<double>& strengths, std::int64_t every = 1) const;
+  /// Draw number `number` (from 1) of its method: a search made with another seed, under a name of its own.
+  /// @throws Error(argument) also for a number below 1.
+  Arm draw(std::int64_t number) const;
 
   /// Whether its answers differ between behaviours.
   bool depends_on_behaviour() const { return asking != Asking::nothing || source; }
@@ -88,33 +120,5 @@ struct Arm {
   /// counterpart of, naming it.
   Steering apply(const Steering& given, const Behaviour& behaviour) const;
 };
-
-/// No request, no steering: what the others are compared with.
-Arm control();
-/// The request in the system prompt.
-Arm prompt();
-/// A system prompt that insists.
-Arm strong_prompt();
-/// One steering for each behaviour (by name), or one for all under the empty name.
-/// @throws Error(argument) for no steering at all.
-Arm steered(std::string name, std::map<std::string, Steering> steerings);
-/// From a source of one's own.
-Arm steered(std::string name, std::string description, SteeringSource source);
-/// Steering files (see Steering::load): one for all behaviours, or a folder of `<behaviour>.json`.
-/// @throws Error(io) for a folder without such files; whatever Steering::load throws.
-Arm steering_files(std::string name, const std::filesystem::path& path, const SteeringLoadOptions& options = {});
-
-/// Variations of a steered arm. @throws Error(argument) for an arm without steering.
-Arm with_prompt(Arm arm);
-Arm random_features(Arm arm, std::uint64_t seed = 42);
-Arm noise(Arm arm, std::uint64_t seed = 42);
-Arm flipped(Arm arm);
-Arm at_strength(Arm arm, double strength);
-/// `arm` as draw number `draw` (from 1) of a method: a search made with another seed, under a name of its own.
-/// @throws Error(argument) for an arm without steering or draw < 1.
-Arm as_draw(Arm arm, std::int64_t draw);
-/// One arm a strength, of one family: the report draws them as a curve.
-/// @param every  see Arm::every.
-std::vector<Arm> strength_sweep(const Arm& arm, const std::vector<double>& strengths, std::int64_t every = 1);
 
 }  // namespace steer

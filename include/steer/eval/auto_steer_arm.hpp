@@ -12,14 +12,14 @@ namespace steer {
 /// An arm whose steerings Auto Steer finds, one search a behaviour (by its name). Searches are journalled, and shared
 /// by all arms made from this one.
 /// @param options  prompts and capability set must be disjoint from the experiment's questions: see `search_options`.
-Arm auto_steer(Sae sae, AutoSteerMode mode, AutoSteerOptions options);
+Arm auto_steer_arm(Sae sae, AutoSteerMode mode, AutoSteerOptions options);
 
 /// The arms of both modes of one searcher: a behaviour's evidence (answers, contrasts, candidates) is gathered once.
 struct AutoSteerArms {
   Arm published, safe;
 };
 /// The same as two calls of the above, for less. @param options  as above.
-AutoSteerArms auto_steer(Sae sae, AutoSteerOptions options);
+AutoSteerArms auto_steer_arms(Sae sae, AutoSteerOptions options);
 
 /// How many questions a search looks at.
 struct SearchSizes {

@@ -64,7 +64,7 @@ struct Experiment {
   void validate() const;
 };
 
-struct RunOptions {
+struct ExperimentOptions {
   std::shared_ptr<Judge> judge{};  ///< none: behaviour and coherence are not judged
   std::shared_ptr<PairJudge>
       pairs{};  ///< compares each answer with the baseline's to the same question; none: not done
@@ -90,10 +90,10 @@ struct RunOptions {
 ///         row; Error(format) for a file in its place that is no journal; Error(cancelled) when told to stop; Error(io)
 ///         for a journal that cannot be written, a judge that is down or a lost rank 0 (start again: nothing is lost);
 ///         whatever arms, generation and judge throw.
-Report run(const Experiment& experiment, const Model& model, const RunOptions& options = {});
+Report run_experiment(const Model& model, const Experiment& experiment, const ExperimentOptions& options = {});
 
 /// What a run will load, hold and compute, from the headers of the files and the tokenizer alone.
-struct RunPlan {
+struct ExperimentPlan {
   std::string model;               ///< family, size and storage of the weights, in words
   std::vector<std::string> saes;   ///< one line each
   std::int64_t rows = 0;           ///< of the results
@@ -120,14 +120,14 @@ struct RunPlan {
 /// Reads headers only; the tensors are checked against the configuration. Arms whose steerings are searched are counted
 /// without the search.
 /// @param model_path  as for Model::load, and so is `load`. @throws as Model::load for files it cannot take.
-RunPlan plan_run(const Experiment& experiment, const std::filesystem::path& model_path, const RunOptions& options = {},
-                 const LoadOptions& load = {});
+ExperimentPlan plan_experiment(const std::filesystem::path& model_path, const Experiment& experiment,
+                               const ExperimentOptions& options = {}, const LoadOptions& load = {});
 
 /// Sets `plan.seconds`: times products of the model's shapes with random weights of its storage types on its device,
 /// for one or two seconds, and scales them to the plan's tokens. Attention, sampling, SAE encoding and judges are left
 /// out and every answer is taken to be as long as it may be: right within a factor of two or so for models of a
 /// gigabyte and more, too low for tiny ones. @throws as plan_run.
-void estimate_time(RunPlan& plan, const std::filesystem::path& model_path, const RunOptions& options = {},
+void estimate_time(ExperimentPlan& plan, const std::filesystem::path& model_path, const ExperimentOptions& options = {},
                    const LoadOptions& load = {});
 
 }  // namespace steer

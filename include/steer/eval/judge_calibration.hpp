@@ -52,9 +52,8 @@ struct JudgeCalibration {
 /// @throws Error(argument) for a question or behaviour that is not given, or no row with a reference; whatever the
 /// judge
 ///         throws.
-JudgeCalibration calibrate_judge(Judge& judge, std::span<const Result> rows,
-                                 const std::map<std::string, std::string>& prompts,
-                                 const std::vector<Behaviour>& behaviours, std::string reference,
+JudgeCalibration calibrate_judge(std::span<const ResultRow> rows, const std::map<std::string, std::string>& prompts,
+                                 const std::vector<Behaviour>& behaviours, Judge& judge, std::string reference,
                                  const std::string& baseline = "control");
 
 }  // namespace steer

@@ -28,7 +28,7 @@ struct LabelOptions {
 /// behaviours, each with the answers of all arms, so that arms can be compared on the same questions.
 /// @param prompts  of the questions, by id. @return how many answers are on the page.
 /// @throws Error(argument) for a question or behaviour that is not given, or nothing to show; Error(io).
-std::int64_t write_label_page(std::span<const Result> results, const std::map<std::string, std::string>& prompts,
+std::int64_t write_label_page(std::span<const ResultRow> results, const std::map<std::string, std::string>& prompts,
                               const std::vector<Behaviour>& behaviours, const std::filesystem::path& folder,
                               const LabelOptions& options = {});
 
@@ -36,7 +36,7 @@ std::int64_t write_label_page(std::span<const Result> results, const std::map<st
 /// out.
 /// @return how many scores were read. @throws Error(io | format), naming the row: an item that the key has not or that
 /// comes twice, a key of other results, a score outside 1 to 5.
-std::int64_t import_labels(std::vector<Result>& results, const std::filesystem::path& labels,
+std::int64_t import_labels(std::vector<ResultRow>& results, const std::filesystem::path& labels,
                            const std::filesystem::path& key);
 
 /// What people would say of an arm, from their labels and the judge's scores of all rows.
@@ -49,7 +49,7 @@ struct LabelEstimate {
 /// Prediction-powered estimates (see `prediction_powered`): each arm's difference from the baseline over rows of the
 /// same question and behaviour, that of the labels corrected by the judge's. Valid whatever the judge. Arms with fewer
 /// than two labelled pairs are left out. @throws Error(argument) for no labels at all.
-std::vector<LabelEstimate> label_estimates(std::span<const Result> results, const std::string& measure,
+std::vector<LabelEstimate> label_estimates(std::span<const ResultRow> results, const std::string& measure,
                                            const std::string& baseline = "control");
 
 }  // namespace steer

@@ -34,7 +34,7 @@ struct OffTargetOptions {
 /// @param prompts  of the questions, by id. @throws Error(argument) for a question that is not given; whatever the
 /// judge
 ///                 throws.
-std::vector<OffTarget> off_target(std::span<const Result> results, const std::map<std::string, std::string>& prompts,
+std::vector<OffTarget> off_target(std::span<const ResultRow> results, const std::map<std::string, std::string>& prompts,
                                   const std::vector<Behaviour>& behaviours, Judge& judge,
                                   const OffTargetOptions& options = {});
 

@@ -62,8 +62,8 @@ std::string pair_prompt(Contest contest, const PairRequest& request);
 struct PairTable {
   struct Row {
     std::string arm;
-    ClusteredMean win;  ///< share of wins against the baseline's answer to the same question; 0.5 is even
-    Strength strength;  ///< over all comparisons, in logits above the baseline
+    ClusteredMean win;              ///< share of wins against the baseline's answer to the same question; 0.5 is even
+    BradleyTerryStrength strength;  ///< over all comparisons, in logits above the baseline
   };
   std::vector<Row> behaviour, quality;  ///< by arm, the baseline not among them
   double position = 0;                  ///< mean preference for what is shown first: a judge near 1 reads nothing
@@ -82,7 +82,7 @@ struct PairOptions {
 /// @param prompts  of the questions, by id. @throws Error(argument) for a question or behaviour that is not given, or
 /// no
 ///                 row of the baseline; whatever the judge throws.
-PairTable compare_pairs(std::vector<Result>& results, const std::map<std::string, std::string>& prompts,
+PairTable compare_pairs(std::vector<ResultRow>& results, const std::map<std::string, std::string>& prompts,
                         const std::vector<Behaviour>& behaviours, PairJudge& judge, const PairOptions& options = {});
 
 }  // namespace steer

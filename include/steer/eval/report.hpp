@@ -28,7 +28,7 @@ struct ArmNote {
 /// times, no paths): equal results give equal bytes.
 struct Report {
   std::string title = "What does steering cost?";
-  std::vector<Result> results;
+  std::vector<ResultRow> results;
   Analysis analysis;
   std::vector<Question> questions;  ///< for the sample answers
   std::vector<ArmNote> arms;
@@ -56,6 +56,6 @@ struct Report {
 };
 
 /// A report on results from anywhere: a run, a file of the journal's results, another project's rows.
-Report make_report(std::vector<Result> results, const AnalysisOptions& options = {});
+Report make_report(std::vector<ResultRow> results, const AnalysisOptions& options = {});
 
 }  // namespace steer

@@ -38,7 +38,7 @@ struct Rule {
 
 /// Whether a response keeps a rule. What stands in the `<answer>` tag and tags themselves are not looked at: they are
 /// asked for by the question. A response without words keeps none.
-bool keeps(const Rule& rule, std::string_view response);
+bool keeps_rule(const Rule& rule, std::string_view response);
 
 /// Behaviours that are checked, not judged, as positive controls: "short" (at most 40 words), "exclaiming",
 /// "no_digits", "however" (uses the word). A method that does not move them is broken, whatever a judge says of the

@@ -67,7 +67,7 @@ struct Tradeoff {
 /// The trade-off of every behaviour found in the results, then (last) of all together. Arms without behaviour scores
 /// are left out, and so are arms that answered fewer than 80 % of the baseline's questions.
 /// @param baseline  the arm gains and losses are measured against. @throws Error(argument) if the results have none.
-std::vector<Tradeoff> tradeoffs(std::span<const Result> results, const std::string& baseline,
+std::vector<Tradeoff> tradeoffs(std::span<const ResultRow> results, const std::string& baseline,
                                 const TradeoffOptions& options = {});
 
 }  // namespace steer

@@ -13,7 +13,7 @@
 
 namespace steer {
 
-/// A scalar (0-d tensor) of the logits [tokens, vocab] of a text; differentiable for `attribute`.
+/// A scalar (0-d tensor) of the logits [tokens, vocab] of a text; differentiable for `attribute_features`.
 using LogitMetric = std::function<at::Tensor(const at::Tensor& logits)>;
 
 /// logit[a] - logit[b] after the last token.
@@ -35,12 +35,13 @@ struct Attribution {
 /// left out.
 /// @param ids  the text; the metric sees the logits of all its tokens, [tokens, vocab].
 /// @throws Error(argument) for an empty text or a metric that is no finite scalar; as `sae_point`.
-Attribution attribute(Session& session, const Sae& sae, std::span<const std::int64_t> ids, const LogitMetric& metric);
+Attribution attribute_features(Session& session, const Sae& sae, std::span<const std::int64_t> ids,
+                               const LogitMetric& metric);
 
 /// The true effect: metric(unedited) - metric(feature ablated at every token but the first), for each feature
-/// [features], f32. One forward pass above the hook point each. @throws as `attribute`.
-at::Tensor ablation_effects(Session& session, const Sae& sae, std::span<const std::int64_t> ids,
-                            const LogitMetric& metric, std::span<const std::int64_t> features);
+/// [features], f32. One forward pass above the hook point each. @throws as `attribute_features`.
+at::Tensor ablation_effects(Session& session, const Sae& sae, std::span<const std::int64_t> features,
+                            std::span<const std::int64_t> ids, const LogitMetric& metric);
 
 /// A token and what a feature does to it.
 struct TokenEffect {

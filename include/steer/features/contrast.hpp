@@ -30,7 +30,7 @@ struct FeatureContrast {
 /// sign) first; features that are always on come last.
 /// @param positive, negative  pooled activations [texts, d_sae], f32, e.g. of `pooled_features`.
 /// @throws Error(argument) for a set without two rows, or two identical sets; Error(shape) for different widths.
-std::vector<FeatureContrast> contrast(const at::Tensor& positive, const at::Tensor& negative,
-                                      const ContrastOptions& options = {});
+std::vector<FeatureContrast> contrast_features(const at::Tensor& positive, const at::Tensor& negative,
+                                               const ContrastOptions& options = {});
 
 }  // namespace steer

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <span>
 
+#include <steer/steering/steering.hpp>
+
 namespace steer {
 
 // Directions from activations of any hook point, beside those of steering/vectors.hpp. Inputs are [rows, width], any
@@ -20,10 +22,11 @@ at::Tensor centred_difference(const at::Tensor& examples, std::span<const at::Te
 
 /// What a change of the activations costs: the change d is weighed as d'Sd, so that directions in which activations
 /// vary much anyway, along which other features lie, cost more than others.
-struct ActivationMetric {
+struct EstimatedMetric {
   at::Tensor matrix{};    ///< S [width, width], f32, symmetric, positive definite
   double shrinkage = 0;   ///< in [0, 1]: share of the scaled identity in S
   std::int64_t rows = 0;  ///< activations it was estimated from
+  operator ActivationMetric() const { return ActivationMetric::of(matrix); }  ///< for `Steering::set_along_metric`
 };
 
 /// S = (1 - k) X'X / n + k m I: the second moments of activations (arXiv:2605.01167), shrunk to the scaled identity, m
@@ -31,15 +34,15 @@ struct ActivationMetric {
 /// fewer rows than width the moments alone could not be inverted.
 /// @param activations  X [rows, width]; position 0 of texts left out.
 /// @throws Error(shape | argument) for fewer than 2 rows, NaN or infinity, or rows that are all 0.
-ActivationMetric activation_metric(const at::Tensor& activations);
+EstimatedMetric estimate_metric(const at::Tensor& activations);
 
 /// The cheapest change that moves the projection on a direction by 1: of all d with d.v^ = 1, v^ = v/|v|, the one of
 /// least d'Sd, S^-1 v^ / (v^' S^-1 v^), [width]. Adding t times it is the optimum of arXiv:2605.01167 for a wanted
 /// projection; with S the identity it is v^.
 /// @param direction  v [width]. @throws Error(shape | argument) for another width, NaN or a zero vector.
-at::Tensor least_collateral(const ActivationMetric& metric, const at::Tensor& direction);
+at::Tensor least_collateral(const at::Tensor& direction, const EstimatedMetric& metric);
 
-/// A replacement for a request in the system prompt: h + relu(w.h + b) z, which `Steering::gated_add(w, b, z, 1, ...)`
+/// A replacement for a request in the system prompt: h + relu(w.h + b) z, which `Steering::gated_add(w, b, z, at, 1)`
 /// runs.
 struct PromptReplacement {
   at::Tensor w;  ///< [width], f32

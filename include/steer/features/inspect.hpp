@@ -64,10 +64,10 @@ struct InspectOptions {
 /// Feature activations of a text given as ids (BOS included where the model has one). Position 0 is left out: it is an
 /// attention sink whose features mean nothing. @throws Error(argument) for an empty text or limits below 1; as
 /// `sae_point`.
-Inspection inspect(Session& session, const Sae& sae, std::span<const std::int64_t> ids,
-                   const InspectOptions& options = {});
+Inspection inspect_features(Session& session, const Sae& sae, std::span<const std::int64_t> ids,
+                            const InspectOptions& options = {});
 /// The same for a conversation in the model's chat format.
-Inspection inspect(Session& session, const Sae& sae, const std::vector<Message>& conversation,
-                   const InspectOptions& options = {});
+Inspection inspect_features(Session& session, const Sae& sae, const std::vector<Message>& conversation,
+                            const InspectOptions& options = {});
 
 }  // namespace steer

@@ -10,7 +10,7 @@
 namespace steer {
 
 /// A feature near another one.
-struct Neighbour {
+struct FeatureNeighbour {
   std::int64_t feature = 0;
   double similarity = 0;  ///< in [-1, 1]
 };
@@ -18,13 +18,12 @@ struct Neighbour {
 /// Features whose decoder rows point most nearly the same way: what writes the same direction. Cosine, the feature
 /// itself left out, best first; reads every decoder row once. @throws Error(argument) for a feature outside the SAE or
 /// `top` < 1.
-std::vector<Neighbour> neighbours_by_decoder(const Sae& sae, std::int64_t feature, std::int64_t top = 10);
+std::vector<FeatureNeighbour> neighbours_by_decoder(const Sae& sae, std::int64_t feature, std::int64_t top = 10);
 
 /// Features active on the same tokens of some texts: the phi coefficient of "active" over all tokens that count.
 /// @throws Error(argument) as above, or when the feature is active on none or all of the tokens; as
 /// `visit_activations`.
-std::vector<Neighbour> neighbours_by_coactivation(Session& session, const Sae& sae,
-                                                  std::span<const TokenizedText> texts, std::int64_t feature,
-                                                  std::int64_t top = 10);
+std::vector<FeatureNeighbour> neighbours_by_coactivation(Session& session, const Sae& sae, std::int64_t feature,
+                                                         std::span<const TokenizedText> texts, std::int64_t top = 10);
 
 }  // namespace steer

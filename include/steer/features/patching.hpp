@@ -38,11 +38,12 @@ struct PatchSweep {
 /// that of `clean`, and says what this does to the metric. Layers below the patched one are computed once.
 /// Hooks and steering of the session apply to all runs. For one bit-exact result whatever `rows` is, open the session
 /// with `batch_invariant`.
-/// @param clean, corrupt  prompts of the same number of tokens
 /// @param site  of every layer; not `embed`, `ln_final` or `attn_pattern`, which are no site of a token in a layer
+/// @param clean, corrupt  prompts of the same number of tokens
 /// @throws Error(argument) for prompts of different lengths or none, a site, layer or position that is not there, or a
 ///         metric that is not finite.
-PatchSweep patch_sweep(Session& session, std::span<const std::int64_t> clean, std::span<const std::int64_t> corrupt,
-                       Site site, const PatchMetric& metric, const PatchOptions& options = {});
+PatchSweep patch_sweep(Session& session, Site site, std::span<const std::int64_t> clean,
+                       std::span<const std::int64_t> corrupt, const PatchMetric& metric,
+                       const PatchOptions& options = {});
 
 }  // namespace steer

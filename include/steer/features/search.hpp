@@ -26,9 +26,9 @@ struct LabelHit {
 /// @throws Error(argument) for a query without a word or a limit below 1. Thread-safe.
 std::vector<LabelHit> search_labels(const FeatureLabels& labels, std::string_view query, std::int64_t limit = 20);
 
-/// The same hits ordered by how well the feature itself tells two sets of texts apart (`contrast` of texts about the
-/// query against others), largest standardised difference first: labels promise, activations decide. A hit without a
-/// contrast counts as 0; equal ones keep their order.
+/// The same hits ordered by how well the feature itself tells two sets of texts apart (`contrast_features` of texts
+/// about the query against others), largest standardised difference first: labels promise, activations decide. A hit
+/// without a contrast counts as 0; equal ones keep their order.
 std::vector<LabelHit> rerank_by_contrast(std::vector<LabelHit> hits, std::span<const FeatureContrast> contrasts);
 
 }  // namespace steer

@@ -26,7 +26,7 @@ std::vector<TokenizedText> neutral_texts(const Model& model, const Steering& ste
 
 /// The effect of a steering on texts: their tokens that count are taken as generated, what precedes as prompt. The
 /// quantile interpolates between order statistics (type 7 of Hyndman and Fan 1996, NumPy's default).
-/// @throws Error(argument) for no texts, a quantile outside (0, 1], or a text or steering that `score`
+/// @throws Error(argument) for no texts, a quantile outside (0, 1], or a text or steering that `score_texts`
 /// refuses, among them one so strong that logits are no numbers.
 SteeringEffect steering_effect(const Model& model, const Steering& steering, std::span<const TokenizedText> texts,
                                double quantile = 0.95);

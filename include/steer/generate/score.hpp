@@ -34,7 +34,8 @@ struct TextScore {
 /// @throws Error(argument) for a text without a tail, with ids outside the vocabulary, or whose logits are not finite
 ///         (naming text and token); Error(unsupported) for a steering whose conditions read the next-token entropy,
 ///         which a text scored in one pass does not have; whatever `Session::open` throws.
-std::vector<TextScore> score(const Model& model, std::span<const ScoreRequest> requests, const Progress& progress = {});
+std::vector<TextScore> score_texts(const Model& model, std::span<const ScoreRequest> requests,
+                                   const Progress& progress = {});
 
 /// How far a steering moves a model's next-token distributions over a text's tail.
 struct TextDivergence {
@@ -42,7 +43,7 @@ struct TextDivergence {
   std::vector<double> values;  ///< of the distribution that predicts each token of the tail
 };
 
-/// What a steering changes, for each request. @throws as `score`.
+/// What a steering changes, for each request. @throws as `score_texts`.
 std::vector<TextDivergence> divergence_from_unsteered(const Model& model, std::span<const ScoreRequest> requests,
                                                       const Progress& progress = {});
 /// Its means.

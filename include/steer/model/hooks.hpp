@@ -61,6 +61,15 @@ struct HookPoint {
   Site site = Site::resid_post;
   std::int64_t layer = 0;  ///< 0 for `embed` and `ln_final`
 
+  /// `resid_post` of layer 0.
+  constexpr HookPoint() = default;
+  /// A site of a layer; 0 for those of none.
+  constexpr HookPoint(Site at, std::int64_t of_layer) : site(at), layer(of_layer) {}
+  /// By its name: implicit, so that whatever takes a hook point takes its name. @throws as `parse`.
+  HookPoint(std::string_view name) : HookPoint(parse(name)) {}
+  HookPoint(const char* name) : HookPoint(parse(name)) {}
+  HookPoint(const std::string& name) : HookPoint(parse(name)) {}
+
   /// From a TransformerLens name ("blocks.6.hook_resid_post", "hook_embed") or a Hugging Face module name
   /// ("model.layers.6" is its output: resid_post). @throws Error(argument) for anything else.
   static HookPoint parse(std::string_view name);

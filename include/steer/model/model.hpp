@@ -1,12 +1,14 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
 
 #include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <steer/model/config.hpp>
@@ -37,11 +39,14 @@ struct EnumTable<WeightFormat> {
                                                         {WeightFormat::int8, "int8"}};
 };
 
+/// The device that "cpu" or "cuda:N" names. @throws Error(argument) for anything else.
+at::Device parse_device(std::string_view name);
+
 struct LoadOptions {
   WeightFormat weights = WeightFormat::stored;
-  std::string device = "cpu";   ///< "cpu" or "cuda:N"
-  std::int64_t max_memory = 0;  ///< bytes the weights may take; 0: no limit. More is an error before anything is read
-  std::int64_t context = 0;     ///< lowers the longest sequence; 0: the model's own
+  at::Device device = at::kCPU;  ///< or {at::kCUDA, N}; `parse_device` reads one from text
+  std::int64_t max_memory = 0;   ///< bytes the weights may take; 0: no limit. More is an error before anything is read
+  std::int64_t context = 0;      ///< lowers the longest sequence; 0: the model's own
   std::vector<std::string> allow_unknown_config{};  ///< keys of config.json to ignore though steer does not know them
   std::filesystem::path adapter = {};  ///< folder of a LoRA adapter (PEFT) to merge into the weights; empty: none
   std::optional<ChatFormat> chat_format = {};  ///< in place of the files' own chat template
@@ -73,7 +78,7 @@ class Model {
   Model with_chat(ChatTemplate chat) const;
   /// Ids that end a generation: the configuration's end of sequence and the chat format's end of turn.
   std::vector<std::int64_t> stop_ids() const;
-  /// "cpu" or "cuda:N".
+  /// Where its weights are.
   at::Device device() const;
   /// Bytes the weights take in memory or in the mapping.
   std::int64_t weight_bytes() const;
@@ -83,15 +88,19 @@ class Model {
   const std::vector<std::string>& warnings() const;
   /// Identifies the weights, for journals (hash of names, shapes, dtypes and a sample of each tensor's bytes).
   const std::string& hash() const;
+  /// Logits [tokens, vocab], f32, of activations of the residual stream [tokens, d_model], any float dtype and device:
+  /// the final norm with its bias, the unembedding, its scale and soft cap, as at the end of a pass. Of
+  /// `blocks.L.hook_resid_post` it is the logit lens (nostalgebraist 2020); of the last layer's, the model's own
+  /// logits. On the CPU a row's logits do not depend on the other rows. Gradients flow to `h`. Thread-safe.
+  /// @throws Error(shape) for another width, Error(argument) for a tensor that is not of a float dtype.
+  at::Tensor unembed(const at::Tensor& h) const;
   /// The unembedding [vocab, d_model], f32, and the final norm's gain [d_model]: what logit attribution needs.
   at::Tensor unembedding() const;
   at::Tensor final_norm_gain() const;
 
-  /// For the library's own loaders and engines.
-  explicit Model(std::shared_ptr<const model::detail::Transformer> impl) : impl_(std::move(impl)) {}
-  const model::detail::Transformer& impl() const { return *impl_; }
-
  private:
+  friend class Session;
+  explicit Model(std::shared_ptr<const model::detail::Transformer> impl) : impl_(std::move(impl)) {}
   std::shared_ptr<const model::detail::Transformer> impl_;
   std::shared_ptr<const ChatTemplate> chat_;  ///< in place of the files' own
 };

@@ -27,11 +27,9 @@ class HookTable;
 /// Activations by hook point, each [tokens, width] ([heads, queries, keys] at attn_pattern), in order of computation.
 class ActivationCache {
  public:
-  /// By point, or by TransformerLens or Hugging Face name. @throws Error(argument) that lists what was recorded.
+  /// By point, or by its TransformerLens or Hugging Face name. @throws Error(argument) that lists what was recorded.
   const at::Tensor& operator[](const HookPoint& point) const;
-  const at::Tensor& operator[](std::string_view name) const;
   bool contains(const HookPoint& point) const;
-  bool contains(std::string_view name) const;
   /// All of them, in order of computation.
   const std::vector<std::pair<HookPoint, at::Tensor>>& all() const { return values_; }
   at::Tensor logits;  ///< as asked for; undefined when the run stopped before the end
@@ -52,10 +50,10 @@ class [[nodiscard]] HookHandle {
   void remove();
 
   struct Registration;
-  /// For `Session::hook`.
-  explicit HookHandle(std::weak_ptr<Registration> registration);
 
  private:
+  friend class Session;
+  explicit HookHandle(std::weak_ptr<Registration> registration);
   std::weak_ptr<Registration> registration_;
 };
 
@@ -189,9 +187,8 @@ class Session {
   const Model& model() const;
 
   /// Calls `function` whenever the point is computed, decode steps included.
-  /// @param point  TransformerLens or Hugging Face name.
+  /// @param point  also by its TransformerLens or Hugging Face name.
   /// @throws Error(argument) for a point this model does not have: a hook that cannot fire is refused.
-  HookHandle hook(std::string_view point, HookFunction function, const HookOptions& options = {});
   HookHandle hook(const HookPoint& point, HookFunction function, const HookOptions& options = {});
 
   /// A new, empty sequence. @throws Error for a steering that does not fit the model, naming the edit; Error(config)

@@ -82,7 +82,7 @@ struct SparseActivations {
 
 /// Choices a file leaves open.
 struct SaeLoadOptions {
-  std::string device = "cpu";                   ///< "cpu" or "cuda:N"
+  at::Device device = at::kCPU;
   std::optional<double> norm_scaling_factor{};  ///< s = sqrt(d_in) / mean |x|, for files trained with
                                                 ///< expected_average_only_in that do not carry it
   std::optional<std::int64_t> k{};              ///< for layouts that name k only in the repository's name
@@ -169,11 +169,9 @@ class Sae {
   const at::Tensor& W_skip() const;  ///< [d_out, d_in]; undefined without a skip connection
 
   struct Impl;
-  /// For the library's own loaders.
-  explicit Sae(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
-  const Impl& impl() const { return *impl_; }
 
  private:
+  explicit Sae(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
   std::shared_ptr<const Impl> impl_;
 };
 

@@ -19,17 +19,18 @@
 namespace steer {
 
 /// What a strength is measured in.
-enum class Unit {
+enum class StrengthUnit {
   raw,             ///< multiplies the vector or decoder row as it is
   max_activation,  ///< of the feature's maximum activation
   residual_norm,   ///< share of the token's |h|, along the unit vector
 };
 
 template <>
-struct EnumTable<Unit> {
+struct EnumTable<StrengthUnit> {
   static constexpr std::string_view name = "strength unit";
-  static constexpr EnumEntry<Unit> entries[] = {
-      {Unit::raw, "raw"}, {Unit::max_activation, "max_activation"}, {Unit::residual_norm, "residual_norm"}};
+  static constexpr EnumEntry<StrengthUnit> entries[] = {{StrengthUnit::raw, "raw"},
+                                                        {StrengthUnit::max_activation, "max_activation"},
+                                                        {StrengthUnit::residual_norm, "residual_norm"}};
 };
 
 /// Which positions an edit touches.
@@ -76,23 +77,24 @@ struct Scope {
   std::vector<std::int64_t> tokens{};  ///< of these, only tokens with one of these ids; empty: any
   std::vector<Scope> except{};         ///< of these, none that one of these scopes selects
   friend bool operator==(const Scope& a, const Scope& b);
-  /// @throws Error(argument) for a scope that can match nothing.
+  /// @throws Error(argument) for a scope that can match nothing, or a member that its `where` does not look at.
   void validate(std::string_view where) const;
   /// In words: "onset 3", "span [4, 9)".
   std::string describe() const;
 };
 
 /// On which side of its target a projection is moved.
-enum class Side {
+enum class TargetSide {
   below,  ///< raised to the target when below it
   above,  ///< lowered to the target when above it
   both,   ///< set to the target always
 };
 
 template <>
-struct EnumTable<Side> {
+struct EnumTable<TargetSide> {
   static constexpr std::string_view name = "side";
-  static constexpr EnumEntry<Side> entries[] = {{Side::below, "below"}, {Side::above, "above"}, {Side::both, "both"}};
+  static constexpr EnumEntry<TargetSide> entries[] = {
+      {TargetSide::below, "below"}, {TargetSide::above, "above"}, {TargetSide::both, "both"}};
 };
 
 /// What a custom edit gets: the tokens of one row that its scope and condition select.
@@ -116,7 +118,7 @@ struct Edit {
   HookPoint point;
   std::shared_ptr<const steering::detail::Operation> op{};  ///< the kind and its parameters
   double strength = 1;  ///< multiplies what the edit changes; 0 leaves every bit alone
-  Unit unit = Unit::raw;
+  StrengthUnit unit = StrengthUnit::raw;
   Scope scope{};
   std::optional<Condition> when{};
   std::string name{};  ///< what the audit calls it; empty: `describe()`

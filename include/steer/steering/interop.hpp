@@ -11,8 +11,8 @@ namespace steer {
 
 /// How the values of a hosted variant are read.
 struct HostedImportOptions {
-  Unit unit = Unit::raw;  ///< max_activation: times each feature's `max_activation_strength`
-  Scope scope{};          ///< of every edit; the format has none
+  StrengthUnit unit = StrengthUnit::raw;  ///< max_activation: times each feature's `max_activation_strength`
+  Scope scope{};                          ///< of every edit; the format has none
 };
 
 /// A variant or controller of Goodfire's hosted steering service (SDK 0.2 to 0.5: `Variant.json()`,

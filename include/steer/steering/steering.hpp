@@ -21,22 +21,13 @@
 
 namespace steer {
 
-/// A hook point, given as such or by its name ("blocks.6.hook_resid_post", "model.layers.6").
-struct Place {
-  HookPoint point;
-  /// Implicit, so that builders take either. @throws Error(argument) for a name that `HookPoint::parse` refuses.
-  Place(const HookPoint& p) : point(p) {}
-  Place(std::string_view name) : point(HookPoint::parse(name)) {}
-  Place(const char* name) : point(HookPoint::parse(name)) {}
-  Place(const std::string& name) : point(HookPoint::parse(name)) {}
-};
-
-/// What every builder of `Steering` takes besides its own arguments.
+/// What every builder of `Steering` takes besides its own arguments. One that a kind does not look at is an error.
 struct EditOptions {
   Scope scope{};
   std::optional<Condition> when{};
-  Unit unit = Unit::raw;
-  double max_activation = 0;         ///< for Unit::max_activation: the feature's, e.g. from FeatureLabels
+  StrengthUnit unit = StrengthUnit::raw;
+  double max_activation = 0;         ///< feature edits: the feature's, e.g. from FeatureLabels. What
+                                     ///< StrengthUnit::max_activation multiplies; kept in files under any unit
   std::optional<HookPoint> point{};  ///< feature edits and splices: instead of the place the SAE was trained at
   std::string name{};                ///< for the audit
 };
@@ -68,32 +59,34 @@ struct SteeringLoadOptions {
 };
 
 /// A positive definite matrix S that says how far apart two activations are.
-struct Metric {
+struct ActivationMetric {
   at::Tensor matrix{};          ///< S [width, width], or W [rank, width] with S^-1 = W' W
   bool inverse_factor = false;  ///< which of the two
   /// S itself [width, width], e.g. the covariance of activations.
-  static Metric of(const at::Tensor& s);
+  static ActivationMetric of(const at::Tensor& s);
   /// From W [rank, width], e.g. a matrix that whitens activations.
-  static Metric from_inverse_factor(const at::Tensor& w);
+  static ActivationMetric from_inverse_factor(const at::Tensor& w);
 };
 
 /// An ordered list of edits: the one way steering is described, for one row. A value; copies are cheap (tensors and
-/// SAEs are shared). Every builder checks its arguments at once and throws as `Edit::validate` does.
+/// SAEs are shared). Every builder checks its arguments at once and throws as `Edit::validate` does; all take what is
+/// written or read, then where, then how much, then options. Features act where their SAE was trained unless the
+/// options say otherwise.
 ///
 /// In what follows h is one token's activation at the hook point, |h| its norm on arrival there (before any edit), v^ =
 /// v / |v| and s the edit's strength: 1 where the builder takes none, changed by `scaled`. Vectors are [width of the
 /// point] of any float dtype, kept as f32 on the CPU.
 class Steering {
  public:
-  /// h + s v; with Unit::residual_norm h + s |h| v^.
+  /// h + s v; with StrengthUnit::residual_norm h + s |h| v^.
   /// Activation addition (Turner et al. 2023, arXiv:2308.10248; CAA, Rimsky et al. 2023, arXiv:2312.06681).
-  Steering& add(const at::Tensor& vector, const Place& at, double strength, const EditOptions& options = {});
+  Steering& add(const at::Tensor& vector, const HookPoint& at, double strength, const EditOptions& options = {});
 
   // Edits of one SAE feature: h + s (f' - f) d, with f its activation and d its decoder row. Consecutive ones of one
   // SAE at one point share one encode: f is read before the first of them, they act on it in order, and the whole
   // change is decoded at the end, which equals "encode, edit, decode, add the error back" (SAELens `use_error_term`,
   // the hosted Goodfire service) without computing any other feature. Where the SAE normalises its input, the change is
-  // scaled back as its decoder's output is. Unit::residual_norm makes |f' d| the share of |h|.
+  // scaled back as its decoder's output is. StrengthUnit::residual_norm makes |f' d| the share of |h|.
 
   /// f' = f + value. Alone, it needs no encode.
   Steering& nudge(const Sae& sae, std::int64_t feature, double value, const EditOptions& options = {});
@@ -109,38 +102,38 @@ class Steering {
   Steering& ablate(const Sae& sae, std::int64_t feature, const EditOptions& options = {});
 
   /// h - s (h.v^) v^: directional ablation (Arditi et al. 2024, arXiv:2406.11717).
-  Steering& project_out(const at::Tensor& vector, const Place& at, const EditOptions& options = {});
+  Steering& project_out(const at::Tensor& vector, const HookPoint& at, const EditOptions& options = {});
   /// h + s (factor - 1)(h.v^) v^: orthogonal-decomposition scaling (Neuronpedia ORTHOGONAL_DECOMP).
-  Steering& scale_along(const at::Tensor& vector, const Place& at, double factor, const EditOptions& options = {});
+  Steering& scale_along(const at::Tensor& vector, const HookPoint& at, double factor, const EditOptions& options = {});
   /// h + s (t - h.v^) v^ where h.v^ lies on `side` of the target t. `below` is activation capping (Lu et al. 2026, "The
-  /// Assistant Axis"), `above` Neuronpedia's PROJECTION_CAP. With Unit::residual_norm t is a share of |h|.
-  Steering& project_to(const at::Tensor& vector, const Place& at, double target, Side side = Side::below,
-                       const EditOptions& options = {});
+  /// Assistant Axis"), `above` Neuronpedia's PROJECTION_CAP. With StrengthUnit::residual_norm t is a share of |h|.
+  Steering& project_to(const at::Tensor& vector, const HookPoint& at, double target,
+                       TargetSide side = TargetSide::below, const EditOptions& options = {});
   /// h + s (t - v.h) d, d = S^-1 v / (v' S^-1 v): brings v.h to the target t by the change that is least in the metric
   /// S (arXiv:2605.01167). v as it is, not v^.
   /// @throws Error(shape | argument) unless the metric is symmetric, positive definite and of the vector's width.
-  Steering& set_along_metric(const at::Tensor& vector, const Metric& metric, const Place& at, double target,
-                             const EditOptions& options = {});
+  Steering& set_along_metric(const at::Tensor& vector, const ActivationMetric& metric, const HookPoint& at,
+                             double target, const EditOptions& options = {});
   /// Exchanges the parts of h along a^ and b^; the rest and |h| stay. The reflection h - 2 s (h.n) n about
   /// n = (a^ - b^) / |a^ - b^|: for orthogonal directions their two projections trade places.
-  Steering& swap(const at::Tensor& a, const at::Tensor& b, const Place& at, const EditOptions& options = {});
+  Steering& swap(const at::Tensor& a, const at::Tensor& b, const HookPoint& at, const EditOptions& options = {});
   /// Rotates the part of h in the plane of a and b, which need not be orthogonal, by s radians, a towards b; the rest
   /// and |h| stay. (Angular Steering, Vu and Nguyen 2025, with the angle given and not the direction.)
-  Steering& rotate(const at::Tensor& a, const at::Tensor& b, const Place& at, double radians,
+  Steering& rotate(const at::Tensor& a, const at::Tensor& b, const HookPoint& at, double radians,
                    const EditOptions& options = {});
   /// h + s a relu(w.h + b) z.
-  Steering& gated_add(const at::Tensor& w, double b, const at::Tensor& z, double a, const Place& at,
+  Steering& gated_add(const at::Tensor& w, double b, const at::Tensor& z, const HookPoint& at, double a,
                       const EditOptions& options = {});
   /// h + s (decode(encode(h)) - h); with the error term, plus h - decode(encode(h)), which leaves h up to rounding.
   /// Reads every feature: a full encode a token.
   Steering& splice(const Sae& sae, bool with_error = false, const EditOptions& options = {});
-  /// Scales h down to |h| = limit where it is longer; with Unit::residual_norm the limit is a multiple of the norm the
-  /// token had when it arrived at the hook point.
-  Steering& cap_norm(const Place& at, double limit, const EditOptions& options = {});
+  /// Scales h down to |h| = limit where it is longer; with StrengthUnit::residual_norm the limit is a multiple of the
+  /// norm the token had when it arrived at the hook point.
+  Steering& cap_norm(const HookPoint& at, double limit, const EditOptions& options = {});
   /// Scales h to the norm the token had when it arrived at the hook point, undoing what the edits before it did to |h|.
-  Steering& keep_norm(const Place& at, const EditOptions& options = {});
-  /// h + s (f(h) - h) for a function of the caller's. @param name  for the audit and messages.
-  Steering& custom(std::string name, const Place& at, CustomFunction function, const EditOptions& options = {});
+  Steering& keep_norm(const HookPoint& at, const EditOptions& options = {});
+  /// h + s (f(h) - h) for a function of the caller's. Files cannot hold it.
+  Steering& custom(CustomFunction function, const HookPoint& at, const EditOptions& options = {});
   /// Any edit: a copy of another one, changed.
   Steering& edit(Edit edit);
 

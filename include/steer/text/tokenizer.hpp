@@ -79,11 +79,10 @@ class Tokenizer {
   const std::string& hash() const;
 
   struct Impl;
-  /// For the library's own loaders.
-  explicit Tokenizer(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
 
  private:
   friend class StreamDecoder;
+  explicit Tokenizer(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
   std::shared_ptr<const Impl> impl_;
 };
 

@@ -17,7 +17,7 @@ using nlohmann::ordered_json;
 constexpr double kLeastSpearman = 0.6;
 
 /// The difference from the baseline's row of the same question and behaviour, where both have a score.
-ClusteredMean contrast(std::span<const Result> rows, std::span<const std::optional<double>> scores,
+ClusteredMean contrast(std::span<const ResultRow> rows, std::span<const std::optional<double>> scores,
                        const std::string& arm, const std::string& baseline) {
   std::map<std::pair<std::string, std::string>, double> base;
   for (std::size_t i = 0; i < rows.size(); ++i)
@@ -35,7 +35,7 @@ ClusteredMean contrast(std::span<const Result> rows, std::span<const std::option
   return clustered_mean(differences, clusters);
 }
 
-JudgeAgreement agree(std::span<const Result> rows, const std::string& measure, std::span<const Judgement> judgements,
+JudgeAgreement agree(std::span<const ResultRow> rows, const std::string& measure, std::span<const Judgement> judgements,
                      const std::string& baseline) {
   JudgeAgreement result;
   std::vector<double> theirs, ours;
@@ -158,9 +158,8 @@ JudgeCalibration JudgeCalibration::load(const std::filesystem::path& path) {
   }
 }
 
-JudgeCalibration calibrate_judge(Judge& judge, std::span<const Result> rows,
-                                 const std::map<std::string, std::string>& prompts,
-                                 const std::vector<Behaviour>& behaviours, std::string reference,
+JudgeCalibration calibrate_judge(std::span<const ResultRow> rows, const std::map<std::string, std::string>& prompts,
+                                 const std::vector<Behaviour>& behaviours, Judge& judge, std::string reference,
                                  const std::string& baseline) {
   std::map<std::string, const Behaviour*> known;
   for (const auto& behaviour : behaviours) known[behaviour.name] = &behaviour;
@@ -176,7 +175,7 @@ JudgeCalibration calibrate_judge(Judge& judge, std::span<const Result> rows,
   for (const Rubric rubric : {Rubric::behaviour, Rubric::coherence}) {
     const std::string measure(to_string(rubric));
     const bool any =
-        std::any_of(rows.begin(), rows.end(), [&](const Result& row) { return row.scores.contains(measure); });
+        std::any_of(rows.begin(), rows.end(), [&](const ResultRow& row) { return row.scores.contains(measure); });
     if (judge.measure(rubric) != measure || !any) continue;
     calibration.agreement[measure] = agree(rows, measure, judge.judge(rubric, requests), baseline);
   }

@@ -18,11 +18,11 @@ namespace steer {
 namespace {
 
 using nlohmann::ordered_json;
-using Cell = std::pair<std::string, std::string>;  // behaviour and question
+using ArmCell = std::pair<std::string, std::string>;  // behaviour and question
 
 /// Cells in an order that takes one of each behaviour in turn.
-std::vector<Cell> drawn_cells(const std::map<Cell, std::vector<const Result*>>& cells, std::uint64_t seed) {
-  std::map<std::string, std::vector<Cell>> by_behaviour;
+std::vector<ArmCell> drawn_cells(const std::map<ArmCell, std::vector<const ResultRow*>>& cells, std::uint64_t seed) {
+  std::map<std::string, std::vector<ArmCell>> by_behaviour;
   for (const auto& [cell, rows] : cells) by_behaviour[cell.first].push_back(cell);
   std::size_t longest = 0;
   for (auto& [behaviour, some] : by_behaviour) {
@@ -30,7 +30,7 @@ std::vector<Cell> drawn_cells(const std::map<Cell, std::vector<const Result*>>& 
     rng.shuffle(some);
     longest = std::max(longest, some.size());
   }
-  std::vector<Cell> order;
+  std::vector<ArmCell> order;
   for (std::size_t i = 0; i < longest; ++i)
     for (const auto& [behaviour, some] : by_behaviour)
       if (i < some.size()) order.push_back(some[i]);
@@ -58,17 +58,17 @@ std::vector<std::map<std::string, std::string>> read_rows(const std::filesystem:
 
 }  // namespace
 
-std::int64_t write_label_page(std::span<const Result> results, const std::map<std::string, std::string>& prompts,
+std::int64_t write_label_page(std::span<const ResultRow> results, const std::map<std::string, std::string>& prompts,
                               const std::vector<Behaviour>& behaviours, const std::filesystem::path& folder,
                               const LabelOptions& options) {
   constexpr auto where = "write_label_page";
   std::map<std::string, std::string> requests;
   for (const auto& behaviour : behaviours) requests[behaviour.name] = behaviour.instruction;
-  std::map<Cell, std::vector<const Result*>> cells;
+  std::map<ArmCell, std::vector<const ResultRow*>> cells;
   for (const auto& result : results)
     if (options.arms.empty() || std::find(options.arms.begin(), options.arms.end(), result.arm) != options.arms.end())
       cells[{result.behaviour, result.question}].push_back(&result);
-  std::vector<const Result*> shown;
+  std::vector<const ResultRow*> shown;
   for (const auto& cell : drawn_cells(cells, options.seed)) {
     if (static_cast<std::int64_t>(shown.size()) >= options.answers) break;
     shown.insert(shown.end(), cells[cell].begin(), cells[cell].end());
@@ -108,10 +108,10 @@ std::int64_t write_label_page(std::span<const Result> results, const std::map<st
   return static_cast<std::int64_t>(shown.size());
 }
 
-std::int64_t import_labels(std::vector<Result>& results, const std::filesystem::path& labels,
+std::int64_t import_labels(std::vector<ResultRow>& results, const std::filesystem::path& labels,
                            const std::filesystem::path& key) {
   constexpr auto where = "import_labels";
-  std::map<std::string, Result*> rows, items;
+  std::map<std::string, ResultRow*> rows, items;
   for (auto& result : results) rows[result.key()] = &result;
   for (const auto& entry : read_rows(key, {"item", "arm", "behaviour", "question"})) {
     const std::string row = entry.at("arm") + "|" + entry.at("behaviour") + "|" + entry.at("question");
@@ -142,14 +142,14 @@ std::int64_t import_labels(std::vector<Result>& results, const std::filesystem::
   return count;
 }
 
-std::vector<LabelEstimate> label_estimates(std::span<const Result> results, const std::string& measure,
+std::vector<LabelEstimate> label_estimates(std::span<const ResultRow> results, const std::string& measure,
                                            const std::string& baseline) {
   const std::string human = "human_" + measure;
-  const auto value = [](const Result& r, const std::string& name) {
+  const auto value = [](const ResultRow& r, const std::string& name) {
     const auto found = r.scores.find(name);
     return found == r.scores.end() ? std::nan("") : found->second;
   };
-  std::map<Cell, const Result*> base;
+  std::map<ArmCell, const ResultRow*> base;
   std::map<std::string, std::int64_t> questions;
   std::vector<std::string> arms{baseline};
   bool any = false;

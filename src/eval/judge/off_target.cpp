@@ -14,7 +14,7 @@ class Scores {
  public:
   Scores(const std::map<std::string, std::string>& prompts, Judge& judge) : prompts_(prompts), judge_(judge) {}
 
-  void want(const Result& row, const Behaviour& behaviour) {
+  void want(const ResultRow& row, const Behaviour& behaviour) {
     const auto prompt = prompts_.find(row.question);
     require(prompt != prompts_.end(), ErrorCode::argument, "off_target", "expected the text of the question \"{}\"",
             row.question);
@@ -22,20 +22,20 @@ class Scores {
     if (is_new) requests_.push_back({prompt->second, row.response, &behaviour});
   }
   void judge() { judgements_ = judge_.judge(Rubric::behaviour, requests_); }
-  std::optional<double> of(const Result& row, const Behaviour& behaviour) const {
+  std::optional<double> of(const ResultRow& row, const Behaviour& behaviour) const {
     return judgements_.at(place_.at({&row, &behaviour})).score;
   }
 
  private:
   const std::map<std::string, std::string>& prompts_;
   Judge& judge_;
-  std::map<std::pair<const Result*, const Behaviour*>, std::size_t> place_;
+  std::map<std::pair<const ResultRow*, const Behaviour*>, std::size_t> place_;
   std::vector<JudgeRequest> requests_;
   std::vector<Judgement> judgements_;
 };
 
 struct Pair {
-  const Result *row, *base;
+  const ResultRow *row, *base;
   std::int64_t cluster;
 };
 
@@ -59,13 +59,13 @@ std::string OffTarget::markdown() const {
   return text;
 }
 
-std::vector<OffTarget> off_target(std::span<const Result> results, const std::map<std::string, std::string>& prompts,
+std::vector<OffTarget> off_target(std::span<const ResultRow> results, const std::map<std::string, std::string>& prompts,
                                   const std::vector<Behaviour>& behaviours, Judge& judge,
                                   const OffTargetOptions& options) {
   std::vector<const Behaviour*> judged;
   for (const auto& behaviour : behaviours)
     if (!behaviour.rule) judged.push_back(&behaviour);
-  std::map<std::pair<std::string, std::string>, const Result*> base;
+  std::map<std::pair<std::string, std::string>, const ResultRow*> base;
   std::vector<std::string> arms;
   std::map<std::string, std::int64_t> questions;
   for (const auto& row : results) {

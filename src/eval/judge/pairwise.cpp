@@ -17,7 +17,7 @@ struct Pair {
 };
 
 /// All rows against the baseline's, then pairs of other arms by draw.
-std::vector<Pair> pairs_of(const std::vector<Result>& results, const PairOptions& options) {
+std::vector<Pair> pairs_of(const std::vector<ResultRow>& results, const PairOptions& options) {
   std::map<std::pair<std::string, std::string>, std::map<std::string, std::size_t>> cells;
   for (std::size_t i = 0; i < results.size(); ++i)
     cells[{results[i].behaviour, results[i].question}].try_emplace(results[i].arm, i);
@@ -47,7 +47,7 @@ std::vector<Pair> pairs_of(const std::vector<Result>& results, const PairOptions
 
 class Table {
  public:
-  Table(const std::vector<Result>& results, const PairOptions& options) {
+  Table(const std::vector<ResultRow>& results, const PairOptions& options) {
     std::set<std::string> seen;
     arms_.push_back(options.baseline);
     for (const auto& result : results)
@@ -56,7 +56,7 @@ class Table {
       questions_.try_emplace(result.question, static_cast<std::int64_t>(questions_.size()));
   }
 
-  void add(const Result& first, const Result& second, double share, bool against_baseline) {
+  void add(const ResultRow& first, const ResultRow& second, double share, bool against_baseline) {
     matches_.push_back({index(first.arm), index(second.arm), share});
     clusters_.push_back(questions_.at(first.question));
     if (!against_baseline) return;
@@ -83,7 +83,7 @@ class Table {
   }
   std::vector<std::string> arms_;
   std::map<std::string, std::int64_t> questions_;
-  std::vector<Match> matches_;
+  std::vector<PairOutcome> matches_;
   std::vector<std::int64_t> clusters_;
   std::map<std::string, std::pair<std::vector<double>, std::vector<std::int64_t>>> wins_;
 };
@@ -112,7 +112,7 @@ std::string pair_prompt(Contest contest, const PairRequest& request) {
   return text + "\nReply with one letter only, A or B.";
 }
 
-PairTable compare_pairs(std::vector<Result>& results, const std::map<std::string, std::string>& prompts,
+PairTable compare_pairs(std::vector<ResultRow>& results, const std::map<std::string, std::string>& prompts,
                         const std::vector<Behaviour>& behaviours, PairJudge& judge, const PairOptions& options) {
   const auto pairs = pairs_of(results, options);
   std::map<std::string, const Behaviour*> known;
@@ -124,7 +124,7 @@ PairTable compare_pairs(std::vector<Result>& results, const std::map<std::string
     std::vector<PairRequest> requests;
     std::vector<const Pair*> of;
     for (const auto& pair : pairs) {
-      const Result &first = results[pair.first], &second = results[pair.second];
+      const ResultRow &first = results[pair.first], &second = results[pair.second];
       const auto prompt = prompts.find(first.question);
       const auto behaviour = known.find(first.behaviour);
       require(prompt != prompts.end(), ErrorCode::argument, "compare_pairs", "expected the text of the question \"{}\"",
@@ -139,7 +139,7 @@ PairTable compare_pairs(std::vector<Result>& results, const std::map<std::string
     Table wins(results, options);
     const std::string score = "win_" + std::string(to_string(contest));
     for (std::size_t i = 0; i < judgements.size(); ++i) {
-      Result& first = results[of[i]->first];
+      ResultRow& first = results[of[i]->first];
       if (!judgements[i].score) {
         ++table.failed;
         if (of[i]->against_baseline) first.failed[score] = judgements[i].failure;

@@ -70,7 +70,7 @@ class RequestEvidence : public Judge {
         pending.push_back(keys[i].back());
       }
     }
-    auto scores = score(model_, texts);
+    auto scores = score_texts(model_, texts);
     for (std::size_t k = 0; k < pending.size(); ++k) known_[pending[k]] = std::move(scores[k].token_log_probabilities);
     for (std::size_t i = 0; i < requests.size(); ++i)
       if (!keys[i].empty()) judgements[i] = {.score = evidence(keys[i])};

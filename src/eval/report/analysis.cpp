@@ -17,7 +17,7 @@ namespace {
 
 constexpr double kLowestScore = 1, kHighestScore = 5, kCollapsed = 2;
 
-using Rows = std::vector<const Result*>;
+using Rows = std::vector<const ResultRow*>;
 
 std::vector<std::int64_t> question_clusters(const Rows& rows) {
   std::map<std::string, std::int64_t> ids;
@@ -28,7 +28,7 @@ std::vector<std::int64_t> question_clusters(const Rows& rows) {
 }
 
 /// The share of rows with a property, among those it can be told of.
-Share share(const Rows& rows, double level, const std::function<std::optional<bool>(const Result&)>& property) {
+ShareStats share(const Rows& rows, double level, const std::function<std::optional<bool>(const ResultRow&)>& property) {
   Rows told;
   std::vector<std::uint8_t> hits;
   for (const auto* row : rows)
@@ -61,25 +61,27 @@ ScoreStats score_stats(const Rows& rows, const std::string& name, double level) 
   return stats;
 }
 
-Cell make_cell(const std::string& arm, const std::string& behaviour, const Rows& rows, double level) {
-  Cell cell;
+ArmCell make_cell(const std::string& arm, const std::string& behaviour, const Rows& rows, double level) {
+  ArmCell cell;
   cell.arm = arm;
   cell.behaviour = behaviour;
   cell.n = static_cast<std::int64_t>(rows.size());
   const auto of = [&](auto property) { return share(rows, level, property); };
-  const auto asked = [](const Result& r, bool value) { return r.gold.empty() ? std::nullopt : std::optional(value); };
-  cell.accuracy = of([&](const Result& r) { return asked(r, r.correct()); });
-  cell.accuracy_lenient = of([&](const Result& r) { return asked(r, r.answer_lenient == r.gold); });
+  const auto asked = [](const ResultRow& r, bool value) {
+    return r.gold.empty() ? std::nullopt : std::optional(value);
+  };
+  cell.accuracy = of([&](const ResultRow& r) { return asked(r, r.correct()); });
+  cell.accuracy_lenient = of([&](const ResultRow& r) { return asked(r, r.answer_lenient == r.gold); });
   cell.accuracy_given_format =
-      of([&](const Result& r) { return r.answer.empty() ? std::nullopt : asked(r, r.correct()); });
-  cell.accuracy_forced = of([&](const Result& r) -> std::optional<bool> {
+      of([&](const ResultRow& r) { return r.answer.empty() ? std::nullopt : asked(r, r.correct()); });
+  cell.accuracy_forced = of([&](const ResultRow& r) -> std::optional<bool> {
     const auto forced = r.scores.find("forced_correct");
     if (forced == r.scores.end()) return std::nullopt;
     return asked(r, forced->second != 0);
   });
-  cell.format = of([&](const Result& r) { return asked(r, !r.answer.empty()); });
-  cell.truncated = of([](const Result& r) { return std::optional(r.truncated); });
-  cell.collapsed = of([](const Result& r) -> std::optional<bool> {
+  cell.format = of([&](const ResultRow& r) { return asked(r, !r.answer.empty()); });
+  cell.truncated = of([](const ResultRow& r) { return std::optional(r.truncated); });
+  cell.collapsed = of([](const ResultRow& r) -> std::optional<bool> {
     const auto found = r.scores.find("collapse");
     return found == r.scores.end() ? std::nullopt : std::optional(found->second >= kCollapsed);
   });
@@ -92,7 +94,7 @@ Cell make_cell(const std::string& arm, const std::string& behaviour, const Rows&
   return cell;
 }
 
-std::optional<double> measure_of(const Result& row, const std::string& measure) {
+std::optional<double> measure_of(const ResultRow& row, const std::string& measure) {
   if (measure == "accuracy") return row.gold.empty() ? std::nullopt : std::optional<double>(row.correct());
   const auto found = row.scores.find(measure);
   return found == row.scores.end() ? std::nullopt : std::optional(found->second);
@@ -108,8 +110,8 @@ struct Pairs {
 };
 
 /// The arm's row was not steered and is the baseline's answer again.
-bool same_answer(const Result& base, const Result& row) {
-  const auto letters = [](const Result& r) { return r.scores.contains("p_gold") ? r.scores.at("p_gold") : -1.0; };
+bool same_answer(const ResultRow& base, const ResultRow& row) {
+  const auto letters = [](const ResultRow& r) { return r.scores.contains("p_gold") ? r.scores.at("p_gold") : -1.0; };
   return row.edits.empty() && row.response == base.response && row.answer == base.answer && row.tokens == base.tokens &&
          letters(row) == letters(base) && !(row.response.empty() && letters(row) < 0);
 }
@@ -117,7 +119,7 @@ bool same_answer(const Result& base, const Result& row) {
 /// @param numbers  of the questions, alike for all arms.
 Pairs pair_up(const Rows& base, const Rows& rows, const std::string& measure,
               const std::map<std::string, std::int64_t>& numbers) {
-  std::map<std::pair<std::string, std::string>, const Result*> partner;
+  std::map<std::pair<std::string, std::string>, const ResultRow*> partner;
   for (const auto* row : base) partner[{row->behaviour, row->question}] = row;
   Pairs pairs{.arm = rows[0]->arm, .measure = measure, .differences = {}, .questions = {}};
   std::set<std::string> behaviours;
@@ -174,8 +176,8 @@ Judged judge(const Pairs& pairs, double level) {
   return {mean.interval, mean.p, "t, clustered by question"};
 }
 
-Comparison compare(const Pairs& pairs, const AnalysisOptions& options) {
-  Comparison result;
+ArmComparison compare(const Pairs& pairs, const AnalysisOptions& options) {
+  ArmComparison result;
   result.arm = pairs.arm;
   result.measure = pairs.measure;
   result.identical = pairs.identical;
@@ -206,7 +208,7 @@ using RowsOf = std::map<std::pair<std::string, std::string>, Rows>;  // by arm a
 Rows steered_rows(const Rows& rows) {
   Rows steered;
   std::copy_if(rows.begin(), rows.end(), std::back_inserter(steered),
-               [](const Result* r) { return !r->edits.empty(); });
+               [](const ResultRow* r) { return !r->edits.empty(); });
   return steered.size() < rows.size() ? steered : Rows{};
 }
 
@@ -237,7 +239,7 @@ void compare_arm(Analysis& analysis, const RowsOf& rows, const std::vector<std::
 }
 
 /// Whoever reads the largest of several arms' differences has chosen it: intervals and p that allow for that.
-void adjust_over_arms(std::vector<std::pair<Comparison*, Pairs>>& family, const AnalysisOptions& options) {
+void adjust_over_arms(std::vector<std::pair<ArmComparison*, Pairs>>& family, const AnalysisOptions& options) {
   std::vector<ComparedRows> rows;
   for (const auto& [comparison, pairs] : family)
     if (!comparison->unsteered()) rows.push_back({pairs.differences, pairs.questions});
@@ -253,15 +255,15 @@ void adjust_over_arms(std::vector<std::pair<Comparison*, Pairs>>& family, const 
 
 }  // namespace
 
-const Cell& Analysis::cell(const std::string& arm, const std::string& behaviour) const {
+const ArmCell& Analysis::cell(const std::string& arm, const std::string& behaviour) const {
   for (const auto& cell : cells)
     if (cell.arm == arm && cell.behaviour == behaviour && !cell.steered_only) return cell;
   fail(ErrorCode::argument, "Analysis::cell", "expected an arm and behaviour of the results but got \"{}\" and \"{}\"",
        arm, behaviour);
 }
 
-const Comparison* Analysis::comparison(const std::string& arm, const std::string& measure,
-                                       const std::string& behaviour) const {
+const ArmComparison* Analysis::comparison(const std::string& arm, const std::string& measure,
+                                          const std::string& behaviour) const {
   for (const auto& comparison : comparisons)
     if (comparison.arm == arm && comparison.measure == measure && comparison.behaviour == behaviour &&
         !comparison.steered_only)
@@ -269,27 +271,27 @@ const Comparison* Analysis::comparison(const std::string& arm, const std::string
   return nullptr;
 }
 
-const Cell* Analysis::steered_cell(const std::string& arm) const {
+const ArmCell* Analysis::steered_cell(const std::string& arm) const {
   for (const auto& cell : cells)
     if (cell.arm == arm && cell.steered_only) return &cell;
   return nullptr;
 }
 
-const Comparison* Analysis::steered_comparison(const std::string& arm, const std::string& measure) const {
+const ArmComparison* Analysis::steered_comparison(const std::string& arm, const std::string& measure) const {
   for (const auto& comparison : comparisons)
     if (comparison.arm == arm && comparison.measure == measure && comparison.steered_only) return &comparison;
   return nullptr;
 }
 
-Analysis analyse(std::span<const Result> results, const AnalysisOptions& options) {
-  require(!results.empty(), ErrorCode::argument, "analyse", "expected results but got none");
+Analysis analyse_results(std::span<const ResultRow> results, const AnalysisOptions& options) {
+  require(!results.empty(), ErrorCode::argument, "analyse_results", "expected results but got none");
   Analysis analysis;
   analysis.options = options;
   RowsOf rows;
   std::map<std::string, std::int64_t> numbers;
   std::set<std::string> keys, measures{"accuracy"};
   for (const auto& result : results) {
-    require(keys.insert(result.key()).second, ErrorCode::argument, "analyse",
+    require(keys.insert(result.key()).second, ErrorCode::argument, "analyse_results",
             "expected every row once but got \"{}\" again", result.key());
     const auto note = [](std::vector<std::string>& names, const std::string& name) {
       if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
@@ -312,13 +314,13 @@ Analysis analyse(std::span<const Result> results, const AnalysisOptions& options
       analysis.cells.back().steered_only = true;
     }
   }
-  require(rows.contains({options.baseline, ""}), ErrorCode::argument, "analyse",
+  require(rows.contains({options.baseline, ""}), ErrorCode::argument, "analyse_results",
           "expected rows of the baseline arm \"{}\" but got none among {} rows", options.baseline, results.size());
   for (const auto& arm : analysis.arms)
     if (arm != options.baseline)
       for (const auto& measure : measures) compare_arm(analysis, rows, behaviours, arm, measure, numbers);
   for (const char* measure : {"accuracy", "behaviour", "coherence"}) {
-    std::vector<std::pair<Comparison*, Pairs>> family;
+    std::vector<std::pair<ArmComparison*, Pairs>> family;
     for (auto& comparison : analysis.comparisons)
       if (comparison.measure == measure && comparison.behaviour.empty() && !comparison.steered_only)
         family.emplace_back(&comparison,

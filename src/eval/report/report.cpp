@@ -123,9 +123,9 @@ std::string markdown_cell(std::string_view text) {
 
 }  // namespace
 
-Report make_report(std::vector<Result> results, const AnalysisOptions& options) {
+Report make_report(std::vector<ResultRow> results, const AnalysisOptions& options) {
   Report report;
-  report.analysis = analyse(results, options);
+  report.analysis = analyse_results(results, options);
   report.results = std::move(results);
   for (const auto& arm : report.analysis.arms)
     report.arms.push_back({.name = arm, .description = "", .hash = "", .family = ""});

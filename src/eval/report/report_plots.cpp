@@ -35,7 +35,7 @@ class Plots {
   }
 
  private:
-  const Cell* find_cell(const std::string& arm, const std::string& behaviour) const {
+  const ArmCell* find_cell(const std::string& arm, const std::string& behaviour) const {
     for (const auto& cell : a_.cells)
       if (cell.arm == arm && cell.behaviour == behaviour && !cell.steered_only) return &cell;
     return nullptr;
@@ -63,7 +63,7 @@ class Plots {
     if (front.points.size() > 1) plot.series.push_back(front);
     std::map<std::string, PlotSeries> groups;
     for (const auto& point : tradeoff.points) {
-      const Cell* cell = find_cell(point.arm, tradeoff.behaviour);
+      const ArmCell* cell = find_cell(point.arm, tradeoff.behaviour);
       if (!cell || !cell->scores.contains("behaviour")) continue;
       auto& series = groups[colours_.group(point.arm)];
       series.colour = colours_.of(point.arm);
@@ -124,7 +124,7 @@ class Plots {
     PlotSeries base{.colour = kGrey, .points = {}, .line = true, .marks = false, .dashed = true};
     PlotRange shares{100, 0};
     for (const auto* arm : family.arms) {
-      const Cell* c = find_cell(arm->name, "");
+      const ArmCell* c = find_cell(arm->name, "");
       if (!c || (!accuracy && !c->scores.contains(measure))) continue;
       const double value = accuracy ? c->accuracy.value : c->scores.at(measure).summary.mean;
       const auto& bar = accuracy ? c->accuracy.interval : c->scores.at(measure).interval;

@@ -27,7 +27,7 @@ void add_small(ordered_json& cell, const std::string& note) {
   cell["text"] = cell["text"].get<std::string>() + " (" + note + ")";
 }
 
-ordered_json change_cell(const Comparison* comparison, double scale, int digits) {
+ordered_json change_cell(const ArmComparison* comparison, double scale, int digits) {
   if (!comparison) return text_cell("-");
   if (comparison->unsteered()) {
     ordered_json cell = text_cell("0");
@@ -39,20 +39,20 @@ ordered_json change_cell(const Comparison* comparison, double scale, int digits)
   return value_cell(d.mean, d.interval, scale, digits, css);
 }
 
-ordered_json accuracy_change(const Comparison* comparison) {
+ordered_json accuracy_change(const ArmComparison* comparison) {
   ordered_json cell = change_cell(comparison, 100, 1);
   if (comparison && !comparison->unsteered())
     add_small(cell, "loss below " + number(std::max(0.0, comparison->loss_bound) * 100, 1));
   return cell;
 }
 
-ordered_json score_change(const Comparison* comparison) {
+ordered_json score_change(const ArmComparison* comparison) {
   ordered_json cell = change_cell(comparison, 1, 2);
   if (comparison && !comparison->unsteered()) add_small(cell, "p " + p_text(comparison->p));
   return cell;
 }
 
-ordered_json score_cell(const Cell& cell, const char* name) {
+ordered_json score_cell(const ArmCell& cell, const char* name) {
   const auto found = cell.scores.find(name);
   if (found == cell.scores.end()) return text_cell("-");
   const auto& s = found->second;
@@ -72,10 +72,10 @@ void add_row(ordered_json& table, std::vector<ordered_json> cells, bool sub = fa
 
 /// Whether any cell has this score.
 bool measured(const Analysis& a, const char* name) {
-  return std::any_of(a.cells.begin(), a.cells.end(), [&](const Cell& cell) { return cell.scores.contains(name); });
+  return std::any_of(a.cells.begin(), a.cells.end(), [&](const ArmCell& cell) { return cell.scores.contains(name); });
 }
 
-const Cell* find_cell(const Analysis& a, const std::string& arm, const std::string& behaviour) {
+const ArmCell* find_cell(const Analysis& a, const std::string& arm, const std::string& behaviour) {
   for (const auto& cell : a.cells)
     if (cell.arm == arm && cell.behaviour == behaviour && !cell.steered_only) return &cell;
   return nullptr;
@@ -88,7 +88,7 @@ ordered_json bold(std::string text) { return text_cell(std::move(text)); }
 ordered_json arm_table(const Report& report) {
   const auto& a = report.analysis;
   const Colours colours(report);
-  const Cell& control = a.cell(a.options.baseline);
+  const ArmCell& control = a.cell(a.options.baseline);
   const bool graded = control.accuracy.n > 0;
   std::vector<std::string> columns{"arm", "rows"};
   if (graded) columns.insert(columns.end(), {"accuracy %", "accuracy change"});
@@ -99,7 +99,7 @@ ordered_json arm_table(const Report& report) {
       columns.insert(columns.end(), {fmt::format("{} 1 to 5", name), fmt::format("{} change", name)});
     }
   ordered_json made = table(std::move(columns));
-  const auto add = [&](const Cell& c, ordered_json name, bool steered) {
+  const auto add = [&](const ArmCell& c, ordered_json name, bool steered) {
     const auto comparison = [&](const char* measure) {
       return steered ? a.steered_comparison(c.arm, measure) : a.comparison(c.arm, measure);
     };
@@ -123,7 +123,7 @@ ordered_json arm_table(const Report& report) {
     ordered_json name = text_cell(arm);
     name["dot"] = colours.of(arm);
     add(a.cell(arm), std::move(name), false);
-    if (const Cell* steered = a.steered_cell(arm)) add(*steered, text_cell("steered rows"), true);
+    if (const ArmCell* steered = a.steered_cell(arm)) add(*steered, text_cell("steered rows"), true);
   }
   return made;
 }
@@ -132,19 +132,19 @@ ordered_json reason_table(const Report& report) {
   const auto& a = report.analysis;
   const bool graded = a.cell(a.options.baseline).accuracy.n > 0;
   const bool generated =
-      std::any_of(report.results.begin(), report.results.end(), [](const Result& r) { return !r.response.empty(); });
+      std::any_of(report.results.begin(), report.results.end(), [](const ResultRow& r) { return !r.response.empty(); });
   if (!graded || !generated) return nullptr;
   const bool forced =
-      std::any_of(a.cells.begin(), a.cells.end(), [](const Cell& c) { return c.accuracy_forced.n > 0; });
-  const bool screened = std::any_of(a.cells.begin(), a.cells.end(), [](const Cell& c) { return c.collapsed.n > 0; });
+      std::any_of(a.cells.begin(), a.cells.end(), [](const ArmCell& c) { return c.accuracy_forced.n > 0; });
+  const bool screened = std::any_of(a.cells.begin(), a.cells.end(), [](const ArmCell& c) { return c.collapsed.n > 0; });
   std::vector<std::string> columns{"arm", "in the asked format %", "right, of those %", "right, leniently read %",
                                    "cut off %"};
   if (forced) columns.push_back("right, letter forced where cut off %");
   if (screened) columns.push_back("collapse screen %");
   ordered_json made = table(std::move(columns));
   for (const auto& arm : a.arms) {
-    const Cell& c = a.cell(arm);
-    const auto share = [](const Share& s) { return value_cell(s.value, s.interval, 100, 1); };
+    const ArmCell& c = a.cell(arm);
+    const auto share = [](const ShareStats& s) { return value_cell(s.value, s.interval, 100, 1); };
     std::vector<ordered_json> cells{text_cell(arm), share(c.format), share(c.accuracy_given_format),
                                     share(c.accuracy_lenient), share(c.truncated)};
     if (forced) cells.push_back(share(c.accuracy_forced));
@@ -204,7 +204,7 @@ ordered_json behaviour_table(const Report& report) {
   ordered_json made = table(std::move(columns));
   for (const auto& behaviour : a.behaviours)
     for (const auto& arm : a.arms) {
-      const Cell* c = find_cell(a, arm, behaviour);
+      const ArmCell* c = find_cell(a, arm, behaviour);
       if (!c) continue;
       const auto *accuracy = a.comparison(arm, "accuracy", behaviour),
                  *shown = a.comparison(arm, "behaviour", behaviour);

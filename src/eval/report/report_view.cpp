@@ -29,7 +29,7 @@ ordered_json question_view(const std::string& why, const std::string& id, const 
   return view;
 }
 
-ordered_json answer_view(const Result& r, const std::string& colour) {
+ordered_json answer_view(const ResultRow& r, const std::string& colour) {
   std::string scores = "answer " + (r.answer.empty() ? std::string("none") : r.answer);
   for (const char* name : {"behaviour", "coherence"})
     if (r.scores.contains(name)) scores += fmt::format(" · {} {}", name, number(r.scores.at(name), 1));
@@ -40,7 +40,7 @@ ordered_json answer_view(const Result& r, const std::string& colour) {
 
 ordered_json samples_view(const Report& report) {
   const Colours colours(report);
-  std::map<std::string, const Result*> by_key;
+  std::map<std::string, const ResultRow*> by_key;
   for (const auto& r : report.results) by_key[r.key()] = &r;
   std::map<std::string, const Question*> questions;
   for (const auto& q : report.questions) questions[q.id] = &q;

@@ -178,7 +178,7 @@ double hypervolume(std::span<const TradeoffPoint> points, double reference) {
   return area / (kHighestScore - kLowestScore) / (1 - reference);
 }
 
-std::vector<Tradeoff> tradeoffs(std::span<const Result> results, const std::string& baseline,
+std::vector<Tradeoff> tradeoffs(std::span<const ResultRow> results, const std::string& baseline,
                                 const TradeoffOptions& options) {
   std::vector<std::string> arms, behaviours;
   std::map<std::string, std::size_t> questions;

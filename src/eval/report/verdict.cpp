@@ -18,7 +18,7 @@ namespace {
 using namespace eval::detail;
 
 /// "+0.52 [0.31, 0.73]", by the interval that allows for having chosen among the arms.
-std::string change(const Comparison& comparison, double scale, int digits) {
+std::string change(const ArmComparison& comparison, double scale, int digits) {
   const double mean = comparison.difference.mean;
   if (comparison.unsteered()) return "0 (unsteered: the same answers)";
   return (mean >= 0 ? "+" : "") + with_interval(mean, comparison.simultaneous, scale, digits);
@@ -80,14 +80,14 @@ class Words {
   /// Whether the judge of a measure is good enough to conclude from.
   bool usable(const char* measure) const { return !report_.withheld.contains(measure); }
 
-  static std::string signed_number(const Comparison& c, double scale, int digits) {
+  static std::string signed_number(const ArmComparison& c, double scale, int digits) {
     return (c.difference.mean >= 0 ? "+" : "") + number(c.difference.mean * scale, digits);
   }
 
   bool gains(const std::string& arm) const { return a_.comparison(arm, "behaviour")->simultaneous.low > 0; }
 
   /// What the interval of an accuracy difference lets one say.
-  std::string accuracy_verdict(const Comparison& accuracy) const {
+  std::string accuracy_verdict(const ArmComparison& accuracy) const {
     if (accuracy.unsteered()) return "no answer was steered";
     if (accuracy.simultaneous.high < 0) return "a loss beyond chance";
     if (accuracy.simultaneous.low > 0) return "a gain beyond chance";
@@ -118,7 +118,7 @@ class Words {
   }
 
   std::string control() const {
-    const Cell& control = a_.cell(base_);
+    const ArmCell& control = a_.cell(base_);
     std::set<std::string> asked;
     for (const auto& result : report_.results) asked.insert(result.question);
     std::string text = fmt::format("Over {} questions and {} behaviour{}, {}", asked.size(), a_.behaviours.size(),
@@ -141,8 +141,8 @@ class Words {
     return text + ".";
   }
 
-  const Comparison* lowest() const {
-    const Comparison* worst = nullptr;
+  const ArmComparison* lowest() const {
+    const ArmComparison* worst = nullptr;
     for (const auto& arm : a_.arms)
       if (const auto* accuracy = a_.comparison(arm, "accuracy"))
         if (!worst || accuracy->difference.mean < worst->difference.mean) worst = accuracy;
@@ -151,7 +151,7 @@ class Words {
 
   /// Letters alone: accuracy is all there is.
   std::string letters() const {
-    const Comparison* worst = lowest();
+    const ArmComparison* worst = lowest();
     if (worst && worst->simultaneous.high < 0)
       return fmt::format("{} is right less often than {} ({} points).", worst->arm, base_,
                          signed_number(*worst, 100, 1));
@@ -159,7 +159,7 @@ class Words {
   }
 
   std::string least_accurate() const {
-    const Comparison* worst = lowest();
+    const ArmComparison* worst = lowest();
     if (!worst) return fmt::format("There is no arm besides {}.", base_);
     const auto what = fmt::format("{} points of accuracy ({})", change(*worst, 100, 1), accuracy_verdict(*worst));
     if (worst->difference.mean >= 0)
@@ -194,7 +194,7 @@ class Words {
 
   /// Differences from the baseline on one measure: [arms][questions], of the questions that all of them answered.
   std::vector<std::vector<double>> effects(const std::vector<std::string>& arms, const std::string& measure) const {
-    const auto value = [&](const Result& r) {
+    const auto value = [&](const ResultRow& r) {
       if (measure == "accuracy") return r.gold.empty() ? NAN : static_cast<double>(r.correct());
       return r.scores.contains(measure) ? r.scores.at(measure) : NAN;
     };

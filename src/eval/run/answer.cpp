@@ -56,11 +56,11 @@ std::string_view until_close(std::string_view text) { return text.substr(0, text
 
 }  // namespace
 
-Answer parse_answer(std::string_view response, int choices) {
+ParsedAnswer parse_answer(std::string_view response, int choices) {
   require(choices >= 1 && choices <= 26, ErrorCode::argument, "parse_answer", "expected 1 to 26 choices but got {}",
           choices);
   const auto tag = response.find(kOpen);
-  Answer answer{.has_tag = tag != std::string_view::npos};
+  ParsedAnswer answer{.has_tag = tag != std::string_view::npos};
   if (answer.has_tag) answer.strict = Reader(choices).single(until_close(response.substr(tag + kOpen.size())));
   answer.lenient = eval::detail::final_letter(response, choices);
   return answer;

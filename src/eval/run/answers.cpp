@@ -19,14 +19,14 @@
 namespace steer::eval::detail {
 namespace {
 
-Result result_of(const Task& task) {
+ResultRow result_of(const Task& task) {
   return {.arm = task.arm->name,
           .behaviour = task.behaviour ? task.behaviour->name : "",
           .question = task.question->id,
           .gold = task.question->gold()};
 }
 
-void add_audit(Result& result, const SteeringAudit& audit) {
+void add_audit(ResultRow& result, const SteeringAudit& audit) {
   if (audit.edits.empty()) return;
   double seen = 0, edited = 0, change = 0, largest = 0;
   for (const auto& edit : audit.edits) {
@@ -41,9 +41,9 @@ void add_audit(Result& result, const SteeringAudit& audit) {
 
 std::string letter(std::optional<char> c) { return c ? std::string(1, *c) : std::string(); }
 
-void read_answer(Result& result, const Question& question) {
+void read_answer(ResultRow& result, const Question& question) {
   if (question.answer < 0) return;
-  const Answer answer = parse_answer(result.response, static_cast<int>(question.choices.size()));
+  const ParsedAnswer answer = parse_answer(result.response, static_cast<int>(question.choices.size()));
   result.answer = letter(answer.strict);
   result.answer_lenient = letter(answer.lenient);
 }
@@ -51,7 +51,7 @@ void read_answer(Result& result, const Question& question) {
 /// NLL under the unsteered model given the plain prompt, whatever the arm's own prompt was.
 void add_model_metrics(const Experiment& experiment, const Model& model, std::span<const Task> tasks,
                        const std::vector<std::vector<std::int64_t>>& prompts,
-                       const std::vector<GenerateResult>& generated, std::vector<Result>& results) {
+                       const std::vector<GenerateResult>& generated, std::vector<ResultRow>& results) {
   std::vector<ScoreRequest> plain, steered;
   std::vector<std::size_t> plain_row, steered_row;
   for (std::size_t i = 0; i < tasks.size(); ++i) {
@@ -72,7 +72,7 @@ void add_model_metrics(const Experiment& experiment, const Model& model, std::sp
     }
   }
   if (!plain.empty()) {
-    const auto scores = score(model, plain);
+    const auto scores = score_texts(model, plain);
     for (std::size_t i = 0; i < scores.size(); ++i) results[plain_row[i]].scores["nll"] = scores[i].nll();
   }
   if (!steered.empty()) {
@@ -91,7 +91,7 @@ std::vector<std::vector<std::int64_t>> letter_ids(const Tokenizer& tokenizer, st
       if (pieces.size() == 1 && std::find(ids[i].begin(), ids[i].end(), pieces[0]) == ids[i].end())
         ids[i].push_back(pieces[0]);
     }
-    require(!ids[i].empty(), ErrorCode::config, "run",
+    require(!ids[i].empty(), ErrorCode::config, "run_experiment",
             "expected a tokenizer with a single token for the letter {} but it has none; "
             "use generation instead of letters",
             letter);
@@ -113,7 +113,7 @@ std::string closing_of(const std::string& response) {
 /// closing tags is right, under the steering that wrote them; of all others, whether they are right.
 void force_answers(const Model& model, std::span<const Task> tasks,
                    const std::vector<std::vector<std::int64_t>>& prompts, const std::vector<GenerateResult>& generated,
-                   std::vector<Result>& results) {
+                   std::vector<ResultRow>& results) {
   std::vector<ScoreRequest> requests;
   std::vector<std::pair<std::size_t, std::size_t>> asked;  // row, choice
   for (std::size_t i = 0; i < tasks.size(); ++i) {
@@ -136,7 +136,7 @@ void force_answers(const Model& model, std::span<const Task> tasks,
       }
   }
   if (requests.empty()) return;
-  const auto scores = score(model, requests);
+  const auto scores = score_texts(model, requests);
   std::map<std::size_t, double> best;  // log-probability of each row's likeliest letter
   for (std::size_t r = 0; r < scores.size(); ++r) {
     const auto [row, is_new] = best.try_emplace(asked[r].first, scores[r].log_probability);
@@ -151,7 +151,7 @@ void force_answers(const Model& model, std::span<const Task> tasks,
   }
 }
 
-void add_text_metrics(Result& result, bool expects_tags) {
+void add_text_metrics(ResultRow& result, bool expects_tags) {
   const TextMetrics metrics = text_metrics(result.response);
   CollapseHints hints{.expects_tags = expects_tags, .truncated = result.truncated};
   if (const auto nll = result.scores.find("nll"); nll != result.scores.end()) hints.nll = nll->second;
@@ -170,8 +170,8 @@ std::vector<std::int64_t> prompt_of(const Model& model, const Task& task, Answer
                   mode == AnswerMode::letters ? letter_prompt(*task.question) : user_prompt(*task.question));
 }
 
-std::vector<Result> take_answers(const Experiment& experiment, const Model& model, std::span<const Task> tasks,
-                                 std::int64_t batch, const std::function<bool()>& stop) {
+std::vector<ResultRow> take_answers(const Experiment& experiment, const Model& model, std::span<const Task> tasks,
+                                    std::int64_t batch, const std::function<bool()>& stop) {
   std::vector<GenerateRequest> requests;
   std::vector<std::vector<std::int64_t>> prompts;
   for (const auto& task : tasks) {
@@ -188,15 +188,15 @@ std::vector<Result> take_answers(const Experiment& experiment, const Model& mode
   if (stop)
     options.on_token = [&](const TokenEvent&) {
       require(
-          !stop(), ErrorCode::cancelled, "run",
+          !stop(), ErrorCode::cancelled, "run_experiment",
           "expected to finish but was told to stop; earlier answers are kept, start again with the same settings to "
           "go on");
       return true;
     };
   const auto generated = generate(model, requests, options);
-  std::vector<Result> results;
+  std::vector<ResultRow> results;
   for (std::size_t i = 0; i < tasks.size(); ++i) {
-    Result result = result_of(tasks[i]);
+    ResultRow result = result_of(tasks[i]);
     result.response = generated[i].text;
     result.tokens = static_cast<std::int64_t>(generated[i].ids.size());
     result.truncated = generated[i].finish == FinishReason::length || generated[i].finish == FinishReason::context;
@@ -210,7 +210,7 @@ std::vector<Result> take_answers(const Experiment& experiment, const Model& mode
   return results;
 }
 
-std::vector<Result> take_letters(const Model& model, std::span<const Task> tasks) {
+std::vector<ResultRow> take_letters(const Model& model, std::span<const Task> tasks) {
   // Arms that share a prompt differ from the lowest steered layer on: below it each prompt is computed once.
   std::map<std::vector<std::int64_t>, std::size_t> group_of;
   std::vector<std::vector<std::int64_t>> prompts;
@@ -263,10 +263,10 @@ std::vector<Result> take_letters(const Model& model, std::span<const Task> tasks
   }
   const at::Tensor probabilities = logits.softmax(-1).cpu().contiguous();
   const float* p = probabilities.data_ptr<float>();
-  std::vector<Result> results;
+  std::vector<ResultRow> results;
   for (std::size_t i = 0; i < tasks.size(); ++i) {
-    Result result = result_of(tasks[i]);
-    require(tasks[i].question->answer >= 0, ErrorCode::argument, "run",
+    ResultRow result = result_of(tasks[i]);
+    require(tasks[i].question->answer >= 0, ErrorCode::argument, "run_experiment",
             "expected questions with choices for letters but \"{}\" has none", tasks[i].question->id);
     const auto ids = letter_ids(model.tokenizer(), tasks[i].question->choices.size());
     std::vector<double> mass(ids.size(), 0.0);

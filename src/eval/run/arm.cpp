@@ -30,7 +30,8 @@ void require_steered(const Arm& arm, const char* where) {
   require(arm.source != nullptr, ErrorCode::argument, where, "expected an arm with steering but got \"{}\"", arm.name);
 }
 
-Arm varied(Arm arm, Variant variant, const char* where, std::string name, std::string description, std::uint64_t seed) {
+Arm varied(Arm arm, ArmVariant variant, const char* where, std::string name, std::string description,
+           std::uint64_t seed) {
   require_steered(arm, where);
   arm.variant = variant;
   arm.name = std::move(name);
@@ -43,41 +44,43 @@ Arm varied(Arm arm, Variant variant, const char* where, std::string name, std::s
 
 Steering Arm::apply(const Steering& given, const Behaviour& behaviour) const {
   const Steering scaled = strength == 1 ? given : given.scaled(strength);
-  if (variant == Variant::as_given) return scaled;
-  if (variant == Variant::flipped) return scaled.scaled(-1);
+  if (variant == ArmVariant::as_given) return scaled;
+  if (variant == ArmVariant::flipped) return scaled.scaled(-1);
   Steering result;
   std::uint64_t index = 0;
   for (const Edit& edit : scaled.edits()) {
     Rng rng(derive_seed(derive_seed(seed, to_string(variant)), behaviour.name, index++));
-    result.edit(variant == Variant::noise ? as_noise(edit, rng) : elsewhere(edit, rng));
+    result.edit(variant == ArmVariant::noise ? as_noise(edit, rng) : elsewhere(edit, rng));
   }
   return result;
 }
 
-Arm control() { return {.name = "control", .description = "the model as it is, asked for nothing but the answer"}; }
+Arm Arm::control() {
+  return {.name = "control", .description = "the model as it is, asked for nothing but the answer"};
+}
 
-Arm prompt() {
+Arm Arm::prompt() {
   return {.name = "prompt",
           .description = "system prompt \"When answering, please <behaviour>.\"",
           .asking = Asking::plainly};
 }
 
-Arm strong_prompt() {
+Arm Arm::strong_prompt() {
   return {.name = "strong prompt",
           .description = "a system prompt that makes the behaviour the first rule",
           .asking = Asking::strongly};
 }
 
-Arm steered(std::string name, std::string description, SteeringSource source) {
-  require(source.find != nullptr && !source.name.empty(), ErrorCode::argument, "steered",
+Arm Arm::steered(std::string name, std::string description, SteeringSource source) {
+  require(source.find != nullptr && !source.name.empty(), ErrorCode::argument, "Arm::steered",
           "expected a source with a name and a function");
   Arm arm{.name = std::move(name), .description = std::move(description)};
   arm.source = std::make_shared<const SteeringSource>(std::move(source));
   return arm;
 }
 
-Arm steered(std::string name, std::map<std::string, Steering> steerings) {
-  require(!steerings.empty(), ErrorCode::argument, "steered", "expected at least one steering for the arm \"{}\"",
+Arm Arm::steered(std::string name, std::map<std::string, Steering> steerings) {
+  require(!steerings.empty(), ErrorCode::argument, "Arm::steered", "expected at least one steering for the arm \"{}\"",
           name);
   ContentHasher hasher;
   for (const auto& [behaviour, steering] : steerings)
@@ -90,13 +93,13 @@ Arm steered(std::string name, std::map<std::string, Steering> steerings) {
   return steered(name, "a steering that was given", {.name = name, .identity = hasher.hex(), .find = find});
 }
 
-Arm steering_files(std::string name, const std::filesystem::path& path, const SteeringLoadOptions& options) {
+Arm Arm::from_files(std::string name, const std::filesystem::path& path, const SteeringLoadOptions& options) {
   std::map<std::string, Steering> steerings;
   if (std::filesystem::is_directory(path)) {
     for (const auto& entry : std::filesystem::directory_iterator(path))
       if (entry.path().extension() == ".json")
         steerings[entry.path().stem().string()] = Steering::load(entry.path(), options);
-    require(!steerings.empty(), ErrorCode::io, "steering_files",
+    require(!steerings.empty(), ErrorCode::io, "Arm::from_files",
             "expected files \"<behaviour>.json\" but got none in \"{}\"", path.string());
   } else {
     steerings[""] = Steering::load(path, options);
@@ -104,57 +107,60 @@ Arm steering_files(std::string name, const std::filesystem::path& path, const St
   return steered(std::move(name), std::move(steerings));
 }
 
-Arm with_prompt(Arm arm) {
-  require_steered(arm, "with_prompt");
+Arm Arm::with_prompt() const {
+  require_steered(*this, "Arm::with_prompt");
+  Arm arm = *this;
   arm.asking = Asking::plainly;
   arm.description += ", and the prompt of the prompting arm";
   arm.name += " + prompt";
   return arm;
 }
 
-Arm random_features(Arm arm, std::uint64_t seed) {
-  return varied(arm, Variant::random_features, "random_features", "random features",
-                "as many random features, brought to the KL of " + arm.name, seed);
+Arm Arm::random_features(std::uint64_t with_seed) const {
+  return varied(*this, ArmVariant::random_features, "Arm::random_features", "random features",
+                "as many random features, brought to the KL of " + name, with_seed);
 }
 
-Arm noise(Arm arm, std::uint64_t seed) {
-  return varied(arm, Variant::noise, "noise", "noise", "Gaussian noise, brought to the KL of " + arm.name, seed);
+Arm Arm::noise(std::uint64_t with_seed) const {
+  return varied(*this, ArmVariant::noise, "Arm::noise", "noise", "Gaussian noise, brought to the KL of " + name,
+                with_seed);
 }
 
-Arm flipped(Arm arm) {
-  return varied(arm, Variant::flipped, "flipped", arm.name + " flipped", arm.name + " with every sign turned",
-                arm.seed);
+Arm Arm::flipped() const {
+  return varied(*this, ArmVariant::flipped, "Arm::flipped", name + " flipped", name + " with every sign turned", seed);
 }
 
-Arm at_strength(Arm arm, double strength) {
-  require_steered(arm, "at_strength");
-  arm.family = arm.family.empty() ? arm.name : arm.family;
-  arm.name = fmt::format("{} x {:g}", arm.family, strength);
-  arm.description = fmt::format("{} at {:g} times its strength", arm.family, strength);
-  arm.strength *= strength;
+Arm Arm::at_strength(double factor) const {
+  require_steered(*this, "Arm::at_strength");
+  Arm arm = *this;
+  arm.family = family.empty() ? name : family;
+  arm.name = fmt::format("{} x {:g}", arm.family, factor);
+  arm.description = fmt::format("{} at {:g} times its strength", arm.family, factor);
+  arm.strength *= factor;
   return arm;
 }
 
-Arm as_draw(Arm arm, std::int64_t draw) {
-  require(arm.source && draw >= 1, ErrorCode::argument, "as_draw",
-          "expected a steered arm and a draw from 1 on but got \"{}\" and {}", arm.name, draw);
-  arm.draw_of = arm.name;
-  if (draw == 1) return arm;
-  const std::string suffix = fmt::format(", draw {}", draw);
-  SteeringSource source = *arm.source;
-  source.name += suffix;
-  arm.name += suffix;
-  arm.source = std::make_shared<const SteeringSource>(std::move(source));
-  return arm;
-}
-
-std::vector<Arm> strength_sweep(const Arm& arm, const std::vector<double>& strengths, std::int64_t every) {
+std::vector<Arm> Arm::strength_sweep(const std::vector<double>& strengths, std::int64_t every_nth) const {
   std::vector<Arm> arms;
-  for (double strength : strengths) {
-    arms.push_back(at_strength(arm, strength));
-    arms.back().every = every;
+  for (double factor : strengths) {
+    arms.push_back(at_strength(factor));
+    arms.back().every = every_nth;
   }
   return arms;
+}
+
+Arm Arm::draw(std::int64_t number) const {
+  require(source && number >= 1, ErrorCode::argument, "Arm::draw",
+          "expected a steered arm and a draw from 1 on but got \"{}\" and {}", name, number);
+  Arm arm = *this;
+  arm.draw_of = name;
+  if (number == 1) return arm;
+  const std::string suffix = fmt::format(", draw {}", number);
+  SteeringSource other = *source;
+  other.name += suffix;
+  arm.name += suffix;
+  arm.source = std::make_shared<const SteeringSource>(std::move(other));
+  return arm;
 }
 
 }  // namespace steer

@@ -68,7 +68,7 @@ Arm arm_of(const std::shared_ptr<Searcher>& searcher, AutoSteerMode mode) {
     return {result.steering, fmt::format("{}: {}", to_string(result.verdict), result.reason)};
   };
   const bool safe = mode == AutoSteerMode::safe;
-  return steered(
+  return Arm::steered(
       safe ? "safe" : "published",
       safe ? "Auto Steer: the features, form and strength that gain most behaviour within bounds on what they may cost"
            : "Auto Steer as published: at most 3 features, nudged at every token",
@@ -83,12 +83,12 @@ Arm arm_of(const std::shared_ptr<Searcher>& searcher, AutoSteerMode mode) {
 
 }  // namespace
 
-AutoSteerArms auto_steer(Sae sae, AutoSteerOptions options) {
+AutoSteerArms auto_steer_arms(Sae sae, AutoSteerOptions options) {
   const auto searcher = std::make_shared<Searcher>(std::move(sae), std::move(options));
   return {arm_of(searcher, AutoSteerMode::published), arm_of(searcher, AutoSteerMode::safe)};
 }
 
-Arm auto_steer(Sae sae, AutoSteerMode mode, AutoSteerOptions options) {
+Arm auto_steer_arm(Sae sae, AutoSteerMode mode, AutoSteerOptions options) {
   return arm_of(std::make_shared<Searcher>(std::move(sae), std::move(options)), mode);
 }
 

@@ -26,7 +26,7 @@ struct Kind {
 /// A matrix of random weights, kept as the model would keep one of this storage type.
 model::detail::Linear random_linear(const std::string& storage, const Kind& kind, std::int64_t out, std::int64_t in,
                                     const LoadOptions& load) {
-  const at::Device device(load.device);
+  const at::Device device = load.device;
   const bool stored = load.weights == WeightFormat::stored;
   if (stored &&
       model::detail::Linear::keeps_blocks(storage))  // the same byte everywhere: small finite scales, whatever the type

@@ -80,13 +80,13 @@ ordered_json identity_of(const Experiment& experiment, const Model& model, const
 
 class Runner {
  public:
-  Runner(const Experiment& experiment, const Model& model, const RunOptions& options)
+  Runner(const Experiment& experiment, const Model& model, const ExperimentOptions& options)
       : experiment_(experiment),
         model_(model),
         options_(options),
         identity_(identity_of(experiment, model, options.judge.get(), options.pairs.get())) {
     if (options.workers.count > 1) {
-      require(!options.journal.empty(), ErrorCode::argument, "run",
+      require(!options.journal.empty(), ErrorCode::argument, "run_experiment",
               "expected a journal when several processes share the work");
       team_ = std::make_unique<eval::detail::Team>(options.workers, dump(identity_));
     }
@@ -183,7 +183,7 @@ class Runner {
   }
 
   static bool is_placebo(const Arm& arm) {
-    return arm.variant == Variant::random_features || arm.variant == Variant::noise;
+    return arm.variant == ArmVariant::random_features || arm.variant == ArmVariant::noise;
   }
 
   /// Random features and noise are brought to the effect of what they stand for: an edit of the same length along
@@ -283,7 +283,7 @@ class Runner {
           if (!answers(arm, q)) continue;
           const Question& question = experiment_.questions[q];
           const std::string shown = experiment_.answers_each_behaviour(arm) ? behaviour.name : "";
-          Result result =
+          ResultRow result =
               result_from_json(ordered_json::parse(records.at("answer|" + task_key(arm.name, shown, question.id))));
           result.behaviour = behaviour.name;
           results_.push_back(std::move(result));
@@ -298,9 +298,9 @@ class Runner {
     // Answers to one question side by side: a judge that is a model computes its prompt once.
     std::map<std::string, std::size_t> places;
     for (const auto& q : experiment_.questions) places.try_emplace(q.id, places.size());
-    std::vector<const Result*> order;
+    std::vector<const ResultRow*> order;
     for (const auto& result : results_) order.push_back(&result);
-    std::ranges::stable_sort(order, {}, [&](const Result* r) { return places.at(r->question); });
+    std::ranges::stable_sort(order, {}, [&](const ResultRow* r) { return places.at(r->question); });
     std::vector<std::string> keys;
     for (const auto* result : order) keys.push_back(result->key());
     const auto work = [&](std::span<const std::size_t> indices) {
@@ -356,19 +356,21 @@ class Runner {
     for (const auto& behaviour : experiment_.behaviours)
       for (auto& result : results_)
         if (behaviour.rule && result.behaviour == behaviour.name)
-          result.scores["rule"] = keeps(*behaviour.rule, result.response) ? 1 : 0;
+          result.scores["rule"] = keeps_rule(*behaviour.rule, result.response) ? 1 : 0;
   }
 
   /// Each answer against the baseline's to the same question, as one stage.
   void compare() {
     std::map<std::string, std::string> prompts;
     for (const auto& q : experiment_.questions) prompts[q.id] = user_prompt(q);
-    std::map<std::pair<std::string, std::string>, std::vector<Result>> cells;  // all arms of a question and behaviour
+    std::map<std::pair<std::string, std::string>, std::vector<ResultRow>>
+        cells;  // all arms of a question and behaviour
     for (const auto& result : results_) cells[{result.question, result.behaviour}].push_back(result);
     std::vector<std::string> keys;
-    std::vector<std::vector<Result>> rows;
+    std::vector<std::vector<ResultRow>> rows;
     for (auto& [cell, some] : cells) {
-      if (std::none_of(some.begin(), some.end(), [&](const Result& r) { return r.arm == options_.baseline; })) continue;
+      if (std::none_of(some.begin(), some.end(), [&](const ResultRow& r) { return r.arm == options_.baseline; }))
+        continue;
       keys.push_back(cell.second + "|" + cell.first);
       rows.push_back(std::move(some));
     }
@@ -445,7 +447,7 @@ class Runner {
                                                                              : shown + " is from: ") +
                            options_.judge->identity() + "." + (caveat.empty() ? "" : " " + caveat + "."));
     for (const auto& arm : experiment_.arms)
-      if (arm.source && arm.source->sought == shown && arm.variant == Variant::as_given && arm.family.empty() &&
+      if (arm.source && arm.source->sought == shown && arm.variant == ArmVariant::as_given && arm.family.empty() &&
           arm.asking == Asking::nothing)
         report.notes.push_back(fmt::format(
             "{} was sought by what this report shows ({}): its gain there is flattered. Judge with another judge.",
@@ -469,7 +471,7 @@ class Runner {
           ++rows;
           edited += result.edits.at("edited");
         }
-      require(rows == 0 || edited > 0, ErrorCode::config, "run",
+      require(rows == 0 || edited > 0, ErrorCode::config, "run_experiment",
               "expected the steering of \"{}\" to edit tokens but it edited none in {} rows; check its scopes and "
               "conditions{}",
               arm.name, rows,
@@ -488,13 +490,13 @@ class Runner {
         for (const auto& behaviour : experiment_.behaviours) {
           const auto [steering, note] = steering_of(arm, behaviour);
           hasher.update(steering.describe());
-          if (arm.source->costly && arm.asking == Asking::nothing && arm.variant == Variant::as_given &&
+          if (arm.source->costly && arm.asking == Asking::nothing && arm.variant == ArmVariant::as_given &&
               arm.family.empty() && !steering.empty())
             report.steerings[arm.name][behaviour.name] = steering;
           steerings[arm.name][behaviour.name] = {{"edits", steering.empty() ? "none" : steering.describe()},
                                                  {"note", note}};
         }
-      const bool as_found = arm.asking == Asking::nothing && arm.variant == Variant::as_given && arm.family.empty();
+      const bool as_found = arm.asking == Asking::nothing && arm.variant == ArmVariant::as_given && arm.family.empty();
       report.arms.push_back({arm.name, arm.description, hasher.hex(), arm.family, arm.strength,
                              arm.asking != Asking::nothing, is_placebo(arm), as_found ? arm.draw_of : ""});
     }
@@ -507,7 +509,8 @@ class Runner {
       for (const auto& behaviour : experiment_.behaviours)
         if (found_.at(arm.source->name + "|" + behaviour.name).steering.empty())
           unsteered += (unsteered.empty() ? "" : ", ") + behaviour.name;
-      if (!unsteered.empty() && arm.asking == Asking::nothing && arm.variant == Variant::as_given && arm.family.empty())
+      if (!unsteered.empty() && arm.asking == Asking::nothing && arm.variant == ArmVariant::as_given &&
+          arm.family.empty())
         report.notes.push_back(
             fmt::format("{} has no steering for {}: its rows there are unsteered.", arm.name, unsteered));
     }
@@ -527,14 +530,14 @@ class Runner {
 
   const Experiment& experiment_;
   const Model& model_;
-  const RunOptions& options_;
+  const ExperimentOptions& options_;
   ordered_json identity_;
   std::unique_ptr<eval::detail::Team> team_;
   std::map<std::string, FoundSteering> found_;  // by source and behaviour
   std::vector<std::string> warnings_;
   std::map<std::string, std::pair<double, std::string>>
       placebos_;  // by arm and behaviour: strength, how it was matched
-  std::vector<Result> results_;
+  std::vector<ResultRow> results_;
   std::set<std::filesystem::path> journals_;  // whose records were used
   std::int64_t unanswered_ = 0;               // rows that the judge could not be asked about
 };
@@ -565,15 +568,18 @@ void Experiment::validate() const {
             "expected every behaviour once but got \"{}\" again", behaviour.name);
 }
 
-Report run(const Experiment& experiment, const Model& model, const RunOptions& options) {
+Report run_experiment(const Model& model, const Experiment& experiment, const ExperimentOptions& options) {
   experiment.validate();
-  require(options.batch >= 1, ErrorCode::argument, "run", "expected batches of at least 1 but got {}", options.batch);
+  require(options.batch >= 1, ErrorCode::argument, "run_experiment", "expected batches of at least 1 but got {}",
+          options.batch);
   const bool has_baseline = std::any_of(experiment.arms.begin(), experiment.arms.end(),
                                         [&](const Arm& a) { return a.name == options.baseline; });
   require(!options.calibration || (options.judge && options.calibration->judge == options.judge->identity()),
-          ErrorCode::config, "run", "expected the calibration of this judge ({}) but got that of another ({})",
+          ErrorCode::config, "run_experiment",
+          "expected the calibration of this judge ({}) but got that of another ({})",
           options.judge ? options.judge->identity() : "none", options.calibration ? options.calibration->judge : "");
-  require(has_baseline, ErrorCode::argument, "run", "expected the baseline \"{}\" among the arms", options.baseline);
+  require(has_baseline, ErrorCode::argument, "run_experiment", "expected the baseline \"{}\" among the arms",
+          options.baseline);
   return Runner(experiment, model, options).run();
 }
 

@@ -19,7 +19,7 @@ namespace steer {
 
 using nlohmann::ordered_json;
 
-void to_json(ordered_json& json, const Result& r) {
+void to_json(ordered_json& json, const ResultRow& r) {
   json = {{"arm", r.arm},
           {"behaviour", r.behaviour},
           {"question", r.question},
@@ -34,7 +34,7 @@ void to_json(ordered_json& json, const Result& r) {
           {"response", r.response}};
 }
 
-Result result_from_json(const ordered_json& json) {
+ResultRow result_from_json(const ordered_json& json) {
   try {
     return {.arm = json.at("arm"),
             .behaviour = json.at("behaviour"),
@@ -54,9 +54,9 @@ Result result_from_json(const ordered_json& json) {
   }
 }
 
-std::vector<Result> load_results(const std::filesystem::path& jsonl) {
+std::vector<ResultRow> load_results(const std::filesystem::path& jsonl) {
   const std::string text = eval::detail::read_plain_text(jsonl, "load_results");
-  std::vector<Result> results;
+  std::vector<ResultRow> results;
   eval::detail::for_each_line(text, jsonl, [&](std::string_view line, const std::string& place) {
     const auto json = io::detail::parse_json<ordered_json>(line, "load_results", place);
     require(json.is_object(), ErrorCode::format, "load_results", "expected a JSON object but got \"{}\" ({})",
@@ -66,7 +66,7 @@ std::vector<Result> load_results(const std::filesystem::path& jsonl) {
   return results;
 }
 
-void save_results(const std::vector<Result>& results, const std::filesystem::path& jsonl) {
+void save_results(const std::vector<ResultRow>& results, const std::filesystem::path& jsonl) {
   std::string text;
   for (const auto& result : results) {
     ordered_json json;
@@ -77,7 +77,7 @@ void save_results(const std::vector<Result>& results, const std::filesystem::pat
   io::detail::write_text_file(jsonl, text, "save_results");
 }
 
-void save_results_csv(const std::vector<Result>& results, const std::filesystem::path& csv) {
+void save_results_csv(const std::vector<ResultRow>& results, const std::filesystem::path& csv) {
   std::set<std::string> scores;
   for (const auto& result : results)
     for (const auto& [name, value] : result.scores) scores.insert(name);
@@ -239,23 +239,23 @@ class Table {
 
 }  // namespace
 
-std::vector<Result> load_results_csv(const std::filesystem::path& csv,
-                                     const std::map<std::string, std::string>& columns) {
+std::vector<ResultRow> load_results_csv(const std::filesystem::path& csv,
+                                        const std::map<std::string, std::string>& columns) {
   constexpr std::string_view kScore = "score_";
   const Table table(csv, "load_results_csv", columns);
   table.require_columns({"arm", "behaviour", "question"});
-  std::vector<Result> results;
+  std::vector<ResultRow> results;
   int choices = 4;  // at least, and as many as the file's golds show
   for (std::size_t r = 1; r <= table.size(); ++r) {
-    Result result{.arm = table.text(r, "arm"),
-                  .behaviour = table.text(r, "behaviour"),
-                  .question = table.text(r, "question"),
-                  .gold = table.letter(r, "gold"),
-                  .response = table.text(r, "response"),
-                  .answer = table.letter(r, "answer"),
-                  .answer_lenient = table.letter(r, "answer_lenient"),
-                  .truncated = table.flag(r, "truncated"),
-                  .tokens = table.count(r, "tokens")};
+    ResultRow result{.arm = table.text(r, "arm"),
+                     .behaviour = table.text(r, "behaviour"),
+                     .question = table.text(r, "question"),
+                     .gold = table.letter(r, "gold"),
+                     .response = table.text(r, "response"),
+                     .answer = table.letter(r, "answer"),
+                     .answer_lenient = table.letter(r, "answer_lenient"),
+                     .truncated = table.flag(r, "truncated"),
+                     .tokens = table.count(r, "tokens")};
     for (const auto& [name, at] : table.columns())
       if (name.starts_with(kScore))
         if (const auto score = table.number(r, name)) result.scores[name.substr(kScore.size())] = *score;
@@ -264,17 +264,17 @@ std::vector<Result> load_results_csv(const std::filesystem::path& csv,
   }
   for (auto& result : results) {
     if (result.response.empty()) continue;
-    const Answer parsed = parse_answer(result.response, choices);
+    const ParsedAnswer parsed = parse_answer(result.response, choices);
     if (!table.has("answer") && parsed.strict) result.answer = *parsed.strict;
     if (!table.has("answer_lenient") && parsed.lenient) result.answer_lenient = *parsed.lenient;
   }
   return results;
 }
 
-std::int64_t import_scores(std::vector<Result>& results, const std::filesystem::path& csv, std::string_view name) {
+std::int64_t import_scores(std::vector<ResultRow>& results, const std::filesystem::path& csv, std::string_view name) {
   const Table table(csv, "import_scores");
   table.require_columns({"arm", "behaviour", "question", "score"});
-  std::map<std::string, Result*> by_key;
+  std::map<std::string, ResultRow*> by_key;
   for (auto& result : results) by_key[result.key()] = &result;
   std::set<std::string> seen;
   for (std::size_t r = 1; r <= table.size(); ++r) {

@@ -74,7 +74,7 @@ bool all_exclaim(const std::string& text) {
 
 }  // namespace
 
-bool keeps(const Rule& rule, std::string_view response) {
+bool keeps_rule(const Rule& rule, std::string_view response) {
   const std::string text = prose_of(response);
   const auto words = words_of(text);
   if (words.empty()) return false;

@@ -110,8 +110,8 @@ struct Team::Impl {
       store = c10::make_intrusive<c10d::TCPStore>(workers.address, options);
       beat();
     } catch (const std::exception& error) {
-      fail(ErrorCode::io, "run", "expected to meet {} processes at {}:{} but got: {}", workers.count, workers.address,
-           workers.port, first_line(error.what()));
+      fail(ErrorCode::io, "run_experiment", "expected to meet {} processes at {}:{} but got: {}", workers.count,
+           workers.address, workers.port, first_line(error.what()));
     }
     compare(identity);
     heart = std::jthread([this](std::stop_token stop) {
@@ -134,7 +134,7 @@ struct Team::Impl {
     if (workers.rank == 0) return guarded([&] { store->set(key, bytes(identity)); });
     const auto raw = guarded([&] { return store->get(key); });
     const std::string first(raw.begin(), raw.end());
-    require(first == identity, ErrorCode::config, "run",
+    require(first == identity, ErrorCode::config, "run_experiment",
             "expected rank {} to have rank 0's settings but: {}; start all processes with the same ones", workers.rank,
             io::detail::differing_settings(nlohmann::ordered_json::parse(first, nullptr, false),
                                            nlohmann::ordered_json::parse(identity, nullptr, false)));
@@ -165,7 +165,7 @@ struct Team::Impl {
     try {
       return call();
     } catch (const std::exception& error) {
-      fail(ErrorCode::io, "run",
+      fail(ErrorCode::io, "run_experiment",
            "expected rank 0 at {}:{} to answer but got: {}; the journals hold what was done, start all processes again",
            workers.address, workers.port, first_line(error.what()));
     }
@@ -281,7 +281,7 @@ class Shared : public Claims {
 }  // namespace
 
 Records do_work(std::span<const std::string> keys, const DoItems& work, const WorkOptions& options) {
-  require(options.batch >= 1, ErrorCode::argument, "run", "expected batches of at least 1 item but got {}",
+  require(options.batch >= 1, ErrorCode::argument, "run_experiment", "expected batches of at least 1 item but got {}",
           options.batch);
   const auto total = static_cast<std::int64_t>(keys.size());
   const std::int64_t batches = (total + options.batch - 1) / options.batch;
@@ -308,7 +308,7 @@ Records do_work(std::span<const std::string> keys, const DoItems& work, const Wo
       if (!done || !options.apart) items.push_back(static_cast<std::size_t>(i));
     }
     if (open) {
-      require(!options.stop || !options.stop(), ErrorCode::cancelled, "run",
+      require(!options.stop || !options.stop(), ErrorCode::cancelled, "run_experiment",
               "expected to finish but was told to stop, with {} of {} items of \"{}\" done{}", progress.done(), total,
               options.stage,
               options.journal.empty() ? ""
@@ -318,8 +318,8 @@ Records do_work(std::span<const std::string> keys, const DoItems& work, const Wo
       // The whole batch, unless items stand apart: a result may depend on its batch mates in the last bits, and must
       // not on when the run was killed.
       auto records = work(items);
-      require(records.size() == items.size(), ErrorCode::shape, "run", "expected {} records from a batch but got {}",
-              items.size(), records.size());
+      require(records.size() == items.size(), ErrorCode::shape, "run_experiment",
+              "expected {} records from a batch but got {}", items.size(), records.size());
       std::vector<JournalEntry> entries;
       for (std::size_t i = 0; i < items.size(); ++i) {
         const std::string& key = keys[items[i]];

@@ -1,4 +1,4 @@
-// h + s v; with Unit::residual_norm h + s |h| v^.
+// h + s v; with StrengthUnit::residual_norm h + s |h| v^.
 #include <ATen/Functions.h>
 
 #include "steering/edits/operation.hpp"
@@ -16,9 +16,9 @@ struct Add final : Kind<Add> {
     v("vector", self.vector);
   }
   std::string describe() const override { return ""; }
-  bool takes(Unit unit) const override { return unit == Unit::residual_norm; }
-  void validate(Unit unit, std::string_view where) const override {
-    if (unit == Unit::residual_norm) require_direction(vector, where);
+  bool takes(StrengthUnit unit) const override { return unit == StrengthUnit::residual_norm; }
+  void validate(StrengthUnit unit, std::string_view where) const override {
+    if (unit == StrengthUnit::residual_norm) require_direction(vector, where);
   }
   bool identity() const override { return false; }
   Lowered lower(const Edit& edit) const override {
@@ -30,7 +30,7 @@ struct Add final : Kind<Add> {
     return with_operation(edit, std::move(other), "random vector");
   }
   std::optional<Edit> noise(const Edit& edit, Rng& rng) const override {
-    return noise_of_size(edit, vector.numel(), edit.unit == Unit::residual_norm ? 1 : norm_of(vector), rng);
+    return noise_of_size(edit, vector.numel(), edit.unit == StrengthUnit::residual_norm ? 1 : norm_of(vector), rng);
   }
 };
 
@@ -41,7 +41,7 @@ constinit const Factory add_kind{Add::kKind, make_kind<Add>};
 
 }  // namespace steering::detail
 
-Steering& Steering::add(const at::Tensor& vector, const Place& at, double strength, const EditOptions& options) {
+Steering& Steering::add(const at::Tensor& vector, const HookPoint& at, double strength, const EditOptions& options) {
   constexpr std::string_view where = "Steering::add";
   steering::detail::Add op;
   op.vector = vector;

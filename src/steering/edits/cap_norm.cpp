@@ -1,5 +1,5 @@
-// Scales h down to |h| = limit where it is longer; in Unit::residual_norm the limit is a multiple of the norm on
-// arrival.
+// Scales h down to |h| = limit where it is longer; in StrengthUnit::residual_norm the limit is a multiple of the norm
+// on arrival.
 #include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 
@@ -20,8 +20,8 @@ struct CapNorm final : Kind<CapNorm> {
     v("limit", self.limit);
   }
   std::string describe() const override { return fmt::format(" at {}", limit); }
-  bool takes(Unit unit) const override { return unit == Unit::residual_norm; }
-  void validate(Unit, std::string_view where) const override {
+  bool takes(StrengthUnit unit) const override { return unit == StrengthUnit::residual_norm; }
+  void validate(StrengthUnit, std::string_view where) const override {
     require(std::isfinite(limit) && limit > 0, ErrorCode::argument, where, "expected a norm limit above 0 but got {}",
             limit);
   }
@@ -41,7 +41,7 @@ constinit const Factory cap_norm_kind{CapNorm::kKind, make_kind<CapNorm>};
 
 }  // namespace steering::detail
 
-Steering& Steering::cap_norm(const Place& at, double limit, const EditOptions& options) {
+Steering& Steering::cap_norm(const HookPoint& at, double limit, const EditOptions& options) {
   steering::detail::CapNorm op;
   op.limit = limit;
   return push(steering::detail::edit_at(std::move(op), at, 1, options, "Steering::cap_norm"));

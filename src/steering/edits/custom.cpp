@@ -10,19 +10,16 @@ namespace {
 
 struct Custom final : Kind<Custom> {
   static constexpr std::string_view kKind = "custom";
-  std::string name;
   std::shared_ptr<const CustomFunction> function;
 
   template <class Self, class V>
   static void parameters(Self& self, const V& v) {
-    v("name", self.name);
     v("function", self.function);
   }
-  std::string describe() const override { return " " + name; }
-  bool takes(Unit) const override { return false; }
-  void validate(Unit, std::string_view where) const override {
-    require(function && *function, ErrorCode::argument, where,
-            "expected a function for custom edit \"{}\" but got none", name);
+  std::string describe() const override { return ""; }
+  bool takes(StrengthUnit) const override { return false; }
+  void validate(StrengthUnit, std::string_view where) const override {
+    require(function && *function, ErrorCode::argument, where, "expected a function for a custom edit but got none");
   }
   bool identity() const override { return false; }
   Lowered lower(const Edit& edit) const override {
@@ -39,9 +36,8 @@ constinit const Factory custom_kind{Custom::kKind, make_kind<Custom>};
 
 }  // namespace steering::detail
 
-Steering& Steering::custom(std::string name, const Place& at, CustomFunction function, const EditOptions& options) {
+Steering& Steering::custom(CustomFunction function, const HookPoint& at, const EditOptions& options) {
   steering::detail::Custom op;
-  op.name = std::move(name);
   op.function = std::make_shared<const CustomFunction>(std::move(function));
   return push(steering::detail::edit_at(std::move(op), at, 1, options, "Steering::custom"));
 }

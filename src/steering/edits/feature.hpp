@@ -18,7 +18,7 @@ template <class Derived>
 struct FeatureKind : Kind<Derived> {
   std::optional<Sae> sae;
   std::int64_t feature = 0;
-  double max_activation = 0;  ///< what Unit::max_activation multiplies the numbers by
+  double max_activation = 0;  ///< what StrengthUnit::max_activation multiplies the numbers by
 
   template <class Self, class V>
   static void parameters(Self& self, const V& v) {
@@ -27,18 +27,18 @@ struct FeatureKind : Kind<Derived> {
     Derived::numbers(self, v);
     v.sparse("max_activation", self.max_activation, 0.0);
   }
-  bool takes(Unit) const override { return Derived::kScaled; }
-  void validate(Unit unit, std::string_view where) const override {
+  bool takes(StrengthUnit) const override { return Derived::kScaled; }
+  void validate(StrengthUnit unit, std::string_view where) const override {
     require_feature(*sae, feature, where);
     self().check(where);
-    if (unit == Unit::max_activation)
+    if (unit == StrengthUnit::max_activation)
       require(std::isfinite(max_activation) && max_activation > 0, ErrorCode::argument, where,
-              "expected the maximum activation of feature {} for Unit::max_activation but got {}; set "
+              "expected the maximum activation of feature {} for StrengthUnit::max_activation but got {}; set "
               "EditOptions::max_activation",
               feature, max_activation);
   }
   Lowered lower(const Edit& edit) const override {
-    Change change = self().change(edit.unit == Unit::max_activation ? max_activation : 1);
+    Change change = self().change(edit.unit == StrengthUnit::max_activation ? max_activation : 1);
     change.strength = static_cast<float>(edit.strength);
     return {.feature = Lowered::Feature{*sae, feature, Derived::kReads}, .change = change};
   }
@@ -56,7 +56,7 @@ struct FeatureKind : Kind<Derived> {
     Derived op = self();
     op.feature = other;
     Edit result = with_operation(edit, std::move(op), fmt::format("random feature {}", other));
-    if (edit.unit != Unit::residual_norm) result.strength *= row_norm(feature) / norm;
+    if (edit.unit != StrengthUnit::residual_norm) result.strength *= row_norm(feature) / norm;
     return result;
   }
   std::optional<Edit> noise(const Edit&, Rng&) const override { return std::nullopt; }

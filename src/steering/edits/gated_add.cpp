@@ -21,8 +21,8 @@ struct GatedAdd final : Kind<GatedAdd> {
     v("gain", self.gain);
   }
   std::string describe() const override { return fmt::format(" by {}", gain); }
-  bool takes(Unit) const override { return false; }
-  void validate(Unit, std::string_view where) const override {
+  bool takes(StrengthUnit) const override { return false; }
+  void validate(StrengthUnit, std::string_view where) const override {
     require_direction(gate, where);
     require_direction(vector, where);
     require_one_width(gate, vector, where);
@@ -50,7 +50,7 @@ constinit const Factory gated_add_kind{GatedAdd::kKind, make_kind<GatedAdd>};
 
 }  // namespace steering::detail
 
-Steering& Steering::gated_add(const at::Tensor& w, double b, const at::Tensor& z, double a, const Place& at,
+Steering& Steering::gated_add(const at::Tensor& w, double b, const at::Tensor& z, const HookPoint& at, double a,
                               const EditOptions& options) {
   steering::detail::GatedAdd op;
   op.gate = w;

@@ -14,8 +14,8 @@ struct KeepNorm final : Kind<KeepNorm> {
   template <class Self, class V>
   static void parameters(Self&, const V&) {}
   std::string describe() const override { return ""; }
-  bool takes(Unit) const override { return false; }
-  void validate(Unit, std::string_view) const override {}
+  bool takes(StrengthUnit) const override { return false; }
+  void validate(StrengthUnit, std::string_view) const override {}
   bool identity() const override { return false; }
   Lowered lower(const Edit& edit) const override {
     return {.channels = {{.reading = Reading::norm}},
@@ -32,7 +32,7 @@ constinit const Factory keep_norm_kind{KeepNorm::kKind, make_kind<KeepNorm>};
 
 }  // namespace steering::detail
 
-Steering& Steering::keep_norm(const Place& at, const EditOptions& options) {
+Steering& Steering::keep_norm(const HookPoint& at, const EditOptions& options) {
   return push(steering::detail::edit_at(steering::detail::KeepNorm(), at, 1, options, "Steering::keep_norm"));
 }
 

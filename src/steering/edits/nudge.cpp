@@ -19,8 +19,8 @@ struct Nudge final : FeatureKind<Nudge> {
   bool identity() const override { return value == 0; }
   Change change(double unit) const { return {.constant = static_cast<float>(value * unit)}; }
   std::optional<Edit> noise(const Edit& edit, Rng& rng) const override {
-    const double unit = edit.unit == Unit::max_activation ? max_activation : 1;
-    const double length = edit.unit == Unit::residual_norm ? 1 : unit * row_norm(feature);
+    const double unit = edit.unit == StrengthUnit::max_activation ? max_activation : 1;
+    const double length = edit.unit == StrengthUnit::residual_norm ? 1 : unit * row_norm(feature);
     return noise_of_size(edit, sae->d_out(), std::abs(value) * length, rng);
   }
 };

@@ -82,9 +82,9 @@ class Operation {
   /// Its parameters in words, to follow the kind.
   virtual std::string describe() const = 0;
   /// Whether it can be measured in a unit other than raw.
-  virtual bool takes(Unit unit) const = 0;
+  virtual bool takes(StrengthUnit unit) const = 0;
   /// @throws Error for what can be wrong with its parameters.
-  virtual void validate(Unit unit, std::string_view where) const = 0;
+  virtual void validate(StrengthUnit unit, std::string_view where) const = 0;
   /// Whether it leaves every activation as it is, whatever it is.
   virtual bool identity() const = 0;
   /// The edit, scaled by its strength and measured in its unit.
@@ -201,12 +201,13 @@ Edit edit_of(Derived operation, const HookPoint& point, double strength, const E
 }
 /// The same for edits that are told their place: what only edits of SAEs look at must not be set.
 template <class Derived>
-Edit edit_at(Derived operation, const Place& at, double strength, const EditOptions& options, std::string_view where) {
+Edit edit_at(Derived operation, const HookPoint& at, double strength, const EditOptions& options,
+             std::string_view where) {
   require(
       !options.point && options.max_activation == 0, ErrorCode::argument, where,
       "expected EditOptions without point and max_activation, which only edits of SAE features look at; the place is "
       "an argument");
-  return edit_of(std::move(operation), at.point, strength, options, where);
+  return edit_of(std::move(operation), at, strength, options, where);
 }
 
 /// @throws Error(argument) for the zero vector.
@@ -228,8 +229,8 @@ Edit with_operation(const Edit& edit, Derived operation, std::string name) {
   result.name = std::move(name);
   return result;
 }
-/// Gaussian noise of a length in place of an edit that adds something of that length. In Unit::residual_norm the length
-/// is the share of |h|.
+/// Gaussian noise of a length in place of an edit that adds something of that length. In StrengthUnit::residual_norm
+/// the length is the share of |h|.
 Edit noise_of_size(const Edit& edit, std::int64_t width, double length, Rng& rng);
 
 }  // namespace steer::steering::detail

@@ -17,8 +17,8 @@ struct ProjectOut final : Kind<ProjectOut> {
     v("vector", self.vector);
   }
   std::string describe() const override { return ""; }
-  bool takes(Unit) const override { return false; }
-  void validate(Unit, std::string_view where) const override { require_direction(vector, where); }
+  bool takes(StrengthUnit) const override { return false; }
+  void validate(StrengthUnit, std::string_view where) const override { require_direction(vector, where); }
   bool identity() const override { return false; }
   Lowered lower(const Edit& edit) const override {
     const at::Tensor v = unit_vector(vector);
@@ -41,7 +41,7 @@ constinit const Factory project_out_kind{ProjectOut::kKind, make_kind<ProjectOut
 
 }  // namespace steering::detail
 
-Steering& Steering::project_out(const at::Tensor& vector, const Place& at, const EditOptions& options) {
+Steering& Steering::project_out(const at::Tensor& vector, const HookPoint& at, const EditOptions& options) {
   steering::detail::ProjectOut op;
   op.vector = vector;
   return push(steering::detail::edit_at(std::move(op), at, 1, options, "Steering::project_out"));

@@ -12,17 +12,17 @@ struct ProjectTo final : Kind<ProjectTo> {
   static constexpr std::string_view kKind = "project_to";
   at::Tensor vector;
   double target = 0;
-  Side side = Side::below;
+  TargetSide side = TargetSide::below;
 
   template <class Self, class V>
   static void parameters(Self& self, const V& v) {
     v("vector", self.vector);
     v("target", self.target);
-    v("side", self.side, Side::below);
+    v("side", self.side, TargetSide::below);
   }
   std::string describe() const override { return fmt::format(" {} from {}", target, to_string(side)); }
-  bool takes(Unit unit) const override { return unit == Unit::residual_norm; }
-  void validate(Unit, std::string_view where) const override {
+  bool takes(StrengthUnit unit) const override { return unit == StrengthUnit::residual_norm; }
+  void validate(StrengthUnit, std::string_view where) const override {
     require_direction(vector, where);
     require_finite(target, "target", where);
   }
@@ -31,9 +31,9 @@ struct ProjectTo final : Kind<ProjectTo> {
     const at::Tensor v = unit_vector(vector);
     const auto t = static_cast<float>(target);
     Change change{.strength = static_cast<float>(edit.strength)};
-    if (side == Side::both) change.gain[0][0] = -1, change.constant = t;
-    if (side == Side::below) change.low = t;
-    if (side == Side::above) change.high = t;
+    if (side == TargetSide::both) change.gain[0][0] = -1, change.constant = t;
+    if (side == TargetSide::below) change.low = t;
+    if (side == TargetSide::above) change.high = t;
     return {.channels = {{.reading = Reading::dot, .read = v, .write = v}}, .change = change};
   }
   /// Target and strength stay, along a random direction.
@@ -52,7 +52,7 @@ constinit const Factory project_to_kind{ProjectTo::kKind, make_kind<ProjectTo>};
 
 }  // namespace steering::detail
 
-Steering& Steering::project_to(const at::Tensor& vector, const Place& at, double target, Side side,
+Steering& Steering::project_to(const at::Tensor& vector, const HookPoint& at, double target, TargetSide side,
                                const EditOptions& options) {
   steering::detail::ProjectTo op;
   op.vector = vector;

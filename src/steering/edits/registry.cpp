@@ -100,10 +100,10 @@ Edit noise_of_size(const Edit& edit, std::int64_t width, double length, Rng& rng
   EditOptions options{.scope = edit.scope, .when = edit.when, .unit = edit.unit, .name = "noise"};
   double strength = edit.strength;
   // By norm the unit vector counts: the share is the strength.
-  if (edit.unit == Unit::residual_norm)
+  if (edit.unit == StrengthUnit::residual_norm)
     strength *= std::exchange(length, 1);
   else
-    options.unit = Unit::raw;
+    options.unit = StrengthUnit::raw;
   return Steering().add(gaussian(width, length, rng), edit.point, strength, options).edits().front();
 }
 

@@ -22,8 +22,8 @@ struct Rotate final : Kind<Rotate> {
     v("radians", self.radians);
   }
   std::string describe() const override { return fmt::format(" by {} rad", radians); }
-  bool takes(Unit) const override { return false; }
-  void validate(Unit, std::string_view where) const override {
+  bool takes(StrengthUnit) const override { return false; }
+  void validate(StrengthUnit, std::string_view where) const override {
     require_plane(a, b, where);
     require_finite(radians, "angle", where);
   }
@@ -53,7 +53,7 @@ constinit const Factory rotate_kind{Rotate::kKind, make_kind<Rotate>};
 
 }  // namespace steering::detail
 
-Steering& Steering::rotate(const at::Tensor& a, const at::Tensor& b, const Place& at, double radians,
+Steering& Steering::rotate(const at::Tensor& a, const at::Tensor& b, const HookPoint& at, double radians,
                            const EditOptions& options) {
   steering::detail::Rotate op;
   op.a = a;

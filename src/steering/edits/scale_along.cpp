@@ -19,8 +19,8 @@ struct ScaleAlong final : Kind<ScaleAlong> {
     v("factor", self.factor);
   }
   std::string describe() const override { return fmt::format(" by {}", factor); }
-  bool takes(Unit) const override { return false; }
-  void validate(Unit, std::string_view where) const override {
+  bool takes(StrengthUnit) const override { return false; }
+  void validate(StrengthUnit, std::string_view where) const override {
     require_direction(vector, where);
     require_finite(factor, "factor", where);
   }
@@ -46,7 +46,8 @@ constinit const Factory scale_along_kind{ScaleAlong::kKind, make_kind<ScaleAlong
 
 }  // namespace steering::detail
 
-Steering& Steering::scale_along(const at::Tensor& vector, const Place& at, double factor, const EditOptions& options) {
+Steering& Steering::scale_along(const at::Tensor& vector, const HookPoint& at, double factor,
+                                const EditOptions& options) {
   steering::detail::ScaleAlong op;
   op.vector = vector;
   op.factor = factor;

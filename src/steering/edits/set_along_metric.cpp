@@ -25,8 +25,8 @@ struct SetAlongMetric final : Kind<SetAlongMetric> {
     v("target", self.target);
   }
   std::string describe() const override { return fmt::format(" {}", target); }
-  bool takes(Unit) const override { return false; }
-  void validate(Unit, std::string_view where) const override {
+  bool takes(StrengthUnit) const override { return false; }
+  void validate(StrengthUnit, std::string_view where) const override {
     require_direction(vector, where);
     require_one_width(vector, along, where);
     require_finite(target, "target", where);
@@ -58,11 +58,11 @@ constinit const Factory set_along_metric_kind{SetAlongMetric::kKind, make_kind<S
 
 }  // namespace steering::detail
 
-Metric Metric::of(const at::Tensor& s) { return {s, /*inverse_factor=*/false}; }
-Metric Metric::from_inverse_factor(const at::Tensor& w) { return {w, /*inverse_factor=*/true}; }
+ActivationMetric ActivationMetric::of(const at::Tensor& s) { return {s, /*inverse_factor=*/false}; }
+ActivationMetric ActivationMetric::from_inverse_factor(const at::Tensor& w) { return {w, /*inverse_factor=*/true}; }
 
-Steering& Steering::set_along_metric(const at::Tensor& vector, const Metric& metric, const Place& at, double target,
-                                     const EditOptions& options) {
+Steering& Steering::set_along_metric(const at::Tensor& vector, const ActivationMetric& metric, const HookPoint& at,
+                                     double target, const EditOptions& options) {
   constexpr std::string_view where = "Steering::set_along_metric";
   namespace detail = steering::detail;
   detail::SetAlongMetric op;

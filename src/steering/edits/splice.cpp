@@ -19,8 +19,8 @@ struct Splice final : Kind<Splice> {
     v("with_error", self.with_error, false);
   }
   std::string describe() const override { return with_error ? " with error" : ""; }
-  bool takes(Unit) const override { return false; }
-  void validate(Unit, std::string_view where) const override {
+  bool takes(StrengthUnit) const override { return false; }
+  void validate(StrengthUnit, std::string_view where) const override {
     require(!sae->config().transcoder, ErrorCode::unsupported, where,
             "expected an SAE that reconstructs its input but got a transcoder");
   }
@@ -47,6 +47,8 @@ constinit const Factory splice_kind{Splice::kKind, make_kind<Splice>};
 
 Steering& Steering::splice(const Sae& sae, bool with_error, const EditOptions& options) {
   constexpr std::string_view where = "Steering::splice";
+  require(options.max_activation == 0, ErrorCode::argument, where,
+          "expected EditOptions without max_activation, which only edits of one feature look at");
   steering::detail::Splice op;
   op.sae = sae;
   op.with_error = with_error;

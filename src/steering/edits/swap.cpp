@@ -20,8 +20,8 @@ struct Swap final : Kind<Swap> {
     v("b", self.b);
   }
   std::string describe() const override { return ""; }
-  bool takes(Unit) const override { return false; }
-  void validate(Unit, std::string_view where) const override { require_plane(a, b, where); }
+  bool takes(StrengthUnit) const override { return false; }
+  void validate(StrengthUnit, std::string_view where) const override { require_plane(a, b, where); }
   bool identity() const override { return false; }
   Lowered lower(const Edit& edit) const override {
     const at::Tensor n = unit_vector(unit_vector(a) - unit_vector(b));
@@ -44,7 +44,7 @@ constinit const Factory swap_kind{Swap::kKind, make_kind<Swap>};
 
 }  // namespace steering::detail
 
-Steering& Steering::swap(const at::Tensor& a, const at::Tensor& b, const Place& at, const EditOptions& options) {
+Steering& Steering::swap(const at::Tensor& a, const at::Tensor& b, const HookPoint& at, const EditOptions& options) {
   steering::detail::Swap op;
   op.a = a;
   op.b = b;

@@ -24,11 +24,10 @@ constexpr std::int64_t kTemplateTokens = 6;  // that a chat format adds to a mes
 constexpr std::int64_t kCacheBytes = 4;      // of one key or value: f32
 
 /// Bytes for use without swapping, as Linux or the accelerator reports them; 0 where neither does.
-std::int64_t available_memory(const std::string& device) {
-  if (device != "cpu") {
+std::int64_t available_memory(const at::Device& device) {
+  if (!device.is_cpu()) {
     try {
-      const at::Device place(device);
-      return static_cast<std::int64_t>(at::accelerator::getMemoryInfo(place.index()).first);
+      return static_cast<std::int64_t>(at::accelerator::getMemoryInfo(device.index()).first);
     } catch (const std::exception&) {
       return 0;
     }
@@ -72,12 +71,12 @@ std::string describe_model(const model::detail::ModelFiles& files, const LoadOpt
                      load.weights == WeightFormat::stored ? "" : fmt::format(", kept as {}", to_string(load.weights)));
 }
 
-void add_saes(const Experiment& experiment, const ModelConfig& config, RunPlan& plan) {
-  std::set<const Sae::Impl*> seen;
+void add_saes(const Experiment& experiment, const ModelConfig& config, ExperimentPlan& plan) {
+  std::set<std::string> seen;
   for (const auto& arm : experiment.arms) {
     if (!arm.source) continue;
     for (const auto& sae : arm.source->saes) {
-      if (!seen.insert(&sae.impl()).second) continue;
+      if (!seen.insert(sae.hash()).second) continue;
       const auto& point = sae.config().hook_in;
       plan.saes.push_back(fmt::format("{} features of width {} at {} ({})", sae.d_sae(), sae.d_in(),
                                       point ? point->name() : "a point its files do not name", sae.config().format));
@@ -98,7 +97,7 @@ void add_saes(const Experiment& experiment, const ModelConfig& config, RunPlan& 
 
 }  // namespace
 
-std::string RunPlan::describe() const {
+std::string ExperimentPlan::describe() const {
   std::string text = fmt::format("model                  {}\n", model);
   for (const auto& sae : saes) text += fmt::format("SAE                    {}\n", sae);
   text += fmt::format(
@@ -115,22 +114,22 @@ std::string RunPlan::describe() const {
   return text;
 }
 
-void RunPlan::require_fits() const {
-  require(problems.empty(), ErrorCode::config, "RunPlan", "expected a run that can be done here but {}",
+void ExperimentPlan::require_fits() const {
+  require(problems.empty(), ErrorCode::config, "ExperimentPlan", "expected a run that can be done here but {}",
           fmt::join(problems, "; "));
 }
 
-RunPlan plan_run(const Experiment& experiment, const std::filesystem::path& model_path, const RunOptions& options,
-                 const LoadOptions& load) {
+ExperimentPlan plan_experiment(const std::filesystem::path& model_path, const Experiment& experiment,
+                               const ExperimentOptions& options, const LoadOptions& load) {
   experiment.validate();
-  require(options.batch >= 1, ErrorCode::argument, "plan_run", "expected batches of at least 1 but got {}",
+  require(options.batch >= 1, ErrorCode::argument, "plan_experiment", "expected batches of at least 1 but got {}",
           options.batch);
   const model::detail::ModelFiles files = model::detail::open_model_files(model_path, load);
   const ModelConfig& config = files.config;
-  require(files.tokenizer.has_value(), ErrorCode::config, "plan_run",
+  require(files.tokenizer.has_value(), ErrorCode::config, "plan_experiment",
           "expected a model with a tokenizer but its files hold none; put tokenizer.json beside the weights");
   const Tokenizer& tokenizer = *files.tokenizer;
-  RunPlan plan;
+  ExperimentPlan plan;
   try {
     if (!load.chat_format) ChatTemplate check(tokenizer);  // the run's first prompt would throw the same
   } catch (const Error& error) {
@@ -193,7 +192,7 @@ RunPlan plan_run(const Experiment& experiment, const std::filesystem::path& mode
   return plan;
 }
 
-void estimate_time(RunPlan& plan, const std::filesystem::path& model_path, const RunOptions& options,
+void estimate_time(ExperimentPlan& plan, const std::filesystem::path& model_path, const ExperimentOptions& options,
                    const LoadOptions& load) {
   const model::detail::ModelFiles files = model::detail::open_model_files(model_path, load);
   const auto cost = eval::detail::calibrate(files.config, *files.tensors, load, options.batch);
