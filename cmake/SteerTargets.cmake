@@ -67,10 +67,11 @@ function(steer_add_library)
   steer_add_component(core steer_component_stats MODULES io text model sae steering generate features
                       LINKS ZLIB::ZLIB steer::dep_sentencepiece steer::dep_pcre2 steer::dep_xxhash)
   steer_add_component(eval steer_component_core MODULES eval LINKS ZLIB::ZLIB OpenSSL::SSL steer::dep_httplib)
+  steer_add_component(serve steer_component_core MODULES serve LINKS OpenSSL::SSL steer::dep_httplib)
   add_library(steer_all INTERFACE)
   target_link_libraries(steer_all INTERFACE steer_component_eval)
   add_library(steer::steer ALIAS steer_all)
-  add_custom_target(steer DEPENDS steer_component_eval steer_component_core steer_component_stats)
+  add_custom_target(steer DEPENDS steer_component_serve steer_component_eval steer_component_core steer_component_stats)
 endfunction()
 
 # Objects and libraries of a module and of all below it, for that module's tests.

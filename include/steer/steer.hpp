@@ -63,6 +63,7 @@
 #include <steer/sae/stream.hpp>
 #include <steer/sae/temporal.hpp>
 #include <steer/sae/trainer.hpp>
+#include <steer/serve/server.hpp>
 #include <steer/stats/betting.hpp>
 #include <steer/stats/bradley_terry.hpp>
 #include <steer/stats/certificate.hpp>

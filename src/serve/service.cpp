@@ -1,0 +1,77 @@
+#include "serve/service.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <chrono>
+#include <random>
+
+#include "text/text_decoder.hpp"
+#include "text/utf8.hpp"
+
+namespace steer::serve::detail {
+
+Service::Service(Model m, ServerOptions o)
+    : model(std::move(m)),
+      options(std::move(o)),
+      loop(model, options.engine, options.max_waiting),
+      started(unix_time()),
+      anchor_(model.tokenizer().encode("a", {.add_special = false})) {}
+
+void Service::check_model(Fields& fields) const {
+  const std::string wanted = fields.text("model", name());
+  if (options.any_name || std::ranges::find(options.names, wanted) != options.names.end()) return;
+  throw ApiError(
+      404, fmt::format("the model \"{}\" does not exist; served here: {}", wanted, fmt::join(options.names, ", ")),
+      fields.name("model"), "model_not_found");
+}
+
+const ServedSae& Service::sae(std::string_view wanted, const std::string& param) const {
+  if (options.saes.empty()) throw ApiError(400, "this server has no SAE; start it with one (--sae PATH)", param);
+  if (wanted.empty()) return options.saes.front();
+  std::vector<std::string> names;
+  for (const auto& served : options.saes) {
+    if (served.name == wanted || served.sae.hash() == wanted) return served;
+    names.push_back(served.name);
+  }
+  throw ApiError(404, fmt::format("no SAE is called \"{}\"; served here: {}", wanted, fmt::join(names, ", ")), param);
+}
+
+std::vector<std::int64_t> Service::encode(std::string_view text, bool add_special) const {
+  return model.tokenizer().encode(text, {.add_special = add_special});
+}
+
+std::string Service::token_text(std::int64_t id) const {
+  StreamDecoder decoder(model.tokenizer());
+  for (const auto before : anchor_) decoder.push(before);
+  return decoder.push(id) + decoder.finish();
+}
+
+std::string Service::token_bytes(std::int64_t id) const {
+  std::string text = token_text(id);
+  if (text.find("\xEF\xBF\xBD") == std::string::npos) return text;
+  const std::string piece = model.tokenizer().token(id);
+  if (piece.size() == 6 && piece.starts_with("<0x"))
+    return {static_cast<char>(std::stoi(piece.substr(3, 2), nullptr, 16))};
+  std::string bytes;
+  for (std::size_t at = 0; at < piece.size();) {
+    const auto step = text::detail::utf8_step(piece, at);
+    const int byte = text::detail::byte_of_alphabet(step.code);
+    if (byte < 0) return text;
+    bytes += static_cast<char>(byte);
+    at += step.length;
+  }
+  return bytes;
+}
+
+std::int64_t unix_time() {
+  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+std::string random_id(std::string_view prefix) {
+  thread_local std::random_device device;
+  return fmt::format("{}-{:08x}{:08x}{:08x}", prefix, device(), device(), device());
+}
+
+}  // namespace steer::serve::detail

@@ -1,0 +1,58 @@
+#pragma once
+// What all families of routes share.
+
+#include <mutex>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <steer/model/model.hpp>
+#include <steer/serve/server.hpp>
+
+#include "serve/engine_loop.hpp"
+#include "serve/fields.hpp"
+#include "serve/http.hpp"
+#include "serve/metrics.hpp"
+
+namespace steer::serve::detail {
+
+struct Service {
+  Service(Model model, ServerOptions options);
+
+  Model model;
+  ServerOptions options;
+  EngineLoop loop;
+  Metrics metrics;
+  std::mutex reading;        ///< one reading at a time: it computes beside the engine
+  std::int64_t started = 0;  ///< seconds since 1970
+
+  /// The first name; others are the same model.
+  const std::string& name() const { return options.names.front(); }
+  /// Reads "model". @throws ApiError(404) unless it is served.
+  void check_model(Fields& fields) const;
+  /// Of that name, file hash, or the first for an empty one. @throws ApiError(404 | 400) that lists what there is.
+  const ServedSae& sae(std::string_view name, const std::string& param) const;
+  /// Text as a prompt; its special tokens are read as such. @throws ApiError(400) beyond the context.
+  std::vector<std::int64_t> encode(std::string_view text, bool add_special = true) const;
+  /// What a token writes after other text; bytes that are no UTF-8 alone become U+FFFD.
+  std::string token_text(std::int64_t id) const;
+  /// The same as bytes.
+  std::string token_bytes(std::int64_t id) const;
+
+ private:
+  std::vector<std::int64_t> anchor_;  ///< a word for tokens to stand behind
+};
+
+/// Seconds since 1970.
+std::int64_t unix_time();
+/// A random id: "cmpl-5f0c...".
+std::string random_id(std::string_view prefix);
+
+// The families: each file answers some routes. A new one is declared here and named in server.cpp.
+std::vector<Route> status_routes(Service& service);
+std::vector<Route> completion_routes(Service& service);
+std::vector<Route> chat_routes(Service& service);
+std::vector<Route> token_routes(Service& service);
+
+}  // namespace steer::serve::detail
