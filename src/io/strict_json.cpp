@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "io/json_levels.hpp"
 #include "io/text_file.hpp"
 
 namespace steer::io::detail {
@@ -9,24 +10,7 @@ namespace {
 
 /// The first byte at which `text` opens more than `depth` levels; text.size() when it does not.
 std::size_t too_deep_at(std::string_view text, std::size_t depth) {
-  std::size_t level = 0;
-  bool quoted = false;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (quoted) {
-      if (c == '\\')
-        ++i;
-      else if (c == '"')
-        quoted = false;
-    } else if (c == '"') {
-      quoted = true;
-    } else if (c == '[' || c == '{') {
-      if (++level > depth) return i;
-    } else if ((c == ']' || c == '}') && level > 0) {
-      --level;
-    }
-  }
-  return text.size();
+  return std::min(text.size(), walk_levels(text, 0, [&](std::size_t level, bool) { return level > depth; }));
 }
 
 /// What stands at a byte where parsing stopped.

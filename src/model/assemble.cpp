@@ -36,7 +36,7 @@ void require_layers_fit(const ModelConfig& config, const TensorReader& reader) {
 }
 
 /// The tensors by the names of a plain language model.
-std::unique_ptr<const TensorReader> plain_names(const TensorReader& reader, std::vector<std::string>& warnings) {
+std::shared_ptr<const TensorReader> plain_names(const TensorReader& reader, std::vector<std::string>& warnings) {
   if (reader.format() == "gguf") return {};
   const std::string wrapping = wrapping_prefix(reader), tower = tower_prefix(reader, wrapping);
   if (wrapping.empty() && tower.empty()) return {};
@@ -60,7 +60,8 @@ struct PlainModel {
         tensors(decoded ? *decoded
                 : named ? *named
                         : reader) {}
-  std::unique_ptr<const TensorReader> named, decoded;
+  std::shared_ptr<const TensorReader> named;
+  std::unique_ptr<const TensorReader> decoded;
   const TensorReader& tensors;
 };
 

@@ -3,41 +3,17 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "io/view_reader.hpp"
+
 namespace steer::model::detail {
-namespace {
 
-class RenamedTensors final : public TensorReader {
- public:
-  RenamedTensors(const TensorReader& reader, const std::function<std::string(const std::string&)>& rename)
-      : reader_(reader), infos_(reader.tensors()) {
-    for (auto& info : infos_) info.name = rename(info.name);
-    index_names();
-  }
-  std::string_view format() const override { return reader_.format(); }
-  const std::vector<TensorInfo>& tensors() const override { return infos_; }
-  const nlohmann::json& metadata() const override { return reader_.metadata(); }
-  const std::filesystem::path& path() const override { return reader_.path(); }
-
- protected:
-  at::Tensor read_rows_of(const TensorInfo& info, std::int64_t begin, std::int64_t end) const override {
-    const std::string& name = reader_.tensors()[place_of(info)].name;
-    const bool all = info.shape.empty() || (begin == 0 && end == info.shape[0]);
-    return all ? reader_.read(name) : reader_.read_rows(name, begin, end);
-  }
-  at::Tensor raw_of(const TensorInfo& info) const override {
-    return reader_.raw(reader_.tensors()[place_of(info)].name);
-  }
-
- private:
-  const TensorReader& reader_;
-  std::vector<TensorInfo> infos_;
-};
-
-}  // namespace
-
-std::unique_ptr<const TensorReader> renamed_tensors(const TensorReader& reader,
+std::shared_ptr<const TensorReader> renamed_tensors(const TensorReader& reader,
                                                     const std::function<std::string(const std::string&)>& rename) {
-  return std::make_unique<RenamedTensors>(reader, rename);
+  const std::shared_ptr<const TensorReader> unowned(std::shared_ptr<const TensorReader>(), &reader);
+  std::vector<io::detail::ViewTensor> tensors;
+  for (const auto& info : reader.tensors()) tensors.push_back({rename(info.name), unowned, info.name});
+  return io::detail::view_of_tensors(std::string(reader.format()), reader.path(), reader.metadata(),
+                                     std::move(tensors));
 }
 
 std::string wrapping_prefix(const TensorReader& reader) {

@@ -10,7 +10,7 @@ namespace steer::model::detail {
 
 /// The same tensors under other names. @param rename  a tensor's new name; may return it unchanged.
 /// `reader` must outlive the view. @throws Error(format) if two tensors get one name.
-std::unique_ptr<const TensorReader> renamed_tensors(const TensorReader& reader,
+std::shared_ptr<const TensorReader> renamed_tensors(const TensorReader& reader,
                                                     const std::function<std::string(const std::string&)>& rename);
 
 /// What wraps every name of a file: "module." and "_orig_mod." of training frameworks, any number of times, or "".

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "io/json_levels.hpp"
 #include "io/strict_json.hpp"
 
 namespace steer::eval::detail {
@@ -54,24 +55,9 @@ std::optional<std::string> final_part(std::string_view reply) {
 
 /// The end of the object that opens at `begin`, texts respected; npos when it never closes.
 std::size_t object_end(std::string_view text, std::size_t begin) {
-  int depth = 0;
-  bool quoted = false;
-  for (std::size_t i = begin; i < text.size(); ++i) {
-    const char c = text[i];
-    if (quoted) {
-      if (c == '\\')
-        ++i;
-      else if (c == '"')
-        quoted = false;
-    } else if (c == '"') {
-      quoted = true;
-    } else if (c == '{' || c == '[') {
-      ++depth;
-    } else if ((c == '}' || c == ']') && --depth == 0) {
-      return i + 1;
-    }
-  }
-  return std::string_view::npos;
+  const auto last =
+      io::detail::walk_levels(text, begin, [](std::size_t level, bool opened) { return !opened && level == 0; });
+  return last == std::string_view::npos ? last : last + 1;
 }
 
 bool name_character(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_'; }
