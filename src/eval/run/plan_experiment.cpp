@@ -95,6 +95,28 @@ void add_saes(const Experiment& experiment, const ModelConfig& config, Experimen
   }
 }
 
+/// Renders a prompt with each system message of the run: a template that refuses one would do so in the middle of it.
+void try_prompts(const Experiment& experiment, const Tokenizer& tokenizer, const LoadOptions& load,
+                 ExperimentPlan& plan) {
+  std::string asking = "the chat template";
+  try {
+    const ChatTemplate chat = load.chat_format ? ChatTemplate(*load.chat_format, tokenizer) : ChatTemplate(tokenizer);
+    std::set<std::string> tried;
+    for (const auto& arm : experiment.arms)
+      for (const auto& behaviour : experiment.behaviours) {
+        const std::string system = eval::detail::system_of(arm, behaviour);
+        if (!tried.insert(system).second) continue;
+        asking = fmt::format("arm {}", arm.name);
+        std::vector<Message> messages{{Role::user, user_prompt(experiment.questions.front())}};
+        if (!system.empty()) messages.insert(messages.begin(), {Role::system, system});
+        (void)chat.render(messages);
+      }
+  } catch (const Error& error) {
+    plan.problems.push_back(fmt::format(
+        "{}: {}; choose a format by hand: LoadOptions::chat_format (--chat-format NAME)", asking, error.what()));
+  }
+}
+
 }  // namespace
 
 std::string ExperimentPlan::describe() const {
@@ -130,11 +152,7 @@ ExperimentPlan plan_experiment(const std::filesystem::path& model_path, const Ex
           "expected a model with a tokenizer but its files hold none; put tokenizer.json beside the weights");
   const Tokenizer& tokenizer = *files.tokenizer;
   ExperimentPlan plan;
-  try {
-    if (!load.chat_format) ChatTemplate check(tokenizer);  // the run's first prompt would throw the same
-  } catch (const Error& error) {
-    plan.problems.push_back(fmt::format("{}; choose a format by hand, LoadOptions::chat_format", error.what()));
-  }
+  try_prompts(experiment, tokenizer, load, plan);
   plan.model = describe_model(files, load);
   auto weights = model::detail::check_weights(config, *files.tensors, load);
   plan.weight_bytes = weights.bytes;
