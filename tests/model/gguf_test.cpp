@@ -135,5 +135,40 @@ TEST(Gguf, QuantisedInMemoryStaysNearItsOwnF32) {
   }
 }
 
+/// Folders that make_gemma_folder.py made beside a GGUF file: its weights as Hugging Face keeps them.
+TEST(Gguf, HuggingFaceFoldersEqualTransformersAndTheFileTheyAreFrom) {
+  const auto data = test::outside_data("STEER_GGUF_DIR", "../shared/fixtures/gguf");
+  std::vector<fs::path> folders;
+  if (fs::is_directory(data.path))
+    for (const auto& entry : fs::directory_iterator(data.path))
+      if (fs::exists(entry.path() / "reference.json")) folders.push_back(entry.path());
+  if (folders.empty()) GTEST_SKIP() << "no folder with a reference.json in " << data.path;
+  test::CaseCounter counter("gguf");
+  for (const auto& folder : folders) {
+    const json reference = json::parse(test::read_file(folder / "reference.json"));
+    const Model model = Model::load(folder, {.weights = WeightFormat::f32});
+    const Model original =
+        Model::load(data.path / reference["model"].get<std::string>(), {.weights = WeightFormat::f32});
+    Session session(model), other(original);
+    double worst = 0, apart = 0;
+    for (const auto& [name, prompt] : reference["prompts"].items()) {
+      const auto ids = prompt["ids"].get<std::vector<std::int64_t>>();
+      const auto result = compare(session, ids, prompt);
+      worst = std::max(worst, result.top10);
+      apart = std::max(apart, (session.forward(ids) - other.forward(ids)).abs().max().item<double>());
+      const bool ok = model.tokenizer().encode(prompt["text"].get<std::string>()) == ids && result.top10 <= 1e-2 &&
+                      result.summary <= 1e-2 && result.greedy;
+      counter.count(ok);
+      EXPECT_TRUE(ok) << folder.filename() << ", prompt " << name << ": top 10 logits " << result.top10
+                      << " apart, statistics " << result.summary << ", greedy ids "
+                      << (result.greedy ? "equal" : "differ");
+    }
+    counter.count(apart <= 1e-2);
+    EXPECT_LE(apart, 1e-2) << "folder and GGUF file";
+    std::printf("gguf: %s, largest difference of a top 10 logit %.5f; from the GGUF file %.6f\n",
+                folder.filename().c_str(), worst, apart);
+  }
+}
+
 }  // namespace
 }  // namespace steer
