@@ -38,11 +38,12 @@ std::vector<Linear> weights(std::string_view storage, std::int64_t n, std::int64
   while (total < (96 << 20)) {
     if (Linear::keeps_blocks(storage)) {
       const std::int64_t block = storage.ends_with("K") ? 256 : 32;
-      const std::int64_t bytes = storage == "Q8_0"   ? 34
-                                 : storage == "Q4_0" ? 18
-                                 : storage == "Q5_0" ? 22
-                                 : storage == "Q4_K" ? 144
-                                                     : 210;
+      const std::int64_t bytes = storage == "Q8_0"    ? 34
+                                 : storage == "Q4_0"  ? 18
+                                 : storage == "Q5_0"  ? 22
+                                 : storage == "Q4_K"  ? 144
+                                 : storage == "MXFP4" ? 17
+                                                      : 210;
       // Small bytes keep every f16 scale finite.
       out.push_back(Linear::blocks(at::randint(0, 60, {n * k / block * bytes}, at::kByte), storage, n, k));
     } else if (storage == "int8") {
@@ -102,7 +103,7 @@ int main(int argc, char** argv) {
   const std::vector<std::int64_t> rows = {1, 2, 4, 8, 16, 32, 64, 128, 256};
   for (const auto& [n, k] : shapes) {
     const std::string shape = std::to_string(n) + "x" + std::to_string(k);
-    for (const char* type : {"f32", "bf16", "int8", "Q8_0", "Q4_0", "Q5_0", "Q4_K", "Q6_K"}) {
+    for (const char* type : {"f32", "bf16", "int8", "Q8_0", "Q4_0", "Q5_0", "Q4_K", "Q6_K", "MXFP4"}) {
       auto* b =
           benchmark::RegisterBenchmark(("Product/" + std::string(type) + "/" + shape).c_str(), product, type, n, k);
       for (auto m : rows) b->Arg(m);

@@ -40,7 +40,7 @@ constexpr GgmlType kTypes[] = {
     {30, "BF16", 1, 2, at::ScalarType::BFloat16},
     {34, "TQ1_0", 256, 54, kNone},
     {35, "TQ2_0", 256, 66, kNone},
-    {39, "MXFP4", 32, 17, kNone},
+    {39, "MXFP4", 32, 17, kFloat},
     {40, "NVFP4", 64, 36, kNone},
 };
 

@@ -242,10 +242,30 @@ struct IQ4_XS {
   }
 };
 
+constexpr float kFp4Values[16] = {0, .5f, 1, 1.5f, 2, 3, 4, 6, -0.f, -.5f, -1, -1.5f, -2, -3, -4, -6};
+
+// Microscaling: 4-bit floats and a power of two, of which 255 is no number.
+struct MXFP4 {
+  static constexpr int values = 32;
+  u8 e;
+  u8 qs[16];
+  void unpack(float* y) const {
+    const float scale = power(e);
+    for (int j = 0; j < 16; ++j) y[j] = scale * kFp4Values[qs[j] & 15];
+    for (int j = 0; j < 16; ++j) y[j + 16] = scale * kFp4Values[qs[j] >> 4];
+  }
+  static float power(u8 e) {
+    const unsigned bits = e > 0 ? static_cast<unsigned>(e) << 23 : 0x400000u;  // 2^-127 is subnormal
+    float out;
+    __builtin_memcpy(&out, &bits, sizeof out);
+    return out;
+  }
+};
+
 static_assert(sizeof(Q4_0) == 18 && sizeof(Q4_1) == 20 && sizeof(Q5_0) == 22 && sizeof(Q5_1) == 24 &&
               sizeof(Q8_0) == 34);
 static_assert(sizeof(Q2_K) == 84 && sizeof(Q3_K) == 110 && sizeof(Q4_K) == 144 && sizeof(Q5_K) == 176);
-static_assert(sizeof(Q6_K) == 210 && sizeof(IQ4_NL) == 18 && sizeof(IQ4_XS) == 136);
+static_assert(sizeof(Q6_K) == 210 && sizeof(IQ4_NL) == 18 && sizeof(IQ4_XS) == 136 && sizeof(MXFP4) == 17);
 
 // Callers guarantee that `data` is aligned to 2 bytes (GGUF aligns tensors to 8 or more).
 template <class Block>
@@ -283,6 +303,8 @@ DequantizeKernel kernel_of(unsigned type_id) {
       return unpack_all<IQ4_NL>;
     case 23:
       return unpack_all<IQ4_XS>;
+    case 39:
+      return unpack_all<MXFP4>;
     default:
       return nullptr;
   }

@@ -158,7 +158,8 @@ class GgufReader final : public TensorReader {
     const auto& type = *types_[place_of(info)];
     if (type.dtype == at::ScalarType::Undefined)
       fail(ErrorCode::unsupported, "TensorReader::read",
-           "expected a quantisation among Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS but got {} "
+           "expected a quantisation among Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS MXFP4 but "
+           "got {} "
            "(tensor {} "
            "in {}); use another quantisation of this model",
            info.storage, quote(info.name), path_.string());

@@ -89,7 +89,8 @@ void delta_net(const Layer& l, DeltaNetWeights& w) {
   w.norm = {NormKind::rms, c.norm_eps, l.in.vector(at + "norm.weight", d.d_value), {}};
 }
 
-/// Experts in tensors of their own, in one for all of each kind (as transformers 5 keeps them), or as gpt-oss has them.
+/// Experts in tensors of their own, in one for all of each kind (as transformers 5 keeps them), or as gpt-oss has them:
+/// transposed, unless they are packed.
 void experts(const Layer& l, ExpertWeights& w) {
   const ModelConfig& c = l.c;
   const auto& e = c.experts;
@@ -98,6 +99,7 @@ void experts(const Layer& l, ExpertWeights& w) {
   w.router = l.linear(router, e.count, c.d_model, e.bias);
   const std::string gate_up = l.name + at + "gate_up_proj", down = l.name + at + "down_proj";
   const bool packed = l.in.contains(gate_up), gpt_oss = e.bias;
+  const auto transposed = [&](const std::string& name) { return gpt_oss && l.in.storage(name) != "MXFP4"; };
   w.each.clear();
   for (std::int64_t i = 0; i < e.count; ++i) {
     if (!packed && !gpt_oss) {
@@ -107,10 +109,11 @@ void experts(const Layer& l, ExpertWeights& w) {
     const std::string bias = gpt_oss ? gate_up + "_bias" : std::string(),
                       down_bias = gpt_oss ? down + "_bias" : std::string();
     const auto half = [&](std::int64_t which) {
-      return l.in.stacked(gate_up, bias, i, e.count, 2 * e.d_mlp, c.d_model, gpt_oss,
+      return l.in.stacked(gate_up, bias, i, e.count, 2 * e.d_mlp, c.d_model, transposed(gate_up),
                           gpt_oss ? l.range(which, e.d_mlp, 2) : l.range(which * e.d_mlp, e.d_mlp));
     };
-    w.each.push_back({half(0), half(1), l.in.stacked(down, down_bias, i, e.count, c.d_model, e.d_mlp, gpt_oss)});
+    w.each.push_back(
+        {half(0), half(1), l.in.stacked(down, down_bias, i, e.count, c.d_model, e.d_mlp, transposed(down))});
   }
   if (e.d_shared > 0) {
     w.shared = l.mlp("mlp.shared_expert.", {}, e.d_shared, false);

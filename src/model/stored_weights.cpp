@@ -272,15 +272,49 @@ Plain eight_bit_rows(const TensorReader& reader, const TensorInfo& weight, const
 
 constexpr std::array<float, 16> kFp4 = {0, .5f, 1, 1.5f, 2, 3, 4, 6, -0.f, -.5f, -1, -1.5f, -2, -3, -4, -6};
 
-/// Experts' matrices, stored [experts, out, in / 32, 16], shown [experts, in, out] as the unpacked files have them.
-Plain mxfp4(const TensorReader& reader, const TensorInfo& blocks, const std::string& name) {
+/// The last tensor that was repacked: its parts are asked for one after another, and share its memory.
+struct Repacked {
+  std::string name;
+  at::Tensor bytes;
+};
+
+/// As GGUF's MXFP4: the power, then 16 bytes whose low halves are values 0 to 15. Here they are the even ones.
+at::Tensor as_ggml_mxfp4(const at::Tensor& packed, const at::Tensor& powers) {
+  const std::int64_t blocks = powers.numel();
+  at::Tensor out = at::empty({blocks * (1 + kBlock / 2)}, at::kByte);
+  const auto *from = packed.const_data_ptr<std::uint8_t>(), *power = powers.const_data_ptr<std::uint8_t>();
+  auto* to = out.data_ptr<std::uint8_t>();
+  at::parallel_for(0, blocks, 1 << 12, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t b = first; b < last; ++b) {
+      const std::uint8_t* in = from + b * (kBlock / 2);
+      std::uint8_t* made = to + b * (1 + kBlock / 2);
+      *made++ = power[b];
+      const auto value = [&](std::int64_t i) { return i % 2 ? in[i / 2] >> 4 : in[i / 2] & 15; };
+      for (std::int64_t i = 0; i < kBlock / 2; ++i)
+        made[i] = static_cast<std::uint8_t>(value(i) | value(i + kBlock / 2) << 4);
+    }
+  });
+  return out;
+}
+
+/// Experts' matrices, stored [experts, out, in / 32, 16], shown [experts, out, in] (unpacked files have them
+/// transposed).
+Plain mxfp4(const TensorReader& reader, const TensorInfo& blocks, const std::string& name,
+            const std::shared_ptr<Repacked>& last) {
   require(blocks.shape.size() == 4 && blocks.shape[3] == kBlock / 2 && blocks.storage == "U8", ErrorCode::shape, kWhere,
           "expected {} to be [experts, out, in / 32, 16] of U8 but got [{}] of {} ({})", blocks.name,
           fmt::join(blocks.shape, ", "), blocks.storage, reader.path().string());
   const std::int64_t experts = blocks.shape[0], out = blocks.shape[1], across = blocks.shape[2], in = across * kBlock;
   part(reader, name + "_scales", {experts, out, across});
   Plain plain;
-  plain.info = {name, {experts, in, out}, "MXFP4", at::kBFloat16, experts * in * out * 2};
+  plain.info = {name, {experts, out, in}, "MXFP4", at::kBFloat16, experts * out * across * (1 + kBlock / 2)};
+  plain.raw = [&reader, name, last, packed_name = blocks.name] {
+    if (last->name != name) {
+      *last = {};  // before the next one takes as much
+      *last = {name, as_ggml_mxfp4(reader.read(packed_name).contiguous(), reader.read(name + "_scales").contiguous())};
+    }
+    return last->bytes;
+  };
   plain.rows = [=, &reader, packed_name = blocks.name](std::int64_t begin, std::int64_t end) {
     const at::Tensor packed = reader.read_rows(packed_name, begin, end).contiguous(),
                      exponents = reader.read_rows(name + "_scales", begin, end).contiguous();
@@ -298,7 +332,7 @@ Plain mxfp4(const TensorReader& reader, const TensorInfo& blocks, const std::str
         }
       }
     });
-    return made.transpose(1, 2);
+    return made;
   };
   return plain;
 }
@@ -385,6 +419,7 @@ StoredWeights read_quantisation(const nlohmann::json& config) {
 std::unique_ptr<const TensorReader> plain_tensors(const TensorReader& reader, const StoredWeights& stored) {
   std::vector<Plain> plain;
   std::set<std::string> parts;
+  const auto last = std::make_shared<Repacked>();
   bool any = false;
   const auto add = [&](Plain tensor, std::initializer_list<std::string> of) {
     any = true;
@@ -394,7 +429,7 @@ std::unique_ptr<const TensorReader> plain_tensors(const TensorReader& reader, co
   for (const auto& info : reader.tensors()) {
     const std::string& name = info.name;
     if (const auto base = without(name, "_blocks"); base && reader.contains(*base + "_scales")) {
-      add(mxfp4(reader, info, *base), {name, *base + "_scales"});
+      add(mxfp4(reader, info, *base, last), {name, *base + "_scales"});
     } else if (const auto matrix = without(name, ".qweight");
                matrix && (stored.kind == StoredKind::gptq || stored.kind == StoredKind::awq)) {
       add(four_bits(reader, info, *matrix, stored),

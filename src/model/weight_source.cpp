@@ -56,9 +56,9 @@ struct BlockScales {
   std::string_view storage;
   std::int64_t bytes, offset, count;
 };
-constexpr BlockScales kBlockScales[] = {{"Q4_0", 18, 0, 1},  {"Q4_1", 20, 0, 2},   {"Q5_0", 22, 0, 1},
-                                        {"Q5_1", 24, 0, 2},  {"Q8_0", 34, 0, 1},   {"Q4_K", 144, 0, 2},
-                                        {"Q5_K", 176, 0, 2}, {"Q6_K", 210, 208, 1}};
+constexpr BlockScales kBlockScales[] = {{"Q4_0", 18, 0, 1},  {"Q4_1", 20, 0, 2},    {"Q5_0", 22, 0, 1},
+                                        {"Q5_1", 24, 0, 2},  {"Q8_0", 34, 0, 1},    {"Q4_K", 144, 0, 2},
+                                        {"Q5_K", 176, 0, 2}, {"Q6_K", 210, 208, 1}, {"MXFP4", 17, 0, 0}};
 
 void require_finite_blocks(const at::Tensor& raw, const TensorInfo& info, const TensorReader& reader) {
   const auto* kind = std::find_if(std::begin(kBlockScales), std::end(kBlockScales),
@@ -66,14 +66,17 @@ void require_finite_blocks(const at::Tensor& raw, const TensorInfo& info, const 
   if (kind == std::end(kBlockScales)) return;
   const auto* bytes = static_cast<const std::uint8_t*>(raw.const_data_ptr());
   std::atomic<bool> ok{true};
+  const bool powers = kind->count == 0;  // one byte, of which 255 is no number
   at::parallel_for(0, raw.numel() / kind->bytes, 1 << 14, [&](std::int64_t begin, std::int64_t end) {
     constexpr std::uint16_t kExponent = 0x7c00;  // all ones in f16: infinity or NaN
-    for (std::int64_t block = begin; block < end; ++block)
+    for (std::int64_t block = begin; block < end; ++block) {
+      if (powers && bytes[block * kind->bytes] == 255) ok = false;
       for (std::int64_t i = 0; i < kind->count; ++i) {
         std::uint16_t scale;
         std::memcpy(&scale, bytes + block * kind->bytes + kind->offset + 2 * i, sizeof scale);
         if ((scale & kExponent) == kExponent) ok = false;
       }
+    }
   });
   require(ok, ErrorCode::format, kWhere,
           "expected finite weights but got NaN or infinity in {} ({}); the file is damaged: get it again", info.name,

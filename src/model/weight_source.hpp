@@ -45,6 +45,11 @@ class WeightSource {
   Linear transposed(const std::string& name, const std::string& bias, std::int64_t out, std::int64_t in);
 
   bool contains(const std::string& name) const { return reader_.contains(name); }
+  /// How a tensor is stored, e.g. "BF16"; empty if there is none.
+  std::string storage(const std::string& name) const {
+    const TensorInfo* info = reader_.find(name);
+    return info ? std::string(info->storage) : std::string();
+  }
   /// Whether a tensor [rows, columns] holds the very numbers of another; both are read.
   bool equal(const std::string& name, const std::string& other) const;
   bool checking() const { return checking_; }

@@ -88,6 +88,15 @@ const std::vector<Format>& formats() {
          const int q = nibble(b + 48 + i / 64 * 32, i % 32, i / 32 % 2) + 16 * (b[16 + i % 32] >> (i / 32) & 1);
          return half_at(b) * scale * q - half_at(b + 2) * minimum;
        }},
+      {"MXFP4",
+       32,
+       17,
+       {},
+       [](const std::uint8_t* b, int i) {
+         constexpr double values[] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
+         const int n = nibble(b + 1, i % 16, i >= 16);
+         return std::ldexp(n & 8 ? -values[n & 7] : values[n & 7], std::min<int>(b[0], 254) - 127);
+       }},
       {"Q6_K", 256, 210, {208}, [](const std::uint8_t* b, int i) {
          const int half = i / 128, in_half = i % 128, quarter = in_half / 32, l = in_half % 32;
          const int low = nibble(b + half * 64, quarter % 2 * 32 + l, quarter >= 2);
@@ -105,6 +114,8 @@ at::Tensor random_blocks(const Format& f, std::int64_t n, std::int64_t k, unsign
   auto* p = raw.data_ptr<std::uint8_t>();
   for (std::int64_t i = 0; i < raw.numel(); ++i) p[i] = static_cast<std::uint8_t>(generator());
   for (std::int64_t b = 0; b < blocks; ++b) {
+    if (f.half_offsets.empty())  // a power of two, at times a subnormal one
+      p[b * f.bytes] = static_cast<std::uint8_t>(generator() % 8 == 0 ? generator() % 3 : 110 + generator() % 30);
     for (int offset : f.half_offsets) {
       p[b * f.bytes + offset + 1] = static_cast<std::uint8_t>(generator() % 48 + (generator() % 2) * 128);
     }

@@ -322,3 +322,40 @@ struct FormatQ6_K {
 #endif
   }
 };
+
+// 4-bit floats (1 sign, 2 exponent, 1 mantissa) and a power of two, 2^(e - 127). All exact in f32: the table holds
+// twice the values, so that they are bytes, and the power is halved.
+struct FormatMxFp4 : SingleBlocks<FormatMxFp4> {
+  static constexpr int kBytes = 17;
+  [[gnu::always_inline]] static void group(Row r, std::int64_t g, F out[kVectors]) {
+    const std::uint8_t* b = r + g * 17;
+    std::int8_t q[kGroup];
+    twice_the_values(b + 1, q);
+    const F scale = set1(half_power(b[0]));
+    for (int v = 0; v < kVectors; ++v) out[v] = mul(to_float(load_i8(q + v * kWidth)), scale);
+  }
+
+ private:
+  [[gnu::always_inline]] static float half_power(std::uint8_t e) {
+    // Below 2^-126 numbers are subnormal: the bit of the power itself, in place of an exponent.
+    const std::uint32_t bits = e >= 2 ? static_cast<std::uint32_t>(e - 1) << 23 : 0x200000u << e;
+    float out;
+    __builtin_memcpy(&out, &bits, sizeof out);
+    return out;
+  }
+  [[gnu::always_inline]] static void twice_the_values(const std::uint8_t* qs, std::int8_t* out) {
+#ifdef STEER_KERNEL_X86
+    const __m128i table = _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(qs)), low = _mm_set1_epi8(15);
+    const __m128i a = _mm_and_si128(bytes, low), b = _mm_and_si128(_mm_srli_epi16(bytes, 4), low);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_shuffle_epi8(table, a));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 16), _mm_shuffle_epi8(table, b));
+#else
+    constexpr std::int8_t table[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+    for (int i = 0; i < 16; ++i) {
+      out[i] = table[qs[i] & 15];
+      out[i + 16] = table[qs[i] >> 4];
+    }
+#endif
+  }
+};

@@ -24,6 +24,7 @@ enum class WeightType : std::uint8_t {
   q4_k,
   q5_k,
   q6_k,
+  mxfp4,
 };
 
 /// A weight [n, k] as the kernels see it.

@@ -68,6 +68,8 @@ namespace {
       return call<FormatQ5_K>;     \
     case WeightType::q6_k:         \
       return call<FormatQ6_K>;     \
+    case WeightType::mxfp4:        \
+      return call<FormatMxFp4>;    \
   }                                \
   return nullptr
 

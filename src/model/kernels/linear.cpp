@@ -29,7 +29,7 @@ struct BlockType {
 constexpr BlockType kBlockTypes[] = {
     {"Q4_0", WeightType::q4_0, 32, 18},   {"Q4_1", WeightType::q4_1, 32, 20},   {"Q5_0", WeightType::q5_0, 32, 22},
     {"Q5_1", WeightType::q5_1, 32, 24},   {"Q8_0", WeightType::q8_0, 32, 34},   {"Q4_K", WeightType::q4_k, 256, 144},
-    {"Q5_K", WeightType::q5_k, 256, 176}, {"Q6_K", WeightType::q6_k, 256, 210},
+    {"Q5_K", WeightType::q5_k, 256, 176}, {"Q6_K", WeightType::q6_k, 256, 210}, {"MXFP4", WeightType::mxfp4, 32, 17},
 };
 
 const BlockType* find_block_type(std::string_view name) {
@@ -287,12 +287,13 @@ Linear Linear::to(at::Device device) const {
   if (device == data_.device()) return *this;
   Linear moved = *this;
   const bool block = data_.scalar_type() == at::kByte;
-  moved.data_ = (block ? to_f32() : data_).to(device);
+  const bool bf16 = view_.type == WeightType::mxfp4;  // which holds these values exactly
+  moved.data_ = (block ? to_f32().to(bf16 ? at::kBFloat16 : at::kFloat) : data_).to(device);
   if (scales_.defined()) moved.scales_ = scales_.to(device);
   if (bias_.defined()) moved.bias_ = bias_.to(device);
   if (block) {
-    moved.view_.type = WeightType::f32;
-    moved.view_.row_bytes = view_.k * static_cast<std::int64_t>(sizeof(float));
+    moved.view_.type = bf16 ? WeightType::bf16 : WeightType::f32;
+    moved.view_.row_bytes = view_.k * moved.data_.element_size();
   }
   moved.view_.data = moved.data_.const_data_ptr();
   moved.view_.scales = moved.scales_.defined() ? moved.scales_.const_data_ptr<float>() : nullptr;

@@ -56,7 +56,7 @@ class Linear {
   at::Tensor gather(std::span<const std::int64_t> ids) const;
   /// All of W as f32 [out, in], a new tensor unless W is f32 already.
   at::Tensor to_f32() const;
-  /// On another device: the kinds stay what they are, but GGUF blocks become f32 there.
+  /// On another device: the kinds stay what they are, but GGUF blocks become f32 there (MXFP4: bf16).
   Linear to(at::Device device) const;
 
   const at::Tensor& bias() const { return bias_; }
