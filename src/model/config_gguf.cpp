@@ -26,7 +26,8 @@ constexpr std::string_view kIgnored[] = {"vocab_size",
                                          "feed_forward_length",
                                          "expert_feed_forward_length",
                                          "expert_shared_feed_forward_length",
-                                         "expert_shared_count"};
+                                         "expert_shared_count",
+                                         "rope.dimension_sections"};  // fall together for text
 
 /// The metadata below "<architecture>.", without that prefix.
 nlohmann::json section(const nlohmann::json& metadata, const std::string& prefix) {
@@ -65,7 +66,9 @@ RopeConfig rope(model::detail::ConfigReader& in, const TensorReader& file, const
     out.beta_slow = in.number("rope.scaling.yarn_beta_slow", 1);
     out.truncate = c.family != "gpt_oss";  // which the file cannot say
     in.only("rope.scaling.yarn_ext_factor", 1.0);
-    out.scale = in.number("rope.scaling.yarn_attn_factor", attention) * (factor <= 1 ? 1 : 0.1 * std::log(factor) + 1);
+    const auto grown = [&](double weight) { return factor <= 1 ? 1 : 0.1 * weight * std::log(factor) + 1; };
+    const double natural = grown(1) / grown(in.number("rope.scaling.yarn_log_multiplier", 0));
+    out.scale = in.number("rope.scaling.yarn_attn_factor", natural) * attention;
   } else {
     require(scaling == "none" || scaling == "linear", ErrorCode::unsupported, kWhere,
             "expected rope.scaling.type none, linear, yarn or longrope but got \"{}\"; steer does not have it",
@@ -112,6 +115,42 @@ void read_gemma(model::detail::ConfigReader& in, ModelConfig& c) {
   c.attn_scale = 1 / std::sqrt(static_cast<double>(is_27b ? c.d_model / c.n_heads : c.d_head));
 }
 
+/// GPT-2 and GPT-NeoX: what the architecture's name alone says.
+void read_gpt(model::detail::ConfigReader& in, ModelConfig& c) {
+  c.norm = NormKind::layer_norm;
+  c.gated_mlp = false;
+  c.learned_positions = c.family == "gpt2";
+  c.activation = c.learned_positions ? ActivationKind::gelu_tanh : ActivationKind::gelu;
+  if (c.learned_positions)
+    c.rotary_dims = 0;
+  else
+    c.parallel_residual = in.boolean("use_parallel_residual", true);
+}
+
+/// Qwen 3.5: which layers have a recurrent state, and its sizes.
+void read_delta_net(model::detail::ConfigReader& in, ModelConfig& c) {
+  c.attn_gate = c.qk_norm = true;
+  auto& d = c.delta_net;
+  d.kernel = in.size("ssm.conv_kernel");
+  d.d_key = in.size("ssm.state_size");
+  d.key_heads = in.size("ssm.group_count");
+  d.value_heads = in.size("ssm.time_step_rank");
+  const auto inner = in.size("ssm.inner_size");
+  if (inner % d.value_heads != 0)
+    in.contradiction(fmt::format("ssm.inner_size = {} over {} value heads", inner, d.value_heads));
+  d.d_value = inner / d.value_heads;
+  const auto interval = in.size("full_attention_interval", 4);
+  const bool listed = in.has("attention.recurrent_layers");
+  const auto list = listed ? in.at("attention.recurrent_layers") : nlohmann::json();
+  if (listed && (!list.is_array() || std::ssize(list) < c.n_layers))
+    in.contradiction(
+        fmt::format("attention.recurrent_layers = {} for {} layers", list.dump().substr(0, 120), c.n_layers));
+  for (std::int64_t i = 0; i < c.n_layers; ++i) {
+    const auto at = static_cast<std::size_t>(i);
+    if (listed ? list[at] == true : (i + 1) % interval != 0) c.layers[at] = {.mixer = MixerKind::delta_net};
+  }
+}
+
 /// Sizes of experts are read off their tensors [experts, width, d_model]; old files do not write them.
 void read_experts(model::detail::ConfigReader& in, const TensorReader& file, ModelConfig& c) {
   auto& e = c.experts;
@@ -150,17 +189,21 @@ ModelConfig ModelConfig::from_gguf(const TensorReader& file) {
   c.name = general.text("general.name", "");
   c.vocab_size = file.info("token_embd.weight").shape.at(0);
   c.d_model = in.size("embedding_length");
-  c.n_layers = in.layers("block_count", 0);
+  // Blocks that predict further tokens stand behind those of the model itself.
+  c.n_layers = in.layers("block_count", 0) - in.integer("nextn_predict_layers", 0);
   c.n_heads = in.size("attention.head_count");
   c.n_kv_heads = in.size("attention.head_count_kv", c.n_heads);
   c.d_head = in.size("attention.key_length", c.d_model / c.n_heads);
   if (in.size("attention.value_length", c.d_head) != c.d_head) in.contradiction("values of another width than keys");
   c.rotary_dims = in.size("rope.dimension_count", c.d_head);
+  const bool gpt = c.family.starts_with("gpt") && c.family != "gpt_oss";
+  if (gpt) read_gpt(in, c);
   c.context = in.size("context_length");
-  c.norm_eps = in.number("attention.layer_norm_rms_epsilon");
+  c.norm_eps = in.number(gpt ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon");
   in.only("attention.causal", true);
-  c.attn_bias = file.contains("blk.0.attn_q.bias");
+  c.attn_bias = file.contains("blk.0.attn_q.bias") || file.contains("blk.0.attn_qkv.bias");
   c.attn_out_bias = file.contains("blk.0.attn_output.bias");
+  c.mlp_bias = file.contains("blk.0.ffn_up.bias");
   c.qk_norm = file.contains("blk.0.attn_q_norm.weight");
   c.tied_embeddings = !file.contains("output.weight");
   const bool olmo = c.family.starts_with("olmo"), gemma = c.family.starts_with("gemma");
@@ -181,11 +224,18 @@ ModelConfig ModelConfig::from_gguf(const TensorReader& file) {
     if (!(divisor > 0)) in.contradiction(fmt::format("logit_scale = {}", divisor));
     c.logit_scale = 1 / divisor;
   }
-  const auto window = in.size("attention.sliding_window", c.family == "gemma2" ? 4096 : 0);
-  const RopeConfig global = rope(in, file, c, c.family == "gemma3" ? 1e6 : family->theta);
+  // Written as 0 where there is none.
+  const auto window = in.integer("attention.sliding_window", c.family == "gemma2" ? 4096 : 0);
+  const RopeConfig global =
+      c.learned_positions ? RopeConfig() : rope(in, file, c, c.family == "gemma3" ? 1e6 : family->theta);
   RopeConfig local = global;
-  if (c.family == "gemma3") local = {.kind = RopeKind::plain, .theta = in.number("rope.freq_base_swa", 1e4)};
-  if (c.family == "olmo3") local = {.kind = RopeKind::plain, .theta = global.theta};
+  // Layers with a window that turn unscaled.
+  if (c.family == "gemma3" || c.family == "olmo3") local = {.kind = RopeKind::plain, .theta = global.theta};
+  local.theta = in.number("rope.freq_base_swa", c.family == "gemma3" ? 1e4 : global.theta);
+  if (const double growth = in.number("attention.temperature_scale", 0); growth != 0) {
+    c.query_growth = growth;
+    c.query_growth_period = global.original_context;
+  }
   const auto slides = sliding_rule(in, c.family);
   for (std::int64_t i = 0; i < c.n_layers; ++i) {
     LayerConfig layer =
@@ -193,9 +243,12 @@ ModelConfig ModelConfig::from_gguf(const TensorReader& file) {
     if (c.family == "smollm3" && (i + 1) % 4 == 0) layer.rope = {};
     c.layers.push_back(std::move(layer));
   }
+  if (c.family == "qwen3_5") read_delta_net(in, c);
   read_experts(in, file, c);
   const bool all_sparse = std::all_of(c.layers.begin(), c.layers.end(), [](const auto& l) { return l.experts; });
   c.d_mlp = in.size("feed_forward_length", all_sparse ? c.experts.d_mlp : 0);
+  // The converter writes 4 times the width whatever n_inner was.
+  if (const auto* up = file.find("blk.0.ffn_up.weight"); gpt && up && up->shape.size() == 2) c.d_mlp = up->shape[0];
   for (const auto* key : {"tokenizer.ggml.bos_token_id"})
     if (general.has(key)) c.bos_ids.push_back(general.integer(key));
   for (const auto* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"})

@@ -129,10 +129,11 @@ at::Tensor delta_net_on_cpu(const DeltaNetConfig& c, const DeltaNetWeights& w, c
             for (std::int64_t t = runs[r].begin; t < runs[r].end; ++t) {
               const float* row = rows + t * size.channels;
               const std::int64_t at = t * c.value_heads + head;
+              const std::int64_t key = w.tiled ? head % c.key_heads : head / group;
               const float rate = data(w.decay)[head] * softplus(data(alpha)[at] + data(w.dt_bias)[head]);
-              step(memory, row + head / group * c.d_key, row + size.keys + head / group * c.d_key,
-                   row + 2 * size.keys + head * c.d_value, std::exp(-rate), 1 / (1 + std::exp(-data(beta)[at])),
-                   c.d_key, c.d_value, recalled.data(), out.data_ptr<float>() + t * size.values + head * c.d_value);
+              step(memory, row + key * c.d_key, row + size.keys + key * c.d_key, row + 2 * size.keys + head * c.d_value,
+                   std::exp(-rate), 1 / (1 + std::exp(-data(beta)[at])), c.d_key, c.d_value, recalled.data(),
+                   out.data_ptr<float>() + t * size.values + head * c.d_value);
             }
           }
       });
@@ -157,9 +158,11 @@ at::Tensor delta_net_by_operators(const DeltaNetConfig& c, const DeltaNetWeights
     const auto heads = [&](std::int64_t from, std::int64_t n, std::int64_t d) {
       return mixed.narrow(1, from, n * d).reshape({count, n, d});
     };
-    const at::Tensor q =
-        unit(heads(0, c.key_heads, c.d_key)).repeat_interleave(group, 1) / std::sqrt(static_cast<double>(c.d_key));
-    const at::Tensor k = unit(heads(size.keys, c.key_heads, c.d_key)).repeat_interleave(group, 1);
+    const auto for_values = [&](const at::Tensor& t) {
+      return w.tiled ? t.repeat({1, group, 1}) : t.repeat_interleave(group, 1);
+    };
+    const at::Tensor q = for_values(unit(heads(0, c.key_heads, c.d_key))) / std::sqrt(static_cast<double>(c.d_key));
+    const at::Tensor k = for_values(unit(heads(size.keys, c.key_heads, c.d_key)));
     const at::Tensor v = heads(2 * size.keys, c.value_heads, c.d_value);
     const at::Tensor keep = at::exp(-w.decay * at::softplus(rows(alpha) + w.dt_bias)), write = at::sigmoid(rows(beta));
     at::Tensor memory = memory_before(run, after, c, qkv);

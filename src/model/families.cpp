@@ -20,9 +20,11 @@ constexpr Family kFamilies[] = {
     {.name = "ministral3",
      .model_type = "ministral3",
      .wrapper = "mistral3",
+     .architecture = "mistral3",
      .read = read_ministral3,
      .eps = 1e-5,
      .sizes = {.kv_heads = 8, .head = 128},
+     .neighbours_rotate = true,
      .not_needed = kVision},
     {.name = "mixtral",
      .model_type = "mixtral",
@@ -55,6 +57,7 @@ constexpr Family kFamilies[] = {
     {.name = "qwen3_5",
      .model_type = "qwen3_5_text",
      .wrapper = "qwen3_5",
+     .architecture = "qwen35",
      .read = read_qwen3_5,
      .sizes = {.vocab = 248320,
                .width = 4096,
@@ -117,8 +120,8 @@ constexpr Family kFamilies[] = {
      .theta = 2e6,
      .sizes = {.kv_heads = 4},
      .neighbours_rotate = true},
-    {.name = "gpt2", .model_type = "gpt2", .read = read_gpt2, .tied = true, .eps = 1e-5},
-    {.name = "gpt_neox", .model_type = "gpt_neox", .read = read_gpt_neox, .eps = 1e-5},
+    {.name = "gpt2", .model_type = "gpt2", .architecture = "gpt2", .read = read_gpt2, .tied = true, .eps = 1e-5},
+    {.name = "gpt_neox", .model_type = "gpt_neox", .architecture = "gptneox", .read = read_gpt_neox, .eps = 1e-5},
 };
 
 template <class Key>

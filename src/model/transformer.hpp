@@ -43,6 +43,7 @@ struct DeltaNetWeights {
   at::Tensor conv;            ///< [2 * key_heads * d_key + value_heads * d_value, kernel] f32
   at::Tensor decay, dt_bias;  ///< [value_heads] f32: exp(A_log), and what is added to alpha
   Norm norm;                  ///< of each value head's output, before it is gated
+  bool tiled = false;         ///< value head h reads key head h % key_heads (GGUF), not h / (value_heads / key_heads)
 };
 
 struct LayerWeights {
