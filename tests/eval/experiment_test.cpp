@@ -212,6 +212,10 @@ TEST_F(OnTheDemo, ResumedRunsGiveTheSameBytes) {
       EXPECT_EQ(test::read_file(dir / "cut" / file), test::read_file(dir / "whole" / file))
           << file << " cut at " << part;
   }
+  // In memory alone, where no record is written and read on its way.
+  run_experiment(*model_, study, {.judge = judge, .batch = 4}).write(dir / "kept" / "report.html");
+  for (const char* file : {"report.html", "report.md", "results.csv", "results.jsonl"})
+    EXPECT_EQ(test::read_file(dir / "kept" / file), test::read_file(dir / "whole" / file)) << file;
   Experiment other = study;
   other.seed = 43;
   EXPECT_STEER_ERROR(run_experiment(*model_, other, {.judge = judge, .journal = dir / "cut.jsonl", .batch = 4}),

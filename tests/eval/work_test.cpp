@@ -16,7 +16,7 @@
 #include <steer/eval/results.hpp>
 #include <steer/io/journal.hpp>
 
-#include "eval/run/work.hpp"
+#include "eval/run/stage.hpp"
 #include "support.hpp"
 
 namespace steer {
@@ -245,6 +245,54 @@ TEST(Work, StopsBetweenBatchesAndGoesOn) {
   EXPECT_EQ(Journal::read(dir / "run.jsonl").size(), 8u);
   options.stop = {};
   EXPECT_EQ(do_here(options, keys), 2);
+}
+
+/// Something that text does not carry: where it came from.
+struct Thing {
+  std::size_t item = 0;
+  bool was_text = false;
+};
+
+TEST(Stages, OnlyAJournalSeesText) {
+  test::TempDir dir;
+  std::int64_t made = 0, written = 0;
+  eval::detail::Stage<Thing> stage{.name = "things", .keys = plan_of(10)};
+  stage.make = [&](std::span<const std::size_t> indices) {
+    std::vector<eval::detail::Made<Thing>> some;
+    for (auto i : indices) some.push_back({{.item = i}, i != 7});
+    made += std::ssize(indices);
+    return some;
+  };
+  stage.write = [&](const Thing& thing) { return ++written, std::to_string(thing.item); };
+  stage.read = [](std::size_t item, const std::string& line) {
+    EXPECT_EQ(line, std::to_string(item));
+    return Thing{std::stoul(line), /*was_text=*/true};
+  };
+  stage.batch = 4;
+  stage.apart = true;
+  const auto check = [&](const std::vector<std::optional<Thing>>& things, bool was_text) {
+    ASSERT_EQ(things.size(), 10u);
+    for (std::size_t i = 0; i < things.size(); ++i) {
+      ASSERT_TRUE(things[i]) << i;
+      EXPECT_EQ(things[i]->item, i);
+      EXPECT_EQ(things[i]->was_text, was_text) << i;
+    }
+  };
+  check(eval::detail::run_stage(stage, {}), false);
+  EXPECT_EQ(made, 10);
+  EXPECT_EQ(written, 0);
+
+  const eval::detail::WorkOptions options{.journal = dir / "run.jsonl", .identity = "{}"};
+  check(eval::detail::run_stage(stage, options), true);
+  EXPECT_EQ(written, 10);
+  const auto kept = Journal::read(dir / "run.jsonl");
+  EXPECT_EQ(kept.size(), 9u) << "all that settled";
+  EXPECT_EQ(kept.at("things|" + stage.keys[3]), "3");
+  check(eval::detail::run_stage(stage, options), true);
+  EXPECT_EQ(made, 21) << "the one that did not settle is made again";
+
+  stage.make = [](std::span<const std::size_t>) { return std::vector<eval::detail::Made<Thing>>(1); };
+  EXPECT_STEER_ERROR(eval::detail::run_stage(stage, {}), ErrorCode::shape, "4 records from a batch but got 1");
 }
 
 TEST(Processes, OfOtherSettingsAreTurnedAway) {

@@ -4,6 +4,8 @@ A contract is a `///` block above a declaration (or `///<` behind it). Consecuti
 between them share the block above the first. Where a tensor goes in or out, the block, or the class's own, must state
 shapes in brackets. Defaulted and deleted members, destructors, operators and one-line accessors of documented classes
 need none. `private:` sections and namespace detail are not public.
+
+A contract that a formatter broke is a problem too: some words of a sentence on a line of their own, left of the rest.
 """
 import pathlib
 import re
@@ -77,12 +79,28 @@ def statements(text):
         doc, code = [], ""
 
 
+def broken_lines(text):
+    """Numbers of comment lines that hold some words between a full line and the rest of its sentence."""
+    lines = text.splitlines()
+    for number in range(1, len(lines) - 1):
+        before, line, after = (re.match(r"\s*///(\s+)(\S.*)$", lines[k]) for k in (number - 1, number, number + 1))
+        if not (before and line and after) or len(lines[number - 1]) < 90:
+            continue
+        if len(line.group(2).split()) > 2 and len(after.group(1)) <= len(line.group(1)):
+            continue
+        starts = re.match(r"[@|\-*]", line.group(2)) or re.match(r"[@|\-*]", after.group(2))
+        if not starts and line.group(2)[-1] not in ".:;":
+            yield number + 1
+
+
 def main():
     root = pathlib.Path(sys.argv[1])
     problems, functions = [], 0
     for path in sorted(root.rglob("*.hpp")):
         if "detail" in path.parts:
             continue
+        for line in broken_lines(path.read_text()):
+            problems.append(f"{path.relative_to(root)}:{line}: the formatter broke this comment; fill its lines again")
         for line, code, doc, scopes in statements(path.read_text()):
             if any(scope.name.endswith("detail") or not scope.public or scope.kind.startswith("enum") for scope in scopes):
                 continue

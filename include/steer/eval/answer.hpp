@@ -22,9 +22,8 @@ struct ParsedAnswer {
 /// Lenient: the last answer that is stated outside thoughts, in any form that models use: a tag in any spelling
 /// (`<Answer>`, `<final_answer>`), `\boxed{C}`, JSON, "the correct option is (B)", "I choose C", "hence D", "Antwort:
 /// B", a letter alone, also in lower case where it stands for nothing else. A later statement replaces an earlier one.
-/// Lists
-/// ("A or B"), what is denied, asked, supposed or said by others, articles and names ("vitamin C") give nothing: a
-/// wrong letter is worse than none.
+/// Lists ("A or B"), what is denied, asked, supposed or said by others, articles and names ("vitamin C") give nothing:
+/// a wrong letter is worse than none.
 /// @param choices  how many letters are valid, from 'A'; 1 to 26.
 /// @throws Error(argument) for `choices` outside 1 to 26.
 ParsedAnswer parse_answer(std::string_view response, int choices = 4);

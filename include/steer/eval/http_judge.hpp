@@ -50,15 +50,13 @@ struct JudgeUsage {
 class HttpJudge : public Judge {
  public:
   /// @throws Error(config) for a missing model, a URL that is not http(s) or holds a secret, an environment variable
-  /// that
-  ///         is not set or whose key holds other than visible ASCII; Error(argument) for options out of range.
+  ///         that is not set or whose key holds other than visible ASCII; Error(argument) for options out of range.
   explicit HttpJudge(HttpJudgeOptions options);
   ~HttpJudge() override;
   std::string identity() const override;
   std::string caveat() const override;
   /// @throws Error(io) when the server cannot be reached in any attempt, or the cost limit is met; Error(config) when
-  /// it
-  ///         refuses the key, the model or the request (other 4xx statuses).
+  ///         it refuses the key, the model or the request (other 4xx statuses).
   std::vector<Judgement> judge(Rubric rubric, std::span<const JudgeRequest> requests) override;
   JudgeUsage usage() const;
 

@@ -50,8 +50,7 @@ struct JudgeCalibration {
 /// @param prompts   of the rows' questions, by id.
 /// @param baseline  of the contrasts.
 /// @throws Error(argument) for a question or behaviour that is not given, or no row with a reference; whatever the
-/// judge
-///         throws.
+///         judge throws.
 JudgeCalibration calibrate_judge(std::span<const ResultRow> rows, const std::map<std::string, std::string>& prompts,
                                  const std::vector<Behaviour>& behaviours, Judge& judge, std::string reference,
                                  const std::string& baseline = "control");

@@ -32,8 +32,7 @@ struct OffTargetOptions {
 /// Judges answers that were asked (or steered) for one behaviour for all the others as well, and the baseline's answers
 /// to the same questions too. Rule-checked behaviours are left out. Costs arms x behaviours^2 x questions judgements.
 /// @param prompts  of the questions, by id. @throws Error(argument) for a question that is not given; whatever the
-/// judge
-///                 throws.
+///                 judge throws.
 std::vector<OffTarget> off_target(std::span<const ResultRow> results, const std::map<std::string, std::string>& prompts,
                                   const std::vector<Behaviour>& behaviours, Judge& judge,
                                   const OffTargetOptions& options = {});

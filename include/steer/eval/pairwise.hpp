@@ -80,8 +80,7 @@ struct PairOptions {
 /// the rows as scores "win_behaviour" and "win_quality". Bradley and Terry's strengths over all comparisons; intervals
 /// clustered by question. Rule-checked behaviours take part for quality only.
 /// @param prompts  of the questions, by id. @throws Error(argument) for a question or behaviour that is not given, or
-/// no
-///                 row of the baseline; whatever the judge throws.
+///                 no row of the baseline; whatever the judge throws.
 PairTable compare_pairs(std::vector<ResultRow>& results, const std::map<std::string, std::string>& prompts,
                         const std::vector<Behaviour>& behaviours, PairJudge& judge, const PairOptions& options = {});
 

@@ -40,8 +40,7 @@ struct AutoConditional {
 /// others, sets its threshold on one half of the texts and measures it on the other.
 /// @param about, other  at least 4 texts each; the tokens that count are those a running model would have seen.
 /// @throws Error(argument) for too few texts, or when no feature does better than chance on the fitting half (the
-/// message
-///         gives the best one's AUROC); as `visit_activations`.
+///         message gives the best one's AUROC); as `visit_activations`.
 AutoConditional auto_conditional(Session& session, const Sae& sae, std::span<const TokenizedText> about,
                                  std::span<const TokenizedText> other, const AutoConditionalOptions& options = {});
 

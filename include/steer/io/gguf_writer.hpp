@@ -14,8 +14,7 @@ namespace steer {
 
 /// Writes a GGUF version 3 file, complete or not at all (atomic rename).
 /// @param metadata  an object. Strings, bools, integers (u32, or i32 if negative; 64 bits where needed), fractions
-/// (f32) and
-///                  arrays of one of these kinds.
+///                  (f32) and arrays of one of these kinds.
 /// @param tensors   [up to 4 dimensions], f32, f16, bf16, f64, i8, i16, i32 or i64; any device and strides.
 /// @throws Error(argument) for a name twice or a value, type or shape that GGUF lacks; Error(io).
 void save_gguf(const std::filesystem::path& path, const nlohmann::json& metadata,

@@ -215,9 +215,9 @@ class Session {
 
   /// Appends tokens to sequences and computes them in one pass: all inputs together are one flat batch. Several inputs
   /// may name one sequence (say its prompt and its answer); they are appended in order.
-  /// @return logits f32: [inputs, vocab] for `last` (of inputs that want them), [tokens, vocab] for `all`, undefined
-  /// for `none` or a layer range
-  ///         that ends early.
+  /// @return logits f32: [inputs, vocab] for `last` (of inputs that want them),
+  ///         [tokens, vocab] for `all`,
+  ///         undefined for `none` or a layer range that ends early.
   /// @throws Error(argument) for no tokens, ids outside the vocabulary, a closed sequence, a generated-phase input
   ///         followed by a prompt-phase one; Error(shape) when a sequence would outgrow the context; nothing is
   ///         appended then.

@@ -20,8 +20,7 @@ struct CrossFit {
 
 /// @param effects  [candidates][questions]: what each candidate gains at each question.
 /// @param seed     draws the halves. @throws Error(shape) for candidates of different lengths, Error(argument) for
-/// values
-///                 not finite or a level outside (0, 1).
+///                 values not finite or a level outside (0, 1).
 CrossFit cross_fit(std::span<const std::vector<double>> effects, std::uint64_t seed, double level = 0.95);
 
 }  // namespace steer

@@ -6,77 +6,22 @@
 #include <set>
 
 #include <steer/core/error.hpp>
-#include <steer/core/hash.hpp>
-#include <steer/core/version.hpp>
 #include <steer/features/strength.hpp>
 
 #include "eval/run/answers.hpp"
-#include "eval/run/work.hpp"
+#include "eval/run/describe_run.hpp"
+#include "eval/run/identity.hpp"
+#include "eval/run/records.hpp"
+#include "eval/run/stage.hpp"
 
 namespace steer {
 namespace {
 
-using nlohmann::ordered_json;
-using Records = std::map<std::string, std::string, std::less<>>;
+using namespace eval::detail;
 
-std::string dump(const ordered_json& json) { return json.dump(-1, ' ', false, ordered_json::error_handler_t::replace); }
-
-/// A key that no other (arm, behaviour, question) has.
-std::string task_key(std::string_view arm, std::string_view behaviour, std::string_view question) {
-  return fmt::format("{}|{}|{}", arm, behaviour, question);
-}
-
-ordered_json arm_json(const Arm& arm) {
-  ordered_json json{{"name", arm.name}, {"asking", to_string(arm.asking)}};
-  if (arm.every != 1) json["every"] = arm.every;
-  if (arm.source) {
-    json["steering"] = arm.source->name;
-    json["steering_identity"] = arm.source->identity;
-    json["variant"] = to_string(arm.variant);
-    json["strength"] = arm.strength;
-    json["seed"] = arm.seed;
-  }
-  return json;
-}
-
-/// Everything the results depend on.
-ordered_json identity_of(const Experiment& experiment, const Model& model, const Judge* judge, const PairJudge* pairs) {
-  ContentHasher questions, behaviours;
-  for (const auto& q : experiment.questions)
-    questions.update(dump(ordered_json{q.id, q.subject, q.text, q.choices, q.answer}));
-  ordered_json names = ordered_json::array(), arms = ordered_json::array();
-  for (const auto& b : experiment.behaviours) {
-    ordered_json json;
-    to_json(json, b);
-    behaviours.update(dump(json));
-    names.push_back(b.name);
-  }
-  for (const auto& arm : experiment.arms) arms.push_back(arm_json(arm));
-  ordered_json identity{{"steer", STEER_VERSION},
-                        {"model", model.hash()},
-                        {"tokenizer", model.tokenizer().hash()},
-                        {"chat_template", content_hash(model.chat().source())},
-                        {"mode", to_string(experiment.mode)},
-                        {"questions", experiment.questions.size()},
-                        {"questions_hash", questions.hex()},
-                        {"behaviours", names},
-                        {"behaviours_hash", behaviours.hex()},
-                        {"arms", arms},
-                        {"temperature", experiment.sampling.temperature},
-                        {"top_p", experiment.sampling.top_p},
-                        {"top_k", experiment.sampling.top_k},
-                        {"min_p", experiment.sampling.min_p},
-                        {"repetition_penalty", experiment.sampling.repetition_penalty},
-                        {"max_tokens", experiment.max_tokens},
-                        {"seed", experiment.seed},
-                        {"seeds", "of question and behaviour"},
-                        {"force_answers", experiment.force_answers},
-                        {"nll", experiment.nll},
-                        {"kl", experiment.kl},
-                        {"judge", judge ? judge->identity() : "none"}};
-  if (pairs) identity["pairs"] = pairs->identity();
-  return identity;
-}
+using Indices = std::span<const std::size_t>;
+/// An arm, or a source of steerings, and a behaviour.
+using Pair = std::pair<std::string, std::string>;
 
 class Runner {
  public:
@@ -84,18 +29,20 @@ class Runner {
       : experiment_(experiment),
         model_(model),
         options_(options),
-        identity_(identity_of(experiment, model, options.judge.get(), options.pairs.get())) {
+        run_{.experiment = experiment,
+             .options = options,
+             .identity = run_identity(experiment, model, options.judge.get(), options.pairs.get())} {
     if (options.workers.count > 1) {
       require(!options.journal.empty(), ErrorCode::argument, "run_experiment",
               "expected a journal when several processes share the work");
-      team_ = std::make_unique<eval::detail::Team>(options.workers, dump(identity_));
+      team_ = std::make_unique<Team>(options.workers, one_line(run_.identity));
     }
   }
 
   Report run() {
     find_steerings();
     check_steerings();
-    match_placebos();
+    apply_steerings();
     take_answers();
     if (experiment_.mode == AnswerMode::generate) {
       check_rules();
@@ -103,32 +50,55 @@ class Runner {
       if (options_.pairs) compare();
     }
     if (team_) team_->leave();
-    require_fired();
-    Report report = make_report(std::move(results_), {.baseline = options_.baseline});
-    describe(report);
+    require_fired(experiment_, rows_);
+    Report report = make_report(std::move(rows_), {.baseline = options_.baseline});
+    describe_run(run_, report);
     return report;
   }
 
  private:
-  /// Runs one stage of the work; keys get the stage's name in front.
-  Records stage(std::string name, const std::vector<std::string>& keys, const eval::detail::DoItems& work,
-                std::int64_t batch, bool apart = false) {
-    std::vector<std::string> named;
-    for (const auto& key : keys) named.push_back(name + "|" + key);
-    return eval::detail::do_work(named, work,
-                                 {.journal = options_.journal,
-                                  .identity = dump(identity_),
-                                  .stage = std::move(name),
-                                  .batch = batch,
-                                  .apart = apart,
-                                  .team = team_.get(),
-                                  .stop = options_.stop,
-                                  .used = &journals_,
-                                  .progress = options_.progress});
+  template <class Record>
+  std::vector<std::optional<Record>> run(const Stage<Record>& stage) {
+    return run_stage(stage, {.journal = options_.journal,
+                             .identity = one_line(run_.identity),
+                             .team = team_.get(),
+                             .stop = options_.stop,
+                             .used = &run_.journals,
+                             .progress = options_.progress});
   }
 
-  static bool answers(const Arm& arm, std::size_t question) {
-    return question % static_cast<std::size_t>(arm.every) == 0;
+  /// What every source has for every behaviour: looked up, or searched as a stage.
+  void find_steerings() {
+    std::vector<std::pair<const SteeringSource*, const Behaviour*>> searches;
+    Stage<FoundSteering> stage{.name = "steering"};
+    std::set<Pair> seen;
+    for (const auto& arm : experiment_.arms) {
+      if (!arm.source) continue;
+      for (const auto& behaviour : experiment_.behaviours) {
+        if (!seen.insert({arm.source->name, behaviour.name}).second) continue;
+        if (!arm.source->costly) {
+          found_[{arm.source->name, behaviour.name}] = arm.source->find(model_, behaviour);
+          continue;
+        }
+        searches.emplace_back(arm.source.get(), &behaviour);
+        stage.keys.push_back(arm.source->name + "|" + behaviour.name);
+      }
+    }
+    if (searches.empty()) return;
+    stage.make = [&](Indices indices) {
+      std::vector<Made<FoundSteering>> made;
+      for (auto i : indices) made.push_back({searches[i].first->find(model_, *searches[i].second)});
+      return made;
+    };
+    stage.write = write_steering;
+    stage.read = [&](std::size_t i, const std::string& line) { return read_steering(line, searches[i].first->saes); };
+    auto found = run(stage);
+    for (std::size_t i = 0; i < searches.size(); ++i)
+      found_[{searches[i].first->name, searches[i].second->name}] = std::move(found[i]).value();
+  }
+
+  const FoundSteering& found(const Arm& arm, const Behaviour& behaviour) const {
+    return found_.at({arm.source->name, behaviour.name});
   }
 
   /// What does not fit is an error before the first answer; what a person should look at goes into the report.
@@ -136,158 +106,135 @@ class Runner {
     Session session(model_, {.on_warning = options_.on_warning});
     for (const Arm& arm : experiment_.arms)
       if (arm.source)
-        for (const Behaviour& behaviour : experiment_.behaviours) {
-          const FoundSteering& found = found_.at(arm.source->name + "|" + behaviour.name);
-          session.close(session.open({.steering = arm.apply(found.steering, behaviour)}));
-        }
-    warnings_ = session.warnings();
-  }
-
-  void find_steerings() {
-    std::vector<std::pair<const SteeringSource*, const Behaviour*>> searches;
-    std::vector<std::string> keys;
-    std::set<std::string> seen;
-    for (const auto& arm : experiment_.arms) {
-      if (!arm.source) continue;
-      for (const auto& behaviour : experiment_.behaviours) {
-        const std::string key = arm.source->name + "|" + behaviour.name;
-        if (!seen.insert(key).second) continue;
-        if (!arm.source->costly) {
-          found_[key] = arm.source->find(model_, behaviour);
-          continue;
-        }
-        searches.emplace_back(arm.source.get(), &behaviour);
-        keys.push_back(key);
-      }
-    }
-    if (keys.empty()) return;
-    const auto search = [&](std::span<const std::size_t> indices) {
-      std::vector<eval::detail::WorkRecord> records;
-      for (auto i : indices) {
-        const auto found = searches[i].first->find(model_, *searches[i].second);
-        const auto steering =
-            found.steering.empty() ? ordered_json() : ordered_json::parse(found.steering.to_json().dump());
-        records.push_back({dump({{"steering", steering}, {"note", found.note}})});
-      }
-      return records;
-    };
-    const auto records = stage("steering", keys, search, 1);
-    for (std::size_t i = 0; i < keys.size(); ++i) {
-      // Always from the record, found just now or before: a resumed run must see the same numbers.
-      const auto json = nlohmann::json::parse(records.at("steering|" + keys[i]));
-      FoundSteering found{.steering = {}, .note = json.at("note")};
-      if (!json.at("steering").is_null())
-        found.steering = Steering::from_json(json.at("steering"), {.saes = searches[i].first->saes});
-      found_[keys[i]] = std::move(found);
-    }
-  }
-
-  static bool is_placebo(const Arm& arm) {
-    return arm.variant == ArmVariant::random_features || arm.variant == ArmVariant::noise;
+        for (const Behaviour& behaviour : experiment_.behaviours)
+          session.close(session.open({.steering = arm.apply(found(arm, behaviour).steering, behaviour)}));
+    run_.warnings = session.warnings();
   }
 
   /// Random features and noise are brought to the effect of what they stand for: an edit of the same length along
   /// another direction may change the model's distributions by much more or less.
-  void match_placebos() {
+  PlaceboMatch match(const Arm& arm, const Behaviour& behaviour) const {
+    const Steering& as_found = found(arm, behaviour).steering;
+    const Steering given = as_found.scaled(arm.strength);
+    const auto texts = neutral_texts(model_, given);
+    try {
+      const double effect = steering_effect(model_, given, texts).quantile;
+      const auto matched = calibrate_strength(model_, arm.apply(as_found, behaviour), effect, {.texts = texts});
+      if (matched.reached) return {matched.factor, fmt::format("brought to the same KL, {:.2g} nats", effect)};
+    } catch (const Error& error) {
+      // Conditions on the next-token entropy, or an edit that does not act on texts: there is no effect to match.
+      if (error.code() != ErrorCode::unsupported && error.code() != ErrorCode::argument) throw;
+    }
+    return {};
+  }
+
+  /// What every arm steers every behaviour with, and where it comes from.
+  void apply_steerings() {
     std::vector<std::pair<const Arm*, const Behaviour*>> placebos;
-    std::vector<std::string> keys;
+    Stage<PlaceboMatch> stage{.name = "placebo"};
     for (const auto& arm : experiment_.arms)
-      for (const auto& behaviour : experiment_.behaviours)
-        if (is_placebo(arm) && !found_.at(arm.source->name + "|" + behaviour.name).steering.empty()) {
-          placebos.emplace_back(&arm, &behaviour);
-          keys.push_back(arm.name + "|" + behaviour.name);
-        }
-    if (keys.empty()) return;
-    const auto match = [&](std::span<const std::size_t> indices) {
-      std::vector<eval::detail::WorkRecord> records;
-      for (auto i : indices) {
-        const auto& [arm, behaviour] = placebos[i];
-        const Steering& found = found_.at(arm->source->name + "|" + behaviour->name).steering;
-        const Steering given = found.scaled(arm->strength);
-        const auto texts = neutral_texts(model_, given);
-        ordered_json record = {{"factor", 1.0}, {"note", "as long an edit"}};
-        try {
-          const double effect = steering_effect(model_, given, texts).quantile;
-          const auto matched = calibrate_strength(model_, arm->apply(found, *behaviour), effect, {.texts = texts});
-          if (matched.reached)
-            record = {{"factor", matched.factor}, {"note", fmt::format("brought to the same KL, {:.2g} nats", effect)}};
-        } catch (const Error& error) {
-          // Conditions on the next-token entropy, or an edit that does not act on texts: there is no effect to match.
-          if (error.code() != ErrorCode::unsupported && error.code() != ErrorCode::argument) throw;
-        }
-        records.push_back({dump(record)});
+      for (const auto& behaviour : experiment_.behaviours) {
+        if (!arm.source) continue;
+        const FoundSteering& given = found(arm, behaviour);
+        run_.steerings[{arm.name, behaviour.name}] = {arm.apply(given.steering, behaviour), given.note};
+        if (!is_placebo(arm) || given.steering.empty()) continue;
+        placebos.emplace_back(&arm, &behaviour);
+        stage.keys.push_back(arm.name + "|" + behaviour.name);
       }
-      return records;
+    if (placebos.empty()) return;
+    stage.make = [&](Indices indices) {
+      std::vector<Made<PlaceboMatch>> made;
+      for (auto i : indices) made.push_back({match(*placebos[i].first, *placebos[i].second)});
+      return made;
     };
-    const auto records = stage("placebo", keys, match, 1);
-    for (const auto& key : keys) {
-      const auto json = nlohmann::json::parse(records.at("placebo|" + key));
-      placebos_[key] = std::pair(json.at("factor").get<double>(), json.at("note").get<std::string>());
+    stage.write = write_match;
+    stage.read = [](std::size_t, const std::string& line) { return read_match(line); };
+    const auto matches = run(stage);
+    for (std::size_t i = 0; i < placebos.size(); ++i) {
+      FoundSteering& applied = run_.steerings.at({placebos[i].first->name, placebos[i].second->name});
+      applied.steering = applied.steering.scaled(matches[i].value().factor);
+      applied.note += "; placebo: " + matches[i]->note;
     }
   }
 
-  /// What an arm steers a behaviour with, and where it comes from.
-  FoundSteering steering_of(const Arm& arm, const Behaviour& behaviour) const {
-    const FoundSteering& found = found_.at(arm.source->name + "|" + behaviour.name);
-    FoundSteering result{arm.apply(found.steering, behaviour), found.note};
-    if (const auto placebo = placebos_.find(arm.name + "|" + behaviour.name); placebo != placebos_.end()) {
-      result.steering = result.steering.scaled(placebo->second.first);
-      result.note += "; placebo: " + placebo->second.second;
-    }
-    return result;
+  static bool answers(const Arm& arm, std::size_t question) {
+    return question % static_cast<std::size_t>(arm.every) == 0;
   }
 
+  /// Every arm's answer to every question under every behaviour, each taken once.
   void take_answers() {
-    std::map<std::string, Steering> steerings;
-    for (const auto& arm : experiment_.arms)
-      if (arm.source)
-        for (const auto& behaviour : experiment_.behaviours)
-          steerings[arm.name + "|" + behaviour.name] = steering_of(arm, behaviour).steering;
-    std::vector<eval::detail::Task> tasks;
-    std::vector<std::string> keys;
-    for (std::size_t q = 0; q < experiment_.questions.size();
-         ++q)  // arms of one question side by side share its prompt
-      for (const auto& arm : experiment_.arms) {
-        if (!answers(arm, q)) continue;
-        const Question& question = experiment_.questions[q];
-        const auto add = [&](const Behaviour* behaviour) {
-          eval::detail::Task task{&arm, behaviour, &question};
-          if (arm.source) task.steering = steerings.at(arm.name + "|" + behaviour->name);
-          keys.push_back(task_key(arm.name, behaviour ? behaviour->name : "", question.id));
-          tasks.push_back(std::move(task));
-        };
-        if (!experiment_.answers_each_behaviour(arm))
-          add(nullptr);
-        else
-          for (const auto& behaviour : experiment_.behaviours) add(&behaviour);
-      }
-    const auto work = [&](std::span<const std::size_t> indices) {
-      std::vector<eval::detail::Task> some;
-      for (auto i : indices) some.push_back(tasks[i]);
-      const auto results = experiment_.mode == AnswerMode::letters
-                               ? eval::detail::take_letters(model_, some)
-                               : eval::detail::take_answers(experiment_, model_, some, options_.batch, options_.stop);
-      std::vector<eval::detail::WorkRecord> records;
-      for (const auto& result : results) {
-        ordered_json json;
-        to_json(json, result);
-        records.push_back({dump(json)});
-      }
-      return records;
+    std::vector<Task> tasks;
+    Stage<ResultRow> stage{.name = "answer"};
+    std::map<std::string, std::size_t> places;  // of tasks, by key
+    const auto key_of = [&](const Arm& arm, const Behaviour& behaviour, const Question& question) {
+      return fmt::format("{}|{}|{}", arm.name, experiment_.answers_each_behaviour(arm) ? behaviour.name : "",
+                         question.id);
     };
-    // A finished row makes room for the next: batches handed out are larger than what is computed at once.
-    const auto records = stage("answer", keys, work, 4 * options_.batch);
+    for (std::size_t q = 0; q < experiment_.questions.size(); ++q)  // side by side: they share a prompt
+      for (const auto& arm : experiment_.arms)
+        for (const auto& behaviour : experiment_.behaviours) {
+          if (!answers(arm, q)) continue;
+          const Question& question = experiment_.questions[q];
+          const std::string key = key_of(arm, behaviour, question);
+          if (!places.try_emplace(key, tasks.size()).second) continue;
+          Task task{&arm, experiment_.answers_each_behaviour(arm) ? &behaviour : nullptr, &question};
+          if (arm.source) task.steering = run_.steerings.at({arm.name, behaviour.name}).steering;
+          tasks.push_back(std::move(task));
+          stage.keys.push_back(key);
+        }
+    stage.make = [&](Indices indices) {
+      std::vector<Task> some;
+      for (auto i : indices) some.push_back(tasks[i]);
+      auto rows = experiment_.mode == AnswerMode::letters
+                      ? take_letters(model_, some)
+                      : eval::detail::take_answers(experiment_, model_, some, options_.batch, options_.stop);
+      std::vector<Made<ResultRow>> made;
+      for (auto& row : rows) made.push_back({std::move(row)});
+      return made;
+    };
+    stage.write = write_row;
+    stage.read = [](std::size_t, const std::string& line) { return read_row(line); };
+    stage.batch = 4 * options_.batch;  // a finished row makes room for the next: more than is computed at once
+    const auto taken = run(stage);
     for (const auto& arm : experiment_.arms)
       for (const auto& behaviour : experiment_.behaviours)
         for (std::size_t q = 0; q < experiment_.questions.size(); ++q) {
           if (!answers(arm, q)) continue;
-          const Question& question = experiment_.questions[q];
-          const std::string shown = experiment_.answers_each_behaviour(arm) ? behaviour.name : "";
-          ResultRow result =
-              result_from_json(ordered_json::parse(records.at("answer|" + task_key(arm.name, shown, question.id))));
-          result.behaviour = behaviour.name;
-          results_.push_back(std::move(result));
+          rows_.push_back(taken[places.at(key_of(arm, behaviour, experiment_.questions[q]))].value());
+          rows_.back().behaviour = behaviour.name;
         }
+  }
+
+  void check_rules() {
+    for (const auto& behaviour : experiment_.behaviours)
+      for (auto& row : rows_)
+        if (behaviour.rule && row.behaviour == behaviour.name)
+          row.scores["rule"] = keeps_rule(*behaviour.rule, row.response) ? 1 : 0;
+  }
+
+  /// What the judge says of some rows under all its rubrics.
+  std::vector<Made<Verdicts>> judge(std::span<const JudgeRequest> requests) {
+    std::vector<Made<Verdicts>> made(requests.size());
+    for (const Rubric rubric : {Rubric::behaviour, Rubric::coherence}) {
+      const std::string name = options_.judge->measure(rubric);
+      if (name.empty()) continue;
+      std::vector<JudgeRequest> some;
+      std::vector<std::size_t> of;
+      for (std::size_t i = 0; i < requests.size(); ++i) {
+        if (rubric == Rubric::behaviour && requests[i].behaviour->rule) continue;  // a fact, not an opinion
+        some.push_back(requests[i]);
+        of.push_back(i);
+      }
+      const auto judgements = options_.judge->judge(rubric, some);
+      for (std::size_t k = 0; k < of.size(); ++k) {
+        if (judgements[k].score)
+          made[of[k]].record.scores[name] = *judgements[k].score;
+        else
+          made[of[k]].record.failed[name] = judgements[k].failure;
+        if (judgements[k].unanswered) made[of[k]].settled = false;  // a server that was down has not judged
+      }
+    }
+    return made;
   }
 
   void judge() {
@@ -298,248 +245,83 @@ class Runner {
     // Answers to one question side by side: a judge that is a model computes its prompt once.
     std::map<std::string, std::size_t> places;
     for (const auto& q : experiment_.questions) places.try_emplace(q.id, places.size());
-    std::vector<const ResultRow*> order;
-    for (const auto& result : results_) order.push_back(&result);
-    std::ranges::stable_sort(order, {}, [&](const ResultRow* r) { return places.at(r->question); });
-    std::vector<std::string> keys;
-    for (const auto* result : order) keys.push_back(result->key());
-    const auto work = [&](std::span<const std::size_t> indices) {
+    std::vector<ResultRow*> order;
+    for (auto& row : rows_) order.push_back(&row);
+    std::ranges::stable_sort(order, {}, [&](const ResultRow* row) { return places.at(row->question); });
+    Stage<Verdicts> stage{.name = "judge"};
+    for (const auto* row : order) stage.keys.push_back(row->key());
+    stage.make = [&](Indices indices) {
       std::vector<JudgeRequest> requests;
       for (auto i : indices)
         requests.push_back(
             {user_prompt(*questions.at(order[i]->question)), order[i]->response, behaviours.at(order[i]->behaviour)});
-      std::vector<ordered_json> json(requests.size(), ordered_json::object());
-      std::vector<bool> settled(requests.size(), true);
-      for (const Rubric rubric : {Rubric::behaviour, Rubric::coherence}) {
-        const std::string name = options_.judge->measure(rubric);
-        if (name.empty()) continue;
-        std::vector<JudgeRequest> some;
-        std::vector<std::size_t> of;
-        for (std::size_t i = 0; i < requests.size(); ++i) {
-          if (rubric == Rubric::behaviour && requests[i].behaviour->rule) continue;  // a fact, not an opinion
-          some.push_back(requests[i]);
-          of.push_back(i);
-        }
-        const auto judgements = options_.judge->judge(rubric, some);
-        for (std::size_t k = 0; k < of.size(); ++k) {
-          if (judgements[k].score)
-            json[of[k]]["scores"][name] = *judgements[k].score;
-          else
-            json[of[k]]["failed"][name] = judgements[k].failure;
-          if (judgements[k].unanswered && settled[of[k]]) {  // a server that was down has not judged
-            settled[of[k]] = false;
-            ++unanswered_;
-          }
-        }
-      }
-      std::vector<eval::detail::WorkRecord> records;
-      for (std::size_t i = 0; i < json.size(); ++i) records.push_back({dump(json[i]), settled[i]});
-      return records;
+      auto made = judge(requests);
+      run_.unanswered += std::ranges::count(made, false, &Made<Verdicts>::settled);
+      return made;
     };
-    const auto records = stage("judge", keys, work, 4 * options_.batch, /*apart=*/true);
-    for (auto& result : results_) {
-      const auto record = records.find("judge|" + result.key());
-      if (record == records.end()) {  // another process could not reach the judge
-        for (const Rubric rubric : {Rubric::behaviour, Rubric::coherence})
-          if (const auto name = options_.judge->measure(rubric); !name.empty()) result.failed[name] = "not judged";
+    stage.write = write_verdicts;
+    stage.read = [](std::size_t, const std::string& line) { return read_verdicts(line); };
+    stage.batch = 4 * options_.batch;
+    stage.apart = true;
+    const auto verdicts = run(stage);
+    for (std::size_t i = 0; i < order.size(); ++i) {
+      if (verdicts[i]) {
+        verdicts[i]->add_to(*order[i]);
         continue;
       }
-      const auto json = ordered_json::parse(record->second);
-      if (json.contains("scores"))
-        for (const auto& [name, value] : json["scores"].items()) result.scores[name] = value;
-      if (json.contains("failed"))
-        for (const auto& [name, value] : json["failed"].items()) result.failed[name] = value;
+      for (const Rubric rubric : {Rubric::behaviour, Rubric::coherence})  // another process could not reach the judge
+        if (const auto name = options_.judge->measure(rubric); !name.empty()) order[i]->failed[name] = "not judged";
     }
   }
 
-  void check_rules() {
-    for (const auto& behaviour : experiment_.behaviours)
-      for (auto& result : results_)
-        if (behaviour.rule && result.behaviour == behaviour.name)
-          result.scores["rule"] = keeps_rule(*behaviour.rule, result.response) ? 1 : 0;
-  }
-
-  /// Each answer against the baseline's to the same question, as one stage.
+  /// Each answer against the baseline's to the same question, all arms of a question and behaviour as one item.
   void compare() {
     std::map<std::string, std::string> prompts;
     for (const auto& q : experiment_.questions) prompts[q.id] = user_prompt(q);
-    std::map<std::pair<std::string, std::string>, std::vector<ResultRow>>
-        cells;  // all arms of a question and behaviour
-    for (const auto& result : results_) cells[{result.question, result.behaviour}].push_back(result);
-    std::vector<std::string> keys;
-    std::vector<std::vector<ResultRow>> rows;
-    for (auto& [cell, some] : cells) {
-      if (std::none_of(some.begin(), some.end(), [&](const ResultRow& r) { return r.arm == options_.baseline; }))
-        continue;
-      keys.push_back(cell.second + "|" + cell.first);
-      rows.push_back(std::move(some));
+    std::map<Pair, std::vector<ResultRow*>> cells;
+    for (auto& row : rows_) cells[{row.question, row.behaviour}].push_back(&row);
+    std::erase_if(cells, [&](const auto& cell) {
+      return std::ranges::none_of(cell.second, [&](const ResultRow* row) { return row->arm == options_.baseline; });
+    });
+    std::vector<const std::vector<ResultRow*>*> order;
+    Stage<ArmVerdicts> stage{.name = "pairs"};
+    for (const auto& [cell, some] : cells) {
+      stage.keys.push_back(cell.second + "|" + cell.first);
+      order.push_back(&some);
     }
-    const auto work = [&](std::span<const std::size_t> indices) {
-      std::vector<eval::detail::WorkRecord> records;
+    stage.make = [&](Indices indices) {
+      std::vector<Made<ArmVerdicts>> made;
       for (const auto i : indices) {
-        auto some = rows[i];
+        std::vector<ResultRow> some;
+        for (const auto* row : *order[i]) some.push_back(*row);
         compare_pairs(some, prompts, experiment_.behaviours, *options_.pairs, {.baseline = options_.baseline});
-        ordered_json json = ordered_json::object();
+        Made<ArmVerdicts>& cell = made.emplace_back();
         for (const auto& row : some)
           for (const char* name : {"win_behaviour", "win_quality"}) {
-            if (row.scores.contains(name)) json[row.arm]["scores"][name] = row.scores.at(name);
-            if (row.failed.contains(name)) json[row.arm]["failed"][name] = row.failed.at(name);
+            if (row.scores.contains(name)) cell.record[row.arm].scores[name] = row.scores.at(name);
+            if (row.failed.contains(name)) cell.record[row.arm].failed[name] = row.failed.at(name);
           }
-        records.push_back({dump(json)});
       }
-      return records;
+      return made;
     };
-    const auto records = stage("pairs", keys, work, options_.batch, /*apart=*/true);
-    for (auto& result : results_) {
-      const auto record = records.find("pairs|" + result.behaviour + "|" + result.question);
-      if (record == records.end()) continue;
-      const auto json = ordered_json::parse(record->second);
-      if (!json.contains(result.arm)) continue;
-      const auto& mine = json[result.arm];
-      if (mine.contains("scores"))
-        for (const auto& [name, value] : mine["scores"].items()) result.scores[name] = value;
-      if (mine.contains("failed"))
-        for (const auto& [name, value] : mine["failed"].items()) result.failed[name] = value;
-    }
-  }
-
-  void describe_pairs(Report& report) const {
-    std::string shares;
-    for (const auto& arm : report.analysis.arms)
-      for (const char* contest : {"win_behaviour", "win_quality"}) {
-        const auto& scores = report.analysis.cell(arm).scores;
-        const auto found = scores.find(contest);
-        if (found == scores.end() || found->second.summary.n == 0) continue;
-        const Interval& within = found->second.interval;
-        shares += fmt::format("; {} {} {:.2f} [{:.2f}, {:.2f}]", arm, contest, found->second.summary.mean, within.low,
-                              within.high);
-      }
-    report.notes.push_back(
-        fmt::format("Comparisons with {}'s answer to the same question, share won, 0.5 is even (win_behaviour: more of "
-                    "what was asked "
-                    "for; win_quality: the better answer), by {}{}.",
-                    options_.baseline, options_.pairs->identity(), shares));
-  }
-
-  /// What the report must say of how its scores came about.
-  void describe_judging(Report& report) const {
-    if (unanswered_ > 0)
-      report.notes.push_back(fmt::format(
-          "{} answers are not judged because the judge could not be asked; start the run again with the same "
-          "settings to judge them.",
-          unanswered_));
-    for (const auto& behaviour : experiment_.behaviours) {
-      if (!behaviour.rule || experiment_.mode != AnswerMode::generate) continue;
-      std::string shares;
-      for (const auto& arm : report.analysis.arms) {
-        const auto& scores = report.analysis.cell(arm, behaviour.name).scores;
-        if (const auto rule = scores.find("rule"); rule != scores.end())
-          shares += fmt::format("{}{} {:.0f} %", shares.empty() ? "" : ", ", arm, 100 * rule->second.summary.mean);
-      }
-      report.notes.push_back(fmt::format("Checked by a program, not judged: {} (\"{}\") is kept in {} of the answers.",
-                                         behaviour.name, behaviour.instruction, shares));
-    }
-    if (options_.pairs) describe_pairs(report);
-    if (!options_.judge) return;
-    const std::string shown = options_.judge->measure(Rubric::behaviour),
-                      coherence = options_.judge->measure(Rubric::coherence), caveat = options_.judge->caveat();
-    report.notes.push_back((shown == "behaviour" && coherence == "coherence" ? "Behaviour and coherence are scores of: "
-                                                                             : shown + " is from: ") +
-                           options_.judge->identity() + "." + (caveat.empty() ? "" : " " + caveat + "."));
-    for (const auto& arm : experiment_.arms)
-      if (arm.source && arm.source->sought == shown && arm.variant == ArmVariant::as_given && arm.family.empty() &&
-          arm.asking == Asking::nothing)
-        report.notes.push_back(fmt::format(
-            "{} was sought by what this report shows ({}): its gain there is flattered. Judge with another judge.",
-            arm.name, shown));
-    if (shown != "behaviour")
-      report.withheld["behaviour"] = fmt::format("it was not judged; {} is no score of it", shown);
-    if (!options_.calibration) return;
-    for (const auto& [measure, agreement] : options_.calibration->agreement)
-      if (const std::string why = agreement.unusable(); !why.empty())
-        report.withheld[measure] =
-            fmt::format("measured against {}, the judge is not fit for it: {}", options_.calibration->reference, why);
-  }
-
-  /// An arm that was steered and changed nothing anywhere is a mistake, not a result.
-  void require_fired() const {
-    for (const auto& arm : experiment_.arms) {
-      if (!arm.source || arm.strength == 0) continue;
-      double rows = 0, edited = 0;
-      for (const auto& result : results_)
-        if (result.arm == arm.name && result.edits.contains("edited")) {
-          ++rows;
-          edited += result.edits.at("edited");
-        }
-      require(rows == 0 || edited > 0, ErrorCode::config, "run_experiment",
-              "expected the steering of \"{}\" to edit tokens but it edited none in {} rows; check its scopes and "
-              "conditions{}",
-              arm.name, rows,
-              experiment_.mode == AnswerMode::letters ? " (letters are read before any token is generated)" : "");
-    }
-  }
-
-  void describe(Report& report) const {
-    report.questions = experiment_.questions;
-    report.arms.clear();
-    ordered_json steerings = ordered_json::object();
-    for (const auto& arm : experiment_.arms) {
-      ContentHasher hasher;
-      hasher.update(dump(arm_json(arm)));
-      if (arm.source)
-        for (const auto& behaviour : experiment_.behaviours) {
-          const auto [steering, note] = steering_of(arm, behaviour);
-          hasher.update(steering.describe());
-          if (arm.source->costly && arm.asking == Asking::nothing && arm.variant == ArmVariant::as_given &&
-              arm.family.empty() && !steering.empty())
-            report.steerings[arm.name][behaviour.name] = steering;
-          steerings[arm.name][behaviour.name] = {{"edits", steering.empty() ? "none" : steering.describe()},
-                                                 {"note", note}};
-        }
-      const bool as_found = arm.asking == Asking::nothing && arm.variant == ArmVariant::as_given && arm.family.empty();
-      report.arms.push_back({arm.name, arm.description, hasher.hex(), arm.family, arm.strength,
-                             arm.asking != Asking::nothing, is_placebo(arm), as_found ? arm.draw_of : ""});
-    }
-    ordered_json settings = identity_;
-    if (!steerings.empty()) settings["steerings"] = steerings;
-    report.settings = settings.dump(2, ' ', false, ordered_json::error_handler_t::replace);
-    for (const auto& arm : experiment_.arms) {
-      if (!arm.source) continue;
-      std::string unsteered;
-      for (const auto& behaviour : experiment_.behaviours)
-        if (found_.at(arm.source->name + "|" + behaviour.name).steering.empty())
-          unsteered += (unsteered.empty() ? "" : ", ") + behaviour.name;
-      if (!unsteered.empty() && arm.asking == Asking::nothing && arm.variant == ArmVariant::as_given &&
-          arm.family.empty())
-        report.notes.push_back(
-            fmt::format("{} has no steering for {}: its rows there are unsteered.", arm.name, unsteered));
-    }
-    for (const std::string& warning : warnings_) report.notes.push_back("Mind: " + warning + ".");
-    report.journals.assign(journals_.begin(), journals_.end());
-    describe_judging(report);
-    if (experiment_.mode == AnswerMode::letters) {
-      double mass = 0;
-      for (const auto& result : report.results) mass += result.scores.at("p_letters");
-      report.notes.push_back(fmt::format(
-          "Answers are the likeliest letter; nothing was generated, so there is no behaviour or coherence. All letters "
-          "together have {:.0f} % of the next token on average: where that is little, the model would not have "
-          "answered with a letter, and its accuracy here says little of what it knows.",
-          100 * mass / static_cast<double>(report.results.size())));
-    }
+    stage.write = write_arm_verdicts;
+    stage.read = [](std::size_t, const std::string& line) { return read_arm_verdicts(line); };
+    stage.batch = options_.batch;
+    stage.apart = true;
+    const auto verdicts = run(stage);
+    for (std::size_t i = 0; i < order.size(); ++i)
+      for (ResultRow* row : *order[i])
+        if (verdicts[i])
+          if (const auto mine = verdicts[i]->find(row->arm); mine != verdicts[i]->end()) mine->second.add_to(*row);
   }
 
   const Experiment& experiment_;
   const Model& model_;
   const ExperimentOptions& options_;
-  ordered_json identity_;
-  std::unique_ptr<eval::detail::Team> team_;
-  std::map<std::string, FoundSteering> found_;  // by source and behaviour
-  std::vector<std::string> warnings_;
-  std::map<std::string, std::pair<double, std::string>>
-      placebos_;  // by arm and behaviour: strength, how it was matched
-  std::vector<ResultRow> results_;
-  std::set<std::filesystem::path> journals_;  // whose records were used
-  std::int64_t unanswered_ = 0;               // rows that the judge could not be asked about
+  RunFacts run_;
+  std::unique_ptr<Team> team_;
+  std::map<Pair, FoundSteering> found_;  // by source and behaviour
+  std::vector<ResultRow> rows_;
 };
 
 }  // namespace
