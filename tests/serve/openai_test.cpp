@@ -83,7 +83,7 @@ TEST_F(ServeOpenAi, EchoedLogProbabilitiesAreThoseOfScore) {
       request.steering = Steering().nudge(demo_sae(), 330, 6);
       body["steering"] = {{"feature", 330}, {"strength", 6}};
     }
-    const auto expected = steer::score(demo_model(), std::span(&request, 1)).front();
+    const auto expected = steer::score_texts(demo_model(), std::span(&request, 1)).front();
     const json lists = post(port(), "/v1/completions", body).json()["choices"][0]["logprobs"];
     ASSERT_EQ(lists["token_logprobs"].size(), ids_.size() + 1);
     EXPECT_TRUE(lists["token_logprobs"][0].is_null());
