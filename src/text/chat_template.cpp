@@ -28,14 +28,23 @@ Value shared(T value) {
 
 /// Contents are marked with the message they are of.
 Value value_of(const std::vector<Message>& messages) {
-  static const Value role = Value::text("role"), content = Value::text("content");
+  static const Value role = Value::text("role"), content = Value::text("content"),
+                     reasoning = Value::text("reasoning_content"), thinking = Value::text("thinking");
   Sequence out;
   for (std::size_t i = 0; i < messages.size(); ++i) {
-    std::string text;
-    text::detail::utf8_append_lossy(text, messages[i].content);
-    String marked{MarkedText(text, static_cast<std::int32_t>(i)), false};
+    const auto marked = [&](const std::string& from) {
+      std::string text;
+      text::detail::utf8_append_lossy(text, from);
+      return shared(String{MarkedText(text, static_cast<std::int32_t>(i)), false});
+    };
     Dict message;
-    message.items = {{role, Value::text(to_string(messages[i].role))}, {content, shared(std::move(marked))}};
+    message.items = {{role, Value::text(to_string(messages[i].role))}, {content, marked(messages[i].content)}};
+    // Under both names, in the order that transformers gives them.
+    if (!messages[i].reasoning.empty()) {
+      const Value text = marked(messages[i].reasoning);
+      message.items.emplace(message.items.begin(), thinking, text);
+      message.items.emplace_back(reasoning, text);
+    }
     out.items.push_back(shared(std::move(message)));
   }
   out.depth = 2;

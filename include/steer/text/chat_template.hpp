@@ -26,6 +26,7 @@ struct EnumTable<Role> {
 struct Message {
   Role role = Role::user;
   std::string content{};
+  std::string reasoning{};  ///< what was thought before it; templates read it as `reasoning_content` or `thinking`
 };
 
 /// Formats to choose by name where a model's files bring no template, or one that cannot be run.
@@ -72,8 +73,8 @@ struct RenderedChat {
   };
   std::string text;
   std::vector<std::int64_t> ids;  ///< with BOS as the format has it
-  /// One per message: from the first to the last token that holds any of its content (a token that joins content to
-  /// the template's text counts); empty for empty content and for messages the format leaves out.
+  /// One per message: from the first to the last token that holds any of its content or reasoning (a token that joins
+  /// them to the template's text counts); empty for empty content and for messages the format leaves out.
   std::vector<Span> messages;
   Span generation_prompt;  ///< the assistant header at the end; empty without one
 };
