@@ -1,5 +1,7 @@
 #include "model/activation_match.hpp"
 
+#include <optional>
+
 #include <steer/core/error.hpp>
 
 namespace steer::model::detail {
@@ -25,14 +27,28 @@ bool glob_match(std::string_view pattern, std::string_view text) {
   return p == pattern.size();
 }
 
-/// The TransformerLens name of what a pattern without wildcards names; the pattern itself where it names nothing.
-std::string canonical(const std::string& pattern) {
-  if (pattern.find_first_of("*?") != std::string::npos) return pattern;
+std::optional<HookPoint> point_named(const std::string& name) {
   try {
-    return HookPoint::parse(pattern).name();
+    return HookPoint::parse(name);
   } catch (const Error&) {
-    return pattern;
+    return {};
   }
+}
+
+/// A pattern of TransformerLens names for one of Hugging Face names: of one point, or of a module in all layers
+/// ("model.layers.*.mlp"). The pattern itself where it is neither.
+std::string canonical(const std::string& pattern) {
+  const std::size_t wild = pattern.find_first_of("*?");
+  if (wild == std::string::npos) {
+    const auto point = point_named(pattern);
+    return point ? point->name() : pattern;
+  }
+  std::string first = pattern;
+  first[wild] = '0';
+  const bool all_layers =
+      pattern[wild] == '*' && first.find_first_of("*?") == std::string::npos && !pattern.starts_with("blocks.");
+  const auto point = all_layers ? point_named(first) : std::nullopt;
+  return point ? "blocks.*." + std::string(to_string(point->site)) : pattern;
 }
 
 }  // namespace

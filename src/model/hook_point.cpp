@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <charconv>
 
 #include <steer/core/error.hpp>
@@ -20,8 +21,11 @@ std::optional<std::int64_t> take_layer(std::string_view& text) {
   return layer;
 }
 
-/// What a Hugging Face module gives out, by its name below "model.layers.L.", "transformer.h.L." or
-/// "gpt_neox.layers.L.".
+/// Where Hugging Face models keep their layers; the last two are text towers of multimodal ones.
+constexpr std::string_view kLayers[] = {"model.layers.", "transformer.h.", "gpt_neox.layers.",
+                                        "model.language_model.layers.", "language_model.model.layers."};
+
+/// What a Hugging Face module gives out, by its name below that of its layer.
 std::optional<Site> module_output(std::string_view module) {
   static constexpr std::pair<std::string_view, Site> names[] = {
       {"", Site::resid_post},
@@ -49,10 +53,10 @@ HookPoint HookPoint::parse(std::string_view name) {
   if (after("blocks.")) {
     if (const auto layer = take_layer(rest))
       if (const auto site = find_enum<Site>(rest); site && of_layer(*site)) return HookPoint(*site, *layer);
-  } else if (after("model.layers.") || after("transformer.h.") || after("gpt_neox.layers.")) {
+  } else if (std::ranges::any_of(kLayers, after)) {
     if (const auto layer = take_layer(rest))
       if (const auto site = module_output(rest)) return HookPoint(*site, *layer);
-  } else if (name == "model.embed_tokens") {
+  } else if (name == "model.embed_tokens" || name == "gpt_neox.embed_in") {
     return HookPoint(Site::embed, 0);
   } else if (const auto site = find_enum<Site>(name); site && !of_layer(*site)) {
     return HookPoint(*site, 0);

@@ -21,6 +21,11 @@ TEST(HookPoints, NamesGoBothWays) {
   EXPECT_EQ(HookPoint::parse("transformer.h.3"), (HookPoint{Site::resid_post, 3}));
   EXPECT_EQ(HookPoint::parse("gpt_neox.layers.0.mlp"), (HookPoint{Site::mlp_out, 0}));
   EXPECT_EQ(HookPoint::parse("model.layers.2.self_attn.o_proj.input"), (HookPoint{Site::attn_z, 2}));
+  EXPECT_EQ(HookPoint::parse("model.language_model.layers.2.mlp"), (HookPoint{Site::mlp_out, 2}));
+  EXPECT_EQ(HookPoint::parse("language_model.model.layers.2"), (HookPoint{Site::resid_post, 2}));
+  EXPECT_EQ(HookPoint::parse("gpt_neox.embed_in"), (HookPoint{Site::embed, 0}));
+  const HookPoint by_name = "model.layers.6";  // what takes a point takes its name
+  EXPECT_EQ(by_name.name(), "blocks.6.hook_resid_post");
   for (const char* bad : {"", "blocks", "blocks.", "blocks.1", "blocks.-1.hook_resid_post", "blocks.+1.hook_resid_post",
                           "blocks.1.hook_embed", "hook_resid_post", "blocks.99999999999999999999.hook_resid_post",
                           "blocks.1.hook_resid_post ", "model.layers.", "model.layers.1.nothing"})
@@ -215,6 +220,22 @@ TEST(Hooks, WhatCannotFireOrFitIsRefused) {
   const auto cache = session.run_with_cache(some_ids(3), {"hook_embed"});
   EXPECT_STEER_ERROR(cache["blocks.0.hook_resid_pre"], ErrorCode::argument, "hook_embed)");
   EXPECT_STEER_ERROR(cache["hook_embedd"], ErrorCode::argument, "hook_embedd");
+}
+
+TEST(Hooks, HuggingFaceNamesNameOneLayerOrAll) {
+  const Model model = test::tiny_model("llama").load();
+  Session session(model);
+  const auto names = [&](std::string_view pattern) {
+    std::vector<std::string> out;
+    for (const auto& [point, value] : session.run_with_cache(some_ids(3), {pattern}).all()) out.push_back(point.name());
+    return out;
+  };
+  EXPECT_EQ(names("model.layers.1.mlp"), names("blocks.1.hook_mlp_out"));
+  EXPECT_EQ(names("model.layers.*"), names("blocks.*.hook_resid_post"));
+  EXPECT_EQ(names("model.layers.*.self_attn").size(), static_cast<std::size_t>(model.config().n_layers));
+  EXPECT_EQ(names("model.layers.*.self_attn"), names("blocks.*.hook_attn_out"));
+  EXPECT_EQ(names("*.hook_mlp_out"), names("blocks.*.hook_mlp_out"));
+  EXPECT_STEER_ERROR(names("model.layers.*.nothing"), ErrorCode::argument, "nothing");
 }
 
 TEST(Hooks, ASessionRefusesASecondCaller) {
