@@ -3,21 +3,15 @@
 #include <algorithm>
 
 namespace steer::generation::detail {
-namespace {
-
-/// Entries are compared with every new row one by one.
-constexpr std::size_t kMost = 64;
-
-}  // namespace
-
 std::int64_t common_prefix(std::span<const std::int64_t> a, std::span<const std::int64_t> b) {
   return std::ranges::mismatch(a, b).in1 - a.begin();
 }
 
-std::optional<PrefixStore::Found> PrefixStore::find(std::span<const std::int64_t> ids, const Steering& touched) {
-  Entry* best = nullptr;
+std::pair<const PrefixStore::Entry*, std::int64_t> PrefixStore::best(std::span<const std::int64_t> ids,
+                                                                     const Steering& touched) const {
+  const Entry* best = nullptr;
   std::int64_t length = kShortestShared - 1;
-  for (auto& entry : entries_) {
+  for (const auto& entry : entries_) {
     if (entry.touched != touched) continue;
     const std::int64_t common = common_prefix(ids, entry.ids);
     const bool whole = whole_only_ || !touched.empty();
@@ -25,9 +19,18 @@ std::optional<PrefixStore::Found> PrefixStore::find(std::span<const std::int64_t
     best = &entry;
     length = common;
   }
-  if (!best) return {};
-  best->used = ++clock_;
-  return Found{best->sequence, length};
+  return {best, best ? length : 0};
+}
+
+std::int64_t PrefixStore::longest(std::span<const std::int64_t> ids, const Steering& touched) const {
+  return best(ids, touched).second;
+}
+
+std::optional<PrefixStore::Found> PrefixStore::find(std::span<const std::int64_t> ids, const Steering& touched) {
+  const auto [entry, length] = best(ids, touched);
+  if (!entry) return {};
+  const_cast<Entry*>(entry)->used = ++clock_;
+  return Found{entry->sequence, length};
 }
 
 void PrefixStore::keep(SequenceId source, std::span<const std::int64_t> ids, const Steering& touched) {
@@ -46,7 +49,7 @@ void PrefixStore::keep(SequenceId source, std::span<const std::int64_t> ids, con
       ++entry;
     }
   }
-  if (entries_.size() >= kMost) drop_oldest();
+  if (entries_.size() >= most_) drop_oldest();
   ForkOptions options;
   if (touched.empty()) options.steering = InterventionPtr();  // whoever goes on from here brings a steering of its own
   entries_.push_back({{ids.begin(), ids.end()}, touched, session_.fork(source, options), ++clock_});

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include <steer/model/session.hpp>
@@ -21,7 +22,9 @@ inline constexpr std::int64_t kShortestShared = 8;
 class PrefixStore {
  public:
   /// @param whole_only  kept beginnings cannot be cut: layers that keep a state cannot go back.
-  PrefixStore(Session& session, bool whole_only) : session_(session), whole_only_(whole_only) {}
+  /// @param most  entries: each is compared with every new row.
+  PrefixStore(Session& session, bool whole_only, std::size_t most)
+      : session_(session), whole_only_(whole_only), most_(most) {}
 
   struct Found {
     SequenceId sequence;
@@ -31,6 +34,8 @@ class PrefixStore {
   /// cannot be cut back.
   /// @param touched  the steering that acts on, or remembers, these tokens; empty for none.
   std::optional<Found> find(std::span<const std::int64_t> ids, const Steering& touched);
+  /// Its length; 0 for none.
+  std::int64_t longest(std::span<const std::int64_t> ids, const Steering& touched) const;
   /// Keeps a fork of a sequence that holds `ids` and no more.
   void keep(SequenceId source, std::span<const std::int64_t> ids, const Steering& touched);
   /// @return false if there was none.
@@ -43,8 +48,12 @@ class PrefixStore {
     SequenceId sequence;
     std::int64_t used;
   };
+  /// The entry with the longest usable beginning, and its length.
+  std::pair<const Entry*, std::int64_t> best(std::span<const std::int64_t> ids, const Steering& touched) const;
+
   Session& session_;
   bool whole_only_;
+  std::size_t most_;
   std::vector<Entry> entries_;
   std::int64_t clock_ = 0;
 };

@@ -23,14 +23,14 @@ std::set<std::int64_t> stop_ids(const Model& model, std::span<const std::int64_t
 
 /// What one row is to be made of.
 struct RowSettings {
-  std::span<const std::int64_t> ids;
+  std::span<const std::int64_t> ids, given;
   const SamplingOptions& sampling;
-  std::int64_t max_tokens;
+  std::int64_t max_tokens, min_tokens, top;
   std::span<const std::string> stop;
 };
 
 /// @throws Error(argument) for an empty prompt, ids outside the vocabulary or options out of range; Error(shape) for a
-///         prompt as long as the context; Error(config) for stop strings without a tokenizer.
+///         prompt that leaves the context no room; Error(config) for stop strings without a tokenizer.
 void check_row(const Model& model, const RowSettings& row, std::string_view name, std::string_view where);
 
 }  // namespace steer::generation::detail

@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <unordered_map>
 #include <unordered_set>
+#include <vector>
 
 #include <ATen/Functions.h>
-#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
 
 #include <steer/core/error.hpp>
 
@@ -27,78 +29,52 @@ std::int64_t argmax(std::span<const float> logits) {
   return std::max_element(logits.begin(), logits.end()) - logits.begin();
 }
 
-void penalise_seen(std::vector<float>& logits, std::span<const std::int64_t> seen, double penalty) {
-  std::unordered_set<std::int64_t> done;
-  for (std::int64_t id : seen)
-    if (done.insert(id).second) {
-      float& logit = logits[static_cast<std::size_t>(id)];
-      logit = static_cast<float>(logit < 0 ? logit * penalty : logit / penalty);
-    }
-}
-
-}  // namespace
-
-void check(const SamplingOptions& o, std::string_view where) {
-  require(o.temperature >= 0 && std::isfinite(o.temperature), ErrorCode::argument, where,
-          "expected a temperature of 0 (greedy) or more but got {}", o.temperature);
-  require(o.top_p > 0 && o.top_p <= 1, ErrorCode::argument, where, "expected top_p in (0, 1] but got {}", o.top_p);
-  require(o.top_k >= 0, ErrorCode::argument, where, "expected top_k of 0 (all) or more but got {}", o.top_k);
-  require(o.min_p >= 0 && o.min_p <= 1, ErrorCode::argument, where, "expected min_p in [0, 1] but got {}", o.min_p);
-  require(o.repetition_penalty > 0 && std::isfinite(o.repetition_penalty), ErrorCode::argument, where,
-          "expected a repetition penalty above 0 (1: none) but got {}", o.repetition_penalty);
-}
-
-DrawRows::DrawRows(const at::Tensor& logits, const SamplingOptions& options)
-    : logits_(logits.to(at::TensorOptions(at::kCPU).dtype(at::kFloat)).contiguous()),
-      log_sum_(static_cast<std::size_t>(logits.size(0))) {
-  // Row by row, in one order: at::logsumexp over all rows rounds as their number has it.
-  const std::int64_t vocabulary = logits_.size(1);
-  const float* all = logits_.const_data_ptr<float>();
-  at::parallel_for(0, logits_.size(0), 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t r = begin; r < end; ++r)
-      log_sum_[static_cast<std::size_t>(r)] = model::detail::log_sum_exp(all + r * vocabulary, vocabulary);
-  });
-  // A penalty changes each row in another way.
-  if (options.temperature > 0 && options.repetition_penalty == 1)
-    weights_ = logits_.sub(logits_.amax({-1}, true)).div_(options.temperature).exp_();
-}
-
-DrawRows::Row DrawRows::operator[](std::size_t row) const {
-  const auto width = static_cast<std::size_t>(logits_.size(1));
-  const auto of = [&](const at::Tensor& t) {
-    return t.defined() ? std::span(t.const_data_ptr<float>() + row * width, width) : std::span<const float>();
-  };
-  return {of(logits_), of(weights_), log_sum_[row]};
-}
-
-Draw draw_token(const DrawRows::Row& row, std::span<const std::int64_t> seen, const SamplingOptions& options, Rng& rng,
-                std::span<const std::int64_t> barred) {
-  require(std::isfinite(row.log_sum), ErrorCode::argument, "generate",
-          "expected finite logits but got a NaN or an infinity; check the weights and the steering's strength");
-  const auto drawn = [&](std::int64_t id) {
-    return Draw{id, row.logits[static_cast<std::size_t>(id)] - row.log_sum, {}};
-  };
-
-  std::vector<float> penalised, penalised_weights;
-  std::span<const float> logits = row.logits, weights = row.weights;
-  if (options.repetition_penalty != 1 || !barred.empty()) {
-    penalised.assign(logits.begin(), logits.end());
-    if (options.repetition_penalty != 1) penalise_seen(penalised, seen, options.repetition_penalty);
-    for (std::int64_t id : barred)
-      if (id >= 0 && id < std::ssize(penalised))
-        penalised[static_cast<std::size_t>(id)] = -std::numeric_limits<float>::infinity();
-    logits = penalised;
-    const float best = logits[static_cast<std::size_t>(argmax(logits))];
-    require(std::isfinite(best), ErrorCode::argument, "generate",
-            "expected a token that may be drawn but min_tokens bars every one of them");
-    if (options.temperature > 0)
-      for (float logit : logits)
-        penalised_weights.push_back(
-            static_cast<float>(std::exp((static_cast<double>(logit) - best) / options.temperature)));
-    weights = penalised_weights;
+/// Which tokens are likely before temperature and filters. @return whether `logits` differ from the model's.
+bool adjust(std::vector<float>& adjusted, const DrawInput& input, const SamplingOptions& o) {
+  const bool penalised = o.repetition_penalty != 1 || o.presence_penalty != 0 || o.frequency_penalty != 0;
+  if (!penalised && o.logit_bias.empty() && input.barred.empty()) return false;
+  adjusted.assign(input.logits.begin(), input.logits.end());
+  const auto at = [&](std::int64_t id) -> float& { return adjusted[static_cast<std::size_t>(id)]; };
+  for (const auto& [id, bias] : o.logit_bias) at(id) = static_cast<float>(at(id) + bias);
+  if (o.repetition_penalty != 1) {
+    const std::unordered_set<std::int64_t> seen(input.seen.begin(), input.seen.end());
+    for (std::int64_t id : seen)
+      at(id) = static_cast<float>(at(id) < 0 ? at(id) * o.repetition_penalty : at(id) / o.repetition_penalty);
   }
-  if (options.temperature == 0) return drawn(argmax(logits));
+  if (o.presence_penalty != 0 || o.frequency_penalty != 0) {
+    std::unordered_map<std::int64_t, std::int64_t> counts;
+    for (std::int64_t id : input.generated) ++counts[id];
+    for (const auto& [id, count] : counts)
+      at(id) = static_cast<float>(at(id) - o.presence_penalty - o.frequency_penalty * static_cast<double>(count));
+  }
+  for (std::int64_t id : input.barred)
+    if (id >= 0 && id < std::ssize(adjusted)) at(id) = -std::numeric_limits<float>::infinity();
+  return true;
+}
 
+double finite_log_sum(std::span<const float> logits) {
+  const double log_sum = model::detail::log_sum_exp(logits.data(), std::ssize(logits));
+  require(std::isfinite(log_sum), ErrorCode::argument, "generate",
+          "expected finite logits but got a NaN or an infinity; check the weights and the steering's strength");
+  return log_sum;
+}
+
+Draw drawn(std::span<const float> logits, double log_sum, std::int64_t id, std::int64_t top) {
+  Draw draw{id, static_cast<double>(logits[static_cast<std::size_t>(id)]) - log_sum, {}};
+  if (top > 0) draw.top = model::detail::likeliest(logits.data(), std::ssize(logits), log_sum, top);
+  return draw;
+}
+
+/// Which token: by temperature and filters.
+std::int64_t choose(std::span<const float> logits, const SamplingOptions& options, Rng& rng) {
+  const std::int64_t likeliest = argmax(logits);
+  const float best = logits[static_cast<std::size_t>(likeliest)];
+  require(std::isfinite(best), ErrorCode::argument, "generate",
+          "expected a token that may be drawn but min_tokens and logit_bias bar every one of them");
+  if (options.temperature == 0) return likeliest;
+  const at::Tensor row = at::from_blob(const_cast<float*>(logits.data()), {std::ssize(logits)}, at::kFloat);
+  const at::Tensor relative = row.sub(best).div_(options.temperature).exp_();
+  const std::span<const float> weights(relative.const_data_ptr<float>(), logits.size());
   // The likeliest weighs 1. Tokens that weigh less than `least` weigh less than 1 - top_p together, or less than min_p
   // each: nothing that is kept is among them, and the vocabulary need not be sorted.
   double total = 0;
@@ -125,8 +101,41 @@ Draw draw_token(const DrawRows::Row& row, std::span<const std::int64_t> seen, co
     mass += candidates[kept++].weight;
   double point = rng.uniform() * mass;
   for (std::size_t i = 0; i < kept; ++i)
-    if ((point -= candidates[i].weight) < 0) return drawn(candidates[i].id);
-  return drawn(candidates[kept - 1].id);
+    if ((point -= candidates[i].weight) < 0) return candidates[i].id;
+  return candidates[kept - 1].id;
+}
+
+}  // namespace
+
+void check(const SamplingOptions& o, std::int64_t vocabulary, std::string_view where) {
+  require(o.temperature >= 0 && std::isfinite(o.temperature), ErrorCode::argument, where,
+          "expected a temperature of 0 (greedy) or more but got {}", o.temperature);
+  require(o.top_p > 0 && o.top_p <= 1, ErrorCode::argument, where, "expected top_p in (0, 1] but got {}", o.top_p);
+  require(o.top_k >= 0, ErrorCode::argument, where, "expected top_k of 0 (all) or more but got {}", o.top_k);
+  require(o.min_p >= 0 && o.min_p <= 1, ErrorCode::argument, where, "expected min_p in [0, 1] but got {}", o.min_p);
+  require(o.repetition_penalty > 0 && std::isfinite(o.repetition_penalty), ErrorCode::argument, where,
+          "expected a repetition penalty above 0 (1: none) but got {}", o.repetition_penalty);
+  constexpr double kMost = 1e6;
+  require(std::abs(o.presence_penalty) <= kMost && std::abs(o.frequency_penalty) <= kMost, ErrorCode::argument, where,
+          "expected presence and frequency penalties within +-{} but got {} and {}", kMost, o.presence_penalty,
+          o.frequency_penalty);
+  for (const auto& [id, bias] : o.logit_bias) {
+    require(id >= 0 && id < vocabulary, ErrorCode::argument, where,
+            "expected logit_bias of token ids in [0, {}) but got {}", vocabulary, id);
+    require(std::abs(bias) <= kMost || bias == -std::numeric_limits<double>::infinity(), ErrorCode::argument, where,
+            "expected a logit_bias within +-{}, or -infinity, but got {} for token {}", kMost, bias, id);
+  }
+}
+
+Draw draw_token(const DrawInput& input, const SamplingOptions& options, Rng& rng) {
+  const double log_sum = finite_log_sum(input.logits);
+  std::vector<float> adjusted;
+  const bool changed = adjust(adjusted, input, options);
+  return drawn(input.logits, log_sum, choose(changed ? adjusted : input.logits, options, rng), input.top);
+}
+
+Draw read_token(std::span<const float> logits, std::int64_t id, std::int64_t top) {
+  return drawn(logits, finite_log_sum(logits), id, top);
 }
 
 }  // namespace steer::generation::detail

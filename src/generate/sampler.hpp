@@ -1,11 +1,8 @@
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <span>
-#include <utility>
-#include <vector>
+#include <string_view>
 
 #include <steer/core/random.hpp>
 #include <steer/generate/generate.hpp>
@@ -13,36 +10,29 @@
 namespace steer::generation::detail {
 
 /// @throws Error(argument) for a value outside its range, on behalf of `where`.
-void check(const SamplingOptions& options, std::string_view where);
+void check(const SamplingOptions& options, std::int64_t vocabulary, std::string_view where);
 
 struct Draw {
   std::int64_t id = 0;
   double log_probability = 0;  ///< under the unfiltered distribution
-  std::vector<std::pair<std::int64_t, double>> top{};
+  TopTokens top{};
 };
 
-/// Logits of several rows, and what every draw from them needs, computed for all rows at once.
-class DrawRows {
- public:
-  /// @param logits  [rows, vocab], f32, on any device.
-  DrawRows(const at::Tensor& logits, const SamplingOptions& options);
-  struct Row {
-    std::span<const float> logits;
-    std::span<const float> weights;  ///< exp((logit - largest) / temperature); empty where not needed
-    double log_sum;                  ///< of exp(logit)
-  };
-  Row operator[](std::size_t row) const;
-
- private:
-  at::Tensor logits_, weights_;
-  std::vector<double> log_sum_;
+/// What a token is drawn from.
+struct DrawInput {
+  std::span<const float> logits;            ///< [vocab]
+  std::span<const std::int64_t> seen;       ///< the row's tokens so far, for the repetition penalty
+  std::span<const std::int64_t> generated;  ///< those of them that were generated, for the other penalties
+  std::span<const std::int64_t> barred{};   ///< tokens that may not be drawn
+  std::int64_t top = 0;                     ///< alternatives to be told of
 };
 
-/// Draws one token. Deterministic: equal logits, history and generator state give equal tokens.
-/// @param seen  the row's tokens so far, for the repetition penalty.
-/// @param barred  tokens that may not be drawn.
+/// Draws one token. Deterministic: equal input and generator state give equal tokens. Takes one number from the
+/// generator, or none when greedy.
 /// @throws Error(argument) when the logits hold a NaN or nothing finite, or every token is barred.
-Draw draw_token(const DrawRows::Row& row, std::span<const std::int64_t> seen, const SamplingOptions& options, Rng& rng,
-                std::span<const std::int64_t> barred = {});
+Draw draw_token(const DrawInput& input, const SamplingOptions& options, Rng& rng);
+
+/// The same for a token that is given. @throws Error(argument) as above.
+Draw read_token(std::span<const float> logits, std::int64_t id, std::int64_t top);
 
 }  // namespace steer::generation::detail

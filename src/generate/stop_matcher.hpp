@@ -20,7 +20,8 @@ class StopMatcher {
     // A match can begin no earlier than a stop string's length before the new text, and never in released text.
     const std::size_t from = released_;
     std::size_t cut = std::string::npos;
-    for (const auto& stop : stops_) cut = std::min(cut, text_.find(stop, from));
+    for (const auto& stop : stops_)
+      if (const std::size_t at = text_.find(stop, from); at < cut) cut = at, matched_ = stop;
     if (cut != std::string::npos) {
       stopped_ = true;
       text_.resize(cut);
@@ -41,6 +42,8 @@ class StopMatcher {
   /// What was held back, when no more text comes.
   std::string finish() { return release(text_.size()); }
   bool stopped() const { return stopped_; }
+  /// Which stop string it was; the first of those at one place.
+  const std::string& matched() const { return matched_; }
   /// All text, without the stop string.
   const std::string& text() const { return text_; }
 
@@ -53,7 +56,7 @@ class StopMatcher {
 
   const std::vector<std::string>& stops_;
   std::size_t longest_ = 0, released_ = 0;
-  std::string text_;
+  std::string text_, matched_;
   bool stopped_ = false;
 };
 

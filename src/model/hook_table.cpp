@@ -136,7 +136,12 @@ void HookTable::end_step() {
   }
 }
 
-bool HookTable::any_editing() const { return std::ranges::any_of(lists_, edits); }
+std::int64_t HookTable::count_editing() const {
+  std::int64_t count = 0;
+  for (const List& list : lists_)
+    count += std::ranges::count_if(list, [](const auto& r) { return !r->options.read_only; });
+  return count;
+}
 bool HookTable::any_editing(Site site, std::int64_t layer) const { return edits(at(site, layer)); }
 bool HookTable::edits(const List& list) {
   return std::ranges::any_of(list, [](const auto& r) { return !r->options.read_only; });

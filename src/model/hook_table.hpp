@@ -53,7 +53,9 @@ class HookTable : public std::enable_shared_from_this<HookTable> {
   void begin_step();
   void end_step();
   /// Whether some hook may put a gradient into the pass.
-  bool any_editing() const;
+  bool any_editing() const { return count_editing() > 0; }
+  /// How many hooks may change what they get.
+  std::int64_t count_editing() const;
   /// Whether some hook of this point may change its value.
   bool any_editing(Site site, std::int64_t layer) const;
 

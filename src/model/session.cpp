@@ -1,5 +1,7 @@
 #include <steer/model/session.hpp>
 
+#include <algorithm>
+
 #include "model/session_impl.hpp"
 
 namespace steer {
@@ -18,10 +20,21 @@ Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
 
 const Model& Session::model() const { return impl_->model; }
+const SessionOptions& Session::options() const { return impl_->options; }
 
 HookHandle Session::hook(const HookPoint& point, HookFunction function, const HookOptions& options) {
   const Impl::Use use(*impl_, "Session::hook");
   return HookHandle(impl_->hooks->add(point, std::move(function), options));
+}
+
+bool Session::has_editing_hook() const {
+  const auto own = std::ranges::count_if(impl_->wired, [](const auto& entry) { return entry.second.first; });
+  return impl_->hooks->count_editing() > own;
+}
+
+std::vector<std::string> Session::prepare(const InterventionPtr& intervention) {
+  const auto program = impl_->program_of(intervention);
+  return program ? program->warnings() : std::vector<std::string>{};
 }
 
 SequenceId Session::open(const OpenOptions& options) {
@@ -72,6 +85,12 @@ bool Session::needs_logits(SequenceId sequence) const {
 }
 
 const std::vector<std::string>& Session::warnings() const { return impl_->warnings; }
+
+std::vector<std::string> Session::warnings(SequenceId sequence) const {
+  const Impl::Use use(*impl_, "Session::warnings");
+  const SequenceCache& state = impl_->cache.at(sequence, "Session::warnings");
+  return state.program ? state.program->warnings() : std::vector<std::string>{};
+}
 
 std::int64_t Session::length(SequenceId sequence) const {
   const Impl::Use use(*impl_, "Session::length");

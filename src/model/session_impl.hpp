@@ -5,6 +5,7 @@
 #include <atomic>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -85,7 +86,8 @@ struct Session::Impl {
     std::vector<TokenRun> runs;
     std::vector<model::detail::SequenceCache*> states;  // of each run
     std::vector<Before> before;                         // of each sequence
-    std::vector<bool> asked, complete;  // of each run: StepInput::logits; no more of the prompt is to come
+    std::vector<std::int64_t> asked;                    // of each run: StepInput::logits
+    std::vector<bool> complete;                         // of each run: no more of the prompt is to come
     std::int64_t first, last;
     std::vector<Wanted> wanted;  // in order
   };
@@ -101,13 +103,15 @@ struct Session::Impl {
     std::vector<IntervenedRun> runs;
   };
 
-  std::unordered_multimap<std::string, Compiled> compiled;
+  std::mutex compiling;                                     ///< guards `compiled`
+  std::unordered_multimap<std::string, Compiled> compiled;  ///< by name
   std::vector<std::string> warnings;
   std::map<CompiledIntervention*, std::int64_t> users;  ///< open sequences of each program
   std::map<HookPoint, std::pair<bool, std::shared_ptr<HookHandle::Registration>>> wired;  ///< edits?, the hook
   std::vector<Group> groups;                                                              ///< of the pass that runs
 
-  std::shared_ptr<CompiledIntervention> program_of(const InterventionPtr& intervention);
+  std::shared_ptr<CompiledIntervention> program_of(const InterventionPtr& intervention);  ///< any thread
+  std::shared_ptr<CompiledIntervention> known_program(const std::string& name, const Intervention& intervention);
   void begin(model::detail::SequenceCache& state, const InterventionPtr& intervention);
   void count_user(CompiledIntervention* program, int by);
   void intervene(HookContext& at);

@@ -10,25 +10,38 @@ using model::detail::SequenceCache;
 std::shared_ptr<CompiledIntervention> Session::Impl::program_of(const InterventionPtr& intervention) {
   if (!intervention) return nullptr;
   const std::string name = intervention->name();
-  for (auto [it, end] = compiled.equal_range(name); it != end; ++it)
-    if (it->second.source->equals(*intervention)) return it->second.program;
-  auto program = intervention->compile(model, {.batch_invariant = options.batch_invariant});
-  for (const std::string& warning : program->warnings()) {
-    require(options.on_warning != OnWarning::error, ErrorCode::config, "Session::open",
-            "expected a steering without a warning but {}; SessionOptions::on_warning decides", warning);
-    if (std::find(warnings.begin(), warnings.end(), warning) == warnings.end()) warnings.push_back(warning);
+  {
+    const std::lock_guard lock(compiling);
+    if (auto program = known_program(name, *intervention)) return program;
   }
+  auto program = intervention->compile(model, {.batch_invariant = options.batch_invariant});
+  if (options.on_warning == OnWarning::error && !program->warnings().empty())
+    fail(ErrorCode::config, "Session::open",
+         "expected a steering without a warning but {}; SessionOptions::on_warning decides",
+         program->warnings().front());
   for (const HookPoint& point : program->points())
     require(hooks->exists(point), ErrorCode::argument, "Session::open",
             "expected an intervention at points this model computes but got {}", point.name());
-  constexpr std::size_t kept = 256;  // a server sees ever new steerings
+  const std::lock_guard lock(compiling);
+  if (auto other = known_program(name, *intervention)) return other;  // another thread was first
+  constexpr std::size_t kept = 256;                                   // a server sees ever new steerings
   if (compiled.size() >= kept)
     std::erase_if(compiled, [](const auto& entry) { return entry.second.program.use_count() == 1; });
   return compiled.emplace(name, Compiled{intervention, std::move(program)})->second.program;
 }
 
+std::shared_ptr<CompiledIntervention> Session::Impl::known_program(const std::string& name,
+                                                                   const Intervention& intervention) {
+  for (auto [it, end] = compiled.equal_range(name); it != end; ++it)
+    if (it->second.source->equals(intervention)) return it->second.program;
+  return nullptr;
+}
+
 void Session::Impl::begin(SequenceCache& state, const InterventionPtr& intervention) {
   state.program = program_of(intervention);
+  if (state.program)
+    for (const std::string& warning : state.program->warnings())
+      if (std::find(warnings.begin(), warnings.end(), warning) == warnings.end()) warnings.push_back(warning);
   state.memory = state.program ? state.program->start() : nullptr;
   if (state.memory) state.memory->see(0, state.ids);
 }

@@ -57,6 +57,9 @@ Session::Impl::Plan Session::Impl::plan(std::span<const StepInput> inputs, const
             kWhere, "expected prompt_left of 0 or more, and 0 for generated tokens, but got {} for sequence {}",
             input.prompt_left, input.sequence);
     const auto count = static_cast<std::int64_t>(input.ids.size());
+    require(input.logits >= 0 && input.logits <= count, ErrorCode::argument, kWhere,
+            "expected logits of 0 to {} of an input's tokens but got {} for sequence {}", count, input.logits,
+            input.sequence);
     require(count <= config.context - g.end, ErrorCode::shape, kWhere,
             "expected sequence {} to stay within the context of {} tokens but got {} + {}; shorten the prompt or ask "
             "for fewer "
@@ -122,7 +125,9 @@ void Session::Impl::want(Plan& plan, Logits logits, std::span<const std::int64_t
     for (std::int64_t token = 0; token < static_cast<std::int64_t>(plan.ids.size()); ++token) add(token);
   if (logits == Logits::last)
     for (std::size_t i = 0; i < plan.runs.size(); ++i)
-      if (plan.asked[i]) add(plan.runs[i].end - 1);
+      for (std::int64_t token = std::max(plan.runs[i].begin, plan.runs[i].end - plan.asked[i]);
+           token < plan.runs[i].end; ++token)
+        add(token);
   for (std::int64_t token : positions) add(token);
   for (std::size_t i = 0; i < plan.runs.size(); ++i) {
     SequenceCache* const state = plan.states[i];

@@ -100,13 +100,22 @@ Engine::Load run_traffic(const Model& model, const Traffic& traffic, std::uint64
   Rng rng(seed);
   std::map<RowId, EngineRequest> requests;
   std::map<RowId, std::vector<std::int64_t>> streamed;
-  std::set<RowId> open;
+  std::set<RowId> open, cancelled;
   const auto on_event = [&](const EngineEvent& e) {
     EXPECT_TRUE(open.contains(e.row)) << "an event after the last";
     if (e.id >= 0) streamed[e.row].push_back(e.id);
     if (!e.result) return;
     open.erase(e.row);
-    const bool equal = same(*e.result, alone(model, requests.at(e.row))) && streamed[e.row] == e.result->ids;
+    const GenerateResult whole = alone(model, requests.at(e.row));
+    if (cancelled.contains(e.row)) {
+      const bool prefix = e.result->finish == FinishReason::aborted && e.result->ids.size() <= whole.ids.size() &&
+                          std::equal(e.result->ids.begin(), e.result->ids.end(), whole.ids.begin()) &&
+                          streamed[e.row] == e.result->ids;
+      counter.count(prefix);
+      EXPECT_TRUE(prefix) << "cancelled row " << e.row;
+      return;
+    }
+    const bool equal = same(*e.result, whole) && streamed[e.row] == e.result->ids;
     counter.count(equal);
     EXPECT_TRUE(equal) << "row " << e.row << " of traffic " << seed;
   };
@@ -123,13 +132,8 @@ Engine::Load run_traffic(const Model& model, const Traffic& traffic, std::uint64
     }
     if (!open.empty() && rng.uniform() < traffic.cancelled) {
       const RowId victim = *std::next(open.begin(), static_cast<std::ptrdiff_t>(rng.below(open.size())));
-      const auto partial = engine.cancel(victim);
-      const auto whole = alone(model, requests.at(victim));
-      const bool prefix = partial && partial->ids.size() <= whole.ids.size() &&
-                          std::equal(partial->ids.begin(), partial->ids.end(), whole.ids.begin());
-      counter.count(prefix);
-      EXPECT_TRUE(prefix) << "cancelled row " << victim;
-      open.erase(victim);
+      EXPECT_TRUE(engine.cancel(victim));
+      cancelled.insert(victim);
     }
     left = engine.step(on_event);
   }
@@ -289,25 +293,29 @@ TEST(Engine, RowsMayComeAndGoWithinACallback) {
   Engine engine(model);
   const RowId first = engine.submit({.ids = some_ids(4), .max_tokens = 20}),
               other = engine.submit({.ids = some_ids(6), .max_tokens = 20});
-  std::optional<GenerateResult> stopped;
+  std::shared_ptr<const GenerateResult> stopped;
   RowId late = -1;
   std::map<RowId, int> tokens;
   while (engine.step([&](const EngineEvent& e) {
-    EXPECT_FALSE(stopped && e.row == first) << "an event after cancelling";
+    EXPECT_FALSE(stopped && e.row == first) << "an event after the last";
     if (e.id >= 0) ++tokens[e.row];
-    if (e.row == first && tokens[first] == 3) {
-      stopped = engine.cancel(first);
-      EXPECT_FALSE(engine.cancel(first).has_value()) << "twice";
+    if (e.row == first && e.id >= 0 && tokens[first] == 3) {
+      EXPECT_TRUE(engine.cancel(first, "enough"));
       late = engine.submit({.ids = some_ids(5), .max_tokens = 2});
+    }
+    if (e.row == first && e.result) {
+      stopped = e.result;
+      EXPECT_FALSE(engine.cancel(first)) << "it has ended";
     }
   })) {
   }
   ASSERT_TRUE(stopped);
   EXPECT_EQ(stopped->finish, FinishReason::aborted);
+  EXPECT_EQ(stopped->abort_reason, "enough");
   EXPECT_EQ(stopped->ids.size(), 3u);
   EXPECT_EQ(tokens[other], 20);
   EXPECT_EQ(tokens[late], 2);
-  EXPECT_FALSE(engine.cancel(other).has_value());
+  EXPECT_FALSE(engine.cancel(other));
 }
 
 TEST(Engine, GoesOnAfterACallbackThatThrows) {
@@ -368,7 +376,7 @@ TEST(Engine, RefusesWhatItCannotDo) {
   EXPECT_STEER_ERROR(engine.submit({.ids = {1}, .samples = 0}), ErrorCode::argument, "sample");
   EXPECT_STEER_ERROR(engine.submit({.ids = some_ids(100)}), ErrorCode::argument, "max_cache_bytes");
   EXPECT_FALSE(engine.step());
-  EXPECT_FALSE(engine.cancel(0).has_value());
+  EXPECT_FALSE(engine.cancel(0));
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "generate/sampler.hpp"
 
 #include <ATen/Functions.h>
+#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -16,24 +17,33 @@ namespace {
 
 Draw draw(const std::vector<float>& logits, const std::vector<std::int64_t>& seen, const SamplingOptions& options,
           Rng& rng) {
-  const DrawRows rows(at::tensor(logits).unsqueeze(0), options);
-  return draw_token(rows[0], seen, options, rng);
+  return draw_token({.logits = logits, .seen = seen, .generated = {}}, options, rng);
 }
 
-/// Of 8 rows at a vocabulary of Gemma 3's size, as of each alone.
+/// Of 8 rows at a vocabulary of Gemma 3's size, wherever they lie, drawn on several threads or on one.
 TEST(Invariance, LogProbabilitiesOfARowAreItsOwn) {
   test::CaseCounter cases("invariance (log-probabilities)");
   at::manual_seed(3);
   const at::Tensor logits = at::randn({8, 262144}) * 4;
+  const auto row_of = [](const at::Tensor& t, std::int64_t r) {
+    return std::span(t.const_data_ptr<float>() + r * t.size(1), static_cast<std::size_t>(t.size(1)));
+  };
   for (const double temperature : {0.0, 0.7}) {
     const SamplingOptions options{.temperature = temperature, .top_p = 0.9};
-    const DrawRows together(logits, options);
+    std::vector<Draw> together(8);
+    at::parallel_for(0, 8, 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t r = begin; r < end; ++r) {
+        Rng rng(5);
+        together[static_cast<std::size_t>(r)] =
+            draw_token({.logits = row_of(logits, r), .seen = {}, .generated = {}}, options, rng);
+      }
+    });
     for (std::int64_t r = 0; r < 8; ++r) {
-      const DrawRows alone(logits.narrow(0, r, 1), options);
-      Rng a(5), b(5);
-      const Draw x = draw_token(together[static_cast<std::size_t>(r)], {}, options, a),
-                 y = draw_token(alone[0], {}, options, b);
-      const bool same = x.id == y.id && x.log_probability == y.log_probability;
+      const at::Tensor own = logits.narrow(0, r, 1).clone();
+      Rng rng(5);
+      const Draw alone = draw_token({.logits = row_of(own, 0), .seen = {}, .generated = {}}, options, rng);
+      const Draw& x = together[static_cast<std::size_t>(r)];
+      const bool same = x.id == alone.id && x.log_probability == alone.log_probability;
       cases.count(same);
       EXPECT_TRUE(same) << r;
       EXPECT_NEAR(x.log_probability, at::log_softmax(logits[r].to(at::kDouble), 0)[x.id].item<double>(), 1e-5);

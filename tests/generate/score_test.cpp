@@ -133,9 +133,21 @@ TEST(Score, BadInputIsNamed) {
   EXPECT_STEER_ERROR(run({{1, 2}, 2}), ErrorCode::argument, "text 0 says 2");
   EXPECT_STEER_ERROR(run({.ids = {1, 2}, .begin = 1, .end = 3}), ErrorCode::argument, "text 0 says 3");
   EXPECT_STEER_ERROR(run({std::vector<std::int64_t>(129, 1), 1}), ErrorCode::shape, "129");
-  Steering entropy;
-  entropy.add(at::ones({32}), "blocks.1.hook_resid_post", 1, {.when = Condition::entropy_between(0, 1)});
-  EXPECT_STEER_ERROR(run({{1, 2, 3}, 1, entropy}), ErrorCode::unsupported, "entropy");
+}
+
+/// What generation says of the tokens it draws, scoring says of them when they are given, conditions on the
+/// distribution included.
+TEST(Score, AgreesWithGenerationUnderAnySteering) {
+  const Model model = test::tiny_model();
+  Steering unsure, sure = shift(0.5, Where::generated);
+  unsure.add(at::ones({32}), "blocks.1.hook_resid_post", 1, {.when = Condition::entropy_between(2, 5)});
+  for (const Steering& steering : {Steering(), sure, unsure}) {
+    const GenerateRequest request{{1, 7, 8, 9}, steering};
+    const auto drawn = generate(model, {&request, 1}, {.max_tokens = 12, .ignore_eos = true}).front();
+    ScoreRequest text{request.ids, 4, steering};
+    text.ids.insert(text.ids.end(), drawn.ids.begin(), drawn.ids.end());
+    EXPECT_EQ(score_texts(model, {&text, 1}).front().token_log_probabilities, drawn.log_probabilities);
+  }
 }
 
 }  // namespace

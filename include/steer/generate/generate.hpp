@@ -16,25 +16,35 @@
 
 namespace steer {
 
-/// How the next token is drawn. Filters apply in this order: repetition penalty, temperature, top-k, top-p, min-p.
+/// How the next token is drawn. Applied in this order: bias, repetition penalty, presence and frequency penalties,
+/// temperature, top-k, top-p, min-p.
 struct SamplingOptions {
   double temperature = 0;         ///< 0: greedy
   double top_p = 1;               ///< keep the smallest set of tokens whose probability reaches this
   std::int64_t top_k = 0;         ///< keep the k likeliest; 0: all
   double min_p = 0;               ///< keep tokens at least this likely relative to the likeliest
   double repetition_penalty = 1;  ///< divides positive and multiplies negative logits of tokens seen (CTRL, 2019)
+  double presence_penalty = 0;    ///< taken off the logit of every token generated so far
+  double frequency_penalty = 0;   ///< taken off it as often as it was generated (both as in OpenAI's service)
+  std::vector<std::pair<std::int64_t, double>> logit_bias{};  ///< (id, added to its logit); -infinity bars the token
 };
 
-enum class FinishReason { stop_token, stop_string, length, context, aborted };
+enum class FinishReason {
+  stop_token,
+  stop_string,
+  length,
+  context,
+  aborted,  ///< by the steering, by the caller, or by a cancellation
+  failed,   ///< its logits were not finite, or a callback or hook of its own threw
+};
 
 template <>
 struct EnumTable<FinishReason> {
   static constexpr std::string_view name = "finish reason";
-  static constexpr EnumEntry<FinishReason> entries[] = {{FinishReason::stop_token, "stop_token"},
-                                                        {FinishReason::stop_string, "stop_string"},
-                                                        {FinishReason::length, "length"},
-                                                        {FinishReason::context, "context"},
-                                                        {FinishReason::aborted, "aborted"}};
+  static constexpr EnumEntry<FinishReason> entries[] = {
+      {FinishReason::stop_token, "stop_token"}, {FinishReason::stop_string, "stop_string"},
+      {FinishReason::length, "length"},         {FinishReason::context, "context"},
+      {FinishReason::aborted, "aborted"},       {FinishReason::failed, "failed"}};
 };
 
 /// A new token of one row, as it is drawn.
@@ -72,17 +82,23 @@ struct GenerateRequest {
   std::optional<SequenceId> after{};    ///< on a Session: `ids` follow what this sequence holds, which stays as it is
 };
 
+/// Alternatives of one token: (id, log-probability under the unfiltered distribution), likeliest first.
+using TopTokens = std::vector<std::pair<std::int64_t, double>>;
+
 struct GenerateResult {
-  std::vector<std::int64_t> ids;  ///< generated only, without the stop token
-  std::string text;
+  std::vector<std::int64_t> ids{};  ///< generated only, without the stop token
+  std::string text{};
   FinishReason finish = FinishReason::length;
-  std::string abort_reason;                                       ///< for `aborted`
-  std::vector<double> log_probabilities;                          ///< of each id, under the unfiltered distribution
-  std::vector<std::vector<std::pair<std::int64_t, double>>> top;  ///< by id: (alternative, log-probability), likeliest
-                                                                  ///< first, `GenerateOptions::top` of them
-  SteeringAudit audit;
-  std::vector<std::string> warnings;  ///< what a person should know of the steerings of this run; a program prints them
-  SequenceId sequence = -1;           ///< with `keep_sequences`: holds the prompt and `ids`
+  std::string stop{};                       ///< for `stop_string`: which one
+  std::string abort_reason{};               ///< for `aborted` and `failed`
+  std::vector<double> log_probabilities{};  ///< of each id, under the unfiltered distribution
+  std::vector<TopTokens> top{};             ///< by id, as many as were asked for
+  std::vector<double>
+      prompt_log_probabilities{};       ///< `EngineRequest::score_from`: of the prompt's tokens from there on
+  std::vector<TopTokens> prompt_top{};  ///< beside them
+  SteeringAudit audit{};
+  std::vector<std::string> warnings{};  ///< what a person should know of this row's steering; a program prints them
+  SequenceId sequence = -1;             ///< with `keep_sequences`: holds the prompt and `ids`
 };
 
 /// Generates for a batch of prompts. A row's result depends on its own prompt, steering and seed only, and a prefix

@@ -25,15 +25,14 @@ struct TextScore {
   double log_probability = 0;                        ///< natural, summed over the tail
   std::int64_t tokens = 0;                           ///< of the tail
   std::vector<double> token_log_probabilities = {};  ///< of each token of the tail
-  std::vector<std::string> warnings;                 ///< what a person should know of the steerings of this run
+  std::vector<std::string> warnings;                 ///< what a person should know of this text's steering
   /// Mean negative log-likelihood a token, in nats.
   double nll() const { return tokens == 0 ? 0 : -log_probability / static_cast<double>(tokens); }
 };
 
 /// log p(tail | prompt) of each text, in the order given. Deterministic; one thread.
 /// @throws Error(argument) for a text without a tail, with ids outside the vocabulary, or whose logits are not finite
-///         (naming text and token); Error(unsupported) for a steering whose conditions read the next-token entropy,
-///         which a text scored in one pass does not have; whatever `Session::open` throws.
+///         (naming text and token); whatever `Session::open` throws.
 std::vector<TextScore> score_texts(const Model& model, std::span<const ScoreRequest> requests,
                                    const Progress& progress = {});
 

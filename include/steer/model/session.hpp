@@ -114,13 +114,13 @@ struct StepInput {
   Phase phase = Phase::prompt;
   std::int64_t prompt_left = 0;  ///< prompt tokens of this sequence that later steps bring: scopes that count from the
                                  ///< prompt's end need to know where it is
-  bool logits = true;            ///< with Logits::last: whether the result has a row for this input
+  std::int64_t logits = 1;       ///< with Logits::last: of how many of its last tokens the result has a row
 };
 
 /// Which tokens' logits are computed and returned. Each costs a row of [vocab] f32.
 enum class Logits {
   none,
-  last,       ///< of each input's last token
+  last,       ///< of each input's last token, or last few (`StepInput::logits`)
   all,        ///< of every token: [tokens, vocab] is large
   positions,  ///< `Session::forward` only: of `ForwardOptions::positions`
 };
@@ -185,12 +185,20 @@ class Session {
 
   /// The model it runs.
   const Model& model() const;
+  /// What it was made with.
+  const SessionOptions& options() const;
 
   /// Calls `function` whenever the point is computed, decode steps included.
   /// @param point  also by its TransformerLens or Hugging Face name.
   /// @throws Error(argument) for a point this model does not have: a hook that cannot fire is refused.
   HookHandle hook(const HookPoint& point, HookFunction function, const HookOptions& options = {});
+  /// Whether a hook is registered that may edit: one without `read_only`.
+  bool has_editing_hook() const;
 
+  /// Compiles an intervention now instead of when a sequence first has it. Any thread may call this, also while another
+  /// uses the session.
+  /// @return what a person should know of it. @throws as `open`.
+  std::vector<std::string> prepare(const InterventionPtr& intervention);
   /// A new, empty sequence. @throws Error for a steering that does not fit the model, naming the edit; Error(config)
   /// for one that warns, with OnWarning::error.
   SequenceId open(const OpenOptions& options = {});
@@ -204,8 +212,10 @@ class Session {
   std::optional<std::string> abort_reason(SequenceId sequence) const;
   /// Whether the sequence's steering looks at distributions of next tokens: then every step computes its last logits.
   bool needs_logits(SequenceId sequence) const;
-  /// What a person should know of the steerings seen so far, each said once.
+  /// What a person should know of the steerings that sequences had so far, each said once.
   const std::vector<std::string>& warnings() const;
+  /// What a person should know of a sequence's steering.
+  std::vector<std::string> warnings(SequenceId sequence) const;
   /// Tokens in the cache of a sequence.
   std::int64_t length(SequenceId sequence) const;
   /// Bytes the KV cache holds now.
@@ -215,9 +225,8 @@ class Session {
 
   /// Appends tokens to sequences and computes them in one pass: all inputs together are one flat batch. Several inputs
   /// may name one sequence (say its prompt and its answer); they are appended in order.
-  /// @return logits f32: [inputs, vocab] for `last` (of inputs that want them),
-  ///         [tokens, vocab] for `all`,
-  ///         undefined for `none` or a layer range that ends early.
+  /// @return logits f32: [inputs, vocab] for `last` (as many an input as it asks for, in order), [tokens, vocab] for
+  ///         `all`, undefined for `none` or a layer range that ends early.
   /// @throws Error(argument) for no tokens, ids outside the vocabulary, a closed sequence, a generated-phase input
   ///         followed by a prompt-phase one; Error(shape) when a sequence would outgrow the context; nothing is
   ///         appended then.
