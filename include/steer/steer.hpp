@@ -42,7 +42,9 @@
 #include <steer/features/strength.hpp>
 #include <steer/features/trained_vector.hpp>
 #include <steer/generate/engine.hpp>
+#include <steer/generate/engine_loop.hpp>
 #include <steer/generate/generate.hpp>
+#include <steer/generate/observe.hpp>
 #include <steer/generate/score.hpp>
 #include <steer/io/gguf_writer.hpp>
 #include <steer/io/journal.hpp>

@@ -85,7 +85,14 @@ GenerateResult generate(const Model& model, const std::vector<Message>& chat, co
 }
 
 std::string generate(const Model& model, std::string_view text, const GenerateOptions& options) {
-  return generate(model, std::vector<Message>{{Role::user, std::string(text)}}, options).text;
+  GenerateResult result = generate(model, std::vector<Message>{{Role::user, std::string(text)}}, options);
+  if (options.on_warning == OnWarning::keep && !result.warnings.empty())
+    fail(
+        ErrorCode::config, kWhere,
+        "expected a steering without a warning but {}; generate for a list of messages returns it with the answer, and "
+        "OnWarning::ignore leaves it out",
+        result.warnings.front());
+  return std::move(result.text);
 }
 
 }  // namespace steer

@@ -2,6 +2,7 @@
 #include <ATen/Functions.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cmath>
 #include <future>
 #include <map>
@@ -263,9 +264,8 @@ TEST(EngineRequests, ARowFailsAlone) {
   Engine engine(model);
   EngineRequest nan = good, callback = good, observer = good, custom = good;
   nan.steering.custom([](const CustomContext& at) { return at.h * std::nan(""); }, "blocks.1.hook_resid_post");
-  custom.steering.custom(
-                         [](const CustomContext&) -> at::Tensor { throw std::runtime_error("custom edit broke"); },
-      "blocks.0.hook_resid_post");
+  custom.steering.custom([](const CustomContext&) -> at::Tensor { throw std::runtime_error("custom edit broke"); },
+                         "blocks.0.hook_resid_post");
   callback.on_event = [n = 0](const EngineEvent& e) mutable {
     if (e.id >= 0 && ++n == 3) throw std::runtime_error("client gone");
   };
@@ -423,7 +423,7 @@ TEST(EngineLoop, RowsFromManyThreadsAreTheRows) {
           if (e.result) end.set_value(e.result);
         };
         const RowId row = loop.submit(std::move(r));
-        if (i % 4 == 3) EXPECT_TRUE(loop.cancel(row, "gone") || true);
+        if (i % 4 == 3) loop.cancel(row, "gone");
         (void)loop.load();
       }
       std::vector<std::shared_ptr<const GenerateResult>> results;

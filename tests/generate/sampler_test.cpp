@@ -117,12 +117,12 @@ TEST(Sampler, RefusesWhatCannotBeDrawnFrom) {
   const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
   EXPECT_STEER_ERROR(draw(std::vector<float>{1, nan}, {}, {}, rng), ErrorCode::argument, "finite logits");
   EXPECT_STEER_ERROR(draw(std::vector<float>{-inf, -inf}, {}, {}, rng), ErrorCode::argument, "finite logits");
-  EXPECT_STEER_ERROR(check({.temperature = -1}, "generate"), ErrorCode::argument, "temperature");
-  EXPECT_STEER_ERROR(check({.temperature = nan}, "generate"), ErrorCode::argument, "temperature");
-  EXPECT_STEER_ERROR(check({.top_p = 0}, "generate"), ErrorCode::argument, "top_p");
-  EXPECT_STEER_ERROR(check({.top_k = -1}, "generate"), ErrorCode::argument, "top_k");
-  EXPECT_STEER_ERROR(check({.min_p = 2}, "generate"), ErrorCode::argument, "min_p");
-  EXPECT_STEER_ERROR(check({.repetition_penalty = 0}, "generate"), ErrorCode::argument, "repetition penalty");
+  EXPECT_STEER_ERROR(check({.temperature = -1}, 64, "generate"), ErrorCode::argument, "temperature");
+  EXPECT_STEER_ERROR(check({.temperature = nan}, 64, "generate"), ErrorCode::argument, "temperature");
+  EXPECT_STEER_ERROR(check({.top_p = 0}, 64, "generate"), ErrorCode::argument, "top_p");
+  EXPECT_STEER_ERROR(check({.top_k = -1}, 64, "generate"), ErrorCode::argument, "top_k");
+  EXPECT_STEER_ERROR(check({.min_p = 2}, 64, "generate"), ErrorCode::argument, "min_p");
+  EXPECT_STEER_ERROR(check({.repetition_penalty = 0}, 64, "generate"), ErrorCode::argument, "repetition penalty");
 }
 
 TEST(StopMatcher, HoldsBackWhatMayBecomeAStopString) {

@@ -96,7 +96,9 @@ TEST(Score, GivesEachTokenAndEndsWhereAsked) {
     EXPECT_NEAR(first[r].token_log_probabilities[0], whole[r].token_log_probabilities[0], 1e-5);
     EXPECT_EQ(far[r].values.size(), whole[r].token_log_probabilities.size());
     EXPECT_NEAR(near[r].mean, far[r].values[0], 1e-5);
-    if (requests[r].begin > 1) EXPECT_GT(near[r].mean, 0);  // position 0 is left alone
+    if (requests[r].begin > 1) {
+      EXPECT_GT(near[r].mean, 0);  // position 0 is left alone
+    }
   }
 }
 

@@ -118,7 +118,7 @@ std::vector<GenerateResult> generate(Session& session, std::span<const GenerateR
 /// The assistant's next message of a chat, in the model's own template. @throws as above, and as ChatTemplate::render.
 GenerateResult generate(const Model& model, const std::vector<Message>& chat, const GenerateOptions& options = {});
 /// The answer to a user's message, or the continuation of a text for a model without a chat format.
-/// @throws as above.
+/// @throws as above; Error(config) for a steering that warns, which a text cannot carry, unless `on_warning` is ignore.
 std::string generate(const Model& model, std::string_view text, const GenerateOptions& options = {});
 
 }  // namespace steer

@@ -83,14 +83,16 @@ struct EnumTable<CacheFormat> {
 /// What happens to a steering that a person should look at before trusting it: an SAE that was made for another model
 /// or place.
 enum class OnWarning {
-  keep,   ///< `Session::warnings` has it
-  error,  ///< Error(config)
+  keep,    ///< `Session::warnings` and results have it; where there is no result to carry it, an error
+  error,   ///< Error(config)
+  ignore,  ///< as `keep`, and no error anywhere
 };
 
 template <>
 struct EnumTable<OnWarning> {
   static constexpr std::string_view name = "on warning";
-  static constexpr EnumEntry<OnWarning> entries[] = {{OnWarning::keep, "keep"}, {OnWarning::error, "error"}};
+  static constexpr EnumEntry<OnWarning> entries[] = {
+      {OnWarning::keep, "keep"}, {OnWarning::error, "error"}, {OnWarning::ignore, "ignore"}};
 };
 
 struct SessionOptions {
