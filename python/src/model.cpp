@@ -1,0 +1,82 @@
+// Models and their configuration.
+#include <fmt/format.h>
+#include <steer/core/error.hpp>
+#include <steer/model/hooks.hpp>
+#include <steer/model/model.hpp>
+
+#include <nanobind/stl/map.h>
+
+#include "bind.hpp"
+
+namespace steer::python {
+namespace {
+
+LoadOptions load_options(const std::string& weights, const std::string& device, std::int64_t max_memory,
+                         std::int64_t context, const std::vector<std::string>& allow_unknown_config,
+                         const std::filesystem::path& adapter, const std::optional<std::string>& chat_format) {
+  constexpr auto kWhere = "Model.load";
+  LoadOptions options{.weights = parse_enum<WeightFormat>(weights, kWhere),
+                      .device = device,
+                      .max_memory = max_memory,
+                      .context = context,
+                      .allow_unknown_config = allow_unknown_config,
+                      .adapter = adapter};
+  if (chat_format) options.chat_format = parse_enum<ChatFormat>(*chat_format, kWhere);
+  return options;
+}
+
+}  // namespace
+
+void bind_model(nb::module_& m) {
+  nb::class_<ModelConfig>(m, "ModelConfig", "What decides a model's numbers.")
+      .def_ro("family", &ModelConfig::family, "\"llama\", \"qwen3\", \"gpt_oss\" and so on.")
+      .def_ro("name", &ModelConfig::name, "What the file calls itself; may be empty.")
+      .def_ro("d_vocab", &ModelConfig::vocab_size)
+      .def_ro("d_model", &ModelConfig::d_model)
+      .def_ro("n_layers", &ModelConfig::n_layers)
+      .def_ro("n_heads", &ModelConfig::n_heads)
+      .def_ro("n_key_value_heads", &ModelConfig::n_kv_heads)
+      .def_ro("d_head", &ModelConfig::d_head)
+      .def_ro("d_mlp", &ModelConfig::d_mlp)
+      .def_ro("n_ctx", &ModelConfig::context, "Longest sequence.")
+      .def_ro("bos_ids", &ModelConfig::bos_ids)
+      .def_ro("eos_ids", &ModelConfig::eos_ids)
+      .def_ro("tied_embeddings", &ModelConfig::tied_embeddings)
+      .def_ro("parallel_residual", &ModelConfig::parallel_residual)
+      .def_ro("warnings", &ModelConfig::warnings, "What was let through while reading, a sentence each.")
+      .def("__repr__", [](const ModelConfig& c) {
+        return fmt::format("ModelConfig(family='{}', n_layers={}, d_model={}, n_heads={}, d_vocab={}, n_ctx={})",
+                           c.family, c.n_layers, c.d_model, c.n_heads, c.vocab_size, c.context);
+      });
+
+  nb::class_<Model>(m, "Model", "Weights, configuration and tokenizer. Immutable, shared by any number of sessions.")
+      .def_static(
+          "load",
+          [](const std::filesystem::path& path, const std::string& weights, const std::string& device,
+             std::int64_t max_memory, std::int64_t context, const std::vector<std::string>& allow_unknown_config,
+             const std::filesystem::path& adapter, const std::optional<std::string>& chat_format) {
+            const LoadOptions options =
+                load_options(weights, device, max_memory, context, allow_unknown_config, adapter, chat_format);
+            return without_gil([&] { return Model::load(path, options); });
+          },
+          "path"_a, nb::kw_only(), "weights"_a = "stored", "device"_a = "cpu", "max_memory"_a = 0, "context"_a = 0,
+          "allow_unknown_config"_a = std::vector<std::string>(), "adapter"_a = std::filesystem::path(),
+          "chat_format"_a = nb::none(), "From a Hugging Face folder, a weight file of one, or a GGUF file.")
+      .def_prop_ro("config", &Model::config, nb::rv_policy::reference_internal)
+      .def_prop_ro("has_tokenizer", &Model::has_tokenizer)
+      .def_prop_ro("tokenizer", &Model::tokenizer, nb::rv_policy::copy)
+      .def_prop_ro("chat", &Model::chat, nb::rv_policy::copy, "The model's own chat format.")
+      .def_prop_ro("stop_ids", &Model::stop_ids, "Ids that end a generation.")
+      .def_prop_ro("device", [](const Model& model) { return model.device().str(); })
+      .def_prop_ro("weight_bytes", &Model::weight_bytes)
+      .def_prop_ro("warnings", &Model::warnings, "What was let through while loading, a sentence each.")
+      .def_prop_ro("hash", &Model::hash, "Identifies the weights.")
+      .def_prop_ro("unembedding", &Model::unembedding, "[d_vocab, d_model], f32.")
+      .def_prop_ro("final_norm_gain", &Model::final_norm_gain, "[d_model], f32.");
+
+  m.def(
+      "hook_point", [](std::string_view name) { return HookPoint::parse(name).name(); }, "name"_a,
+      "The TransformerLens name of a hook point given by that or by a Hugging Face module name.");
+}
+
+}  // namespace steer::python
