@@ -33,49 +33,72 @@ nb::list values_of(const std::vector<TokenEffect>& effects) {
 }  // namespace
 
 void bind_features(nb::module_& m) {
-  m.def("sae_point", [](const Model& model, const Sae& sae) { return sae_point(model, sae).name(); }, "model"_a, "sae"_a,
-        "The hook point an SAE reads on a model, after checking that the two fit.");
-  m.def("pooled_features", [](Session& session, const Sae& sae, const std::vector<Ids>& texts, const std::string& pooling) {
-    const Pooling how = parse_enum<Pooling>(pooling, "pooled_features");
-    return without_gil([&] { return pooled_features(session, sae, texts_of(texts), how); });
-  }, "session"_a, "sae"_a, "texts"_a, "pooling"_a = "mean", "Feature activations pooled over each text's tokens, [texts, d_sae].");
-  m.def("contrast", [](const at::Tensor& positive, const at::Tensor& negative, std::int64_t limit, std::int64_t bootstrap, std::uint64_t seed) {
-    const auto found = without_gil([&] { return contrast(positive, negative, {.limit = limit, .bootstrap = bootstrap, .seed = seed}); });
-    nb::list out;
-    for (const FeatureContrast& c : found) {
-      nb::dict row;
-      row["feature"] = c.feature;
-      row["mean_positive"] = c.mean_positive;
-      row["mean_negative"] = c.mean_negative;
-      row["standardised"] = c.standardised;
-      row["auroc"] = c.auroc;
-      row["auroc_low"] = c.auroc_low;
-      row["auroc_high"] = c.auroc_high;
-      row["active_positive"] = c.active_positive;
-      row["active_negative"] = c.active_negative;
-      row["always_on"] = c.always_on;
-      out.append(row);
-    }
-    return out;
-  }, "positive"_a, "negative"_a, nb::kw_only(), "limit"_a = 100, "bootstrap"_a = 500, "seed"_a = 0,
-        nb::sig("def contrast(positive: torch.Tensor, negative: torch.Tensor, *, limit: int = 100, bootstrap: int = 500, seed: int = 0) -> list[dict[str, object]]"),
-        "Features that tell two sets of texts apart, of pooled activations [texts, d_sae], the strongest first.");
-  m.def("logit_effects", [](const Model& model, const Sae& sae, std::int64_t feature, std::int64_t top) {
-    const LogitEffects e = without_gil([&] { return logit_effects(model, sae, feature, top); });
-    return nb::make_tuple(values_of(e.promoted), values_of(e.suppressed));
-  }, "model"_a, "sae"_a, "feature"_a, "top"_a = 10,
-        nb::sig("def logit_effects(model: Model, sae: SAE, feature: int, top: int = 10) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]"),
-        "(promoted, suppressed): tokens a feature's direction writes for, as (id, logits a unit of activation).");
+  m.def(
+      "sae_point", [](const Model& model, const Sae& sae) { return sae_point(model, sae).name(); }, "model"_a, "sae"_a,
+      "The hook point an SAE reads on a model, after checking that the two fit.");
+  m.def(
+      "pooled_features",
+      [](Session& session, const Sae& sae, const std::vector<Ids>& texts, const std::string& pooling) {
+        const Pooling how = parse_enum<Pooling>(pooling, "pooled_features");
+        return without_gil([&] { return pooled_features(session, sae, texts_of(texts), how); });
+      },
+      "session"_a, "sae"_a, "texts"_a, "pooling"_a = "mean",
+      "Feature activations pooled over each text's tokens, [texts, d_sae].");
+  m.def(
+      "contrast",
+      [](const at::Tensor& positive, const at::Tensor& negative, std::int64_t limit, std::int64_t bootstrap,
+         std::uint64_t seed) {
+        const auto found = without_gil([&] {
+          return contrast_features(positive, negative, {.limit = limit, .bootstrap = bootstrap, .seed = seed});
+        });
+        nb::list out;
+        for (const FeatureContrast& c : found) {
+          nb::dict row;
+          row["feature"] = c.feature;
+          row["mean_positive"] = c.mean_positive;
+          row["mean_negative"] = c.mean_negative;
+          row["standardised"] = c.standardised;
+          row["auroc"] = c.auroc;
+          row["auroc_low"] = c.auroc_low;
+          row["auroc_high"] = c.auroc_high;
+          row["active_positive"] = c.active_positive;
+          row["active_negative"] = c.active_negative;
+          row["always_on"] = c.always_on;
+          out.append(row);
+        }
+        return out;
+      },
+      "positive"_a, "negative"_a, nb::kw_only(), "limit"_a = 100, "bootstrap"_a = 500, "seed"_a = 0,
+      nb::sig("def contrast(positive: torch.Tensor, negative: torch.Tensor, *, limit: int = 100, bootstrap: int = 500, "
+              "seed: int = 0) -> list[dict[str, object]]"),
+      "Features that tell two sets of texts apart, of pooled activations [texts, d_sae], the strongest first.");
+  m.def(
+      "logit_effects",
+      [](const Model& model, const Sae& sae, std::int64_t feature, std::int64_t top) {
+        const LogitEffects e = without_gil([&] { return logit_effects(model, sae, feature, top); });
+        return nb::make_tuple(values_of(e.promoted), values_of(e.suppressed));
+      },
+      "model"_a, "sae"_a, "feature"_a, "top"_a = 10,
+      nb::sig("def logit_effects(model: Model, sae: SAE, feature: int, top: int = 10) -> tuple[list[tuple[int, "
+              "float]], list[tuple[int, float]]]"),
+      "(promoted, suppressed): tokens a feature's direction writes for, as (id, logits a unit of activation).");
   nb::class_<Inspection>(m, "Inspection", "Which features a text activates, and where.")
       .def_ro("hook_point", &Inspection::hook_point)
-      .def("to_dict", [](const Inspection& i) { return to_python(i.to_json()); }, nb::sig("def to_dict(self) -> dict[str, object]"))
+      .def(
+          "to_dict", [](const Inspection& i) { return to_python(i.to_json()); },
+          nb::sig("def to_dict(self) -> dict[str, object]"))
       .def("to_html", &Inspection::to_html, "title"_a = "Feature activations", "A page of its own.")
       .def("write", &Inspection::write, "file"_a, "Writes the page or, for a name ending in .json, the numbers.");
-  m.def("inspect", [](Session& session, const Sae& sae, const Ids& ids, std::int64_t top_features, std::int64_t top_per_token, const std::optional<FeatureLabels>& labels) {
-    InspectOptions options{.top_features = top_features, .top_per_token = top_per_token};
-    if (labels) options.label = [labels](std::int64_t f) { return std::string(labels->label(f)); };
-    return without_gil([&] { return inspect(session, sae, ids, options); });
-  }, "session"_a, "sae"_a, "ids"_a, nb::kw_only(), "top_features"_a = 30, "top_per_token"_a = 5, "labels"_a = nb::none());
+  m.def(
+      "inspect",
+      [](Session& session, const Sae& sae, const Ids& ids, std::int64_t top_features, std::int64_t top_per_token,
+         const std::optional<FeatureLabels>& labels) {
+        InspectOptions options{.top_features = top_features, .top_per_token = top_per_token};
+        if (labels) options.label = [labels](std::int64_t f) { return std::string(labels->label(f)); };
+        return without_gil([&] { return inspect_features(session, sae, ids, options); });
+      },
+      "session"_a, "sae"_a, "ids"_a, nb::kw_only(), "top_features"_a = 30, "top_per_token"_a = 5,
+      "labels"_a = nb::none());
 
   nb::class_<CalibratedStrength>(m, "CalibratedStrength", "A steering brought to a wanted effect.")
       .def_ro("steering", &CalibratedStrength::steering)
@@ -84,20 +107,28 @@ void bind_features(nb::module_& m) {
       .def_ro("reached", &CalibratedStrength::reached)
       .def_ro("reason", &CalibratedStrength::reason)
       .def("__repr__", [](const CalibratedStrength& c) { return "CalibratedStrength(" + c.reason + ")"; });
-  m.def("calibrate_strength", [](const Model& model, const Steering& steering, double target, const std::vector<Ids>& texts) {
-    StrengthOptions options{.texts = texts_of(texts)};
-    return without_gil([&] { return calibrate_strength(model, steering, target, options); });
-  }, "model"_a, "steering"_a, "target"_a, nb::kw_only(), "texts"_a = std::vector<Ids>(),
-        "Multiplies a steering's strengths until the 95th percentile of next-token KL reaches `target` nats.");
+  m.def(
+      "calibrate_strength",
+      [](const Model& model, const Steering& steering, double target, const std::vector<Ids>& texts) {
+        StrengthOptions options{.texts = texts_of(texts)};
+        return without_gil([&] { return calibrate_strength(model, steering, target, options); });
+      },
+      "model"_a, "steering"_a, "target"_a, nb::kw_only(), "texts"_a = std::vector<Ids>(),
+      "Multiplies a steering's strengths until the 95th percentile of next-token KL reaches `target` nats.");
 
-  m.def("difference_of_means", &difference_of_means, "positive"_a, "negative"_a, "mean(positive) - mean(negative), of [examples, width].");
+  m.def("difference_of_means", &difference_of_means, "positive"_a, "negative"_a,
+        "mean(positive) - mean(negative), of [examples, width].");
   m.def("principal_direction", &principal_direction, "positive"_a, "negative"_a);
-  m.def("logistic_probe", [](const at::Tensor& positive, const at::Tensor& negative, double l2) {
-    const LinearProbe probe = without_gil([&] { return logistic_probe(positive, negative, {.l2 = l2}); });
-    return nb::make_tuple(probe.w, probe.b);
-  }, "positive"_a, "negative"_a, nb::kw_only(), "l2"_a = 1e-3,
-        nb::sig("def logistic_probe(positive: torch.Tensor, negative: torch.Tensor, *, l2: float = 0.001) -> tuple[torch.Tensor, float]"),
-        "A linear classifier (w [width], b): positive where w.h + b > 0.");
+  m.def(
+      "logistic_probe",
+      [](const at::Tensor& positive, const at::Tensor& negative, double l2) {
+        const LinearProbe probe = without_gil([&] { return logistic_probe(positive, negative, {.l2 = l2}); });
+        return nb::make_tuple(probe.w, probe.b);
+      },
+      "positive"_a, "negative"_a, nb::kw_only(), "l2"_a = 1e-3,
+      nb::sig("def logistic_probe(positive: torch.Tensor, negative: torch.Tensor, *, l2: float = 0.001) -> "
+              "tuple[torch.Tensor, float]"),
+      "A linear classifier (w [width], b): positive where w.h + b > 0.");
 
   nb::class_<AutoSteerTrial>(m, "AutoSteerTrial", "One steering that was tried.")
       .def_ro("form", &AutoSteerTrial::form)
@@ -120,8 +151,9 @@ void bind_features(nb::module_& m) {
       .def_ro("warnings", &AutoSteerResult::warnings)
       .def("explain", &AutoSteerResult::explain, "A page of text: the verdict, the features and the strength curve.")
       .def("to_svg", &AutoSteerResult::to_svg, "The strength curve as a picture.")
-      .def("to_dict", [](const AutoSteerResult& r) { return to_python(r.to_json()); }, nb::sig("def to_dict(self) -> dict[str, object]"),
-           "Everything but the tensors, the certificate included.")
+      .def(
+          "to_dict", [](const AutoSteerResult& r) { return to_python(r.to_json()); },
+          nb::sig("def to_dict(self) -> dict[str, object]"), "Everything but the tensors, the certificate included.")
       .def("__repr__", [](const AutoSteerResult& r) {
         return fmt::format("AutoSteerResult('{}', verdict='{}': {})", r.behaviour, to_string(r.verdict), r.reason);
       });
@@ -137,12 +169,16 @@ void bind_features(nb::module_& m) {
       .def_rw("ask_opposite", &AutoSteerOptions::ask_opposite)
       .def_rw("journal", &AutoSteerOptions::journal)
       .def_rw("prompts", &AutoSteerOptions::prompts);
-  nb::class_<AutoSteer>(m, "AutoSteer", "From a behaviour in words to a steering; remembers answers between behaviours.")
+  nb::class_<AutoSteer>(m, "AutoSteer",
+                        "From a behaviour in words to a steering; remembers answers between behaviours.")
       .def(nb::init<Model, Sae, AutoSteerOptions>(), "model"_a, "sae"_a, "options"_a)
-      .def("find", [](AutoSteer& a, const std::string& behaviour, const std::string& mode) {
-        const AutoSteerMode how = parse_enum<AutoSteerMode>(mode, "AutoSteer.find");
-        return without_gil([&] { return a.find(behaviour, how); });
-      }, "behaviour"_a, "mode"_a = "safe");
+      .def(
+          "find",
+          [](AutoSteer& a, const std::string& behaviour, const std::string& mode) {
+            const AutoSteerMode how = parse_enum<AutoSteerMode>(mode, "AutoSteer.find");
+            return without_gil([&] { return a.find(behaviour, how); });
+          },
+          "behaviour"_a, "mode"_a = "safe");
 }
 
 }  // namespace steer::python

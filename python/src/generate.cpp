@@ -12,8 +12,13 @@
 namespace steer::python {
 namespace {
 
-SamplingOptions sampling_of(double temperature, double top_p, std::int64_t top_k, double min_p, double repetition_penalty) {
-  return {.temperature = temperature, .top_p = top_p, .top_k = top_k, .min_p = min_p, .repetition_penalty = repetition_penalty};
+SamplingOptions sampling_of(double temperature, double top_p, std::int64_t top_k, double min_p,
+                            double repetition_penalty) {
+  return {.temperature = temperature,
+          .top_p = top_p,
+          .top_k = top_k,
+          .min_p = min_p,
+          .repetition_penalty = repetition_penalty};
 }
 
 /// Options of `generate` by their names, shared by its two forms.
@@ -28,34 +33,54 @@ Options options_of(const nb::kwargs& given) {
   GenerateOptions& o = out.options;
   for (const auto& [key, value] : given) {
     const auto name = nb::cast<std::string>(key);
-    if (name == "temperature") o.sampling.temperature = nb::cast<double>(value);
-    else if (name == "top_p") o.sampling.top_p = nb::cast<double>(value);
-    else if (name == "top_k") o.sampling.top_k = nb::cast<std::int64_t>(value);
-    else if (name == "min_p") o.sampling.min_p = nb::cast<double>(value);
-    else if (name == "repetition_penalty") o.sampling.repetition_penalty = nb::cast<double>(value);
-    else if (name == "max_tokens") o.max_tokens = nb::cast<std::int64_t>(value);
-    else if (name == "min_tokens") o.min_tokens = nb::cast<std::int64_t>(value);
-    else if (name == "ignore_eos") o.ignore_eos = nb::cast<bool>(value);
-    else if (name == "stop") o.stop = nb::cast<std::vector<std::string>>(value);
-    else if (name == "stop_ids") o.stop_ids = nb::cast<Ids>(value);
-    else if (name == "seed") o.seed = nb::cast<std::uint64_t>(value);
-    else if (name == "batch") o.batch = nb::cast<std::int64_t>(value);
-    else if (name == "require_fired") o.require_fired = nb::cast<bool>(value);
-    else if (name == "on_warning") o.on_warning = parse_enum<OnWarning>(nb::cast<std::string>(value), kWhere);
-    else if (name == "top") o.top = nb::cast<std::int64_t>(value);
-    else if (name == "batch_invariant") o.batch_invariant = nb::cast<bool>(value);
+    if (name == "temperature")
+      o.sampling.temperature = nb::cast<double>(value);
+    else if (name == "top_p")
+      o.sampling.top_p = nb::cast<double>(value);
+    else if (name == "top_k")
+      o.sampling.top_k = nb::cast<std::int64_t>(value);
+    else if (name == "min_p")
+      o.sampling.min_p = nb::cast<double>(value);
+    else if (name == "repetition_penalty")
+      o.sampling.repetition_penalty = nb::cast<double>(value);
+    else if (name == "max_tokens")
+      o.max_tokens = nb::cast<std::int64_t>(value);
+    else if (name == "min_tokens")
+      o.min_tokens = nb::cast<std::int64_t>(value);
+    else if (name == "ignore_eos")
+      o.ignore_eos = nb::cast<bool>(value);
+    else if (name == "stop")
+      o.stop = nb::cast<std::vector<std::string>>(value);
+    else if (name == "stop_ids")
+      o.stop_ids = nb::cast<Ids>(value);
+    else if (name == "seed")
+      o.seed = nb::cast<std::uint64_t>(value);
+    else if (name == "batch")
+      o.batch = nb::cast<std::int64_t>(value);
+    else if (name == "require_fired")
+      o.require_fired = nb::cast<bool>(value);
+    else if (name == "on_warning")
+      o.on_warning = parse_enum<OnWarning>(nb::cast<std::string>(value), kWhere);
+    else if (name == "top")
+      o.top = nb::cast<std::int64_t>(value);
+    else if (name == "batch_invariant")
+      o.batch_invariant = nb::cast<bool>(value);
     else if (name == "on_token") {
       if (!value.is_none()) out.on_token.emplace(nb::borrow(value));
     } else
-      fail(ErrorCode::argument, kWhere, "expected options (temperature, top_p, top_k, min_p, repetition_penalty, max_tokens, "
-           "min_tokens, ignore_eos, stop, stop_ids, seed, batch, require_fired, on_warning, top, batch_invariant, on_token) but got \"{}\"", name);
+      fail(ErrorCode::argument, kWhere,
+           "expected options (temperature, top_p, top_k, min_p, repetition_penalty, max_tokens, "
+           "min_tokens, ignore_eos, stop, stop_ids, seed, batch, require_fired, on_warning, top, batch_invariant, "
+           "on_token) but got \"{}\"",
+           name);
   }
   return out;
 }
 
 using Request = std::tuple<Ids, std::optional<Steering>, std::optional<std::uint64_t>>;
 
-std::vector<GenerateResult> generate_rows(const std::variant<Model, Session*>& on, const std::vector<GenerateRequest>& requests, Options given) {
+std::vector<GenerateResult> generate_rows(const std::variant<Model, Session*>& on,
+                                          const std::vector<GenerateRequest>& requests, Options given) {
   Signals signals;
   given.options.on_token = [&](const TokenEvent& e) {
     signals.check();
@@ -70,7 +95,8 @@ std::vector<GenerateResult> generate_rows(const std::variant<Model, Session*>& o
   });
 }
 
-std::vector<GenerateRequest> requests_of(const std::vector<Ids>& prompts, const std::vector<std::optional<Steering>>& steering,
+std::vector<GenerateRequest> requests_of(const std::vector<Ids>& prompts,
+                                         const std::vector<std::optional<Steering>>& steering,
                                          const std::vector<std::uint64_t>& seeds) {
   constexpr auto kWhere = "generate";
   require(steering.empty() || steering.size() == prompts.size(), ErrorCode::argument, kWhere,
@@ -98,16 +124,17 @@ void bind_generate(nb::module_& m) {
   nb::class_<GenerateResult>(m, "GenerateResult", "One generated row.")
       .def_ro("ids", &GenerateResult::ids, "Generated only, without the stop token.")
       .def_ro("text", &GenerateResult::text)
-      .def_prop_ro("finish", [](const GenerateResult& r) { return std::string(to_string(r.finish)); },
-                   "stop_token, stop_string, length, context or aborted.")
+      .def_prop_ro(
+          "finish", [](const GenerateResult& r) { return std::string(to_string(r.finish)); },
+          "stop_token, stop_string, length, context or aborted.")
       .def_ro("abort_reason", &GenerateResult::abort_reason)
       .def_ro("log_probabilities", &GenerateResult::log_probabilities, "Of each id, under the unfiltered distribution.")
       .def_ro("top", &GenerateResult::top, "By id: (alternative, log-probability), likeliest first.")
       .def_ro("audit", &GenerateResult::audit)
       .def_ro("warnings", &GenerateResult::warnings, "What a person should know of the steering.")
       .def("__repr__", [](const GenerateResult& r) {
-        return fmt::format("GenerateResult(finish='{}', tokens={}, edited={}, text={})", to_string(r.finish), r.ids.size(),
-                           r.audit.edited(), nb::repr(nb::cast(r.text)).c_str());
+        return fmt::format("GenerateResult(finish='{}', tokens={}, edited={}, text={})", to_string(r.finish),
+                           r.ids.size(), r.audit.edited(), nb::repr(nb::cast(r.text)).c_str());
       });
 
   constexpr auto kSignature =
@@ -115,75 +142,111 @@ void bind_generate(nb::module_& m) {
       "Sequence[int] = [], **options: object) -> list[GenerateResult]";
   static const std::string signature = std::string("def generate") + kSignature;
   const auto define = [&](auto on) {
-    m.def("generate",
-          [](decltype(on) where, const std::vector<Ids>& prompts, const std::vector<std::optional<Steering>>& steering,
-             const std::vector<std::uint64_t>& seeds, const nb::kwargs& options) {
-            if constexpr (std::is_same_v<decltype(on), Session*>)
-              return generate_rows(where, requests_of(prompts, steering, seeds), options_of(options));
-            else
-              return generate_rows(*where, requests_of(prompts, steering, seeds), options_of(options));
-          },
-          "on"_a, "prompts"_a, nb::kw_only(), "steering"_a = std::vector<std::optional<Steering>>(),
-          "seeds"_a = std::vector<std::uint64_t>(), "options"_a,
-          "Generates for a batch of prompts. A row depends on its own prompt, steering and seed only. Options are those of "
-          "GenerateOptions; on_token(row, id, text) is called per token, False ends that row.");
+    m.def(
+        "generate",
+        [](decltype(on) where, const std::vector<Ids>& prompts, const std::vector<std::optional<Steering>>& steering,
+           const std::vector<std::uint64_t>& seeds, const nb::kwargs& options) {
+          if constexpr (std::is_same_v<decltype(on), Session*>)
+            return generate_rows(where, requests_of(prompts, steering, seeds), options_of(options));
+          else
+            return generate_rows(*where, requests_of(prompts, steering, seeds), options_of(options));
+        },
+        "on"_a, "prompts"_a, nb::kw_only(), "steering"_a = std::vector<std::optional<Steering>>(),
+        "seeds"_a = std::vector<std::uint64_t>(), "options"_a,
+        "Generates for a batch of prompts. A row depends on its own prompt, steering and seed only. Options are those "
+        "of "
+        "GenerateOptions; on_token(row, id, text) is called per token, False ends that row.");
   };
   define(static_cast<Session*>(nullptr));
   define(static_cast<const Model*>(nullptr));
 
-  nb::class_<Engine>(m, "Engine", "Generates for rows that come and go at any time; each step is one pass over all of them.")
-      .def("__init__", [](Engine* self, const Model& model, std::int64_t max_rows, std::int64_t max_cache_bytes,
-                          std::int64_t step_tokens, bool keep_prefixes, bool batch_invariant) {
-        new (self) Engine(model, {.max_rows = max_rows, .max_cache_bytes = max_cache_bytes, .step_tokens = step_tokens,
-                                  .keep_prefixes = keep_prefixes, .batch_invariant = batch_invariant});
-      }, "model"_a, nb::kw_only(), "max_rows"_a = 32, "max_cache_bytes"_a = 0, "step_tokens"_a = 256, "keep_prefixes"_a = true,
-           "batch_invariant"_a = true)
-      .def("submit", [](Engine& e, const Ids& ids, const std::optional<Steering>& steering, double temperature, double top_p,
-                        std::int64_t top_k, double min_p, double repetition_penalty, std::int64_t max_tokens,
-                        const std::vector<std::string>& stop, const Ids& stop_ids, std::uint64_t seed, std::int64_t samples, int priority) {
-        EngineRequest request{.ids = ids, .sampling = sampling_of(temperature, top_p, top_k, min_p, repetition_penalty),
-                              .max_tokens = max_tokens, .stop = stop, .stop_ids = stop_ids, .seed = seed, .samples = samples,
-                              .priority = priority};
-        if (steering) request.steering = *steering;
-        return without_gil([&] { return e.submit(std::move(request)); });
-      }, "ids"_a, nb::kw_only(), "steering"_a = nb::none(), "temperature"_a = 0.0, "top_p"_a = 1.0, "top_k"_a = 0, "min_p"_a = 0.0,
-           "repetition_penalty"_a = 1.0, "max_tokens"_a = 256, "stop"_a = std::vector<std::string>(), "stop_ids"_a = Ids(),
-           "seed"_a = 0, "samples"_a = 1, "priority"_a = 0, "Adds a row, or `samples` of them; the first one's id.")
-      .def("step", [](Engine& e, nb::object on_event) {
-        Signals signals;
-        const auto report = [&](const EngineEvent& event) {
-          const nb::gil_scoped_acquire gil;
-          on_event(event.row, event.id, std::string(event.text), event.result ? nb::cast(*event.result) : nb::none());
-        };
-        const bool left = without_gil([&] { return on_event.is_none() ? e.step() : e.step(report); });
-        signals.check();
-        return left;
-      }, "on_event"_a = nb::none(), nb::sig("def step(self, on_event: Callable[[int, int, str, GenerateResult | None], object] | None = None) -> bool"),
-           "One pass. Calls on_event(row, id, text, result or None) for every token, and once more for each row that ends. "
-           "Whether rows are left.")
-      .def("cancel", &Engine::cancel, "row"_a, "Ends a row now; what it had so far, or None.")
-      .def("load", [](const Engine& e) {
-        const Engine::Load l = e.load();
-        nb::dict out;
-        out["running"] = l.running;
-        out["waiting"] = l.waiting;
-        out["cache_bytes"] = l.cache_bytes;
-        out["prompt_tokens"] = l.prompt_tokens;
-        out["shared_tokens"] = l.shared_tokens;
-        out["set_back"] = l.set_back;
-        return out;
-      }, nb::sig("def load(self) -> dict[str, int]"), "What it holds now, and has done so far.");
+  nb::class_<Engine>(m, "Engine",
+                     "Generates for rows that come and go at any time; each step is one pass over all of them.")
+      .def(
+          "__init__",
+          [](Engine* self, const Model& model, std::int64_t max_rows, std::int64_t max_cache_bytes,
+             std::int64_t step_tokens, bool keep_prefixes, bool batch_invariant) {
+            new (self) Engine(model, {.max_rows = max_rows,
+                                      .max_cache_bytes = max_cache_bytes,
+                                      .step_tokens = step_tokens,
+                                      .keep_prefixes = keep_prefixes,
+                                      .batch_invariant = batch_invariant});
+          },
+          "model"_a, nb::kw_only(), "max_rows"_a = 32, "max_cache_bytes"_a = 0, "step_tokens"_a = 256,
+          "keep_prefixes"_a = true, "batch_invariant"_a = true)
+      .def(
+          "submit",
+          [](Engine& e, const Ids& ids, const std::optional<Steering>& steering, double temperature, double top_p,
+             std::int64_t top_k, double min_p, double repetition_penalty, std::int64_t max_tokens,
+             const std::vector<std::string>& stop, const Ids& stop_ids, std::uint64_t seed, std::int64_t samples,
+             int priority) {
+            EngineRequest request{.ids = ids,
+                                  .sampling = sampling_of(temperature, top_p, top_k, min_p, repetition_penalty),
+                                  .max_tokens = max_tokens,
+                                  .stop = stop,
+                                  .stop_ids = stop_ids,
+                                  .seed = seed,
+                                  .samples = samples,
+                                  .priority = priority};
+            if (steering) request.steering = *steering;
+            return without_gil([&] { return e.submit(std::move(request)); });
+          },
+          "ids"_a, nb::kw_only(), "steering"_a = nb::none(), "temperature"_a = 0.0, "top_p"_a = 1.0, "top_k"_a = 0,
+          "min_p"_a = 0.0, "repetition_penalty"_a = 1.0, "max_tokens"_a = 256, "stop"_a = std::vector<std::string>(),
+          "stop_ids"_a = Ids(), "seed"_a = 0, "samples"_a = 1, "priority"_a = 0,
+          "Adds a row, or `samples` of them; the first one's id.")
+      .def(
+          "step",
+          [](Engine& e, nb::object on_event) {
+            Signals signals;
+            const auto report = [&](const EngineEvent& event) {
+              const nb::gil_scoped_acquire gil;
+              on_event(event.row, event.id, std::string(event.text),
+                       event.result ? nb::cast(*event.result) : nb::none());
+            };
+            const bool left = without_gil([&] { return on_event.is_none() ? e.step() : e.step(report); });
+            signals.check();
+            return left;
+          },
+          "on_event"_a = nb::none(),
+          nb::sig("def step(self, on_event: Callable[[int, int, str, GenerateResult | None], object] | None = None) -> "
+                  "bool"),
+          "One pass. Calls on_event(row, id, text, result or None) for every token, and once more for each row that "
+          "ends. "
+          "Whether rows are left.")
+      .def(
+          "cancel", [](Engine& e, RowId row) { return static_cast<bool>(e.cancel(row)); }, "row"_a,
+          "Ends a row. False for a row that has ended or is unknown.")
+      .def(
+          "load",
+          [](const Engine& e) {
+            const Engine::Load l = e.load();
+            nb::dict out;
+            out["running"] = l.running;
+            out["waiting"] = l.waiting;
+            out["cache_bytes"] = l.cache_bytes;
+            out["prompt_tokens"] = l.prompt_tokens;
+            out["shared_tokens"] = l.shared_tokens;
+            out["set_back"] = l.set_back;
+            return out;
+          },
+          nb::sig("def load(self) -> dict[str, int]"), "What it holds now, and has done so far.");
 
-  m.def("score", [](const Model& model, const std::vector<std::pair<Ids, std::int64_t>>& texts, const std::optional<Steering>& steering) {
-    std::vector<ScoreRequest> requests;
-    for (const auto& [ids, begin] : texts) requests.push_back({.ids = ids, .begin = begin, .steering = steering});
-    const auto scores = without_gil([&] { return score(model, requests); });
-    std::vector<std::vector<double>> out;
-    for (const TextScore& s : scores) out.push_back(s.token_log_probabilities);
-    return out;
-  }, "model"_a, "texts"_a, nb::kw_only(), "steering"_a = nb::none(),
-        "Natural log-probabilities of the tokens from `begin` on of each text, [(ids, begin), ...], under the steering, if "
-        "there is one, as if they had been generated.");
+  m.def(
+      "score",
+      [](const Model& model, const std::vector<std::pair<Ids, std::int64_t>>& texts,
+         const std::optional<Steering>& steering) {
+        std::vector<ScoreRequest> requests;
+        for (const auto& [ids, begin] : texts) requests.push_back({.ids = ids, .begin = begin, .steering = steering});
+        const auto scores = without_gil([&] { return score_texts(model, requests); });
+        std::vector<std::vector<double>> out;
+        for (const TextScore& s : scores) out.push_back(s.token_log_probabilities);
+        return out;
+      },
+      "model"_a, "texts"_a, nb::kw_only(), "steering"_a = nb::none(),
+      "Natural log-probabilities of the tokens from `begin` on of each text, [(ids, begin), ...], under the steering, "
+      "if "
+      "there is one, as if they had been generated.");
 }
 
 }  // namespace steer::python

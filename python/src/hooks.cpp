@@ -25,7 +25,8 @@ struct HookCall {
   bool over = false;
 
   void require_running() const {
-    require(!over, ErrorCode::argument, "hook", "expected to be asked for tokens during the hook's call but got asked "
+    require(!over, ErrorCode::argument, "hook",
+            "expected to be asked for tokens during the hook's call but got asked "
             "after it; keep what you need of `at`, not `at` itself");
   }
 };
@@ -103,10 +104,10 @@ struct Caller {
     require(unwrap(result.ptr(), returned), ErrorCode::argument, "hook",
             "expected the hook at {} to return a tensor or None but got {}", at.point.name(),
             nb::repr(result.type()).c_str());
-    require(returned.sizes() == x.sizes() && returned.scalar_type() == x.scalar_type() &&
-                returned.device() == x.device(),
-            ErrorCode::shape, "hook", "expected the hook at {} to return {} but got {}; keep shape, dtype and device",
-            at.point.name(), describe(x), describe(returned));
+    require(
+        returned.sizes() == x.sizes() && returned.scalar_type() == x.scalar_type() && returned.device() == x.device(),
+        ErrorCode::shape, "hook", "expected the hook at {} to return {} but got {}; keep shape, dtype and device",
+        at.point.name(), describe(x), describe(returned));
     require(!read_only, ErrorCode::argument, "hook",
             "expected the read-only hook at {} to return None but got a tensor; register it without read_only",
             at.point.name());
@@ -133,9 +134,12 @@ HookFunction hook_function(nb::object function, HookShape shape, std::int64_t d_
 }
 
 void bind_hooks(nb::module_& m) {
-  nb::class_<HookCall>(m, "HookCall", "What a hook is told besides the activation: where it is, and whose tokens these are.")
-      .def_prop_ro("name", [](const HookCall& c) { return c.point.name(); }, "The hook point's TransformerLens name.")
-      .def("layer", [](const HookCall& c) { return c.point.layer; }, "The block's index.")
+  nb::class_<HookCall>(m, "HookCall",
+                       "What a hook is told besides the activation: where it is, and whose tokens these are.")
+      .def_prop_ro(
+          "name", [](const HookCall& c) { return c.point.name(); }, "The hook point's TransformerLens name.")
+      .def(
+          "layer", [](const HookCall& c) { return c.point.layer; }, "The block's index.")
       .def_prop_ro("site", [](const HookCall& c) { return std::string(to_string(c.point.site)); })
       .def_prop_ro(
           "ids",

@@ -22,8 +22,9 @@ class Held {
 /// How a hook sees activations.
 enum class HookShape {
   flat,  ///< [tokens, width], as the library has them
-  rows,  ///< [rows, tokens, width] and [rows, tokens, heads, d_head], as TransformerLens has them; a hook is called once
-         ///< a row where rows bring different numbers of tokens, and for attention patterns [1, heads, queries, keys]
+  rows,  ///< [rows, tokens, width] and [rows, tokens, heads, d_head], as TransformerLens has them; a hook is called
+         ///< once a row where rows bring different numbers of tokens, and for attention patterns [1, heads, queries,
+         ///< keys]
 };
 
 /// A hook of the library's that calls `function(x, at)`. x is the activation itself: edited in place, or replaced by

@@ -16,7 +16,7 @@ LoadOptions load_options(const std::string& weights, const std::string& device, 
                          const std::filesystem::path& adapter, const std::optional<std::string>& chat_format) {
   constexpr auto kWhere = "Model.load";
   LoadOptions options{.weights = parse_enum<WeightFormat>(weights, kWhere),
-                      .device = device,
+                      .device = parse_device(device),
                       .max_memory = max_memory,
                       .context = context,
                       .allow_unknown_config = allow_unknown_config,

@@ -4,6 +4,8 @@
 
 NB_MODULE(_core, m) {
   using namespace steer::python;
+  // A hook may hold on to its session, and then both live until the process ends: no reason to tell a person so.
+  nb::set_leak_warnings(false);
   m.doc() = "steer's C++ library. Use it through the package `steer`.";
   bind_core(m);
   bind_text(m);
@@ -13,5 +15,5 @@ NB_MODULE(_core, m) {
   bind_session(m);
   bind_generate(m);
   bind_features(m);
-  // bind_eval(m);
+  bind_eval(m);
 }

@@ -110,13 +110,17 @@ void bind_session(nb::module_& m) {
   nb::class_<HookHandle>(m, "HookHandle",
                          "Keeps a hook registered: until remove(), the end of a with block, or when it is dropped.")
       .def("remove", &HookHandle::remove)
-      .def("__enter__", [](HookHandle& h) -> HookHandle& { return h; }, nb::rv_policy::reference)
-      .def("__exit__", [](HookHandle& h, nb::args) { h.remove(); },
-           nb::sig("def __exit__(self, *args: object) -> None"));
+      .def(
+          "__enter__", [](HookHandle& h) -> HookHandle& { return h; }, nb::rv_policy::reference)
+      .def(
+          "__exit__", [](HookHandle& h, nb::args) { h.remove(); },
+          nb::sig("def __exit__(self, *args: object) -> None"));
 
   nb::class_<ActivationCache>(m, "FlatCache", "Activations by hook point, [tokens, width].")
-      .def("__getitem__", [](const ActivationCache& c, std::string_view name) { return c[name]; }, "name"_a)
-      .def("__contains__", [](const ActivationCache& c, std::string_view name) { return c.contains(name); }, "name"_a)
+      .def(
+          "__getitem__", [](const ActivationCache& c, std::string_view name) { return c[name]; }, "name"_a)
+      .def(
+          "__contains__", [](const ActivationCache& c, std::string_view name) { return c.contains(name); }, "name"_a)
       .def("keys",
            [](const ActivationCache& c) {
              std::vector<std::string> out;
@@ -133,8 +137,8 @@ void bind_session(nb::module_& m) {
           [](Session* self, const Model& model, bool batch_invariant, std::int64_t prompt_chunk,
              std::int64_t max_cache_bytes, const std::string& cache, const std::string& backend,
              const std::string& on_warning) {
-            new (self) Session(model, session_options(batch_invariant, prompt_chunk, max_cache_bytes, cache, backend,
-                                                      on_warning));
+            new (self) Session(
+                model, session_options(batch_invariant, prompt_chunk, max_cache_bytes, cache, backend, on_warning));
           },
           "model"_a, nb::kw_only(), "batch_invariant"_a = false, "prompt_chunk"_a = 512, "max_cache_bytes"_a = 0,
           "cache"_a = "f32", "backend"_a = "automatic", "on_warning"_a = "keep")
@@ -152,11 +156,15 @@ void bind_session(nb::module_& m) {
           "point"_a, "function"_a, nb::kw_only(), "shape"_a = "flat", "read_only"_a = false, "order"_a = 0,
           nb::sig("def hook(self, point: str, function: Callable[[torch.Tensor, HookCall], torch.Tensor | None], *, "
                   "shape: str = 'flat', read_only: bool = False, order: int = 0) -> HookHandle"),
-          "Calls function(x, at) whenever the point is computed, decode steps included. x is the activation itself: edit "
+          "Calls function(x, at) whenever the point is computed, decode steps included. x is the activation itself: "
+          "edit "
           "it in place, or return a tensor to put in its place. read_only hooks get a copy and may not edit.\n\n"
           "Raises Error(argument) for a point this model does not compute.")
       .def(
-          "open", [](Session& s, const std::optional<Steering>& steering) { return s.open({.steering = steering_of(steering)}); },
+          "open",
+          [](Session& s, const std::optional<Steering>& steering) {
+            return s.open({.steering = steering_of(steering)});
+          },
           nb::kw_only(), "steering"_a = nb::none(), "A new, empty sequence.")
       .def(
           "fork", [](Session& s, SequenceId source, std::int64_t length) { return s.fork(source, {.length = length}); },
@@ -201,13 +209,14 @@ void bind_session(nb::module_& m) {
           },
           "ids"_a, "patterns"_a, nb::kw_only(), "steering"_a = nb::none(), "logits"_a = "all",
           "stop_after_layer"_a = -1, "`forward`, recording every point whose name matches a glob pattern.")
-      .def("record", &record, "prompts"_a, "patterns"_a, nb::kw_only(), "steering"_a = nb::none(), "logits"_a = "all",
-           "stop_after_layer"_a = -1,
-           nb::sig("def record(self, prompts: Sequence[Sequence[int]], patterns: Sequence[str], *, steering: Steering | "
-                   "None = None, logits: str = 'all', stop_after_layer: int = -1) -> tuple[torch.Tensor | None, "
-                   "list[tuple[str, torch.Tensor]]]"),
-           "`run_with_cache` of equally long prompts, with a dimension for rows and one for heads, as TransformerLens "
-           "shapes activations.")
+      .def(
+          "record", &record, "prompts"_a, "patterns"_a, nb::kw_only(), "steering"_a = nb::none(), "logits"_a = "all",
+          "stop_after_layer"_a = -1,
+          nb::sig("def record(self, prompts: Sequence[Sequence[int]], patterns: Sequence[str], *, steering: Steering | "
+                  "None = None, logits: str = 'all', stop_after_layer: int = -1) -> tuple[torch.Tensor | None, "
+                  "list[tuple[str, torch.Tensor]]]"),
+          "`run_with_cache` of equally long prompts, with a dimension for rows and one for heads, as TransformerLens "
+          "shapes activations.")
       .def(
           "log_probabilities",
           [](Session& session, const Ids& ids, const std::optional<Steering>& steering, std::int64_t begin,

@@ -20,8 +20,8 @@ std::vector<Message> messages_of(nb::handle conversation) {
       role = nb::cast<std::string>(item["role"]);
       content = nb::cast<std::string>(item["content"]);
     } catch (const std::exception&) {
-      fail(ErrorCode::argument, kWhere, "expected messages as {{\"role\": ..., \"content\": ...}}, both text, but got {}",
-           nb::repr(item).c_str());
+      fail(ErrorCode::argument, kWhere,
+           "expected messages as {{\"role\": ..., \"content\": ...}}, both text, but got {}", nb::repr(item).c_str());
     }
     out.push_back({parse_enum<Role>(role, kWhere), content});
   }
@@ -35,9 +35,10 @@ ChatOptions chat_options(bool generation_prompt, const std::string& date, nb::ha
 }
 
 void bind_text(nb::module_& m) {
-  nb::class_<Tokenizer>(m, "Tokenizer",
-                        "Text to ids and back, exactly as the model's own tokenizer does it. Immutable; all members may "
-                        "be called from several threads.")
+  nb::class_<Tokenizer>(
+      m, "Tokenizer",
+      "Text to ids and back, exactly as the model's own tokenizer does it. Immutable; all members may "
+      "be called from several threads.")
       .def_static("load", &Tokenizer::load, "path"_a,
                   "From a folder (tokenizer.json, else tokenizer.model), one of these files or a GGUF file.")
       .def(
@@ -85,8 +86,9 @@ void bind_text(nb::module_& m) {
             return nb::make_tuple(rendered.text, rendered.ids);
           },
           "messages"_a, nb::kw_only(), "generation_prompt"_a = true, "date"_a = "", "variables"_a = nb::none(),
-          nb::sig("def render(self, messages: Sequence[Mapping[str, str]], *, generation_prompt: bool = True, date: str "
-                  "= '', variables: Mapping[str, object] | None = None) -> tuple[str, list[int]]"),
+          nb::sig(
+              "def render(self, messages: Sequence[Mapping[str, str]], *, generation_prompt: bool = True, date: str "
+              "= '', variables: Mapping[str, object] | None = None) -> tuple[str, list[int]]"),
           "A conversation of {\"role\", \"content\"} as text and ids; special tokens spelled in a message stay text.");
 }
 

@@ -271,8 +271,8 @@ class Model:
 
     @contextmanager
     def hooks(self, fwd_hooks: Sequence[Hook] = ()) -> Iterator[Model]:
-        """Hooks of every run in the block, `generate` included."""
-        with self._activated(_Active(self, hooks=self._resolved(fwd_hooks))):
+        """Hooks of every run in the block, `generate` included; runs that a hook itself starts are plain."""
+        with self._activated(_Active(self, hooks=tuple((n, _plainly(f)) for n, f in self._resolved(fwd_hooks)))):
             yield self
 
     @contextmanager
@@ -477,6 +477,19 @@ class _Run:
             rows, patterns, steering=self.steering, logits="all" if logits else "none", stop_after_layer=stop
         )
         return out, ActivationCache(dict(values))
+
+
+def _plainly(function: HookFunction) -> HookFunction:
+    """Without hooks and steerings around: else a hook that runs the model would call itself."""
+
+    def hook(x: torch.Tensor, at: HookCall) -> torch.Tensor | None:
+        token = _active.set(())
+        try:
+            return function(x, at)
+        finally:
+            _active.reset(token)
+
+    return hook
 
 
 def _sum(parts: Sequence[Steering | None]) -> Steering | None:

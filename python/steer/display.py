@@ -1,0 +1,105 @@
+"""How values look in notebooks, and pictures of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+from typing import Any
+
+from ._core import AutoSteerResult, Inspection, Report, Steering, SteeringAudit
+from .experiment import frame
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    cells = "".join(f"<th style='text-align:left'>{escape(str(h))}</th>" for h in head)
+    body = "".join(
+        "<tr>" + "".join(f"<td style='text-align:left'>{escape(str(c))}</td>" for c in row) + "</tr>" for row in rows
+    )
+    return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def steering_html(steering: Steering) -> str:
+    """A table, one row an edit."""
+    if not steering:
+        return "<em>no steering</em>"
+    rows = ((i, repr(e), e.point, e.strength, repr(e.scope)[6:-1], e.when or "") for i, e in enumerate(steering.edits))
+    return _table(["", "edit", "point", "strength", "scope", "when"], rows)
+
+
+def audit_html(audit: SteeringAudit) -> str:
+    """A table, one row an edit: what it saw and what it changed."""
+    if not audit.edits:
+        return "<em>no edits</em>"
+    rows = (
+        (e.edit, e.point, e.seen, e.in_scope, e.edited, f"{e.mean_change:.3f}", f"{e.max_change:.3f}") for e in audit.edits
+    )
+    table = _table(["edit", "point", "seen", "in scope", "edited", "mean change", "max change"], rows)
+    return table if audit.fired else table + "<p><strong>No token was changed.</strong></p>"
+
+
+def inspection_html(inspection: Inspection) -> str:
+    """The page of the inspection, in a frame of its own."""
+    return f"<iframe srcdoc='{escape(inspection.to_html(), quote=True)}' style='width:100%;height:30em;border:0'></iframe>"
+
+
+def result_html(result: AutoSteerResult) -> str:
+    """The explanation and the strength curve."""
+    return f"<pre style='white-space:pre-wrap'>{escape(result.explain())}</pre>{result.to_svg()}"
+
+
+def report_html(report: Report) -> str:
+    """Headline, findings and the trade-off."""
+    findings = "".join(f"<li>{escape(f)}</li>" for f in report.findings())
+    rows = [r for r in report.tradeoffs() if r["behaviour"] == ""]
+    names = list(dict.fromkeys(k for r in rows for k in r if not k.endswith(("_low", "_high"))))
+    shown = ([f"{v:.3f}" if isinstance(v := r.get(k, ""), float) else v for k in names] for r in rows)
+    return f"<h4>{escape(report.headline())}</h4><ul>{findings}</ul>{_table(names, shown)}"
+
+
+def to_pandas(report: Report) -> Any:
+    """One row an answer: a DataFrame where pandas is installed, else a list of dicts."""
+    return frame(report.rows())
+
+
+def plot_tradeoff(report: Report, score: str = "behaviour", behaviour: str = "", ax: Any = None) -> Any:
+    """Accuracy over a score, one point an arm, with the intervals of both. Returns matplotlib's axes."""
+    import matplotlib.pyplot as plt
+
+    axes = ax if ax is not None else plt.subplots(figsize=(6, 4), layout="constrained")[1]
+    for row in report.tradeoffs():
+        if row["behaviour"] != behaviour or score not in row:
+            continue
+        x, y = row[score], row["accuracy"]
+        axes.errorbar(
+            x, y, xerr=[[x - row[f"{score}_low"]], [row[f"{score}_high"] - x]],
+            yerr=[[y - row["accuracy_low"]], [row["accuracy_high"] - y]], fmt="o", capsize=3, label=row["arm"],
+        )  # fmt: skip
+    axes.set(xlabel=score.replace("_", " "), ylabel="accuracy", title="What steering gains, and what it costs")
+    axes.legend(frameon=False)
+    return axes
+
+
+def plot_strength(result: AutoSteerResult, ax: Any = None) -> Any:
+    """Behaviour and accuracy of every trial over its effect (KL, nats), one line a form. Returns matplotlib's axes."""
+    import matplotlib.pyplot as plt
+
+    axes = ax if ax is not None else plt.subplots(figsize=(7, 4), layout="constrained")[1]
+    forms = dict.fromkeys(t.form for t in result.trials)
+    for form in forms:
+        trials = sorted((t for t in result.trials if t.form == form), key=lambda t: t.effect)
+        line = axes.plot([t.effect for t in trials], [t.behaviour for t in trials], "o-", label=form)[0]
+        axes.plot([t.effect for t in trials], [t.accuracy for t in trials], "x:", color=line.get_color())
+    axes.set(xscale="log", xlabel="95th percentile of next-token KL (nats)", ylabel="behaviour (o), accuracy (x)",
+             title=f"{result.behaviour}: {result.verdict}")  # fmt: skip
+    axes.legend(frameon=False, fontsize="small")
+    return axes
+
+
+for _type, _html in (
+    (Steering, steering_html), (SteeringAudit, audit_html), (Inspection, inspection_html),
+    (AutoSteerResult, result_html), (Report, report_html),
+):  # fmt: skip
+    _type._repr_html_ = _html  # type: ignore[attr-defined]
+Report.to_pandas = to_pandas  # type: ignore[attr-defined]
+Report.plot = plot_tradeoff  # type: ignore[attr-defined]
+AutoSteerResult.plot = plot_strength  # type: ignore[attr-defined]
