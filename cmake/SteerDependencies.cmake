@@ -21,16 +21,23 @@ function(_steer_find_torch_prefix)
     endif()
   endforeach()
   find_program(_steer_python NAMES python3 python NO_CACHE)
+  # A wheel is built for the interpreter that asked for it. Its tool may hide that one's packages from the build (pip's
+  # isolation, which works through PYTHONPATH): torch is to be seen all the same.
+  set(_steer_asking "")
+  if(SKBUILD)
+    set(_steer_asking "${Python_EXECUTABLE}")
+  endif()
   # An activated environment goes before what the PATH finds first: a version manager's shim may stand there.
   set(_steer_active "")
   if(DEFINED ENV{VIRTUAL_ENV})
     set(_steer_active "$ENV{VIRTUAL_ENV}/bin/python3")
   endif()
-  foreach(python IN ITEMS ${_steer_active} "${_steer_python}" "${PROJECT_SOURCE_DIR}/build/venv/bin/python3")
+  foreach(python IN ITEMS ${_steer_asking} ${_steer_active} "${_steer_python}" "${PROJECT_SOURCE_DIR}/build/venv/bin/python3")
     if(NOT EXISTS "${python}")
       continue()
     endif()
-    execute_process(COMMAND "${python}" -c "import torch; print(torch.utils.cmake_prefix_path)"
+    execute_process(COMMAND "${CMAKE_COMMAND}" -E env --unset=PYTHONPATH
+                            "${python}" -c "import torch; print(torch.utils.cmake_prefix_path)"
                     OUTPUT_VARIABLE prefix RESULT_VARIABLE failed ERROR_QUIET OUTPUT_STRIP_TRAILING_WHITESPACE)
     if(NOT failed AND EXISTS "${prefix}/Torch/TorchConfig.cmake")
       set(Torch_DIR "${prefix}/Torch" CACHE PATH "Folder of TorchConfig.cmake")

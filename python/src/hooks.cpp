@@ -82,7 +82,7 @@ struct Caller {
   void call(HookContext& at, const at::Tensor& part, at::IntArrayRef sizes, std::span<const TokenRun> runs,
             std::span<const std::int64_t> ids) const {
     const bool copied = read_only && !at.value.requires_grad();
-    const std::int64_t holders = at.value.storage().use_count();
+    const std::size_t holders = at.value.storage().use_count();
     at::Tensor x = copied ? part.clone() : part;
     x = x.view(sizes);
     nb::object result;
@@ -95,7 +95,7 @@ struct Caller {
     if (!result.is_none()) return replace(at, part, x, result);
     if (read_only) return;
     // `x` holds the memory once, and so does `part` where it is a view of its own.
-    const std::int64_t own = 1 + (part.is_same(at.value) ? 0 : 1);
+    const std::size_t own = part.is_same(at.value) ? 1 : 2;
     if (x.use_count() > 1 || at.value.storage().use_count() > holders + own) at.value = at.value.clone();
   }
 
