@@ -16,3 +16,19 @@ install(FILES "${PROJECT_BINARY_DIR}/steerConfig.cmake" "${PROJECT_BINARY_DIR}/s
               cmake/SteerImports.cmake DESTINATION "${steer_config_dir}")
 configure_file(cmake/steer.pc.in "${PROJECT_BINARY_DIR}/steer.pc" @ONLY)
 install(FILES "${PROJECT_BINARY_DIR}/steer.pc" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
+
+# The example programs, behind one command: `steer inspect PATH` runs libexec/steer/inspect. Where libtorch lies is
+# unknown when they are packed, so they look for it in lib/steer/torch, a link that the user makes.
+if(STEER_BUILD_EXAMPLES)
+  set(steer_programs_dir "${CMAKE_INSTALL_LIBEXECDIR}/steer")
+  get_property(programs GLOBAL PROPERTY STEER_PROGRAMS)
+  set_target_properties(${programs} PROPERTIES
+    INSTALL_RPATH "$ORIGIN/../../${CMAKE_INSTALL_LIBDIR};$ORIGIN/../../${CMAKE_INSTALL_LIBDIR}/steer/torch/lib")
+  install(TARGETS ${programs} RUNTIME DESTINATION "${steer_programs_dir}")
+  configure_file(cmake/steer.sh.in "${PROJECT_BINARY_DIR}/steer.sh" @ONLY)
+  install(PROGRAMS "${PROJECT_BINARY_DIR}/steer.sh" DESTINATION "${CMAKE_INSTALL_BINDIR}" RENAME steer)
+endif()
+
+if(PROJECT_IS_TOP_LEVEL)
+  include(SteerPack)
+endif()

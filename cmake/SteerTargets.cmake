@@ -60,6 +60,13 @@ function(steer_add_component component below)
                         VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
   target_link_libraries(${target} PUBLIC steer_common ${below}
                         PRIVATE steer::dep_openmp Threads::Threads ${arg_LINKS})
+  # A shared library shows steer's own names only, and finds those beside it wherever they were moved to.
+  get_target_property(type ${target} TYPE)
+  if(type STREQUAL "SHARED_LIBRARY" AND NOT APPLE)
+    set(map "${PROJECT_SOURCE_DIR}/cmake/steer.map")
+    target_link_options(${target} PRIVATE "LINKER:--version-script=${map}")
+    set_target_properties(${target} PROPERTIES LINK_DEPENDS "${map}" INSTALL_RPATH "$ORIGIN")
+  endif()
 endfunction()
 
 function(steer_add_library)

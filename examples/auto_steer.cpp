@@ -21,11 +21,12 @@ int main(int argc, char** argv) {
                  "a key of config.json to ignore; may be repeated");
   app.add_option("--sae", sae_path, "a file or folder of any layout in docs/sae-formats.md")->capture_default_str();
   app.add_option("--questions", question_path, "JSON lines, not used elsewhere")->capture_default_str();
-  app.add_option("--max-tokens", max_tokens, "longest answer")->capture_default_str();
+  app.add_option("--max-tokens", max_tokens, "longest answer")->capture_default_str()->check(CLI::PositiveNumber);
   app.add_option("--others", others, "behaviours it is told apart from: better directions, more answers")
       ->delimiter(',');
   app.add_option("--certify", certify, "prove on so many questions, not searched on, that it costs at most 2 points")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--journal", journal, "keeps the search's answers: killed and started again, it goes on");
   app.add_option("--out", out, "write the steering here, for Steering::load");
   app.add_option("--plot", plot, "draw the strength curves here, SVG");

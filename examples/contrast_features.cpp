@@ -20,7 +20,7 @@ int main(int argc, char** argv) {
   app.add_option("--allow-unknown-config", load.allow_unknown_config,
                  "a key of config.json to ignore; may be repeated");
   app.add_option("--sae", sae_path, "a file or folder of any layout in docs/sae-formats.md")->capture_default_str();
-  app.add_option("--limit", limit, "features shown")->capture_default_str();
+  app.add_option("--limit", limit, "features shown")->capture_default_str()->check(CLI::PositiveNumber);
   CLI11_PARSE(app, argc, argv);
   try {
     const auto model = steer::Model::load(model_path, load);
@@ -29,10 +29,13 @@ int main(int argc, char** argv) {
     const auto sae = steer::Sae::load(sae_path);
     const auto pooled = [&](const std::string& path) {  // [texts, d_sae]
       std::ifstream file(path);
-      steer::require(file.good(), steer::ErrorCode::io, "contrast_features", "expected a text but got {}", path);
+      steer::require(file.good(), steer::ErrorCode::io, "contrast_features",
+                     "expected a readable file of texts, one a line, but got \"{}\"; check the path", path);
       std::vector<steer::TokenizedText> texts;
       for (std::string line; std::getline(file, line);)
         if (!line.empty()) texts.push_back({.ids = session.model().tokenizer().encode(line)});
+      steer::require(!texts.empty(), steer::ErrorCode::argument, "contrast_features",
+                     "expected texts, one a line, but got none in \"{}\"", path);
       return steer::pooled_features(session, sae, texts);
     };
     fmt::print("feature     d  AUROC [95 % interval]   active with, without\n");

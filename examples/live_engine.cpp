@@ -3,19 +3,21 @@
 //
 //   live_engine [MODEL SAE]
 
-#include <fmt/format.h>
-
+#include <CLI/CLI.hpp>
 #include <map>
 #include <steer/core/error.hpp>
 #include <steer/generate/engine.hpp>
 #include <steer/sae/sae.hpp>
 
 int main(int argc, char** argv) {
-  const std::string demo = "examples/data/demo";
-  if (argc != 1 && argc != 3) return fmt::print(stderr, "usage: {} [MODEL SAE]\n", argv[0]), 2;
+  CLI::App app("Rows that come and go on a live engine: steered, sampled, cancelled, audited");
+  std::string path = "examples/data/demo", sae_path = "examples/data/demo/sae.safetensors";
+  app.add_option("MODEL", path, "a Hugging Face folder or a GGUF file")->capture_default_str();
+  app.add_option("SAE", sae_path, "a file or folder of any layout in docs/sae-formats.md")->capture_default_str();
+  CLI11_PARSE(app, argc, argv);
   try {
-    const auto model = steer::Model::load(argc > 1 ? argv[1] : demo);
-    const auto sae = steer::Sae::load(argc > 1 ? argv[2] : demo + "/sae.safetensors");
+    const auto model = steer::Model::load(path);
+    const auto sae = steer::Sae::load(sae_path);
     const auto prompt = [&](const char* text) { return model.chat().render({{steer::Role::user, text}}).ids; };
 
     steer::Engine engine(model, {.max_rows = 8, .max_cache_bytes = 64 << 20, .step_tokens = 64});

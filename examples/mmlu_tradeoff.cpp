@@ -328,6 +328,8 @@ void check(const Settings& s) {
   least("per-subject", static_cast<double>(s.per_subject), 0);
   least("search-prompts", static_cast<double>(s.search_prompts), 1);
   least("search-checks", static_cast<double>(s.search_checks), 1);
+  least("certify", static_cast<double>(s.certify), 0);
+  least("draws", static_cast<double>(s.draws), 1);
   least("sweep-every", static_cast<double>(s.sweep_every), 1);
   least("max-tokens", static_cast<double>(s.max_tokens), 1);
   least("batch", static_cast<double>(s.batch), 1);

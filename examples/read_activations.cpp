@@ -1,18 +1,22 @@
 // Reads a layer's activations, then edits them, and shows what the edit does to the next token.
-//   read_activations MODEL_FOLDER_OR_GGUF "The Eiffel Tower is in"
+//   read_activations examples/data/demo "The river of Pelia is"
 #include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
-#include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <steer/core/error.hpp>
 #include <steer/model/session.hpp>
 
 int main(int argc, char** argv) {
-  if (argc != 3) return fmt::print(stderr, "usage: {} MODEL TEXT\n", argv[0]), 2;
+  CLI::App app("Reads a layer's activations, then edits them, and shows what that does to the next token");
+  std::string path = "examples/data/demo", text = "The river of Pelia is";
+  app.add_option("model", path, "a Hugging Face folder or a GGUF file")->capture_default_str();
+  app.add_option("text", text, "what it reads")->capture_default_str();
+  CLI11_PARSE(app, argc, argv);
   try {
-    const auto model = steer::Model::load(argv[1]);
+    const auto model = steer::Model::load(path);
     for (const auto& warning : model.warnings()) fmt::print(stderr, "note: {}\n", warning);
-    const auto ids = model.tokenizer().encode(argv[2]);
+    const auto ids = model.tokenizer().encode(text);
     const auto point = steer::HookPoint{steer::Site::resid_post, model.config().n_layers / 2};
     steer::Session session(model);
 

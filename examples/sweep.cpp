@@ -23,13 +23,13 @@ int main(int argc, char** argv) {
                  "a key of config.json to ignore; may be repeated");
   app.add_option("--sae", sae_path, "a file or folder of any layout in docs/sae-formats.md")->capture_default_str();
   app.add_option("--steering", steering_path, "a steering file; else --feature is nudged by --value at every token");
-  app.add_option("--feature", feature)->capture_default_str();
-  app.add_option("--value", value)->capture_default_str();
+  app.add_option("--feature", feature, "a feature of --sae")->capture_default_str()->check(CLI::NonNegativeNumber);
+  app.add_option("--value", value, "what --feature is nudged by, in the activation's units")->capture_default_str();
   app.add_option("--behaviour", behaviour, "one of the study's 14: what is judged")->capture_default_str();
   app.add_option("--strengths", strengths, "factors of all edits")->delimiter(',')->capture_default_str();
   app.add_option("--questions", question_path, "JSON lines (id, question, choices, answer)")->capture_default_str();
   app.add_option("--every", every, "ask every n-th question")->capture_default_str()->check(CLI::PositiveNumber);
-  app.add_option("--max-tokens", study.max_tokens, "longest answer")->capture_default_str();
+  app.add_option("--max-tokens", study.max_tokens, "longest answer")->capture_default_str()->check(CLI::PositiveNumber);
   CLI11_PARSE(app, argc, argv);
   try {
     const auto model = steer::Model::load(model_path, load);

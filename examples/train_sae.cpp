@@ -103,17 +103,26 @@ int main(int argc, char** argv) {
                  "MMLU folder: its test questions in the model's chat format; the study's 171 are left out");
   app.add_option("--text", text_paths, "text files and folders of them");
   app.add_option("--pieces", limit, "use at most so many sequences of each kind, drawn at random; 0: all")
-      ->capture_default_str();
-  app.add_option("--features", options.d_sae)->capture_default_str();
-  app.add_option("--k", options.k, "active features a token (TopK)")->capture_default_str();
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--features", options.d_sae, "features of the autoencoder")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  app.add_option("--k", options.k, "active features a token (TopK)")->capture_default_str()->check(CLI::PositiveNumber);
   app.add_option("--tokens", tokens, "activations to train on; texts are read again when they end")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
   app.add_option("--keep", keep, "compute so many activations once, hold them in memory and train on these; 0: stream")
-      ->capture_default_str();
-  app.add_option("--batch", options.batch_tokens, "activations a step")->capture_default_str();
-  app.add_option("--learning-rate", options.learning_rate)->capture_default_str();
-  app.add_option("--seed", options.seed)->capture_default_str();
-  app.add_option("--threads", threads, "0: one a core")->capture_default_str();
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--batch", options.batch_tokens, "activations a step")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  app.add_option("--learning-rate", options.learning_rate, "of Adam, after a warm-up; falls to 0 over the last fifth")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  app.add_option("--seed", options.seed, "of the first weights and of the order of texts")->capture_default_str();
+  app.add_option("--threads", threads, "0: one a core")->capture_default_str()->check(CLI::NonNegativeNumber);
   app.add_option("--out", out, "the autoencoder, SAELens layout")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   try {

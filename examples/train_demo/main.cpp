@@ -108,8 +108,10 @@ int main(int argc, char** argv) try {
   int print = 0;
   app.add_option("--out", out, "folder to write to; holds the checkpoint while training")->required();
   app.add_option("--seed", options.seed, "everything follows from it")->capture_default_str();
-  app.add_option("--steps", options.steps, "training steps of the language model")->capture_default_str();
-  app.add_option("--print", print, "print so many training texts and end");
+  app.add_option("--steps", options.steps, "training steps of the language model")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  app.add_option("--print", print, "print so many training texts and end")->check(CLI::NonNegativeNumber);
   app.add_flag("--smoke", smoke, "a few steps of everything, under a minute");
   CLI11_PARSE(app, argc, argv);
   if (smoke) {

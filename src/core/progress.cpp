@@ -26,6 +26,8 @@ struct Progress::State {
   ProgressStyle style = ProgressStyle::silent;
   std::FILE* stream = nullptr;
   Clock::time_point start = Clock::now(), drawn{};
+  std::int64_t drawn_done = -1;  ///< `done` and `remark` as they were drawn last
+  std::string drawn_remark;
   bool finished = false;
 
   ~State() { draw_last(); }
@@ -48,7 +50,11 @@ struct Progress::State {
     const auto now = Clock::now();
     const auto pause = style == ProgressStyle::bar ? std::chrono::milliseconds(100) : std::chrono::milliseconds(5000);
     if (!last && now - drawn < pause) return;
+    const bool shown = drawn_done == done && drawn_remark == remark;
+    if (last && shown && style == ProgressStyle::lines) return;
     drawn = now;
+    drawn_done = done;
+    drawn_remark = remark;
     if (style == ProgressStyle::bar) {
       constexpr int width = 24;
       const int filled = total > 0 ? static_cast<int>(width * std::min(done, total) / total) : 0;

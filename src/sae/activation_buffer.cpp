@@ -15,8 +15,13 @@ constexpr std::string_view kTrain = "SaeTrainer";
 }
 
 ActivationBuffer::ActivationBuffer(ActivationSource source, std::int64_t d_in, std::int64_t capacity,
-                                   std::uint64_t seed)
-    : source_(std::move(source)), d_in_(d_in), capacity_(capacity), seed_(seed), rows_(at::empty({0, d_in})) {}
+                                   std::uint64_t seed, Progress progress)
+    : source_(std::move(source)),
+      d_in_(d_in),
+      capacity_(capacity),
+      seed_(seed),
+      progress_(std::move(progress)),
+      rows_(at::empty({0, d_in})) {}
 
 at::Tensor ActivationBuffer::remaining() const {
   const auto left = static_cast<std::int64_t>(order_.size()) - next_;
@@ -39,6 +44,8 @@ void ActivationBuffer::refill() {
     held += part.size(0);
     read_ += part.size(0);
     parts.push_back(std::move(part));
+    progress_.note(fmt::format("{} of {} activations in the buffer", held, capacity_));
+    progress_.advance(0);
   }
   rows_ = at::cat(parts);
   order_.resize(static_cast<std::size_t>(rows_.size(0)));

@@ -6,13 +6,16 @@
 #include <cstdint>
 #include <vector>
 
+#include <steer/core/progress.hpp>
 #include <steer/sae/trainer.hpp>
 
 namespace steer::sae::detail {
 
 class ActivationBuffer {
  public:
-  ActivationBuffer(ActivationSource source, std::int64_t d_in, std::int64_t capacity, std::uint64_t seed);
+  /// @param progress  its remark says how full the buffer is while it fills, which may take minutes.
+  ActivationBuffer(ActivationSource source, std::int64_t d_in, std::int64_t capacity, std::uint64_t seed,
+                   Progress progress);
 
   /// The next `tokens` rows [tokens, d_in], f32. Refills to at least the capacity when fewer than half of it, or fewer
   /// than `tokens`, are left. @throws Error(argument) when the source ends or gives rows of another width or not
@@ -34,6 +37,7 @@ class ActivationBuffer {
   ActivationSource source_;
   std::int64_t d_in_, capacity_;
   std::uint64_t seed_;
+  Progress progress_;
   at::Tensor rows_;                  // [held, d_in]
   std::vector<std::int64_t> order_;  // positions in rows_
   std::int64_t next_ = 0;            // in order_

@@ -97,7 +97,7 @@ struct SaeTrainer::Impl {
   SaeTrainingMetrics last;
 
   Impl(const SaeTrainingOptions& o, ActivationSource source)
-      : options(o), buffer(std::move(source), o.d_in, o.buffer_tokens, o.seed) {}
+      : options(o), buffer(std::move(source), o.d_in, o.buffer_tokens, o.seed, o.progress) {}
 
   /// Everything a checkpoint holds, by name.
   std::vector<std::pair<std::string, at::Tensor*>> tensors() {

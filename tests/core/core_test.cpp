@@ -100,6 +100,20 @@ TEST(Progress, WritesLinesWithRateAndIsSilentByDefault) {
   EXPECT_NE(log.find("loss 1.5"), std::string::npos) << log;
 }
 
+TEST(Progress, ItsEndIsWrittenOnce) {
+  test::TempDir dir;
+  const auto written = [&](auto&& work) {
+    std::FILE* file = std::fopen((dir / "log").c_str(), "w");
+    work(Progress("reading", 1, ProgressStyle::lines, file));
+    std::fclose(file);
+    const std::string log = test::read_file(dir / "log");
+    return std::count(log.begin(), log.end(), '\n');
+  };
+  EXPECT_EQ(written([](Progress progress) { progress.advance(); }), 1);
+  EXPECT_EQ(written([](Progress progress) { progress.advance(), progress.finish(); }), 1);
+  EXPECT_EQ(written([](Progress progress) { progress.advance(), progress.note("loss 1.5"); }), 2) << "a later remark";
+}
+
 TEST(Progress, RefusesBadArguments) {
   EXPECT_STEER_ERROR(Progress("x", -1), ErrorCode::argument, "-1");
   EXPECT_STEER_ERROR(Progress("x", 1, ProgressStyle::lines, nullptr), ErrorCode::argument, "null");

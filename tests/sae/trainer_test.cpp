@@ -250,5 +250,21 @@ TEST(SaeTrainerInput, BadInputIsNamed) {
                      ErrorCode::argument, "finite");
 }
 
+TEST(Trainer, SaysHowFullItsBufferIsWhileItFills) {
+  test::TempDir dir;
+  std::FILE* file = std::fopen((dir / "log").c_str(), "w");
+  auto o = small(SaeActivation::topk);
+  o.steps = 1;
+  o.progress = Progress("training", o.steps, ProgressStyle::lines, file);
+  SaeTrainer(o, Synthetic(8, o.d_in, 0.1, 1).source(o.buffer_tokens / 2)).train();
+  o.progress.finish();
+  std::fclose(file);
+  const std::string log = test::read_file(dir / "log");
+  EXPECT_TRUE(log.starts_with("training 0/1")) << log;
+  EXPECT_NE(log.find(fmt::format("{} of {} activations in the buffer", o.buffer_tokens / 2, o.buffer_tokens)),
+            std::string::npos)
+      << log;
+}
+
 }  // namespace
 }  // namespace steer
