@@ -21,7 +21,7 @@ int main(int argc, char** argv) {
                  "a key of config.json to ignore; may be repeated");
   app.add_option("--sae", sae_path, "a file or folder of any layout in docs/sae-formats.md")->capture_default_str();
   app.add_option("--questions", question_path, "JSON lines, not used elsewhere")->capture_default_str();
-  app.add_option("--max-tokens", max_tokens, "longest answer")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--max-tokens", max_tokens, "longest answer")->capture_default_str()->check(CLI::Range(1, 1'000'000));
   app.add_option("--others", others, "behaviours it is told apart from: better directions, more answers")
       ->delimiter(',');
   app.add_option("--certify", certify, "prove on so many questions, not searched on, that it costs at most 2 points")

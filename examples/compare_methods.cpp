@@ -327,12 +327,16 @@ int main(int argc, char** argv) {
   app.add_option("--shown", s.shown, "share of answers at which methods are compared")->capture_default_str();
   app.add_option("--fit", s.fit, "questions that directions are made from")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
-  app.add_option("--test", s.test, "other questions, to measure on")->capture_default_str()->check(CLI::PositiveNumber);
-  app.add_option("--max-tokens", s.max_tokens, "longest answer")->capture_default_str()->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1, 1'000'000));
+  app.add_option("--test", s.test, "other questions, to measure on")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1'000'000));
+  app.add_option("--max-tokens", s.max_tokens, "longest answer")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1'000'000));
   app.add_option("--train-steps", s.train_steps, "of the trained vector")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1, 1'000'000));
   app.add_option("--seed", s.seed, "of all draws")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   try {

@@ -20,7 +20,7 @@ int main(int argc, char** argv) {
   app.add_option("--allow-unknown-config", load.allow_unknown_config,
                  "a key of config.json to ignore; may be repeated");
   app.add_option("--sae", sae_path, "a file or folder of any layout in docs/sae-formats.md")->capture_default_str();
-  app.add_option("--limit", limit, "features shown")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--limit", limit, "features shown")->capture_default_str()->check(CLI::Range(1, 1'000'000));
   CLI11_PARSE(app, argc, argv);
   try {
     const auto model = steer::Model::load(model_path, load);

@@ -122,7 +122,7 @@ void add_options(CLI::App& app, Settings& s) {
       ->group("Arms");
   app.add_option("--draws", s.draws,
                  "searches repeated with as many seeds, an arm each; the report says how they differ")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(1, 1'000'000))
       ->capture_default_str()
       ->group("Arms");
   app.add_option("--sweep", s.sweep, "strengths, e.g. 0.5,1,2: the steered arm at each")->delimiter(',')->group("Arms");

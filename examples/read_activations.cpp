@@ -1,5 +1,5 @@
 // Reads a layer's activations, then edits them, and shows what the edit does to the next token.
-//   read_activations examples/data/demo "The river of Pelia is"
+//   read_activations examples/data/demo "What is the river of Pelia? The river of Pelia is"
 #include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 
@@ -9,7 +9,7 @@
 
 int main(int argc, char** argv) {
   CLI::App app("Reads a layer's activations, then edits them, and shows what that does to the next token");
-  std::string path = "examples/data/demo", text = "The river of Pelia is";
+  std::string path = "examples/data/demo", text = "What is the river of Pelia? The river of Pelia is";
   app.add_option("model", path, "a Hugging Face folder or a GGUF file")->capture_default_str();
   app.add_option("text", text, "what it reads")->capture_default_str();
   CLI11_PARSE(app, argc, argv);

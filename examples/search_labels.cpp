@@ -18,7 +18,7 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--sae", sae_path, "the SAE they belong to")->capture_default_str();
   app.add_option("--store", store, "the labels' compact form is written here")->capture_default_str();
-  app.add_option("--limit", limit, "features shown")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--limit", limit, "features shown")->capture_default_str()->check(CLI::Range(1, 1'000'000));
   CLI11_PARSE(app, argc, argv);
   try {
     const auto sae = steer::Sae::load(sae_path);

@@ -28,8 +28,10 @@ int main(int argc, char** argv) {
   app.add_option("--behaviour", behaviour, "one of the study's 14: what is judged")->capture_default_str();
   app.add_option("--strengths", strengths, "factors of all edits")->delimiter(',')->capture_default_str();
   app.add_option("--questions", question_path, "JSON lines (id, question, choices, answer)")->capture_default_str();
-  app.add_option("--every", every, "ask every n-th question")->capture_default_str()->check(CLI::PositiveNumber);
-  app.add_option("--max-tokens", study.max_tokens, "longest answer")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--every", every, "ask every n-th question")->capture_default_str()->check(CLI::Range(1, 1'000'000));
+  app.add_option("--max-tokens", study.max_tokens, "longest answer")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1'000'000));
   CLI11_PARSE(app, argc, argv);
   try {
     const auto model = steer::Model::load(model_path, load);

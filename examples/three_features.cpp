@@ -10,11 +10,11 @@
 int main(int argc, char** argv) {
   CLI::App app("Turns three SAE features up, and shows the answer before and after and what each edit did");
   std::string model_path, sae_path, text;
-  std::vector<std::int64_t> features;
+  std::array<std::int64_t, 3> features{};
   double value = 0;
   app.add_option("MODEL", model_path, "a Hugging Face folder or a GGUF file")->required();
   app.add_option("SAE", sae_path, "a file or folder of any layout in docs/sae-formats.md")->required();
-  app.add_option("FEATURE", features, "three features")->required()->expected(3);
+  app.add_option("FEATURE", features, "three features")->required();
   app.add_option("VALUE", value, "what each is nudged by; after -- if negative")->required();
   app.add_option("TEXT", text, "the user's message")->required();
   CLI11_PARSE(app, argc, argv);

@@ -107,20 +107,22 @@ int main(int argc, char** argv) {
       ->check(CLI::NonNegativeNumber);
   app.add_option("--features", options.d_sae, "features of the autoencoder")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
-  app.add_option("--k", options.k, "active features a token (TopK)")->capture_default_str()->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1, 1'000'000));
+  app.add_option("--k", options.k, "active features a token (TopK)")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1'000'000));
   app.add_option("--tokens", tokens, "activations to train on; texts are read again when they end")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1'000'000'000'000}));
   app.add_option("--keep", keep, "compute so many activations once, hold them in memory and train on these; 0: stream")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
   app.add_option("--batch", options.batch_tokens, "activations a step")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1, 1'000'000));
   app.add_option("--learning-rate", options.learning_rate, "of Adam, after a warm-up; falls to 0 over the last fifth")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1e-9, 1.0));
   app.add_option("--seed", options.seed, "of the first weights and of the order of texts")->capture_default_str();
   app.add_option("--threads", threads, "0: one a core")->capture_default_str()->check(CLI::NonNegativeNumber);
   app.add_option("--out", out, "the autoencoder, SAELens layout")->capture_default_str();

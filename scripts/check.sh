@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# The whole check: what continuous integration runs. Without arguments: formatting, and release with all tests. With
-# arguments: the parts named, in that order; those that cost another build each are asked for by name.
+# The whole check: what continuous integration runs. Without arguments: formatting, release with all tests, clang-tidy on
+# what the last commit changed, and one of the parts that cost a build of their own, in turn by the commit's hash, in what
+# is left of an hour. With arguments: the parts named, in that order, each to its end.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-always=(format release)
-by_name=(odr debug asan tsan clang)
+always=(format release tidy)
+turns=(odr debug asan tsan clang fuzz)
+by_name=(coverage)
+minutes=${STEER_CHECK_MINUTES:-60}
 below_eval=(test_core test_stats test_io test_text test_model test_sae test_steering test_generate test_features)
 logs=build/check
 mkdir -p "$logs"
@@ -33,6 +36,18 @@ part_format() {
 
 part_release() { ./scripts/test.sh; }
 
+# The first files of the last commit, a dozen at most (one takes ten to thirty seconds). Warnings are for its author to
+# judge; they are counted, not failed.
+part_tidy() {
+  local changed
+  mapfile -t changed < <(git diff --name-only --diff-filter=d HEAD~1 HEAD -- 'src/*.cpp' 2>/dev/null)
+  ((${#changed[@]})) || { echo "tidy: no file of src changed" && return; }
+  cmake --preset clang -B build/tidy -DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON >/dev/null || return
+  echo "tidy: ${#changed[@]} files changed, the first 12 looked at"
+  clang-tidy-16 --quiet -p build/tidy "${changed[@]:0:12}" 2>/dev/null
+  echo "tidy: $(grep -c 'warning: ' "$logs/tidy.log") warnings, in $logs/tidy.log"
+}
+
 # Two types or functions of one name: seen only when all translation units are linked at once.
 part_odr() { cmake --preset odr && cmake --build --preset odr --target test_eval; }
 
@@ -49,31 +64,85 @@ part_tsan() {
 
 part_clang() { cmake --preset clang && cmake --build --preset clang --target steer; }
 
+part_fuzz() { cmake --preset fuzz && cmake --build --preset fuzz --target fuzz && tests/fuzz/run.sh build/fuzz 30; }
+
+part_coverage() {
+  cmake --preset coverage && cmake --build --preset coverage --target "${below_eval[@]}" test_eval &&
+    find build/coverage -name '*.gcda' -delete &&
+    { ctest --preset coverage -LE 'layout|consumer|examples' || true; } && scripts/coverage.py build/coverage
+}
+
+# part_NAME in the background with a time limit in seconds; 124 when it was ended.
+run_part() {
+  local part=$1 limit=$2
+  if ((limit == 0)); then
+    "part_$part"
+    return
+  fi
+  set -m
+  "part_$part" &
+  local group=$!
+  set +m
+  local end=$((SECONDS + limit))
+  while kill -0 "$group" 2>/dev/null; do
+    if ((SECONDS >= end)); then
+      kill -- -"$group" 2>/dev/null
+      wait "$group" 2>/dev/null
+      return 124
+    fi
+    sleep 1
+  done
+  wait "$group"
+}
+
 parts=("$@")
-(($#)) || parts=("${always[@]}")
+in_turn=""
+if (($# == 0)); then
+  hash=$(git rev-parse --short=8 HEAD 2>/dev/null || echo 0)
+  in_turn=${turns[16#${hash:0:6} % ${#turns[@]}]}
+  parts=("${always[@]}" "$in_turn")
+fi
 
 ./scripts/setup.sh --check || exit 1
-table=() passed=0 failed=0
+table=() passed=0 failed=0 skipped=0
 for part in "${parts[@]}"; do
   if ! declare -F "part_$part" >/dev/null; then
-    echo "check: expected parts of: ${always[*]} ${by_name[*]}, but got '$part'" >&2
+    echo "check: expected parts of: ${always[*]} ${turns[*]} ${by_name[*]}, but got '$part'" >&2
     exit 2
   fi
   echo "== $part"
-  start=$SECONDS
-  if "part_$part" >"$logs/$part.log" 2>&1; then
-    verdict=ok
-    passed=$((passed + 1))
-    grep -E '^[0-9]+% tests passed|: [0-9]+ cases passed' "$logs/$part.log"
-  else
-    verdict=FAILED
-    failed=$((failed + 1))
-    grep -E 'error|warning: .*\[-W|\*\*\*Failed|FAILED' "$logs/$part.log" | head -40
-    tail -n 40 "$logs/$part.log"
+  start=$SECONDS limit=0
+  if [[ $part == "$in_turn" ]]; then
+    limit=$((60 * minutes - SECONDS))
+    ((limit > 0)) || limit=1
   fi
-  table+=("$(printf '%-8s %-6s %5d s' "$part" "$verdict" $((SECONDS - start)))")
+  run_part "$part" "$limit" >"$logs/$part.log" 2>&1
+  case $? in
+    0)
+      verdict=ok
+      passed=$((passed + 1))
+      grep -E '^[0-9]+% tests passed|: [0-9]+ cases passed|: no finding|^tidy:' "$logs/$part.log"
+      ;;
+    124)
+      verdict=unfinished
+      skipped=$((skipped + 1))
+      tail -n 3 "$logs/$part.log"
+      ;;
+    *)
+      verdict=FAILED
+      failed=$((failed + 1))
+      grep -E 'error|warning: .*\[-W|\*\*\*Failed|FAILED' "$logs/$part.log" | head -40
+      tail -n 40 "$logs/$part.log"
+      ;;
+  esac
+  table+=("$(printf '%-9s %-10s %5d s' "$part" "$verdict" $((SECONDS - start)))")
 done
 echo
 printf '%s\n' "${table[@]}"
-echo "check: $passed passed, $failed failed"
+if [[ -n $in_turn ]]; then
+  rest=()
+  for part in "${turns[@]}"; do [[ $part == "$in_turn" ]] || rest+=("$part"); done
+  echo "in turn, by commit $hash: $in_turn; not run this time: ${rest[*]}"
+fi
+echo "check: $passed passed, $failed failed, $skipped skipped"
 ((failed == 0))

@@ -110,7 +110,7 @@ int main(int argc, char** argv) try {
   app.add_option("--seed", options.seed, "everything follows from it")->capture_default_str();
   app.add_option("--steps", options.steps, "training steps of the language model")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1, 1'000'000));
   app.add_option("--print", print, "print so many training texts and end")->check(CLI::NonNegativeNumber);
   app.add_flag("--smoke", smoke, "a few steps of everything, under a minute");
   CLI11_PARSE(app, argc, argv);

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cmath>
 #include <mutex>
 
 #include <steer/core/error.hpp>
@@ -12,7 +13,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 std::string duration_text(double seconds) {
-  const auto s = static_cast<std::int64_t>(seconds + 0.5);
+  const auto s = std::llround(seconds);
   if (s < 60) return fmt::format("{}s", s);
   if (s < 3600) return fmt::format("{}m{:02}s", s / 60, s % 60);
   return fmt::format("{}h{:02}m", s / 3600, s / 60 % 60);
@@ -60,10 +61,15 @@ struct Progress::State {
       const int filled = total > 0 ? static_cast<int>(width * std::min(done, total) / total) : 0;
       std::string bar;
       if (total > 0) bar = fmt::format("[{:#<{}}{:.<{}}] ", "", filled, "", width - filled);
-      fmt::print(stream, "\r\033[K{}{}{}", bar, text(), last ? "\n" : "");
+      write(fmt::format("\r\033[K{}{}{}", bar, text(), last ? "\n" : ""));
     } else {
-      fmt::print(stream, "{}\n", text());
+      write(text() + "\n");
     }
+  }
+
+  /// A full disk or a closed terminal under the display is no reason to end the work.
+  void write(const std::string& line) const {
+    std::fwrite(line.data(), 1, line.size(), stream);
     std::fflush(stream);
   }
 

@@ -15,12 +15,12 @@ constexpr std::string_view kTrain = "SaeTrainer";
 }
 
 ActivationBuffer::ActivationBuffer(ActivationSource source, std::int64_t d_in, std::int64_t capacity,
-                                   std::uint64_t seed, Progress progress)
+                                   std::uint64_t seed, const Progress& progress)
     : source_(std::move(source)),
       d_in_(d_in),
       capacity_(capacity),
       seed_(seed),
-      progress_(std::move(progress)),
+      progress_(progress),
       rows_(at::empty({0, d_in})) {}
 
 at::Tensor ActivationBuffer::remaining() const {

@@ -15,7 +15,7 @@ class ActivationBuffer {
  public:
   /// @param progress  its remark says how full the buffer is while it fills, which may take minutes.
   ActivationBuffer(ActivationSource source, std::int64_t d_in, std::int64_t capacity, std::uint64_t seed,
-                   Progress progress);
+                   const Progress& progress);
 
   /// The next `tokens` rows [tokens, d_in], f32. Refills to at least the capacity when fewer than half of it, or fewer
   /// than `tokens`, are left. @throws Error(argument) when the source ends or gives rows of another width or not

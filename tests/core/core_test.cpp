@@ -114,6 +114,17 @@ TEST(Progress, ItsEndIsWrittenOnce) {
   EXPECT_EQ(written([](Progress progress) { progress.advance(), progress.note("loss 1.5"); }), 2) << "a later remark";
 }
 
+TEST(Progress, AStreamThatTakesNothingDoesNotEndTheWork) {
+  std::FILE* full = std::fopen("/dev/full", "w");
+  if (!full) GTEST_SKIP() << "no /dev/full here";
+  std::setvbuf(full, nullptr, _IONBF, 0);
+  {
+    Progress progress("reading", 2, ProgressStyle::lines, full);
+    EXPECT_NO_THROW(progress.advance());
+  }
+  std::fclose(full);
+}
+
 TEST(Progress, RefusesBadArguments) {
   EXPECT_STEER_ERROR(Progress("x", -1), ErrorCode::argument, "-1");
   EXPECT_STEER_ERROR(Progress("x", 1, ProgressStyle::lines, nullptr), ErrorCode::argument, "null");

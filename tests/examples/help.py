@@ -15,19 +15,20 @@ def faults(program):
     found = []
     if len(text.split("Usage:")[0].split()) < 4:
         found.append("--help does not say what the program does")
-    # CLI11 writes "  --name TYPE [default] ...  the explanation", and the explanation on the next line where the first
-    # is full.
-    lines = text.splitlines()
+    # CLI11 writes, under a heading, "  --name TYPE=default   the explanation", the explanation on lines of its own where
+    # there is no room beside the first part.
+    listed, lines = False, text.splitlines()
     for i, line in enumerate(lines):
-        option = re.match(r"  (\S.*)$", line)
-        if not option or line.startswith("   ") or line.strip().endswith(":"):
+        if re.match(r"(Options|Positionals|\[Option Group: .*\]):?$", line.strip()):
+            listed = True
+        words = line.split()
+        if not listed or not re.match(r"  [^\s\[]", line) or line.strip().endswith(":"):
             continue
-        first = option.group(1)
-        explained = re.search(r"\s{2,}\S*[A-Za-z]", first)
+        is_type = len(words) > 1 and re.match(r"(TEXT|INT|UINT|FLOAT|ENUM|BOOLEAN|\[)", words[1])
+        explained = len(words) > (2 if is_type else 1)
         below = i + 1 < len(lines) and re.match(r"\s{10,}\S", lines[i + 1])
-        named = first.startswith("-") or first.split()[0].isidentifier()
-        if named and not explained and not below:
-            found.append(f"no explanation of: {first}")
+        if not explained and not below:
+            found.append(f"no explanation of: {line.strip()}")
     return found
 
 
