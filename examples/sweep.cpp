@@ -1,6 +1,6 @@
 // One steering at several strengths on a few questions: what it gains, and where it breaks the answers.
 //
-//   sweep --steering examples/data/demo/steerings/concise.json --behaviour concise --strengths 0.5,1,2,4
+//   sweep --steering found.json --behaviour concise --strengths 0.5,1,2,4   (auto_steer --out writes one)
 //   sweep --feature 330 --value 6 --behaviour imaginative --strengths=-1,0.5,1,2
 
 #include <fmt/format.h>
@@ -16,15 +16,19 @@ int main(int argc, char** argv) {
               behaviour = "imaginative", question_path = "examples/data/demo/questions.jsonl", steering_path;
   std::vector<double> strengths{0.5, 1, 2};
   std::int64_t feature = 330, every = 8;
+  std::int64_t first = 8;
   double value = 6;
   steer::Experiment study{.max_tokens = 96};
   app.add_option("--model", model_path, "a Hugging Face folder or a GGUF file")->capture_default_str();
   app.add_option("--allow-unknown-config", load.allow_unknown_config,
                  "a key of config.json to ignore; may be repeated");
   app.add_option("--sae", sae_path, "a file or folder of any layout in docs/sae-formats.md")->capture_default_str();
-  app.add_option("--steering", steering_path, "a steering file; else --feature is nudged by --value at every token");
+  app.add_option("--steering", steering_path, "a steering file; else --feature is nudged by --value");
   app.add_option("--feature", feature, "a feature of --sae")->capture_default_str()->check(CLI::NonNegativeNumber);
   app.add_option("--value", value, "what --feature is nudged by, in the activation's units")->capture_default_str();
+  app.add_option("--first", first, "nudge only the first N generated tokens; 0: every token")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--behaviour", behaviour, "one of the study's 14: what is judged")->capture_default_str();
   app.add_option("--strengths", strengths, "factors of all edits")->delimiter(',')->capture_default_str();
   app.add_option("--questions", question_path, "JSON lines (id, question, choices, answer)")->capture_default_str();
@@ -41,12 +45,14 @@ int main(int argc, char** argv) {
     for (std::size_t i = 0; i < questions.size(); i += static_cast<std::size_t>(every))
       study.questions.push_back(questions[i]);
     study.behaviours = steer::select_behaviours(study.behaviours, {behaviour});
-    const auto steering = steering_path.empty() ? steer::Steering().nudge(sae, feature, value)
+    const steer::Scope scope = first == 0 ? steer::Scope{} : steer::Scope{.where = steer::Where::onset, .count = first};
+    const auto steering = steering_path.empty() ? steer::Steering().nudge(sae, feature, value, {.scope = scope})
                                                 : steer::Steering::load(steering_path, {.saes = {sae}});
     const auto arm = steer::Arm::steered("steering", {{"", steering}});
     study.arms = arm.strength_sweep(strengths);
     study.arms.insert(study.arms.begin(), {steer::Arm::control(), steer::Arm::prompt()});
-    const auto report = steer::run_experiment(model, study, {.judge = steer::request_evidence(model)});
+    const auto report = steer::run_experiment(
+        model, study, {.judge = steer::request_evidence(model, steer::study_behaviours(), {.trim = 0})});
 
     fmt::print("{}\n{} questions; shares and means with 95% intervals\n\n{:16} {:22} {:22} {}\n", steering.describe(),
                study.questions.size(), "arm", "right answers", "request evidence, nats", "repetition");
