@@ -1,6 +1,21 @@
 #include "model/backend.hpp"
 
+#ifdef STEER_CUDA
+#include "model/cuda/backend_cuda.hpp"
+#endif
+
 namespace steer::model::detail {
+
+std::unique_ptr<Backend> (*kernel_backend_for_testing)(const Transformer&, KvCache&, bool) = nullptr;
+
+std::unique_ptr<Backend> make_kernel_backend(const Transformer& model, KvCache& cache, bool batch_invariant) {
+  if (kernel_backend_for_testing) return kernel_backend_for_testing(model, cache, batch_invariant);
+  if (model.device.is_cpu()) return std::make_unique<CpuBackend>(model, cache, batch_invariant);
+#ifdef STEER_CUDA
+  if (model.device.is_cuda()) return std::make_unique<CudaBackend>(model, cache, batch_invariant);
+#endif
+  return nullptr;
+}
 
 void Backend::reserve(std::int64_t layer, const Rows& rows) {
   for (std::size_t i = 0; i < rows.runs.size(); ++i)

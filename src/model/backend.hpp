@@ -3,6 +3,7 @@
 // which order the additions of a sum are done.
 //
 //   Cpu    our kernels on raw f32 memory
+//   Cuda   our kernels on the card (model/cuda)
 //   Aten   libtorch's operators: any device, and gradients. Slow and plainly right: what the others are compared with
 //
 // A kind of layer that needs something new gets one function here, and in Aten its definition.
@@ -131,7 +132,7 @@ class CpuBackend final : public Backend {
   std::int64_t tokens_ = -1;         ///< of the pass they were made in
 };
 
-class AtenBackend final : public Backend {
+class AtenBackend : public Backend {
  public:
   using Backend::Backend;
   void begin(std::int64_t) override { stored_layer_ = -1; }
@@ -161,8 +162,9 @@ class AtenBackend final : public Backend {
                    const at::Tensor& alpha, std::span<const DeltaNetRun> runs,
                    std::span<RecurrentState> after) override;
 
+  virtual at::Tensor product(const at::Tensor& x, const Linear& weight, const Rows& rows) const;
+
  private:
-  at::Tensor product(const at::Tensor& x, const Linear& weight, const Rows& rows) const;
   std::pair<at::Tensor, at::Tensor> keys_and_values(std::int64_t layer, const Rows& rows, std::size_t run) const;
 
   // Keys and values of this pass that a gradient hangs on; the cache has only their numbers.
@@ -170,5 +172,11 @@ class AtenBackend final : public Backend {
   at::Tensor k_, v_;
   std::vector<TokenRun> stored_runs_;
 };
+
+/// Our own kernels for the model's device; null where there are none, and libtorch's operators do all.
+std::unique_ptr<Backend> make_kernel_backend(const Transformer& model, KvCache& cache, bool batch_invariant);
+
+/// Tests run the card's kernels on the CPU. Null, or what makes the backend of every session made while it is set.
+extern std::unique_ptr<Backend> (*kernel_backend_for_testing)(const Transformer&, KvCache&, bool);
 
 }  // namespace steer::model::detail

@@ -17,13 +17,12 @@ Forward::Forward(const Transformer& model, HookTable& hooks, KvCache& cache, con
       hooks_(hooks),
       ropes_(model),
       aten_(model, cache, options.batch_invariant),
-      cpu_(model.device.is_cpu() && options.backend == BackendKind::automatic
-               ? std::make_unique<CpuBackend>(model, cache, options.batch_invariant)
-               : nullptr) {}
+      kernels_(options.backend == BackendKind::automatic ? make_kernel_backend(model, cache, options.batch_invariant)
+                                                         : nullptr) {}
 
 at::Tensor Forward::run(const BatchView& batch, std::span<SequenceCache* const> sequences, std::int64_t first,
                         std::int64_t last, const at::Tensor& residual, const LogitRows& wanted) {
-  ops_ = cpu_ ? cpu_.get() : &aten_;
+  ops_ = kernels_ ? kernels_.get() : &aten_;
   ops_->begin(batch.size());
   if (ops_ != &aten_) aten_.begin(batch.size());
   batch_ = &batch;

@@ -63,7 +63,7 @@ class Forward {
   HookTable& hooks_;
   RopeTables ropes_;
   AtenBackend aten_;
-  std::unique_ptr<Backend> cpu_;  ///< none on another device
+  std::unique_ptr<Backend> kernels_;  ///< may be none
 
   // Of the pass that runs.
   Backend* ops_ = nullptr;

@@ -122,7 +122,7 @@ std::shared_ptr<KvBlock> KvCache::make_block() {
   const std::int64_t numel = kv_heads_ * d_head_ * kBlock;
   block->k = at::zeros({kv_heads_, d_head_, kBlock}, options);
   block->v = at::zeros({numel + 16}, options).narrow(0, 0, numel).view({kv_heads_, kBlock, d_head_});
-  if (device_.is_cpu()) block->view = {block->k.data_ptr(), block->v.data_ptr()};
+  block->view = {block->k.data_ptr(), block->v.data_ptr()};
   return block;
 }
 

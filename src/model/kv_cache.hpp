@@ -18,7 +18,7 @@ namespace steer::model::detail {
 struct KvBlock {
   at::Tensor k;           ///< [kv_heads, d_head, kBlock], rotated
   at::Tensor v;           ///< [kv_heads, kBlock, d_head]
-  cpu::BlockView view{};  ///< the same memory; CPU only
+  cpu::BlockView view{};  ///< the same memory
 };
 
 /// What a layer without keys and values keeps of a sequence. Never changed once made: forks share it.

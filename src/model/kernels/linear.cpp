@@ -254,6 +254,14 @@ at::Tensor Linear::gather(std::span<const std::int64_t> ids) const {
     require(id >= 0 && id < view_.n, ErrorCode::argument, "Linear::gather", "expected ids in [0, {}) but got {}",
             view_.n, id);
   }
+  if (is_blocks() && !data_.is_cpu()) {
+    Linear rows = *this;
+    const at::Tensor index = at::tensor(at::ArrayRef(ids.data(), ids.size()), at::kLong).to(data_.device());
+    rows.data_ = data_.view({view_.n, view_.row_bytes}).index_select(0, index).cpu();
+    rows.view_.data = rows.data_.const_data_ptr();
+    rows.view_.n = count;
+    return rows.to_f32().to(data_.device());
+  }
   if (!data_.is_cpu()) {
     const at::Tensor index = at::tensor(at::ArrayRef(ids.data(), ids.size()), at::kLong).to(data_.device());
     at::Tensor rows = data_.index_select(0, index).to(at::kFloat);
@@ -270,6 +278,7 @@ at::Tensor Linear::gather(std::span<const std::int64_t> ids) const {
 at::Tensor Linear::to_f32() const {
   if (view_.type == WeightType::f32) return data_;
   if (!data_.is_cpu()) {
+    if (is_blocks()) return to(at::kCPU).to_f32().to(data_.device());
     const at::Tensor values = data_.to(at::kFloat);
     if (view_.type != WeightType::int8) return values;
     return (values.view({view_.n, -1, kGroup}) * scales_.unsqueeze(-1)).view({view_.n, -1}).narrow(1, 0, view_.k);
@@ -285,16 +294,16 @@ at::Tensor Linear::to_f32() const {
 
 Linear Linear::to(at::Device device) const {
   if (device == data_.device()) return *this;
+#ifndef STEER_CUDA
+  if (is_blocks() && !device.is_cpu()) {
+    const auto type = view_.type == WeightType::mxfp4 ? at::kBFloat16 : at::kFloat;  // which holds its values exactly
+    return dense(to_f32().to(type).to(device), bias_.defined() ? bias_.to(device) : bias_);
+  }
+#endif
   Linear moved = *this;
-  const bool block = data_.scalar_type() == at::kByte;
-  const bool bf16 = view_.type == WeightType::mxfp4;  // which holds these values exactly
-  moved.data_ = (block ? to_f32().to(bf16 ? at::kBFloat16 : at::kFloat) : data_).to(device);
+  moved.data_ = data_.to(device);
   if (scales_.defined()) moved.scales_ = scales_.to(device);
   if (bias_.defined()) moved.bias_ = bias_.to(device);
-  if (block) {
-    moved.view_.type = bf16 ? WeightType::bf16 : WeightType::f32;
-    moved.view_.row_bytes = view_.k * moved.data_.element_size();
-  }
   moved.view_.data = moved.data_.const_data_ptr();
   moved.view_.scales = moved.scales_.defined() ? moved.scales_.const_data_ptr<float>() : nullptr;
   return moved;

@@ -56,13 +56,18 @@ class Linear {
   at::Tensor gather(std::span<const std::int64_t> ids) const;
   /// All of W as f32 [out, in], a new tensor unless W is f32 already.
   at::Tensor to_f32() const;
-  /// On another device: the kinds stay what they are, but GGUF blocks become f32 there (MXFP4: bf16).
+  /// On another device, kept as it is; but GGUF blocks become f32 (MXFP4: bf16) on a card that this build has no
+  /// kernels for.
   Linear to(at::Device device) const;
 
+  /// f32, f16 and bf16: [out, in] as it is kept.
+  const at::Tensor& matrix() const { return data_; }
   const at::Tensor& bias() const { return bias_; }
   const WeightView& view() const { return view_; }
 
  private:
+  bool is_blocks() const { return data_.scalar_type() == at::kByte; }
+
   at::Tensor data_;    // owns view_.data
   at::Tensor scales_;  // owns view_.scales
   at::Tensor bias_;    // f32 [out] or undefined

@@ -1,0 +1,305 @@
+// Products with few rows of x, where reading the weights is all the time: a warp takes two rows of W, a lane eight
+// weights at a time, widened in registers from the type they are kept in. Each row of x is summed in an order of its
+// own, so that its bits do not depend on the others. Block layouts are ggml's (ggml-common.h of llama.cpp).
+
+#include "model/cuda/kernels.hpp"
+#include "model/cuda/language.hpp"
+
+namespace steer::model::detail::cuda {
+namespace {
+
+constexpr int kRun = 8;   // consecutive weights of a lane
+constexpr int kRows = 2;  // of W in a warp
+constexpr int kWarps = 4, kThreads = kWarps * kWarp;
+using Byte = std::uint8_t;
+
+__device__ const Byte* row_of(const WeightView& w, std::int64_t n) {
+  return static_cast<const Byte*>(w.data) + n * w.row_bytes;
+}
+
+/// Eight bytes at an even address.
+__device__ void read8(const Byte* p, Byte out[kRun]) {
+  const auto* halves = reinterpret_cast<const std::uint16_t*>(p);
+  for (int i = 0; i < kRun / 2; ++i) {
+    const std::uint16_t two = halves[i];
+    out[2 * i] = static_cast<Byte>(two & 0xff);
+    out[2 * i + 1] = static_cast<Byte>(two >> 8);
+  }
+}
+
+__device__ float half_at(const Byte* p) { return from_half(*reinterpret_cast<const std::uint16_t*>(p)); }
+
+// A format gives the weights [k, k + 8) of row n, k a multiple of 8. Those without blocks also give one alone, for the
+// rest of a row.
+
+struct F32 {
+  static constexpr bool kWholeRuns = false;
+  __device__ static float one(const WeightView& w, std::int64_t n, std::int64_t k) {
+    return reinterpret_cast<const float*>(row_of(w, n))[k];
+  }
+  __device__ static void run(const WeightView& w, std::int64_t n, std::int64_t k, float out[kRun]) {
+    for (int i = 0; i < kRun; ++i) out[i] = one(w, n, k + i);
+  }
+};
+
+template <bool bf16>
+struct Sixteen {
+  static constexpr bool kWholeRuns = false;
+  __device__ static float widen(std::uint16_t bits) { return bf16 ? from_bf16(bits) : from_half(bits); }
+  __device__ static float one(const WeightView& w, std::int64_t n, std::int64_t k) {
+    return widen(reinterpret_cast<const std::uint16_t*>(row_of(w, n))[k]);
+  }
+  __device__ static void run(const WeightView& w, std::int64_t n, std::int64_t k, float out[kRun]) {
+    const Byte* p = row_of(w, n) + 2 * k;
+    std::uint16_t bits[kRun];
+    if (reinterpret_cast<std::uintptr_t>(p) % 16 == 0) {
+      struct alignas(16) Wide {
+        std::uint16_t bits[kRun];
+      };
+      const Wide wide = *reinterpret_cast<const Wide*>(p);
+      for (int i = 0; i < kRun; ++i) bits[i] = wide.bits[i];
+    } else {
+      for (int i = 0; i < kRun; ++i) bits[i] = reinterpret_cast<const std::uint16_t*>(p)[i];
+    }
+    for (int i = 0; i < kRun; ++i) out[i] = widen(bits[i]);
+  }
+};
+
+/// int8 with one f32 scale for each 32 weights of a row, which is padded to whole groups.
+struct Int8 {
+  static constexpr bool kWholeRuns = true;
+  __device__ static void run(const WeightView& w, std::int64_t n, std::int64_t k, float out[kRun]) {
+    Byte q[kRun];
+    read8(row_of(w, n) + k, q);
+    const float scale = w.scales[n * ((w.k + 31) / 32) + k / 32];
+    for (int i = 0; i < kRun; ++i) out[i] = static_cast<float>(static_cast<std::int8_t>(q[i])) * scale;
+  }
+};
+
+struct Q8_0 {
+  static constexpr bool kWholeRuns = true;
+  __device__ static void run(const WeightView& w, std::int64_t n, std::int64_t k, float out[kRun]) {
+    const Byte* block = row_of(w, n) + k / 32 * 34;
+    Byte q[kRun];
+    read8(block + 2 + k % 32, q);
+    const float d = half_at(block);
+    for (int i = 0; i < kRun; ++i) out[i] = static_cast<float>(static_cast<std::int8_t>(q[i])) * d;
+  }
+};
+
+/// Blocks of 32 with 16 bytes of low bits, the first half in the low nibbles; `five`: 32 high bits before them;
+/// `offset`: a second half-precision number is added, else values are centred.
+template <bool five, bool offset>
+struct Nibbles {
+  static constexpr bool kWholeRuns = true;
+  static constexpr int kHigh = offset ? 4 : 2, kLow = kHigh + (five ? 4 : 0), kBytes = kLow + 16;
+  __device__ static void run(const WeightView& w, std::int64_t n, std::int64_t k, float out[kRun]) {
+    const Byte* block = row_of(w, n) + k / 32 * kBytes;
+    const int first = static_cast<int>(k % 32), shift = first >= 16 ? 4 : 0;
+    Byte q[kRun];
+    read8(block + kLow + first % 16, q);
+    std::uint32_t high = 0;
+    if (five) {
+      const auto* h = reinterpret_cast<const std::uint16_t*>(block + kHigh);
+      high = (h[0] | static_cast<std::uint32_t>(h[1]) << 16) >> first;
+    }
+    const float d = half_at(block), m = offset ? half_at(block + 2) : 0;
+    for (int i = 0; i < kRun; ++i) {
+      int value = (q[i] >> shift) & 15;
+      if (five) value |= static_cast<int>((high >> i) & 1) << 4;
+      out[i] = offset ? static_cast<float>(value) * d + m : static_cast<float>(value - (five ? 16 : 8)) * d;
+    }
+  }
+};
+
+/// Scale and offset of one of eight groups of 32, six bits each, in twelve bytes.
+__device__ void k_scale(const Byte* packed, int group, int* scale, int* offset) {
+  if (group < 4) {
+    *scale = packed[group] & 63;
+    *offset = packed[group + 4] & 63;
+  } else {
+    *scale = (packed[group + 4] & 15) | ((packed[group - 4] >> 6) << 4);
+    *offset = (packed[group + 4] >> 4) | ((packed[group] >> 6) << 4);
+  }
+}
+
+/// Q4_K and Q5_K: blocks of 256: d, dmin, scales, for `five` 32 bytes of high bits, 128 of low ones.
+template <bool five>
+struct K45 {
+  static constexpr bool kWholeRuns = true;
+  static constexpr int kHigh = 16, kLow = five ? 48 : 16, kBytes = kLow + 128;
+  __device__ static void run(const WeightView& w, std::int64_t n, std::int64_t k, float out[kRun]) {
+    const Byte* block = row_of(w, n) + k / 256 * kBytes;
+    const int at = static_cast<int>(k % 256), group = at / 32, shift = group % 2 * 4;
+    Byte q[kRun], high[kRun];
+    read8(block + kLow + at / 64 * 32 + at % 32, q);
+    if (five) read8(block + kHigh + at % 32, high);
+    int scale, offset;
+    k_scale(block + 4, group, &scale, &offset);
+    const float d = half_at(block) * static_cast<float>(scale), m = half_at(block + 2) * static_cast<float>(offset);
+    for (int i = 0; i < kRun; ++i) {
+      int value = (q[i] >> shift) & 15;
+      if (five) value |= ((high[i] >> group) & 1) << 4;
+      out[i] = static_cast<float>(value) * d - m;
+    }
+  }
+};
+
+/// Blocks of 256: 128 bytes of low nibbles, 64 of high pairs, 16 int8 scales, d.
+struct Q6_K {
+  static constexpr bool kWholeRuns = true;
+  __device__ static void run(const WeightView& w, std::int64_t n, std::int64_t k, float out[kRun]) {
+    const Byte* block = row_of(w, n) + k / 256 * 210;
+    const int at = static_cast<int>(k % 256), half = at / 128, quarter = at % 128 / 32, first = at % 32;
+    Byte low[kRun], high[kRun];
+    read8(block + half * 64 + quarter % 2 * 32 + first, low);
+    read8(block + 128 + half * 32 + first, high);
+    const auto scale = static_cast<std::int8_t>(block[192 + half * 8 + quarter * 2 + first / 16]);
+    const float d = half_at(block + 208) * static_cast<float>(scale);
+    for (int i = 0; i < kRun; ++i) {
+      const int value = ((low[i] >> (quarter / 2 * 4)) & 15) | (((high[i] >> (2 * quarter)) & 3) << 4);
+      out[i] = static_cast<float>(value - 32) * d;
+    }
+  }
+};
+
+/// Blocks of 32: a power of two in one byte (E8M0), then E2M1 numbers, the first half in the low nibbles.
+struct MxFp4 {
+  static constexpr bool kWholeRuns = true;
+  __device__ static void run(const WeightView& w, std::int64_t n, std::int64_t k, float out[kRun]) {
+    const Byte* block = row_of(w, n) + k / 32 * 17;
+    const int first = static_cast<int>(k % 32), shift = first >= 16 ? 4 : 0;
+    // Half the power, for twice the values. Below 2^-126 a bit of the mantissa stands for it.
+    const float half =
+        from_bits(block[0] >= 2 ? static_cast<std::uint32_t>(block[0] - 1) << 23 : 0x200000u << block[0]);
+    for (int i = 0; i < kRun; ++i) {
+      const int q = (block[1 + first % 16 + i] >> shift) & 15, size = q & 7;
+      const int twice = size < 4 ? size : size < 6 ? 2 * size - 4 : 4 * size - 16;
+      out[i] = static_cast<float>(q & 8 ? -twice : twice) * half;
+    }
+  }
+};
+
+template <class Format, int kX>
+__global__ void __launch_bounds__(kThreads)
+    few_rows(WeightView w, const float* bias, const float* x, float* y, std::int64_t ldy) {
+  const int lane = threadIdx.x % kWarp;
+  const std::int64_t first = (static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp) * kRows;
+  if (first >= w.n) return;
+  std::int64_t row[kRows];
+  for (int r = 0; r < kRows; ++r) row[r] = first + r < w.n ? first + r : w.n - 1;
+  float sum[kRows][kX] = {};
+  const std::int64_t whole = Format::kWholeRuns ? w.k : w.k / kRun * kRun;
+  for (std::int64_t k = lane * kRun; k < whole; k += kWarp * kRun) {
+    float weights[kRows][kRun];
+    for (int r = 0; r < kRows; ++r) Format::run(w, row[r], k, weights[r]);
+    const int count = w.k - k < kRun ? static_cast<int>(w.k - k) : kRun;  // int8 rows are padded
+    for (int m = 0; m < kX; ++m) {
+      float in[kRun];
+      for (int i = 0; i < kRun; ++i) in[i] = i < count ? x[m * w.k + k + i] : 0;
+      for (int r = 0; r < kRows; ++r)
+        for (int i = 0; i < kRun; ++i) sum[r][m] = __fmaf_rn(weights[r][i], in[i], sum[r][m]);
+    }
+  }
+  if constexpr (!Format::kWholeRuns)
+    for (std::int64_t k = whole + lane; k < w.k; k += kWarp)
+      for (int r = 0; r < kRows; ++r)
+        for (int m = 0; m < kX; ++m) sum[r][m] = __fmaf_rn(Format::one(w, row[r], k), x[m * w.k + k], sum[r][m]);
+  for (int r = 0; r < kRows; ++r)
+    for (int m = 0; m < kX; ++m) {
+      const float all = warp_sum(sum[r][m]);
+      if (lane == 0 && first + r < w.n) y[m * ldy + row[r]] = bias ? all + bias[row[r]] : all;
+    }
+}
+
+__device__ void put(float* out, float x) { *out = x; }
+__device__ void put(std::uint16_t* out, float x) { *out = to_bf16(x); }
+
+/// One thread for eight weights.
+template <class Format, class Out>
+__global__ void widen_runs(WeightView w, Out* out, std::int64_t runs_a_row) {
+  const std::int64_t at = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (at >= w.n * runs_a_row) return;
+  const std::int64_t n = at / runs_a_row, k = at % runs_a_row * kRun;
+  const int count = w.k - k < kRun ? static_cast<int>(w.k - k) : kRun;
+  if constexpr (Format::kWholeRuns) {
+    float weights[kRun];
+    Format::run(w, n, k, weights);
+    for (int i = 0; i < count; ++i) put(out + n * w.k + k + i, weights[i]);
+  } else {
+    for (int i = 0; i < count; ++i) put(out + n * w.k + k + i, Format::one(w, n, k + i));
+  }
+}
+
+/// Calls f(Format()) for a type's format.
+template <class F>
+void with_format(WeightType type, const F& f) {
+  switch (type) {
+    case WeightType::f32:
+      return f(F32());
+    case WeightType::f16:
+      return f(Sixteen<false>());
+    case WeightType::bf16:
+      return f(Sixteen<true>());
+    case WeightType::int8:
+      return f(Int8());
+    case WeightType::q4_0:
+      return f(Nibbles<false, false>());
+    case WeightType::q4_1:
+      return f(Nibbles<false, true>());
+    case WeightType::q5_0:
+      return f(Nibbles<true, false>());
+    case WeightType::q5_1:
+      return f(Nibbles<true, true>());
+    case WeightType::q8_0:
+      return f(Q8_0());
+    case WeightType::q4_k:
+      return f(K45<false>());
+    case WeightType::q5_k:
+      return f(K45<true>());
+    case WeightType::q6_k:
+      return f(Q6_K());
+    case WeightType::mxfp4:
+      return f(MxFp4());
+  }
+}
+
+template <class Format, int kX>
+void launch(Stream stream, const WeightView& w, const float* bias, const float* x, float* y) {
+  const auto kernel = few_rows<Format, kX>;
+  STEER_LAUNCH(kernel, blocks_for(w.n, kWarps * kRows), kThreads, stream, w, bias, x, y, w.n);
+}
+
+template <class Out>
+void widen(Stream stream, const WeightView& w, Out* out) {
+  const std::int64_t runs = (w.k + kRun - 1) / kRun;
+  if (w.n * runs == 0) return;
+  with_format(w.type, [&](auto format) {
+    const auto kernel = widen_runs<decltype(format), Out>;
+    STEER_LAUNCH(kernel, blocks_for(w.n * runs, kThreads), kThreads, stream, w, out, runs);
+  });
+}
+
+}  // namespace
+
+void multiply(Stream stream, const WeightView& w, const float* bias, const float* x, std::int64_t rows, float* y) {
+  if (w.n == 0) return;
+  with_format(w.type, [&](auto format) {
+    using Format = decltype(format);
+    for (std::int64_t left = rows; left > 0;) {
+      if (left >= 8)
+        launch<Format, 8>(stream, w, bias, x, y), left -= 8, x += 8 * w.k, y += 8 * w.n;
+      else if (left >= 4)
+        launch<Format, 4>(stream, w, bias, x, y), left -= 4, x += 4 * w.k, y += 4 * w.n;
+      else if (left >= 2)
+        launch<Format, 2>(stream, w, bias, x, y), left -= 2, x += 2 * w.k, y += 2 * w.n;
+      else
+        launch<Format, 1>(stream, w, bias, x, y), left -= 1;
+    }
+  });
+}
+
+void widen_to_bf16(Stream stream, const WeightView& weight, std::uint16_t* out) { widen(stream, weight, out); }
+void widen_to_f32(Stream stream, const WeightView& weight, float* out) { widen(stream, weight, out); }
+
+}  // namespace steer::model::detail::cuda
