@@ -7,6 +7,8 @@
 //   decode ROWS TOKENS [CONTEXT]  greedy steps of ROWS sequences after a prompt of CONTEXT (8) tokens: seconds, tokens
 //   prefill TOKENS        a prompt computed at once, logits of its last token: seconds, tokens
 //   invariant WORK        `decode` or `prefill` with SessionOptions::batch_invariant
+//   together N WORK       `decode` or `prefill` in N sessions at once, each on a thread of its own: seconds of the
+//                         slowest, tokens of all
 //   unhooked TOKENS       decode 1 TOKENS in a session that had a hook on every layer and lost it
 //   hooked TOKENS         the same with a hook that does nothing on every layer's output
 //   limits                read bandwidth and GEMM speed of this machine now
@@ -15,6 +17,8 @@
 
 #include <fmt/format.h>
 
+#include <atomic>
+#include <barrier>
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
@@ -22,6 +26,7 @@
 #include <iostream>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <steer/core/error.hpp>
@@ -75,40 +80,81 @@ std::int64_t resident_kilobytes(const char* field) {
   return 0;
 }
 
-std::string answer(const Model& model, Session& fast, Session& invariant, const std::string& line) {
+struct Work {
+  double seconds;
+  std::int64_t tokens;
+};
+
+/// `decode` or `prefill` in one session.
+Work run(Session& session, const std::string& line) {
   std::istringstream words(line);
   std::string work;
-  std::int64_t a = 1, b = 0, c = 8;
-  words >> work;
-  Session& session = work == "invariant" ? invariant : fast;
-  if (work == "invariant") words >> work;
-  words >> a;
+  std::int64_t first = 1, tokens = 0, context = 8;
+  words >> work >> first;
   if (work == "decode") {
-    words >> b;
-    if (!(words >> c)) c = 8;
-    return fmt::format(R"({{"seconds": {}, "tokens": {}}})", decode(session, a, b, c), a * b);
+    words >> tokens;
+    if (!(words >> context)) context = 8;
+    return {decode(session, first, tokens, context), first * tokens};
   }
-  if (work == "prefill") {
-    const auto ids = prompt_of(model, a, 0);
-    const auto sequence = session.open();
-    const double elapsed = bench::seconds([&] { session.step({{sequence, ids}}).argmax(-1).item<std::int64_t>(); });
-    session.close(sequence);
-    return fmt::format(R"({{"seconds": {}, "tokens": {}}})", elapsed, a);
-  }
-  if (work == "hooked" || work == "unhooked") {
-    Session own(model);
-    std::vector<HookHandle> handles;
-    for (std::int64_t layer = 0; layer < model.config().n_layers; ++layer) {
-      handles.push_back(own.hook(HookPoint{Site::resid_post, layer}, [](HookContext&) {}));
-    }
-    if (work == "unhooked") handles.clear();
-    return fmt::format(R"({{"seconds": {}, "tokens": {}}})", decode(own, 1, a, 8), a);
-  }
-  if (work == "limits") {
+  require(work == "prefill", ErrorCode::argument, "bench",
+          "expected decode, prefill, invariant, together, hooked, unhooked, limits or quit but got \"{}\"", work);
+  const auto ids = prompt_of(session.model(), first, 0);
+  const auto sequence = session.open();
+  const double elapsed = bench::seconds([&] { session.step({{sequence, ids}}).argmax(-1).item<std::int64_t>(); });
+  session.close(sequence);
+  return {elapsed, first};
+}
+
+/// The same in several sessions, each on a thread of its own.
+Work run_together(const Model& model, const SessionOptions& options, std::int64_t sessions, const std::string& line) {
+  std::vector<std::thread> threads;
+  std::atomic<std::int64_t> tokens{0};
+  std::atomic<double> slowest{0};
+  std::barrier begin(sessions);
+  for (std::int64_t i = 0; i < sessions; ++i)
+    threads.emplace_back([&] {
+      Session own(model, options);
+      run(own, "decode 1 1");
+      begin.arrive_and_wait();
+      const Work work = run(own, line);
+      tokens += work.tokens;
+      for (double was = slowest; was < work.seconds && !slowest.compare_exchange_weak(was, work.seconds);) continue;
+    });
+  for (auto& thread : threads) thread.join();
+  return {slowest, tokens};
+}
+
+/// decode 1 `tokens` in a session with a hook on every layer, or one that lost them.
+Work run_hooked(const Model& model, std::int64_t tokens, bool keep) {
+  Session own(model);
+  std::vector<HookHandle> handles;
+  for (std::int64_t layer = 0; layer < model.config().n_layers; ++layer)
+    handles.push_back(own.hook(HookPoint{Site::resid_post, layer}, [](HookContext&) {}));
+  if (!keep) handles.clear();
+  return {decode(own, 1, tokens, 8), tokens};
+}
+
+std::string answer(const Model& model, const SessionOptions& options, Session& fast, Session& invariant,
+                   const std::string& line) {
+  std::istringstream words(line);
+  std::string kind, rest;
+  words >> kind;
+  std::getline(words >> std::ws, rest);
+  if (kind == "limits")
     return fmt::format(R"({{"read_bytes": {}, "gemm_flops": {}}})", bench::measure_read_limit(4),
                        bench::measure_gemm_limit(6));
+  Work work{};
+  if (kind == "invariant") {
+    work = run(invariant, rest);
+  } else if (kind == "together") {
+    const auto space = rest.find(' ');
+    work = run_together(model, options, std::stoi(rest), space == std::string::npos ? "" : rest.substr(space + 1));
+  } else if (kind == "hooked" || kind == "unhooked") {
+    work = run_hooked(model, std::stoi(rest), kind == "hooked");
+  } else {
+    work = run(fast, line);
   }
-  fail(ErrorCode::argument, "bench", "expected decode, prefill, hooked, unhooked, limits or quit but got \"{}\"", work);
+  return fmt::format(R"({{"seconds": {}, "tokens": {}}})", work.seconds, work.tokens);
 }
 
 }  // namespace
@@ -137,7 +183,7 @@ int main(int argc, char** argv) {
     fmt::print("{{\"library\": \"steer\", \"threads\": {}, \"weight_bytes\": {}}}\n", threads(), model.weight_bytes());
     std::fflush(stdout);
     for (std::string line; std::getline(std::cin, line) && line != "quit";) {
-      fmt::print("{}\n", answer(model, session, invariant, line));
+      fmt::print("{}\n", answer(model, SessionOptions{}, session, invariant, line));
       std::fflush(stdout);
     }
   } catch (const std::exception& error) {

@@ -4,8 +4,11 @@
 // (OMP_WAIT_POLICY=passive), and where they spin, it takes the cores from everybody else. The crew's threads look for
 // work for some tens of microseconds after each loop, then sleep.
 
+#include <algorithm>
 #include <cstdint>
 #include <type_traits>
+
+#include <steer/core/threads.hpp>
 
 namespace steer::core::detail {
 
@@ -13,8 +16,9 @@ namespace steer::core::detail {
 /// others, as they come free: the caller waits for the pieces that another thread has begun, never for a thread to
 /// begin one. So pieces must be independent of each other and of the thread.
 ///
-/// There is one crew in a process. A call while it works for another thread, or from inside a piece or a parallel
-/// region of OpenMP, does all pieces itself.
+/// There is one crew in a process, and any number of threads may have loops open at once. Its threads help where fewer
+/// than `threads()` compute: where as many callers as that are at work, each does its own pieces, which wastes least.
+/// A call from inside a piece or a parallel region of OpenMP does all pieces itself.
 /// @throws what a piece throws, when all that have begun are done; pieces not yet begun are dropped.
 void run_pieces(std::int64_t count, void (*work)(void* context, std::int64_t i), void* context);
 
@@ -37,6 +41,13 @@ void run_ranges(std::int64_t count, std::int64_t grain, const F& work) {
     const std::int64_t begin = i * step, end = begin + step;
     work(begin, end < count ? end : count);
   });
+}
+
+/// The same in at most eight ranges a thread: for work whose ranges cost something to begin.
+template <class F>
+void run_shares(std::int64_t count, std::int64_t grain, const F& work) {
+  const std::int64_t most = std::int64_t{8} * threads();
+  run_ranges(count, std::max(grain, (count + most - 1) / most), work);
 }
 
 }  // namespace steer::core::detail

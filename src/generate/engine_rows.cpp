@@ -1,11 +1,11 @@
 // What becomes of a row's logits: tokens read or drawn, events, ends.
 #include <ATen/Functions.h>
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 
 #include <steer/core/error.hpp>
 
+#include "core/crew.hpp"
 #include "generate/engine_impl.hpp"
 
 namespace steer {
@@ -86,7 +86,7 @@ void Engine::Impl::read(std::span<Row* const> chosen, const at::Tensor& logits) 
 
   const std::int64_t grain = std::max<std::int64_t>(1, 65536 / vocabulary);
   std::vector<std::exception_ptr> failures(readings.size());
-  at::parallel_for(0, std::ssize(readings), grain, [&](std::int64_t begin, std::int64_t end) {
+  core::detail::run_shares(std::ssize(readings), grain, [&](std::int64_t begin, std::int64_t end) {
     for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) {
       Reading& r = readings[i];
       const std::span<const float> own(r.logits, static_cast<std::size_t>(vocabulary));

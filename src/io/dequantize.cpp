@@ -1,6 +1,6 @@
 #include "io/dequantize.hpp"
 
-#include <ATen/Parallel.h>
+#include "core/crew.hpp"
 
 namespace steer::io::detail {
 namespace {
@@ -71,7 +71,7 @@ void dequantize(const GgmlType& type, const std::byte* data, std::int64_t blocks
   const auto kernel = dequantize_kernel(type);
   // 16,384 values a task: below that, waking a thread costs more than it saves.
   const auto grain = 16384 / type.block_values;
-  at::parallel_for(0, blocks, grain, [&](std::int64_t begin, std::int64_t end) {
+  core::detail::run_shares(blocks, grain, [&](std::int64_t begin, std::int64_t end) {
     kernel(data + begin * type.block_bytes, end - begin, out + begin * type.block_values);
   });
 }

@@ -79,6 +79,18 @@ void check(Transformer& model, WeightSource& source, const Naming& naming) {
     source.warn(fmt::format("ignored {}: another head than the language model's", fmt::join(heads, ", ")));
 }
 
+Rounding rounding_of(ComputeFormat compute) {
+  switch (compute) {
+    case ComputeFormat::f32:
+      return Rounding::none;
+    case ComputeFormat::bf16:
+      return Rounding::bf16;
+    case ComputeFormat::int8:
+      return Rounding::int8;
+  }
+  return Rounding::none;
+}
+
 /// Numbers the distinct ropes and computes their frequencies.
 void add_ropes(Transformer& model) {
   const ModelConfig& config = model.config;
@@ -102,6 +114,7 @@ std::shared_ptr<Transformer> build(const ModelConfig& config, const TensorReader
   auto model = std::make_shared<Transformer>();
   model->config = config;
   model->warnings = config.warnings;
+  model->rounding = rounding_of(options.compute);
   model->device = options.device.is_cuda() ? at::Device(at::kCUDA, std::max<at::DeviceIndex>(options.device.index(), 0))
                                            : options.device;
   model->layers.resize(static_cast<std::size_t>(config.n_layers));

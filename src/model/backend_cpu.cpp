@@ -81,7 +81,7 @@ void CpuBackend::linear(const at::Tensor& x, std::span<const Product> products, 
     *p.y = buffer(x.size(0), p.weight->out_features());
     calls.push_back({p.weight, mutable_data(*p.y), 0});
   }
-  apply_together(data(x), x.size(0), calls, batch_invariant_);
+  apply_together(data(x), x.size(0), calls, model_.rounding);
 }
 
 void CpuBackend::rotate(at::Tensor& x, const RopeTables::Rows& rope) {
@@ -184,9 +184,9 @@ at::Tensor CpuBackend::experts(const at::Tensor& x, const at::Tensor& router, st
     for (std::int64_t r = 0; r < in.size(0); ++r)
       std::copy_n(data(x) + chosen[static_cast<std::size_t>(r)].row * width, width, mutable_data(in) + r * width);
     const LinearCall calls[] = {{&each[e].gate, mutable_data(gate), 0}, {&each[e].up, mutable_data(up), 0}};
-    apply_together(data(in), in.size(0), calls, batch_invariant_);
+    apply_together(data(in), in.size(0), calls, model_.rounding);
     activate(gate, up);
-    each[e].down.apply(data(gate), in.size(0), mutable_data(made), batch_invariant_);
+    each[e].down.apply(data(gate), in.size(0), mutable_data(made), model_.rounding);
     for (std::int64_t r = 0; r < in.size(0); ++r) {
       const auto& [row, weight] = chosen[static_cast<std::size_t>(r)];
       cpu::add_scaled_row(mutable_data(out) + row * width, data(made) + r * width, weight, width);
@@ -211,7 +211,7 @@ void CpuBackend::add(at::Tensor& x, const at::Tensor& y) {
 at::Tensor CpuBackend::unembed(const at::Tensor& x, const Rows&) {
   at::Tensor out = at::empty({x.size(0), model_.config.vocab_size}, at::kFloat);
   float* logits = mutable_data(out);
-  model_.unembed.apply(data(x), x.size(0), logits, batch_invariant_);
+  model_.unembed.apply(data(x), x.size(0), logits, model_.rounding);
   if (model_.config.logit_scale != 1) out.mul_(model_.config.logit_scale);
   if (const auto cap = static_cast<float>(model_.config.logit_soft_cap); cap > 0)
     core::detail::run_ranges(out.numel(), kActivationGrain, [&](std::int64_t begin, std::int64_t end) {

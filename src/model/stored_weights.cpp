@@ -3,7 +3,6 @@
 #include "model/stored_weights.hpp"
 
 #include <ATen/Functions.h>
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
@@ -18,6 +17,8 @@
 #include <set>
 
 #include <steer/core/error.hpp>
+
+#include "core/crew.hpp"
 
 namespace steer::model::detail {
 namespace {
@@ -105,8 +106,8 @@ FourBits read_four_bits(const TensorReader& reader, const std::string& name, std
 at::Tensor decode(const FourBits& m, std::int64_t begin, std::int64_t end) {
   at::Tensor out = at::empty({end - begin, m.in}, at::kFloat);
   auto* rows = out.data_ptr<float>();
-  at::parallel_for(begin, end, 16, [&](std::int64_t from, std::int64_t to) {
-    for (std::int64_t o = from; o < to; ++o)
+  core::detail::run_shares(end - begin, 16, [&](std::int64_t from, std::int64_t to) {
+    for (std::int64_t o = begin + from; o < begin + to; ++o)
       for (std::int64_t i = 0; i < m.in; ++i)
         rows[(o - begin) * m.in + i] = m.scale(o, i) * static_cast<float>(m.value(o, i));
   });
@@ -118,7 +119,7 @@ at::Tensor as_q8_0(const FourBits& m) {
   constexpr std::int64_t kBytes = 2 + kBlock;
   at::Tensor out = at::empty({m.out * m.in / kBlock * kBytes}, at::kByte);
   auto* bytes = out.data_ptr<std::uint8_t>();
-  at::parallel_for(0, m.out, 16, [&](std::int64_t from, std::int64_t to) {
+  core::detail::run_shares(m.out, 16, [&](std::int64_t from, std::int64_t to) {
     for (std::int64_t o = from; o < to; ++o) {
       std::uint8_t* block = bytes + o * (m.in / kBlock) * kBytes;
       for (std::int64_t first = 0; first < m.in; first += kBlock, block += kBytes) {
@@ -246,8 +247,8 @@ Plain four_bit_blocks(const TensorReader& reader, const TensorInfo& weight, cons
     const float *values = map.const_data_ptr<float>(), *scale = largest.const_data_ptr<float>();
     at::Tensor out = at::empty({end - begin, width}, at::kFloat);
     auto* to = out.data_ptr<float>();
-    at::parallel_for(begin * width, end * width, 1 << 15, [&](std::int64_t first, std::int64_t last) {
-      for (std::int64_t i = first; i < last; ++i)  // the high half comes first
+    core::detail::run_shares((end - begin) * width, 1 << 15, [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t i = begin * width + first; i < begin * width + last; ++i)  // the high half comes first
         to[i - begin * width] = values[i % 2 ? packed[i / 2] & 15 : packed[i / 2] >> 4] * scale[i / block];
     });
     return out;
@@ -284,7 +285,7 @@ at::Tensor as_ggml_mxfp4(const at::Tensor& packed, const at::Tensor& powers) {
   at::Tensor out = at::empty({blocks * (1 + kBlock / 2)}, at::kByte);
   const auto *from = packed.const_data_ptr<std::uint8_t>(), *power = powers.const_data_ptr<std::uint8_t>();
   auto* to = out.data_ptr<std::uint8_t>();
-  at::parallel_for(0, blocks, 1 << 12, [&](std::int64_t first, std::int64_t last) {
+  core::detail::run_shares(blocks, 1 << 12, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t b = first; b < last; ++b) {
       const std::uint8_t* in = from + b * (kBlock / 2);
       std::uint8_t* made = to + b * (1 + kBlock / 2);
@@ -322,7 +323,7 @@ Plain mxfp4(const TensorReader& reader, const TensorInfo& blocks, const std::str
     const auto* scale = exponents.const_data_ptr<std::uint8_t>();
     at::Tensor made = at::empty({end - begin, out, in}, at::kBFloat16);  // holds three bits and a power of two exactly
     auto* to = made.data_ptr<at::BFloat16>();
-    at::parallel_for(0, (end - begin) * out * across, 1 << 10, [&](std::int64_t first, std::int64_t last) {
+    core::detail::run_shares((end - begin) * out * across, 1 << 10, [&](std::int64_t first, std::int64_t last) {
       for (std::int64_t b = first; b < last; ++b) {
         const int exponent = static_cast<int>(scale[b]) - 127;
         for (std::int64_t i = 0; i < kBlock / 2; ++i) {

@@ -1,7 +1,6 @@
 #include "model/weight_source.hpp"
 
 #include <ATen/Functions.h>
-#include <ATen/Parallel.h>
 #include <fmt/ranges.h>
 
 #include <atomic>
@@ -9,6 +8,7 @@
 #include <steer/core/error.hpp>
 #include <steer/core/hash.hpp>
 
+#include "core/crew.hpp"
 #include "model/cpu_ops.hpp"
 
 namespace steer::model::detail {
@@ -37,7 +37,7 @@ void require_finite(const at::Tensor& tensor, const std::string& name, const Ten
   const auto flat = tensor.contiguous();
   const void* data = flat.const_data_ptr();
   std::atomic<bool> ok{true};
-  at::parallel_for(0, flat.numel(), 1 << 18, [&](std::int64_t begin, std::int64_t end) {
+  core::detail::run_shares(flat.numel(), 1 << 18, [&](std::int64_t begin, std::int64_t end) {
     const bool part = type == at::kFloat ? cpu::all_finite(static_cast<const float*>(data) + begin, end - begin)
                                          : cpu::all_finite_16(static_cast<const std::uint16_t*>(data) + begin,
                                                               end - begin, type == at::kBFloat16 ? 0x7f80 : 0x7c00);
@@ -67,7 +67,7 @@ void require_finite_blocks(const at::Tensor& raw, const TensorInfo& info, const 
   const auto* bytes = static_cast<const std::uint8_t*>(raw.const_data_ptr());
   std::atomic<bool> ok{true};
   const bool powers = kind->count == 0;  // one byte, of which 255 is no number
-  at::parallel_for(0, raw.numel() / kind->bytes, 1 << 14, [&](std::int64_t begin, std::int64_t end) {
+  core::detail::run_shares(raw.numel() / kind->bytes, 1 << 14, [&](std::int64_t begin, std::int64_t end) {
     constexpr std::uint16_t kExponent = 0x7c00;  // all ones in f16: infinity or NaN
     for (std::int64_t block = begin; block < end; ++block) {
       if (powers && bytes[block * kind->bytes] == 255) ok = false;

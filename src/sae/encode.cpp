@@ -1,6 +1,5 @@
 // Encode and decode. Formulas: docs/sae-formats.md, which names their sources.
 #include <ATen/Functions.h>
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <fmt/ranges.h>
@@ -13,6 +12,7 @@
 #include <steer/core/error.hpp>
 #include <steer/sae/sae.hpp>
 
+#include "core/crew.hpp"
 #include "sae/impl.hpp"
 #include "sae/kernels.hpp"
 
@@ -123,7 +123,7 @@ SparseActivations join(const Rows& rows, std::int64_t d_sae) {
 SparseActivations sparse_of(const at::Tensor& f, std::int64_t limit) {
   const auto tokens = f.size(0), d_sae = f.size(1);
   Rows rows{std::vector<std::vector<std::int32_t>>(tokens), std::vector<std::vector<float>>(tokens)};
-  at::parallel_for(0, tokens, 1, [&](std::int64_t begin, std::int64_t end) {
+  core::detail::run_shares(tokens, 1, [&](std::int64_t begin, std::int64_t end) {
     std::vector<std::int32_t> at(d_sae);
     for (auto t = begin; t < end; ++t) {
       const float* row = f.const_data_ptr<float>() + t * d_sae;
@@ -157,7 +157,7 @@ SparseActivations sparse_top_k(const Sae::Impl& sae, const at::Tensor& z, std::i
   const float* scale =
       sae.weights.selection_scale.defined() ? sae.weights.selection_scale.const_data_ptr<float>() : nullptr;
   Rows rows{std::vector<std::vector<std::int32_t>>(tokens), std::vector<std::vector<float>>(tokens)};
-  at::parallel_for(0, tokens, 1, [&](std::int64_t begin, std::int64_t end) {
+  core::detail::run_shares(tokens, 1, [&](std::int64_t begin, std::int64_t end) {
     TopKScratch scratch;
     std::vector<std::int32_t> at(sae.config.k);
     std::vector<float> scores(absolute || scale ? d_sae : 0);
@@ -231,7 +231,7 @@ at::Tensor sparse_decode(const Sae::Impl& sae, const SparseActivations& f) {
     const auto* value = f.value.const_data_ptr<float>();
     const auto* rows = decoder.const_data_ptr<float>();
     auto* to = out.data_ptr<float>();
-    at::parallel_for(0, tokens, 1, [&](std::int64_t begin, std::int64_t end) {
+    core::detail::run_shares(tokens, 1, [&](std::int64_t begin, std::int64_t end) {
       for (auto t = begin; t < end; ++t)
         for (auto e = offset[t]; e < offset[t + 1]; ++e)
           add_scaled(to + t * d_out, rows + index[e] * d_out, value[e], d_out);

@@ -2,13 +2,14 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Functions.h>
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 
 #include <cmath>
 
 #include <steer/core/error.hpp>
 #include <steer/core/random.hpp>
+
+#include "core/crew.hpp"
 
 namespace steer::sae::detail {
 namespace {
@@ -85,7 +86,7 @@ class Step {
     w_.rows.resize(static_cast<std::size_t>(tokens_));
     float cut = 0;
     if (o_.activation == SaeActivation::batchtopk) cut = batch_cut();
-    at::parallel_for(0, tokens_, 1, [&](std::int64_t begin, std::int64_t end) {
+    core::detail::run_shares(tokens_, 1, [&](std::int64_t begin, std::int64_t end) {
       TopKScratch scratch;
       std::vector<std::int32_t> kept(static_cast<std::size_t>(o_.activation == SaeActivation::topk ? o_.k : features_));
       for (auto t = begin; t < end; ++t) {
@@ -127,14 +128,14 @@ class Step {
     dense_ = dense;
     if (dense) {
       f_ = at::zeros({tokens_, features_});
-      at::parallel_for(0, tokens_, 1, [&](std::int64_t begin, std::int64_t end) {
+      core::detail::run_shares(tokens_, 1, [&](std::int64_t begin, std::int64_t end) {
         for (auto t = begin; t < end; ++t)
           for (const auto& e : w_.rows[t]) data(f_)[t * features_ + e.feature] = activate(e.feature, e.z);
       });
       error_ = at::addmm(s_.b_dec.value, f_, s_.decoder.value).sub_(x_);
     } else {
       error_ = s_.b_dec.value - x_;
-      at::parallel_for(0, tokens_, 1, [&](std::int64_t begin, std::int64_t end) {
+      core::detail::run_shares(tokens_, 1, [&](std::int64_t begin, std::int64_t end) {
         for (auto t = begin; t < end; ++t)
           for (const auto& e : w_.rows[t])
             if (const float f = activate(e.feature, e.z); f != 0)
@@ -169,7 +170,7 @@ class Step {
     const float l0 = jump ? static_cast<float>(o_.l0 * sparsity_) / n : 0.0f;
     g_b_enc_ = at::zeros({features_});
     if (jump) g_log_threshold_ = at::zeros({features_});
-    at::parallel_for(0, features_, 16, [&](std::int64_t begin, std::int64_t end) {
+    core::detail::run_shares(features_, 16, [&](std::int64_t begin, std::int64_t end) {
       for (auto i = begin; i < end; ++i) {
         const float* row = data(s_.decoder.value) + i * d_;
         const float theta = jump ? data(threshold_)[i] : 0.0f;
@@ -192,7 +193,7 @@ class Step {
     });
     if (dense_) {
       gradient_z_ = at::zeros({tokens_, features_});
-      at::parallel_for(0, features_, 16, [&](std::int64_t begin, std::int64_t end) {
+      core::detail::run_shares(features_, 16, [&](std::int64_t begin, std::int64_t end) {
         for (auto i = begin; i < end; ++i)
           for (auto e = w_.begin[i]; e < w_.begin[i + 1]; ++e)
             data(gradient_z_)[w_.token[e] * features_ + i] = w_.gradient[e];
@@ -277,7 +278,7 @@ class Step {
       dense_encoder = at::mm(gradient_z_.t(), input_);
       dense_decoder = at::mm(f_.t(), gradient_out_);
     }
-    at::parallel_for(0, features_, 16, [&](std::int64_t begin, std::int64_t end) {
+    core::detail::run_shares(features_, 16, [&](std::int64_t begin, std::int64_t end) {
       std::vector<float> g_encoder(static_cast<std::size_t>(d_)), g_decoder(static_cast<std::size_t>(d_));
       for (auto i = begin; i < end; ++i) {
         if (dense_) {

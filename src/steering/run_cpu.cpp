@@ -2,7 +2,6 @@
 // instruction, while it lies in the nearest cache.
 
 #include <ATen/Functions.h>
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 
@@ -13,6 +12,7 @@
 
 #include <steer/core/error.hpp>
 
+#include "core/crew.hpp"
 #include "steering/kernels.hpp"
 #include "steering/runtime.hpp"
 
@@ -276,7 +276,7 @@ void CompiledSteering::run_cpu(HookContext& at, const PointProgram& point) {
       return;
     }
     TokenWork* const work = tokens.data();
-    at::parallel_for(0, count, grain, [&](std::int64_t begin, std::int64_t end) {
+    core::detail::run_shares(count, grain, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) runner.advance(work[i]);
     });
   };

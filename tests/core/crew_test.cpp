@@ -73,6 +73,65 @@ TEST_F(Crew, ServesSeveralCallersAndCallsFromPieces) {
   for (auto sum : sums) EXPECT_EQ(sum, 200 * 120 * 6);
 }
 
+// A loop that another thread keeps open takes nobody's helpers away: two pieces that wait for each other still meet.
+TEST_F(Crew, HelpsACallerBesideAnotherOne) {
+  for (int repeat = 0; repeat < 20; ++repeat) {
+    std::atomic<bool> inside{false}, done{false};
+    std::thread other([&] {
+      run_pieces(2, [&](std::int64_t) {
+        inside = true;
+        while (!done) std::this_thread::yield();
+      });
+    });
+    while (!inside) std::this_thread::yield();
+    std::atomic<int> arrived{0};
+    run_pieces(2, [&](std::int64_t) {
+      ++arrived;
+      const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+      while (arrived < 2 && std::chrono::steady_clock::now() < limit) std::this_thread::yield();
+      EXPECT_EQ(arrived, 2) << "nobody came";
+    });
+    done = true;
+    other.join();
+  }
+}
+
+// As many callers as there are threads need no helpers: no further thread may take part for longer than a piece.
+TEST_F(Crew, StaysOutWhereCallersSuffice) {
+  steer::set_threads(2);
+  std::atomic<int> callers{0}, strangers{0};
+  const auto loop = [&] {
+    steer::set_threads(2);
+    const auto self = std::this_thread::get_id();
+    ++callers;
+    for (int repeat = 0; repeat < 200; ++repeat) {
+      run_pieces(8, [&](std::int64_t) {
+        while (callers < 2) std::this_thread::yield();
+        if (std::this_thread::get_id() != self) ++strangers;
+        const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(20);
+        while (std::chrono::steady_clock::now() < end) continue;
+      });
+    }
+  };
+  std::thread other(loop);
+  loop();
+  other.join();
+  // Of 3,200 pieces: those begun before both callers were there, and where one was kept from its core for long.
+  EXPECT_LT(strangers, 800);
+}
+
+TEST_F(Crew, TakesMoreCallersThanItKeepsPlacesFor) {
+  std::vector<std::thread> callers;
+  std::atomic<std::int64_t> sum{0};
+  for (int caller = 0; caller < 80; ++caller)
+    callers.emplace_back([&] {
+      for (int repeat = 0; repeat < 10; ++repeat) run_pieces(5, [&](std::int64_t i) { sum += i; });
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));  // so that many are there at once
+    });
+  for (auto& caller : callers) caller.join();
+  EXPECT_EQ(sum, 80 * 10 * 10);
+}
+
 TEST_F(Crew, PassesOnWhatAPieceThrows) {
   for (int repeat = 0; repeat < 100; ++repeat) {
     std::atomic<int> done{0};

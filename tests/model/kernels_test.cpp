@@ -65,8 +65,7 @@ double product_error(const at::Tensor& weight, const std::vector<float>& x, std:
 struct Shape {
   std::int64_t m, n, k;
 };
-// From 12 rows of x on they are packed without batch_invariant: one block, two, three; one run and a rest of either
-// kind.
+// One panel of rows of x or several, blocks of them and of k, and a rest of each.
 constexpr Shape kShapes[] = {{1, 1, 1},     {1, 5, 3},     {2, 7, 31},    {3, 6, 32},     {4, 13, 33},
                              {5, 11, 64},   {7, 25, 65},   {8, 3, 95},    {16, 19, 7},    {17, 37, 257},
                              {33, 24, 96},  {64, 29, 100}, {65, 50, 48},  {130, 41, 72},  {1, 500, 768},
@@ -76,12 +75,10 @@ constexpr double kTolerance = 1e-6;
 
 void check(const Linear& linear, const at::Tensor& truth, std::int64_t m, const float* bias) {
   const auto x = randoms(m * linear.in_features(), 5);
-  for (bool batch_invariant : {true, false}) {
-    std::vector<float> y(m * linear.out_features(), -1e30f);
-    linear.apply(x.data(), m, y.data(), batch_invariant);
-    EXPECT_LT(product_error(truth, x, m, bias, y), kTolerance)
-        << m << "x" << linear.out_features() << "x" << linear.in_features() << (batch_invariant ? " invariant" : "");
-  }
+  std::vector<float> y(m * linear.out_features(), -1e30f);
+  linear.apply(x.data(), m, y.data());
+  EXPECT_LT(product_error(truth, x, m, bias, y), kTolerance)
+      << m << "x" << linear.out_features() << "x" << linear.in_features();
 }
 
 TEST(KernelProduct, DenseWeightsEqualTheDoubleProduct) {
@@ -141,12 +138,17 @@ TEST(KernelProduct, EmptyEdgesAreDefined) {
 TEST(KernelProduct, ARowsBitsDoNotDependOnItsBatchMates) {
   for_each_isa([] {
     const std::int64_t n = 53, most = 80;
-    for (int kind = 0; kind < 4; ++kind) {
-      const std::int64_t k = kind == 0 ? 300 : 1700;  // of one block of k and of several
+    for (int kind = 0; kind < 6; ++kind) {
+      const std::int64_t k = kind == 0 ? 300 : kind < 4 ? 1700 : 2304;  // of one block of k and of several
       const at::Tensor weight = random_tensor(n, k, 7);
+      const auto blocks = [&](const char* type, std::int64_t bytes) {
+        return Linear::blocks(at::randint(0, 60, {n * k / 256 * bytes}, at::kByte), type, n, k);
+      };
       const Linear linear = kind <= 1   ? Linear::dense(weight)
                             : kind == 2 ? Linear::dense(weight.to(at::kBFloat16))
-                                        : Linear::int8(weight);
+                            : kind == 3 ? Linear::int8(weight)
+                            : kind == 4 ? blocks("Q4_K", 144)
+                                        : blocks("Q6_K", 210);
       const auto x = randoms(most * k, 8);
       std::vector<float> alone(most * n);
       for (std::int64_t i = 0; i < most; ++i) linear.apply(x.data() + i * k, 1, alone.data() + i * n);
@@ -165,17 +167,15 @@ TEST(KernelProduct, TogetherEqualsOneByOne) {
     for (std::int64_t m : {1, 5, 70, 300}) {
       const Linear a = Linear::dense(random_tensor(40, k, 1)), b = Linear::int8(random_tensor(17, k, 2));
       const auto x = randoms(m * k, 3);
-      for (bool batch_invariant : {true, false}) {
-        std::vector<float> ya(m * 40), yb(m * 17), joint(m * 60, 9.0f);
-        a.apply(x.data(), m, ya.data(), batch_invariant);
-        b.apply(x.data(), m, yb.data(), batch_invariant);
-        const LinearCall calls[] = {{&a, joint.data(), 60}, {&b, joint.data() + 40, 60}};
-        apply_together(x.data(), m, calls, batch_invariant);
-        for (std::int64_t i = 0; i < m; ++i) {
-          EXPECT_EQ(std::memcmp(&joint[i * 60], &ya[i * 40], 40 * sizeof(float)), 0);
-          EXPECT_EQ(std::memcmp(&joint[i * 60 + 40], &yb[i * 17], 17 * sizeof(float)), 0);
-          for (int j = 57; j < 60; ++j) EXPECT_EQ(joint[i * 60 + j], 9.0f);
-        }
+      std::vector<float> ya(m * 40), yb(m * 17), joint(m * 60, 9.0f);
+      a.apply(x.data(), m, ya.data());
+      b.apply(x.data(), m, yb.data());
+      const LinearCall calls[] = {{&a, joint.data(), 60}, {&b, joint.data() + 40, 60}};
+      apply_together(x.data(), m, calls);
+      for (std::int64_t i = 0; i < m; ++i) {
+        EXPECT_EQ(std::memcmp(&joint[i * 60], &ya[i * 40], 40 * sizeof(float)), 0);
+        EXPECT_EQ(std::memcmp(&joint[i * 60 + 40], &yb[i * 17], 17 * sizeof(float)), 0);
+        for (int j = 57; j < 60; ++j) EXPECT_EQ(joint[i * 60 + j], 9.0f);
       }
     }
   });

@@ -42,8 +42,25 @@ struct EnumTable<WeightFormat> {
 /// The device that "cpu" or "cuda:N" names. @throws Error(argument) for anything else.
 at::Device parse_device(std::string_view name);
 
+/// What activations are rounded to before they are multiplied with weights on the CPU. Sums stay f32.
+enum class ComputeFormat {
+  f32,   ///< nothing: exact but for the order of additions
+  bf16,  ///< bf16, for weights kept as bf16, as other libraries do by default
+  int8,  ///< 8 bits and a scale for each 32 of them, for weights kept as int8 or as GGUF blocks
+};
+
+template <>
+struct EnumTable<ComputeFormat> {
+  static constexpr std::string_view name = "compute format";
+  static constexpr EnumEntry<ComputeFormat> entries[] = {
+      {ComputeFormat::f32, "f32"}, {ComputeFormat::bf16, "bf16"}, {ComputeFormat::int8, "int8"}};
+};
+
 struct LoadOptions {
   WeightFormat weights = WeightFormat::stored;
+  /// Faster and less exact; docs/performance-model.md says by how much. Weights of other kinds than it speaks of, and
+  /// processors without instructions for it, compute in f32.
+  ComputeFormat compute = ComputeFormat::f32;
   at::Device device = at::kCPU;  ///< or {at::kCUDA, N}; `parse_device` reads one from text
   std::int64_t max_memory = 0;   ///< bytes the weights may take; 0: no limit. More is an error before anything is read
   std::int64_t context = 0;      ///< lowers the longest sequence; 0: the model's own

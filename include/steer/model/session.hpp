@@ -96,10 +96,9 @@ struct EnumTable<OnWarning> {
 };
 
 struct SessionOptions {
-  /// A row's bits depend neither on its batch mates nor on how its prompt is cut into steps; without this they agree up
-  /// to rounding. On a CPU with AVX-512, 12 or more rows then take 1.1 to 1.7 times as long
-  /// (docs/performance-model.md); other CPUs have no faster way anyway. On CUDA, and in passes with gradients, each
-  /// sequence gets products of its own.
+  /// A row's bits depend neither on its batch mates nor on how its prompt is cut into steps. On the CPU they never do;
+  /// on CUDA, and in passes with gradients, where it is true each sequence gets products of its own, and where it is
+  /// false rows agree up to rounding.
   bool batch_invariant = false;
   std::int64_t prompt_chunk = 512;       ///< prompt tokens computed at once, over all rows
   std::int64_t max_cache_bytes = 0;      ///< limit of the KV cache; 0: none

@@ -36,6 +36,9 @@ struct WeightView {
   std::int64_t row_bytes = 0;
 };
 
+/// What x is rounded to before a product: nothing; bf16; 8 bits and a scale for each group of 32 along k.
+enum class Rounding : std::uint8_t { none, bf16, int8 };
+
 /// y[i, j] = x[i, :] . W[j, :] + bias[j] for i in [0, m), j in [begin, end).
 struct ProductArgs {
   WeightView weight;
@@ -44,25 +47,25 @@ struct ProductArgs {
   std::int64_t ldx = 0, m = 0;
   float* y = nullptr;  ///< rows at stride ldy; column j of W's row j
   std::int64_t ldy = 0;
-  /// x by `KernelTable::pack_rows`. Null: each row is computed with the bits that it has alone.
-  const float* packed = nullptr;
+  Rounding rounding = Rounding::none;
+  const float* packed = nullptr;  ///< x by `KernelTable::pack_rows`, rounded
 };
 
 /// Floats of working memory that `KernelTable::product` wants.
-inline constexpr std::int64_t kScratchFloats = 64 * 24 * 16 + 24 * 768;
-/// Rows of x that one product takes packed.
-inline constexpr std::int64_t kPackedRows = 256;
+inline constexpr std::int64_t kScratchFloats = 6 * 16 * 64 + 6 * 1024;
+/// k is padded to a multiple of this in packed rows.
+inline constexpr std::int64_t kPackedGroup = 32;
 
 struct KernelTable {
   const char* name;
-  /// Rows [begin, end) of W. `scratch` holds kScratchFloats, aligned to 64 bytes.
+  /// Rows [begin, end) of W, with x packed. `scratch` holds kScratchFloats, aligned to 64 bytes.
   void (*product)(const ProductArgs&, std::int64_t begin, std::int64_t end, float* scratch);
   /// Row `row` of W as f32.
   void (*decode_row)(const WeightView&, std::int64_t row, float* out);
-  /// Whether m <= kPackedRows rows of x are faster packed.
-  bool (*packs)(std::int64_t m);
-  /// Numbers [begin, end) of k of a's x, packed for its product; begin is a multiple of 16. The whole takes fewer than
-  /// (m + 15) (k + 1) floats. Null where `packs` is never true.
+  /// Whether there is a product with x rounded so.
+  bool (*rounds)(WeightType, Rounding);
+  /// Numbers [begin, end) of k of a's x, packed for its product, as m rows of k padded; begin is a multiple of
+  /// kPackedGroup. One row of whole groups is packed as it is.
   void (*pack_rows)(const ProductArgs& a, std::int64_t begin, std::int64_t end, float* packed);
 };
 

@@ -38,9 +38,6 @@ namespace {
 //
 #include "model/kernels/product-inl.hpp"
 //
-#ifdef STEER_KERNEL_ROWS
-#include "model/kernels/rows-inl.hpp"
-#endif
 
 #define STEER_FOR_TYPE(type, call) \
   switch (type) {                  \
@@ -76,41 +73,22 @@ namespace {
 inline auto product_for(WeightType type) -> void (*)(const ProductArgs&, std::int64_t, std::int64_t, float*) {
   STEER_FOR_TYPE(type, product_of);
 }
-#ifdef STEER_KERNEL_ROWS
-inline auto rows_product_for(WeightType type) -> void (*)(const ProductArgs&, std::int64_t, std::int64_t, float*) {
-  STEER_FOR_TYPE(type, rows_product_of);
-}
-#endif
 inline auto decode_for(WeightType type) -> void (*)(const WeightView&, std::int64_t, float*) {
   STEER_FOR_TYPE(type, decode_of);
 }
 #undef STEER_FOR_TYPE
 
 void product(const ProductArgs& a, std::int64_t begin, std::int64_t end, float* scratch) {
-#ifdef STEER_KERNEL_ROWS
-  if (a.packed) return rows_product_for(a.weight.type)(a, begin, end, scratch);
-#endif
   product_for(a.weight.type)(a, begin, end, scratch);
 }
 
-bool packs([[maybe_unused]] std::int64_t m) {
-#ifdef STEER_KERNEL_ROWS
-  const std::int64_t padded = (m + kWidth - 1) / kWidth * kWidth;  // an empty row costs as much as a full one
-  return 4 * m >= 3 * padded;
-#else
-  return false;
-#endif
-}
+bool rounds(WeightType, Rounding) { return false; }
 
 void decode_row(const WeightView& w, std::int64_t row, float* out) { decode_for(w.type)(w, row, out); }
 
 }  // namespace
 
 extern const KernelTable STEER_ISA_TABLE;
-#ifdef STEER_KERNEL_ROWS
-const KernelTable STEER_ISA_TABLE = {STEER_ISA_NAME, product, decode_row, packs, pack_rows};
-#else
-const KernelTable STEER_ISA_TABLE = {STEER_ISA_NAME, product, decode_row, packs, nullptr};
-#endif
+const KernelTable STEER_ISA_TABLE = {STEER_ISA_NAME, product, decode_row, rounds, pack_rows};
 
 }  // namespace steer::model::detail

@@ -1,7 +1,6 @@
 #include "model/kernels/linear.hpp"
 
 #include <ATen/Functions.h>
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 
@@ -77,7 +76,7 @@ std::int64_t piece_rows(const ProductArgs& a, std::int64_t all_rows) {
   constexpr std::int64_t kBlockRows = 24, kBytes = 384 << 10, kPieces = 8;
   const std::int64_t least = a.m <= 4 ? kBlockRows : 2 * kBlockRows;
   const std::int64_t rows =
-      std::min(kBytes / std::max<std::int64_t>(1, a.weight.row_bytes), all_rows / (kPieces * at::get_num_threads()));
+      std::min(kBytes / std::max<std::int64_t>(1, a.weight.row_bytes), all_rows / (kPieces * threads()));
   return std::max(least, rows / kBlockRows * kBlockRows);
 }
 
@@ -89,7 +88,7 @@ void run(std::span<const ProductArgs> products) {
     work += a.m * a.weight.n * a.weight.k;
     rows += a.weight.n;
   }
-  if (work < kWorthThreads || at::get_num_threads() == 1) {
+  if (work < kWorthThreads || threads() == 1) {
     for (const auto& a : products) table.product(a, 0, a.weight.n, thread_scratch());
     return;
   }
@@ -104,26 +103,31 @@ void run(std::span<const ProductArgs> products) {
   });
 }
 
-// Products of the same x, packed kPackedRows of it at a time.
+// a's x as the kernels take it, in memory of the calling thread.
+const float* pack(const ProductArgs& a) {
+  const std::int64_t k = a.weight.k, padded = (k + kPackedGroup - 1) / kPackedGroup * kPackedGroup;
+  if (a.m == 1 && k == padded) return a.x;
+  constexpr std::int64_t kWorthThreads = 1 << 16, kColumns = 256;  // numbers; of k that a thread packs at once
+  float* const packed = thread_packed(a.m * padded);
+  const auto columns = [&](std::int64_t begin, std::int64_t end) { kernels().pack_rows(a, begin, end, packed); };
+  core::detail::run_ranges(k, a.m * k < kWorthThreads ? padded : kColumns, columns);
+  return packed;
+}
+
+// Products of the same x, some of its rows at a time.
 void run_packed(std::vector<ProductArgs> products) {
-  constexpr std::int64_t kColumns = 256;  // of x that a thread packs at once
-  const KernelTable& table = kernels();
-  const std::int64_t rows = products.front().m, k = products.front().weight.k;
-  float* const packed = thread_packed((std::min(rows, kPackedRows) + 15) * (k + 1));
-  for (std::int64_t first = 0; first < rows; first += kPackedRows) {
+  constexpr std::int64_t kRows = 256;
+  const std::int64_t rows = products.front().m;
+  for (std::int64_t first = 0; first < rows; first += kRows) {
     for (auto& a : products) {
       if (first > 0) {
-        a.x += kPackedRows * a.ldx;
-        a.y += kPackedRows * a.ldy;
+        a.x += kRows * a.ldx;
+        a.y += kRows * a.ldy;
       }
-      a.m = std::min(kPackedRows, rows - first);
-      a.packed = table.packs(a.m) ? packed : nullptr;
+      a.m = std::min(kRows, rows - first);
     }
-    const ProductArgs& any = products.front();
-    if (any.packed) {
-      core::detail::run_ranges(k, kColumns,
-                               [&](std::int64_t begin, std::int64_t end) { table.pack_rows(any, begin, end, packed); });
-    }
+    const float* packed = pack(products.front());
+    for (auto& a : products) a.packed = packed;
     run(products);
   }
 }
@@ -160,7 +164,7 @@ Linear Linear::int8(const at::Tensor& weight, at::Tensor bias) {
   std::int8_t* values = linear.data_.data_ptr<std::int8_t>();
   float* scales = linear.scales_.data_ptr<float>();
   const KernelTable& table = kernels();
-  at::parallel_for(0, n, 16, [&](std::int64_t begin, std::int64_t end) {
+  core::detail::run_shares(n, 16, [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> row(k);
     for (std::int64_t i = begin; i < end; ++i) {
       table.decode_row(source.view_, i, row.data());
@@ -229,12 +233,12 @@ at::Tensor Linear::operator()(const at::Tensor& x) const {
   return y;
 }
 
-void Linear::apply(const float* x, std::int64_t m, float* y, bool batch_invariant) const {
+void Linear::apply(const float* x, std::int64_t m, float* y, Rounding rounding) const {
   const LinearCall call{this, y, 0};
-  apply_together(x, m, {&call, 1}, batch_invariant);
+  apply_together(x, m, {&call, 1}, rounding);
 }
 
-void apply_together(const float* x, std::int64_t m, std::span<const LinearCall> calls, bool batch_invariant) {
+void apply_together(const float* x, std::int64_t m, std::span<const LinearCall> calls, Rounding rounding) {
   if (m == 0) return;
   std::vector<ProductArgs> products;
   products.reserve(calls.size());
@@ -244,8 +248,7 @@ void apply_together(const float* x, std::int64_t m, std::span<const LinearCall> 
     products.push_back(
         {w, bias.defined() ? bias.const_data_ptr<float>() : nullptr, x, w.k, m, call.y, call.ldy > 0 ? call.ldy : w.n});
   }
-  if (!batch_invariant && kernels().packs(std::min(m, kPackedRows))) return run_packed(std::move(products));
-  run(products);
+  run_packed(std::move(products));
 }
 
 at::Tensor Linear::gather(std::span<const std::int64_t> ids) const {
@@ -286,7 +289,7 @@ at::Tensor Linear::to_f32() const {
   at::Tensor out = at::empty({view_.n, view_.k}, at::kFloat);
   float* to = out.data_ptr<float>();
   const KernelTable& table = kernels();
-  at::parallel_for(0, view_.n, 16, [&](std::int64_t begin, std::int64_t end) {
+  core::detail::run_shares(view_.n, 16, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) table.decode_row(view_, i, to + i * view_.k);
   });
   return out;

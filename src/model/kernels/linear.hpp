@@ -13,10 +13,9 @@ namespace steer::model::detail {
 /// The weight of a linear map or an embedding, [out, in], kept in memory as it came (mapped f32, f16, bf16; GGUF
 /// blocks) or quantised to int8. Immutable; copies share the memory; any number of threads may use one.
 ///
-/// Products accumulate in f32 and take the weight as it is: no rounding of activations. With `batch_invariant` each
-/// element of y is summed over k in one fixed order that depends on `in` and on the machine's instruction set, not on
-/// how many rows x has, on the other rows or on the number of threads: on the CPU a row's bits are the same alone and
-/// in any batch. Without it, where registers abound (AVX-512), the order also depends on how many rows there are.
+/// Products accumulate in f32 and take the weight as it is: no rounding of activations. Each element of y is summed
+/// over k in one fixed order that depends on `in` and on the machine's instruction set, not on how many rows x has, on
+/// the other rows or on the number of threads: on the CPU a row's bits are the same alone and in any batch.
 class Linear {
  public:
   Linear() = default;
@@ -49,8 +48,9 @@ class Linear {
   /// @throws Error(shape) unless x's last dimension is `in`.
   at::Tensor operator()(const at::Tensor& x) const;
 
-  /// The same on raw memory, CPU only: x [m, in] and y [m, out], f32, contiguous.
-  void apply(const float* x, std::int64_t m, float* y, bool batch_invariant = true) const;
+  /// The same on raw memory, CPU only: x [m, in] and y [m, out], f32, contiguous. Where this machine can for this kind
+  /// of weight, x is rounded first.
+  void apply(const float* x, std::int64_t m, float* y, Rounding rounding = Rounding::none) const;
 
   /// Rows of W as f32, [ids, in]: an embedding look-up. `ids` must lie in [0, out).
   at::Tensor gather(std::span<const std::int64_t> ids) const;
@@ -83,6 +83,7 @@ struct LinearCall {
 
 /// Several weights applied to the same x [m, in] in one parallel region (q, k and v; gate and up): saves the start and
 /// end of a region for each. CPU, f32.
-void apply_together(const float* x, std::int64_t m, std::span<const LinearCall> calls, bool batch_invariant = true);
+void apply_together(const float* x, std::int64_t m, std::span<const LinearCall> calls,
+                    Rounding rounding = Rounding::none);
 
 }  // namespace steer::model::detail

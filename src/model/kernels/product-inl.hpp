@@ -1,30 +1,55 @@
-// Products with few rows of x, and with any number where a row's bits must not depend on it: tiles of kTileM rows of x
-// by N rows of W in registers, vectors along k, no packing. Included by kernels-inl.hpp only, inside that file's
-// namespace.
+// y = x W^T: tiles of kTileM rows of x by N rows of W in registers, vectors along k. Included by kernels-inl.hpp only,
+// inside that file's namespace.
 //
 // Every element of y is one vector accumulator over k in steps of kWidth, reduced at the end in a fixed order, whatever
 // the tile it is computed in: that is what makes a row's bits independent of m.
+//
+// x comes in panels of kTileM rows (`pack_rows`), a step of k of all its rows side by side: one stream to fetch, where
+// rows of x far apart would share cache sets.
 
 constexpr int kTileM = 4;
 // Accumulators take three quarters of the registers, W's vectors most of the others.
 constexpr int kTileN = kWidth == 16 ? 6 : kWidth == 8 ? 3 : 2;
 // For many rows of x: rows of x and of W, and length of k, that are worked on together.
-constexpr std::int64_t kPanelM = 8, kBlockM = 64, kBlockN = 24, kBlockK = 512;
-// Up to so many rows of x, W is decoded in registers, for every kTileM of them again where decoding is cheap.
+constexpr std::int64_t kBlockM = 64, kBlockK = 1024;
+// Up to so many rows of x, W is decoded in registers, for every kTileM of them again: always where that is next to
+// nothing.
 template <class Format>
 constexpr std::int64_t kThinM = kTileM;
-constexpr std::int64_t kCheapThinM = kRegisters == 32 ? 2 * kTileM : kTileM;
 template <>
-constexpr std::int64_t kThinM<FormatF32> = 4 * kTileM;
+constexpr std::int64_t kThinM<FormatF32> = kBlockM;
+constexpr std::int64_t kCheapThinM = kRegisters == 32 ? kBlockM : kTileM;
 template <>
 constexpr std::int64_t kThinM<FormatBf16> = kCheapThinM;
 template <>
 constexpr std::int64_t kThinM<FormatF16> = kCheapThinM;
 template <>
-constexpr std::int64_t kThinM<FormatInt8> = kCheapThinM;
+constexpr std::int64_t kThinM<FormatInt8> = kRegisters == 32 ? 2 * kTileM : kTileM;
 template <>
-constexpr std::int64_t kThinM<FormatQ8_0> = kCheapThinM;
-static_assert(kBlockM * kBlockN * kWidth + kBlockN * kBlockK <= kScratchFloats);
+constexpr std::int64_t kThinM<FormatQ8_0> = kThinM<FormatInt8>;
+static_assert(kBlockM * kTileN * kWidth + kTileN * kBlockK <= kScratchFloats);
+
+// Length of k with the padding of its last group.
+inline std::int64_t padded(std::int64_t k) { return (k + kGroup - 1) / kGroup * kGroup; }
+
+// a's x [m, k] in panels of up to kTileM rows: [panel][step of k][row][kWidth], zeros behind k. Numbers [begin, end) of
+// k, begin a multiple of kGroup.
+void pack_rows(const ProductArgs& a, std::int64_t begin, std::int64_t end, float* packed) {
+  const std::int64_t k = a.weight.k, length = padded(k);
+  for (std::int64_t first = 0; first < a.m; first += kTileM) {
+    const std::int64_t rows = a.m - first < kTileM ? a.m - first : kTileM;
+    float* to = packed + first * length + begin * rows;
+    for (std::int64_t at = begin; at < end; at += kGroup) {
+      for (int v = 0; v < kVectors; ++v) {
+        const std::int64_t left = k - at - v * kWidth;
+        for (std::int64_t r = 0; r < rows; ++r, to += kWidth) {
+          const float* from = a.x + (first + r) * a.ldx + at + v * kWidth;
+          store(to, left >= kWidth ? load(from) : left > 0 ? load_first(from, left) : zero());
+        }
+      }
+    }
+  }
+}
 
 // `Rows` rows of W that come after those in work, to be fetched meanwhile: rows of a few hundred bytes end before the
 // hardware's prefetcher has understood them.
@@ -34,42 +59,45 @@ struct Ahead {
   std::int64_t row_bytes = 0;
 };
 
-// The last `rest` < 32 of k, for row n of W. Lanes beyond it add 0 times 0.
-template <class Format, int M, int N>
-[[gnu::always_inline]] inline void add_rest(const typename Format::Row& row, int n, const float* x, std::int64_t ldx,
-                                            std::int64_t groups, std::int64_t rest, F (&sum)[M][N]) {
-  F w[kVectors];
-  Format::tail(row, groups, rest, w);
+// One group of k: W's vectors w[n] by M rows of x.
+template <int M, int N, int Vectors>
+[[gnu::always_inline]] inline void add_vectors(const F (&w)[Vectors], int n, const float* x, F (&sum)[M][N]) {
+#pragma GCC unroll 16
+  for (int v = 0; v < Vectors; ++v) {
 #pragma GCC unroll 8
-  for (int m = 0; m < M; ++m) {
-    F xv[kVectors];
-    FormatF32::tail(x + m * ldx, groups, rest, xv);
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) sum[m][n] = fma(w[v], xv[v], sum[m][n]);
+    for (int m = 0; m < M; ++m) sum[m][n] = fma(w[v], load(x + (v * M + m) * kWidth), sum[m][n]);
   }
 }
 
+// The last group, less than kGroup numbers. Lanes beyond them add 0 times 0.
 template <class Format, int M, int N>
-[[gnu::always_inline]] inline void add_rests(const typename Format::Row* rows, const float* x, std::int64_t ldx,
-                                             std::int64_t groups, std::int64_t rest, F (&sum)[M][N]) {
+[[gnu::always_inline]] inline void add_rests(const typename Format::Row* rows, const float* x, std::int64_t groups,
+                                             std::int64_t rest, F (&sum)[M][N]) {
   // Where registers abound this is unrolled, so that no index reaches the sums and they stay in registers all along.
   // Elsewhere they wait in memory meanwhile: kept, they would push each other out within the loop before.
   if constexpr (kRegisters == 32) {
 #pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) add_rest<Format, M, N>(rows[n], n, x, ldx, groups, rest, sum);
+    for (int n = 0; n < N; ++n) {
+      F w[kVectors];
+      Format::tail(rows[n], groups, rest, w);
+      add_vectors<M, N>(w, n, x, sum);
+    }
   } else {
 #pragma GCC unroll 1
-    for (int n = 0; n < N; ++n) add_rest<Format, M, N>(rows[n], n, x, ldx, groups, rest, sum);
+    for (int n = 0; n < N; ++n) {
+      F w[kVectors];
+      Format::tail(rows[n], groups, rest, w);
+      add_vectors<M, N>(w, n, x, sum);
+    }
   }
 }
 
-// Adds the products over [k_begin, k_end) to the accumulators; k_begin is a multiple of kGroup * Format::kBlock.
+// Adds the products over all of k; x is a panel of M rows.
 template <class Format, int M, int N, int Rows = 0>
-[[gnu::always_inline]] inline void accumulate(const typename Format::Row* rows, const float* x, std::int64_t ldx,
-                                              std::int64_t k_begin, std::int64_t k_end, F (&sum)[M][N],
-                                              Ahead<Rows> ahead = {}) {
-  const std::int64_t groups = k_end / kGroup;
-  [[maybe_unused]] const std::int64_t rest = k_end % kGroup;
+[[gnu::always_inline]] inline void accumulate(const typename Format::Row* rows, const float* x, std::int64_t k,
+                                              F (&sum)[M][N], Ahead<Rows> ahead = {}) {
+  const std::int64_t groups = k / kGroup;
+  [[maybe_unused]] const std::int64_t rest = k % kGroup;
   const auto fetch = [&](std::int64_t g) {
     if (!ahead.rows) return;
     if constexpr (Rows == N && std::is_same_v<Format, FormatF32>) {
@@ -95,9 +123,9 @@ template <class Format, int M, int N, int Rows = 0>
       }
     }
   };
-  for (std::int64_t g = k_begin / kGroup; g < groups; g += Format::kBlock) {
+  for (std::int64_t g = 0; g < groups; g += Format::kBlock) {
     if constexpr (std::is_same_v<Format, FormatF32>) {  // no decoding: keep x's vector over all of N
-      const float* at = x + g * kGroup;
+      const float* at = x + g * kGroup * M;
       fetch(g);
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) {
@@ -106,7 +134,7 @@ template <class Format, int M, int N, int Rows = 0>
         for (int n = 0; n < N; ++n) w[n] = load(rows[n] + g * kGroup + v * kWidth);
 #pragma GCC unroll 8
         for (int m = 0; m < M; ++m) {
-          const F xv = load(at + m * ldx + v * kWidth);
+          const F xv = load(at + (v * M + m) * kWidth);
 #pragma GCC unroll 8
           for (int n = 0; n < N; ++n) sum[m][n] = fma(w[n], xv, sum[m][n]);
         }
@@ -116,23 +144,19 @@ template <class Format, int M, int N, int Rows = 0>
 #pragma GCC unroll 8
       for (int n = 0; n < N; ++n) blocks[n] = Format::block(rows[n], g);
       for (int s = 0; s < Format::kBlock / Format::kStep; ++s) {
-        const float* at = x + (g + s * Format::kStep) * kGroup;
+        const float* at = x + (g + s * Format::kStep) * kGroup * M;
         fetch(g + s * Format::kStep);
 #pragma GCC unroll 8
         for (int n = 0; n < N; ++n) {
           F w[Format::kStep * kVectors];
           Format::step(blocks[n], s, w);
-#pragma GCC unroll 16
-          for (int v = 0; v < Format::kStep * kVectors; ++v) {
-#pragma GCC unroll 8
-            for (int m = 0; m < M; ++m) sum[m][n] = fma(w[v], load(at + m * ldx + v * kWidth), sum[m][n]);
-          }
+          add_vectors<M, N>(w, n, at, sum);
         }
       }
     }
   }
   if constexpr (Format::kBlock == 1) {
-    if (rest > 0) add_rests<Format, M, N>(rows, x, ldx, groups, rest, sum);
+    if (rest > 0) add_rests<Format, M, N>(rows, x + groups * kGroup * M, groups, rest, sum);
   }
 }
 
@@ -142,176 +166,243 @@ template <int M, int N>
   for (int i = 0; i < M; ++i) store_sums(a.y + (m + i) * a.ldy + n, sum[i], a.bias ? a.bias + n : nullptr);
 }
 
-// M rows of x by N rows of W from n on, over all of k.
-template <class Format, int M, int N, int Rows>
-inline void tile(const typename Format::Row* rows, const ProductArgs& a, std::int64_t m, std::int64_t n,
-                 Ahead<Rows> ahead) {
-  F sum[M][N];
+template <int M, int N>
+[[gnu::always_inline]] inline void clear(F (&sum)[M][N]) {
   for (auto& row : sum) {
     for (auto& s : row) s = zero();
   }
-  accumulate<Format, M, N>(rows, a.x + m * a.ldx, a.ldx, 0, a.weight.k, sum, ahead);
+}
+
+// Calls f<M>(first row) for each panel of rows [m0, m1).
+template <class Call>
+[[gnu::always_inline]] inline void each_panel(std::int64_t m0, std::int64_t m1, const Call& f) {
+  std::int64_t m = m0;
+  for (; m + kTileM <= m1; m += kTileM) f.template operator()<kTileM>(m);
+  switch (m1 - m) {
+    case 1:
+      return f.template operator()<1>(m);
+    case 2:
+      return f.template operator()<2>(m);
+    case 3:
+      return f.template operator()<3>(m);
+  }
+}
+
+// A panel of x by N rows of W from n on, over all of k.
+template <class Format, int M, int N, int Rows>
+[[gnu::noinline]] void tile(const typename Format::Row* rows, const ProductArgs& a, std::int64_t m, std::int64_t n,
+                            Ahead<Rows> ahead) {
+  F sum[M][N];
+  clear(sum);
+  accumulate<Format, M, N>(rows, a.packed + m * padded(a.weight.k), a.weight.k, sum, ahead);
   finish<M, N>(sum, a, m, n);
 }
 
-// All rows of x by N rows of W. Each tile fetches `Rows` of the next N, until all are.
+// All rows of x by N rows of W, decoded in registers. Each tile fetches `Rows` of the next N, until all are.
 template <class Format, int N, int Rows>
-inline void strip(const ProductArgs& a, std::int64_t n) {
+inline void strip(const ProductArgs& a, std::int64_t n, std::int64_t m0, std::int64_t m1) {
   typename Format::Row rows[N];
   for (int i = 0; i < N; ++i) rows[i] = Format::row(a.weight, n + i);
   std::int64_t next = n + N < a.weight.n ? n + N : n;
   const std::int64_t last = next + N;
   if constexpr (requires { Format::fetch_apart(a.weight, next, N); }) Format::fetch_apart(a.weight, next, N);
-  const auto ahead = [&]() -> Ahead<Rows> {
-    if (next >= last) return {};
-    const std::int64_t first = next;
+  each_panel(m0, m1, [&]<int M>(std::int64_t m) {
+    Ahead<Rows> ahead;
+    if (m0 == 0 && next < last) ahead = {row_start(a.weight, next), a.weight.row_bytes};
     next += Rows;
-    return {row_start(a.weight, first), a.weight.row_bytes};
-  };
-  std::int64_t m = 0;
-  for (; m + kTileM <= a.m; m += kTileM) tile<Format, kTileM, N>(rows, a, m, n, ahead());
-  switch (a.m - m) {
-    case 1:
-      return tile<Format, 1, N>(rows, a, m, n, ahead());
-    case 2:
-      return tile<Format, 2, N>(rows, a, m, n, ahead());
-    case 3:
-      return tile<Format, 3, N>(rows, a, m, n, ahead());
+    tile<Format, M, N>(rows, a, m, n, ahead);
+  });
+}
+
+// Few rows of x: W is read from memory once. Of one or two tiles the first had better fetch all of the next rows; of
+// more, each a part: all at once, they would keep the first one's own loads waiting.
+template <class Format, int N>
+inline void thin(const ProductArgs& a, std::int64_t n, std::int64_t m0, std::int64_t m1) {
+  if (m1 - m0 <= 2 * kTileM) return strip<Format, N, N>(a, n, m0, m1);
+  if constexpr (kThinM<Format> > 2 * kTileM) strip<Format, N, (N + 2) / 3>(a, n, m0, m1);
+}
+
+// Groups [g, g + kBlock) of a row at stride `stride` between vectors.
+template <class Format>
+[[gnu::always_inline]] inline void decode_block(const typename Format::Row& row, std::int64_t g, float* out,
+                                                std::int64_t stride) {
+  const auto block = Format::block(row, g);
+  F w[Format::kStep * kVectors];
+  for (int s = 0; s < Format::kBlock / Format::kStep; ++s) {
+    Format::step(block, s, w);
+#pragma GCC unroll 16
+    for (int v = 0; v < Format::kStep * kVectors; ++v, out += stride) store(out, w[v]);
   }
 }
 
-// Few rows of x: W is decoded in registers and read from memory once. Of one or two tiles the first had better fetch
-// all of the next rows; of more, each a part: all at once, they would keep the first one's own loads waiting.
-template <class Format, int N>
-inline void thin(const ProductArgs& a, std::int64_t n) {
-  if (a.m <= 2 * kTileM) return strip<Format, N, N>(a, n);
-  if constexpr (kThinM<Format> > 2 * kTileM) strip<Format, N, (N + 2) / 3>(a, n);
-}
+// Lines of memory to be fetched one by one between additions: `lines` of each of `rows`.
+struct Fetch {
+  const std::uint8_t* row = nullptr;
+  std::int64_t row_bytes = 0, lines = 0, rows = 0, line = 0;
+  [[gnu::always_inline]] void one() {
+    if (rows <= 0) return;
+    __builtin_prefetch(row + line * 64, 0, 2);
+    if (++line < lines) return;
+    line = 0;
+    row += row_bytes;
+    --rows;
+  }
+};
 
-// A part of k of a tile's sums: they wait in memory, as vectors, for the next part.
+// Numbers [k0, k1) of k of a tile's sums: between parts they wait in memory, as vectors.
 struct Part {
   std::int64_t k0, k1;
-  bool first, last;
+  bool last;
 };
 
 template <int M, int N>
-[[gnu::noinline]] void partial_tile(const float* const* rows, const ProductArgs& a, const Part& part, std::int64_t m,
-                                    std::int64_t n, float* sums, std::int64_t lds) {
-  F sum[M][N];
-#pragma GCC unroll 8
-  for (int i = 0; i < M; ++i) {
-#pragma GCC unroll 8
-    for (int j = 0; j < N; ++j) sum[i][j] = part.first ? zero() : load(sums + i * lds + j * kWidth);
-  }
-  accumulate<FormatF32, M, N>(rows, a.x + m * a.ldx + part.k0, a.ldx, 0, part.k1 - part.k0, sum);
+[[gnu::always_inline]] inline void begin_part(F (&sum)[M][N], const Part& part, const float* sums) {
+  if (part.k0 == 0) return clear(sum);
+#pragma GCC unroll 32
+  for (int i = 0; i < M * N; ++i) sum[i / N][i % N] = load(sums + i * kWidth);
+}
+
+template <int M, int N>
+[[gnu::always_inline]] inline void end_part(const F (&sum)[M][N], const Part& part, const ProductArgs& a,
+                                            std::int64_t m, std::int64_t n, float* sums) {
   if (part.last) return finish<M, N>(sum, a, m, n);
+#pragma GCC unroll 32
+  for (int i = 0; i < M * N; ++i) store(sums + i * kWidth, sum[i / N][i % N]);
+}
+
+// A panel of x by N decoded rows of W.
+template <int M, int N>
+[[gnu::noinline]] void part_of_tile(const float* w, const Part& part, const float* x, const ProductArgs& a,
+                                    std::int64_t m, std::int64_t n, float* sums, Fetch& fetch) {
+  F sum[M][N];
+  begin_part(sum, part, sums);
+  const std::int64_t steps = (padded(part.k1) - part.k0) / kWidth;
+#pragma GCC unroll 2
+  for (std::int64_t s = 0; s < steps; ++s, w += N * kWidth, x += M * kWidth) {
+    fetch.one();
+    F wv[N];
 #pragma GCC unroll 8
-  for (int i = 0; i < M; ++i) {
+    for (int j = 0; j < N; ++j) wv[j] = load(w + j * kWidth);
 #pragma GCC unroll 8
-    for (int j = 0; j < N; ++j) store(sums + i * lds + j * kWidth, sum[i][j]);
+    for (int i = 0; i < M; ++i) {
+      const F xv = load(x + i * kWidth);
+#pragma GCC unroll 8
+      for (int j = 0; j < N; ++j) sum[i][j] = fma(wv[j], xv, sum[i][j]);
+    }
   }
+  end_part(sum, part, a, m, n, sums);
 }
 
-template <int N>
-inline void partial_strip(const float* const* rows, const ProductArgs& a, const Part& part, std::int64_t m,
-                          std::int64_t m1, std::int64_t n, float* sums, std::int64_t lds) {
-  for (; m + kTileM <= m1; m += kTileM, sums += kTileM * lds) partial_tile<kTileM, N>(rows, a, part, m, n, sums, lds);
-  switch (m1 - m) {
-    case 3:
-      return partial_tile<3, N>(rows, a, part, m, n, sums, lds);
-    case 2:
-      return partial_tile<2, N>(rows, a, part, m, n, sums, lds);
-    case 1:
-      return partial_tile<1, N>(rows, a, part, m, n, sums, lds);
-  }
-}
-
-// Groups [g, g + kBlock), and fetches the same of the row at `ahead`.
-template <class Format>
-[[gnu::always_inline]] inline void decode_block(const typename Format::Row& row, std::int64_t g, float* out,
-                                                const std::uint8_t* ahead = nullptr) {
-  const auto block = Format::block(row, g);
-  F w[Format::kStep * kVectors];
-  for (int s = 0; s < Format::kBlock / Format::kStep; ++s, out += Format::kStep * kGroup) {
-    if (ahead) __builtin_prefetch(ahead + (g + s * Format::kStep) * Format::kBytes, 0, 2);
-    Format::step(block, s, w);
-    for (int v = 0; v < Format::kStep * kVectors; ++v) store(out + v * kWidth, w[v]);
-  }
-}
-
-template <class Format>
-inline void decode(const typename Format::Row& row, std::int64_t begin, std::int64_t end, float* out,
-                   const std::uint8_t* ahead = nullptr) {
-  const std::int64_t groups = end / kGroup;
-  [[maybe_unused]] const std::int64_t rest = end % kGroup;
-  for (std::int64_t g = begin / kGroup; g < groups; g += Format::kBlock, out += Format::kBlock * kGroup) {
-    decode_block<Format>(row, g, out, ahead);
+// Numbers [k0, k1) of N rows as [step of k][N][kWidth], zeros behind the last; k0 is a multiple of a block.
+template <class Format, int N>
+inline void decode_rows(const typename Format::Row* rows, std::int64_t k0, std::int64_t k1, float* out) {
+  const std::int64_t groups = k1 / kGroup;
+  for (std::int64_t g = k0 / kGroup; g < groups; g += Format::kBlock, out += Format::kBlock * kGroup * N) {
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) decode_block<Format>(rows[n], g, out + n * kWidth, N * kWidth);
   }
   if constexpr (Format::kBlock == 1) {
-    if (rest == 0) return;
-    F w[kVectors];
-    Format::tail(row, groups, rest, w);
-    for (int v = 0; v < kVectors && v * kWidth < rest; ++v) {
-      const std::int64_t left = rest - v * kWidth;
-      left >= kWidth ? store(out + v * kWidth, w[v]) : store_first(out + v * kWidth, w[v], left);
+    if (k1 % kGroup == 0) return;
+    for (int n = 0; n < N; ++n) {
+      F w[kVectors];
+      Format::tail(rows[n], groups, k1 % kGroup, w);
+      for (int v = 0; v < kVectors; ++v) store(out + (v * N + n) * kWidth, w[v]);
     }
   }
 }
 
-// Many rows of x: blocks over k, so that a panel of x stays in the first-level cache while W streams past it, and each
-// weight is decoded (f32: copied, as rows far apart share cache sets) once for kBlockM rows.
-template <class Format>
-void thick(const ProductArgs& a, std::int64_t n0, std::int64_t n1, std::int64_t m0, std::int64_t m1, float* scratch) {
-  const std::int64_t k = a.weight.k, count = n1 - n0, lds = kBlockN * kWidth;
+// part_of_tile by rows of large blocks that are not decoded yet: what it decodes between the additions it leaves in w.
+template <class Format, int M, int N>
+[[gnu::noinline]] void decoding_part_of_tile(const typename Format::Row* rows, const Part& part, float* w,
+                                             const float* x, const ProductArgs& a, std::int64_t m, std::int64_t n,
+                                             float* sums, Fetch& fetch) {
+  F sum[M][N];
+  begin_part(sum, part, sums);
+  for (std::int64_t g = part.k0 / kGroup; g < part.k1 / kGroup; g += Format::kBlock) {
+    typename Format::Block blocks[N];
+#pragma GCC unroll 8
+    for (int j = 0; j < N; ++j) blocks[j] = Format::block(rows[j], g);
+    constexpr int kSteps = Format::kStep * kVectors;
+    for (int s = 0; s < Format::kBlock / Format::kStep; ++s, w += kSteps * N * kWidth, x += kSteps * M * kWidth) {
+      fetch.one();
+#pragma GCC unroll 8
+      for (int j = 0; j < N; ++j) {
+        F wv[kSteps];
+        Format::step(blocks[j], s, wv);
+#pragma GCC unroll 16
+        for (int v = 0; v < kSteps; ++v) store(w + (v * N + j) * kWidth, wv[v]);
+        add_vectors<M, N>(wv, j, x, sum);
+      }
+    }
+  }
+  end_part(sum, part, a, m, n, sums);
+}
+
+// Many rows of x by N rows of W, a part of k at a time: decoded once, then passed by each panel of x.
+template <class Format, int N>
+void thick(const ProductArgs& a, std::int64_t n, std::int64_t m0, std::int64_t m1, float* scratch) {
+  const std::int64_t k = a.weight.k, length = padded(k);
   constexpr std::int64_t kUnit = kGroup * Format::kBlock;
   static_assert(kBlockK % kUnit == 0);
-  const std::int64_t blocks = k <= kBlockK ? 1 : (k + kBlockK - 1) / kBlockK;
-  const std::int64_t step = blocks == 1 ? k : ((k + blocks - 1) / blocks + kUnit - 1) / kUnit * kUnit;
-  float *sums = scratch, *decoded = scratch + kBlockM * lds;
-  typename Format::Row rows[kBlockN];
-  for (std::int64_t i = 0; i < count; ++i) rows[i] = Format::row(a.weight, n0 + i);
-  // Fetched while this block is worked on: the block after it.
-  const std::uint8_t* next = n0 + 2 * kBlockN <= a.weight.n ? row_start(a.weight, n0 + kBlockN) : nullptr;
-  Part part{0, 0, true, false};
+  const std::int64_t parts = k <= kBlockK ? 1 : (k + kBlockK - 1) / kBlockK;
+  const std::int64_t step = parts == 1 ? k : ((k + parts - 1) / parts + kUnit - 1) / kUnit * kUnit;
+  float *sums = scratch, *decoded = scratch + kBlockM * N * kWidth;
+  typename Format::Row rows[N];
+  for (int i = 0; i < N; ++i) rows[i] = Format::row(a.weight, n + i);
+  Part part{0, 0, false};
   do {
     part.k1 = part.k0 + step < k ? part.k0 + step : k;
     part.last = part.k1 == k;
-    const float* panel[kBlockN];
-    for (std::int64_t i = 0; i < count; ++i) {
-      panel[i] = decoded + i * kBlockK;
-      decode<Format>(rows[i], part.k0, part.k1, decoded + i * kBlockK, next ? next + i * a.weight.row_bytes : nullptr);
-    }
-    for (std::int64_t m = m0; m < m1; m += kPanelM) {
-      const std::int64_t end = m + kPanelM < m1 ? m + kPanelM : m1;
-      float* to = sums + (m - m0) * lds;
-      std::int64_t i = 0;
-      for (; i + kTileN <= count; i += kTileN) {
-        partial_strip<kTileN>(panel + i, a, part, m, end, n0 + i, to + i * kWidth, lds);
+    // What comes next: the same rows, or the next ones.
+    const std::int64_t next = part.last ? n + N : n, next_k = part.last ? 0 : part.k1;
+    Fetch fetch;
+    if (m0 == 0 && next + N <= a.weight.n) {
+      fetch = {row_start(a.weight, next) + next_k / kGroup * Format::kBytes, a.weight.row_bytes,
+               (step / kGroup * Format::kBytes + 63) / 64, N};
+      if constexpr (requires { Format::fetch_apart(a.weight, n, N); }) {
+        if (part.last) Format::fetch_apart(a.weight, next, N);
       }
-      for (; i < count; ++i) partial_strip<1>(panel + i, a, part, m, end, n0 + i, to + i * kWidth, lds);
     }
+    if constexpr (Format::kBlock == 1) decode_rows<Format, N>(rows, part.k0, part.k1, decoded);
+    each_panel(m0, m1, [&]<int M>(std::int64_t m) {
+      const float* x = a.packed + m * length + part.k0 * M;
+      float* to = sums + (m - m0) * N * kWidth;
+      if constexpr (Format::kBlock > 1) {
+        if (m == m0) return decoding_part_of_tile<Format, M, N>(rows, part, decoded, x, a, m, n, to, fetch);
+      }
+      part_of_tile<M, N>(decoded, part, x, a, m, n, to, fetch);
+    });
     part.k0 = part.k1;
-    part.first = false;
   } while (!part.last);
 }
 
 template <class Format>
 void product_of(const ProductArgs& a, std::int64_t begin, std::int64_t end, float* scratch) {
-  if (a.m <= kThinM<Format>) {
-    std::int64_t n = begin;
-    for (; n + kTileN <= end; n += kTileN) thin<Format, kTileN>(a, n);
-    for (; n < end; ++n) thin<Format, 1>(a, n);
-    return;
-  }
   for (std::int64_t m0 = 0; m0 < a.m; m0 += kBlockM) {
     const std::int64_t m1 = m0 + kBlockM < a.m ? m0 + kBlockM : a.m;
-    for (std::int64_t n = begin; n < end; n += kBlockN) {
-      thick<Format>(a, n, n + kBlockN < end ? n + kBlockN : end, m0, m1, scratch);
+    std::int64_t n = begin;
+    if (m1 - m0 <= kThinM<Format>) {
+      for (; n + kTileN <= end; n += kTileN) thin<Format, kTileN>(a, n, m0, m1);
+      for (; n < end; ++n) thin<Format, 1>(a, n, m0, m1);
+    } else {
+      for (; n + kTileN <= end; n += kTileN) thick<Format, kTileN>(a, n, m0, m1, scratch);
+      for (; n < end; ++n) thick<Format, 1>(a, n, m0, m1, scratch);
     }
   }
 }
 
 template <class Format>
 void decode_of(const WeightView& w, std::int64_t row, float* out) {
-  decode<Format>(Format::row(w, row), 0, w.k, out);
+  const auto r = Format::row(w, row);
+  const std::int64_t groups = w.k / kGroup;
+  for (std::int64_t g = 0; g < groups; g += Format::kBlock) decode_block<Format>(r, g, out + g * kGroup, kWidth);
+  if constexpr (Format::kBlock == 1) {
+    std::int64_t left = w.k % kGroup;
+    if (left == 0) return;
+    F last[kVectors];
+    Format::tail(r, groups, left, last);
+    out += groups * kGroup;
+    for (int v = 0; v < kVectors && left > 0; ++v, left -= kWidth, out += kWidth)
+      left >= kWidth ? store(out, last[v]) : store_first(out, last[v], left);
+  }
 }

@@ -102,65 +102,7 @@ inline void store_sums(float* y, const F (&a)[6], const float* bias) {
   const F sums = _mm512_permutexvar_ps(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), ones);
   store_first(y, add(sums, bias ? load_first(bias, 6) : zero()), 6);
 }
-/// The two floats at p, again and again.
-inline F set1_pair(const float* p) {
-  double pair;
-  __builtin_memcpy(&pair, p, sizeof pair);
-  return _mm512_castpd_ps(_mm512_set1_pd(pair));
-}
-/// a0 + a1, a2 + a3, ..., b0 + b1, ...
-inline F add_pairs(F a, F b) {
-  const I even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-  return add(_mm512_permutex2var_ps(a, even, b), _mm512_permutex2var_ps(a, _mm512_add_epi32(even, set1_i(1)), b));
-}
-/// The four quarters of four vectors: a[i]'s quarter j becomes a[j]'s quarter i.
-inline void transpose_quarters(F& a, F& b, F& c, F& d) {
-  const F ab_low = _mm512_shuffle_f32x4(a, b, 0x44), ab_high = _mm512_shuffle_f32x4(a, b, 0xee);
-  const F cd_low = _mm512_shuffle_f32x4(c, d, 0x44), cd_high = _mm512_shuffle_f32x4(c, d, 0xee);
-  a = _mm512_shuffle_f32x4(ab_low, cd_low, 0x88);
-  b = _mm512_shuffle_f32x4(ab_low, cd_low, 0xdd);
-  c = _mm512_shuffle_f32x4(ab_high, cd_high, 0x88);
-  d = _mm512_shuffle_f32x4(ab_high, cd_high, 0xdd);
-}
-inline F low_pairs(F a, F b) { return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b))); }
-inline F high_pairs(F a, F b) { return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b))); }
-/// With pairs of floats for elements: a[i][j] becomes a[j][i].
-inline void transpose_pairs(F (&a)[8]) {
-  F low[4], high[4];
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    low[i] = low_pairs(a[2 * i], a[2 * i + 1]);  // quarter q: pair 2 q of both rows
-    high[i] = high_pairs(a[2 * i], a[2 * i + 1]);
-  }
-  transpose_quarters(low[0], low[1], low[2], low[3]);
-  transpose_quarters(high[0], high[1], high[2], high[3]);
-#pragma GCC unroll 4
-  for (int q = 0; q < 4; ++q) {
-    a[2 * q] = low[q];
-    a[2 * q + 1] = high[q];
-  }
-}
-/// a[i][j] becomes a[j][i].
-inline void transpose(F (&a)[16]) {
-  F twos[16];
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; i += 2) {
-    twos[i] = _mm512_unpacklo_ps(a[i], a[i + 1]);
-    twos[i + 1] = _mm512_unpackhi_ps(a[i], a[i + 1]);
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; i += 4) {
-    a[i] = low_pairs(twos[i], twos[i + 2]);
-    a[i + 1] = high_pairs(twos[i], twos[i + 2]);
-    a[i + 2] = low_pairs(twos[i + 1], twos[i + 3]);
-    a[i + 3] = high_pairs(twos[i + 1], twos[i + 3]);
-  }
-  // Quarter q of a[4 r + c] holds column 4 q + c of rows 4 r to 4 r + 3.
-#pragma GCC unroll 4
-  for (int c = 0; c < 4; ++c) transpose_quarters(a[c], a[4 + c], a[8 + c], a[12 + c]);
-}
 #define STEER_KERNEL_X86 1
-#define STEER_KERNEL_ROWS 1  // enough registers for rows-inl.hpp
 
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 
