@@ -62,7 +62,7 @@ struct FoundSteering {
 struct SteeringSource {
   std::string name{};      ///< identifies the source within an experiment
   std::string identity{};  ///< all that the steerings depend on, for journals
-  std::function<FoundSteering(const Model&, const Behaviour&)> find;
+  std::function<FoundSteering(const Model&, const Behaviour&)> find{};
   bool costly = false;         ///< a search: its results are journalled and shared by the arms of this source
   std::vector<Sae> saes = {};  ///< that its steerings refer to: needed to read a journalled one
   std::int64_t answers = 0;    ///< that a search takes from the model, at most about: for plans

@@ -67,7 +67,7 @@ struct CapabilityScore {
 /// Questions that steering must not spoil; disjoint from whatever the result will be evaluated on.
 struct CapabilitySet {
   std::vector<std::vector<std::int64_t>> prompts{};  ///< ids, generation prompt included
-  std::function<CapabilityScore(std::size_t prompt, const GenerateResult& answer)> score;
+  std::function<CapabilityScore(std::size_t prompt, const GenerateResult& answer)> score{};
 };
 
 /// What `safe` allows a steering to cost, against no steering.

@@ -58,7 +58,7 @@ struct Inspection {
 struct InspectOptions {
   std::int64_t top_features = 30;  ///< over the text
   std::int64_t top_per_token = 5;
-  std::function<std::string(std::int64_t)> label;  ///< names features, e.g. from FeatureLabels
+  std::function<std::string(std::int64_t)> label{};  ///< names features, e.g. from FeatureLabels
 };
 
 /// Feature activations of a text given as ids (BOS included where the model has one). Position 0 is left out: it is an

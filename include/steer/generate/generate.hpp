@@ -70,8 +70,8 @@ struct GenerateOptions {
   std::int64_t top = 0;                    ///< also give the likeliest alternatives of each token
   bool keep_sequences = false;             ///< on a Session: rows' sequences stay open, for the next turn
   bool batch_invariant = true;  ///< exact independence of batch mates (see SessionOptions); false: up to rounding
-  std::function<bool(const TokenEvent&)> on_token;  ///< called per token; false ends that row
-  Progress progress{};                              ///< counts rows
+  std::function<bool(const TokenEvent&)> on_token{};  ///< called per token; false ends that row
+  Progress progress{};                                ///< counts rows
 };
 
 /// One row of a batch.

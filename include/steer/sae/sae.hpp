@@ -52,10 +52,10 @@ struct SaeConfig {
   bool subtract_b_dec = false;  ///< encode x - b_dec (after the normalisation)
   bool transcoder = false;      ///< reads one place and writes another; the normalisation of the output does not apply
   bool reshape_hook_z = false;  ///< also takes [.., heads, d_head] and gives reconstructions back in that shape
-  std::optional<HookPoint> hook_in, hook_out;  ///< where it was trained, as far as steer's sites can name it
-  std::string hook_name;                       ///< the same as the file writes it; may be empty
-  std::string format;                          ///< the layout it came from: "saelens", "gemma_scope", ...
-  std::string model_name;                      ///< what the file says; may be empty
+  std::optional<HookPoint> hook_in{}, hook_out{};  ///< where it was trained, as far as steer's sites can name it
+  std::string hook_name{};                         ///< the same as the file writes it; may be empty
+  std::string format{};                            ///< the layout it came from: "saelens", "gemma_scope", ...
+  std::string model_name{};                        ///< what the file says; may be empty
 };
 
 /// The tensors of an SAE in canonical orientation, of any floating dtype and strides. Absent ones stay undefined.

@@ -19,8 +19,8 @@ namespace steer {
 /// rows as `read` would have given them: a resumed run goes on where it stopped. `stream_activations` makes one from a
 /// model and texts.
 struct ActivationSource {
-  std::function<at::Tensor(std::int64_t tokens)> read;
-  std::function<void(std::int64_t tokens)> skip;
+  std::function<at::Tensor(std::int64_t tokens)> read{};
+  std::function<void(std::int64_t tokens)> skip{};
 };
 
 /// What one step of training saw.
@@ -63,7 +63,7 @@ struct SaeTrainingOptions {
 
   std::filesystem::path checkpoint{};    ///< file to resume from, if it exists, and to save to; empty: none
   std::int64_t checkpoint_every = 1000;  ///< steps
-  std::function<void(const SaeTrainingMetrics&)> on_step;  ///< called after each step
+  std::function<void(const SaeTrainingMetrics&)> on_step{};  ///< called after each step
   Progress progress{};
 
   std::optional<HookPoint> hook{};  ///< these two only go into the configuration of the result
