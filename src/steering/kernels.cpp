@@ -27,13 +27,18 @@ STEER_INLINE float total(const Lanes& x) {
 }
 
 /// `count` dot products in one pass over h, two accumulators each to hide the latency of the additions.
-template <int count>
-STEER_INLINE void dot_block(const float* h, const float* const* rows, std::int64_t width, float* out) {
-  Lanes even[count] = {}, odd[count] = {}, x, y, r;
+/// @return |h|^2 if it is to be measured, summed as `moments` does
+template <int count, bool measured>
+STEER_INLINE float dot_block(const float* h, const float* const* rows, std::int64_t width, float* out) {
+  Lanes even[count] = {}, odd[count] = {}, squares = {}, more = {}, x, y, r;
   std::int64_t k = 0;
   for (; k + 2 * kLanes <= width; k += 2 * kLanes) {
     load(x, h + k);
     load(y, h + k + kLanes);
+    if (measured) {
+      squares += x * x;
+      more += y * y;
+    }
 #pragma GCC unroll 4
     for (int i = 0; i < count; ++i) {
       load(r, rows[i] + k);
@@ -48,6 +53,10 @@ STEER_INLINE void dot_block(const float* h, const float* const* rows, std::int64
     for (std::int64_t j = k; j < width; ++j) s += h[j] * rows[i][j];
     out[i] = s;
   }
+  if (!measured) return 0;
+  float sum_squares = total(squares + more);
+  for (; k < width; ++k) sum_squares += h[k] * h[k];
+  return sum_squares;
 }
 
 template <int count>
@@ -89,10 +98,20 @@ STEER_CLONES Moments moments(const float* h, std::int64_t width) {
 
 STEER_CLONES void dots(const float* h, const float* const* rows, std::int64_t count, std::int64_t width, float* out) {
   std::int64_t i = 0;
-  for (; i + 4 <= count; i += 4) dot_block<4>(h, rows + i, width, out + i);
-  if (count - i == 3) dot_block<3>(h, rows + i, width, out + i);
-  if (count - i == 2) dot_block<2>(h, rows + i, width, out + i);
-  if (count - i == 1) dot_block<1>(h, rows + i, width, out + i);
+  for (; i + 4 <= count; i += 4) dot_block<4, false>(h, rows + i, width, out + i);
+  if (count - i == 3) dot_block<3, false>(h, rows + i, width, out + i);
+  if (count - i == 2) dot_block<2, false>(h, rows + i, width, out + i);
+  if (count - i == 1) dot_block<1, false>(h, rows + i, width, out + i);
+}
+
+STEER_CLONES float dots_measured(const float* h, const float* const* rows, std::int64_t count, std::int64_t width,
+                                 float* out) {
+  if (count == 1) return dot_block<1, true>(h, rows, width, out);
+  if (count == 2) return dot_block<2, true>(h, rows, width, out);
+  if (count == 3) return dot_block<3, true>(h, rows, width, out);
+  const float squares = dot_block<4, true>(h, rows, width, out);
+  if (count > 4) dots(h, rows + 4, count - 4, width, out + 4);
+  return squares;
 }
 
 STEER_CLONES void add_scaled(float* h, const float* const* rows, const float* c, std::int64_t count,

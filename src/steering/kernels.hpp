@@ -13,6 +13,8 @@ struct Moments {
 Moments moments(const float* h, std::int64_t width);
 /// out[i] = h . rows[i].
 void dots(const float* h, const float* const* rows, std::int64_t count, std::int64_t width, float* out);
+/// The same, and in the same pass |h|^2, with the bits of `moments`.
+float dots_measured(const float* h, const float* const* rows, std::int64_t count, std::int64_t width, float* out);
 /// h += sum of c[i] rows[i].
 void add_scaled(float* h, const float* const* rows, const float* c, std::int64_t count, std::int64_t width);
 /// h += v, in the same pass |h|^2 from before.

@@ -4,6 +4,7 @@
 #include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <c10/util/SmallVector.h>
 
 #include <algorithm>
 #include <cmath>
@@ -61,7 +62,9 @@ TokenNorm measure(const float* h, std::int64_t width, SaeNormalization kind) {
 class TokenRunner {
  public:
   explicit TokenRunner(const PointProgram& point)
-      : instructions_(point.instructions), table_(point.table), width_(point.table.width) {}
+      : instructions_(point.instructions),
+        rows_(point.table.rows.defined() ? point.table.row(0) : nullptr),
+        width_(point.table.width) {}
 
   /// All instructions up to the next that needs many tokens at once, or the end.
   void advance(TokenWork& token) const {
@@ -88,7 +91,6 @@ class TokenRunner {
     Scratch& s = scratch;
     const std::size_t n = i.registers.size();
     s.resize(n);
-    arrive(token);
     const TokenNorm norm = measure(token.h, width_, i.normalization);
     read(i, token, norm, encoded, s);
     std::fill_n(s.moved.begin(), n, 0.f);
@@ -109,7 +111,7 @@ class TokenRunner {
 
  private:
   void constant(const Instruction& i, TokenWork& token) const {
-    const float* row = table_.row(i.registers.front().write);
+    const float* row = row_of(i.registers.front().write);
     const bool by_norm = i.members.front().change.by_norm;
     if (!by_norm && token.norm < 0) {
       token.norm = std::sqrt(add_measured(token.h, row, width_));
@@ -123,17 +125,24 @@ class TokenRunner {
     token.changed = true;
   }
 
-  void read(const Instruction& i, const TokenWork& token, const TokenNorm& norm, const float* encoded,
-            Scratch& s) const {
+  /// Fills the registers' values; measures |h| on arrival on the way.
+  void read(const Instruction& i, TokenWork& token, const TokenNorm& norm, const float* encoded, Scratch& s) const {
     std::int64_t count = 0;
     for (std::size_t k = 0; k < i.registers.size(); ++k) {
       const Register& r = i.registers[k];
-      s.values[k] = r.reading == Reading::encode ? encoded[k] : r.reading == Reading::norm ? length(token) : 0;
       if (r.reading != Reading::dot && r.reading != Reading::feature) continue;
       s.which[count] = k;
-      s.rows[count++] = table_.row(r.read);
+      s.rows[count++] = row_of(r.read);
     }
-    dots(token.h, s.rows.data(), count, width_, s.coefficients.data());
+    if (count > 0 && token.norm < 0)
+      token.norm = std::sqrt(dots_measured(token.h, s.rows.data(), count, width_, s.coefficients.data()));
+    else
+      dots(token.h, s.rows.data(), count, width_, s.coefficients.data());
+    arrive(token);
+    for (std::size_t k = 0; k < i.registers.size(); ++k)
+      s.values[k] = i.registers[k].reading == Reading::encode ? encoded[k]
+                    : i.registers[k].reading == Reading::norm ? length(token)
+                                                              : 0;
     for (std::int64_t j = 0; j < count; ++j)
       s.values[s.which[j]] = value_of(i.registers[s.which[j]], s.coefficients[j], norm.shift, norm.in);
   }
@@ -148,7 +157,8 @@ class TokenRunner {
     const float d[2] = {change_of(c, 0, x, unit), c.pair ? change_of(c, 1, x, unit) : 0.f};
     s.moved[first] += d[0];
     if (c.pair) s.moved[first + 1] += d[1];
-    return (c.pair ? std::hypot(d[0], d[1]) : std::abs(d[0])) * reach;
+    const double squares = static_cast<double>(d[0]) * d[0] + static_cast<double>(d[1]) * d[1];
+    return (c.pair ? static_cast<float>(std::sqrt(squares)) : std::abs(d[0])) * reach;
   }
 
   void write(const Instruction& i, const TokenNorm& norm, TokenWork& token, Scratch& s) const {
@@ -160,7 +170,7 @@ class TokenRunner {
         if (s.values[k] > 0) scale(token.h, 1 + c / s.values[k], width_);
       } else {
         s.coefficients[count] = c;
-        s.rows[count++] = table_.row(i.registers[k].write);
+        s.rows[count++] = row_of(i.registers[k].write);
       }
       token.changed = true;
     }
@@ -172,8 +182,10 @@ class TokenRunner {
     return token.changed ? std::sqrt(moments(token.h, width_).sum_squares) : token.norm;
   }
 
+  const float* row_of(int index) const { return rows_ + index * width_; }
+
   const std::vector<Instruction>& instructions_;
-  const ConstantTable& table_;
+  const float* rows_;  ///< of the point's table
   std::int64_t width_;
 };
 
@@ -218,7 +230,7 @@ at::Tensor encoded_registers(const Instruction& i, const at::Tensor& h, const En
 }
 
 /// Runs the instruction that `tokens`, all at it, wait for; those it selects are of whatever rows.
-void run_bulk(const Instruction& i, std::vector<TokenWork>& tokens, const TokenRunner& runner, std::int64_t width,
+void run_bulk(const Instruction& i, std::span<TokenWork> tokens, const TokenRunner& runner, std::int64_t width,
               const HookPoint& point, bool one_by_one, const EncodeFunction& encode) {
   const at::NoGradGuard no_grad;
   std::vector<TokenWork*> selected;
@@ -251,10 +263,11 @@ void CompiledSteering::run_cpu(HookContext& at, const PointProgram& point) {
   const auto lines = static_cast<std::int64_t>(point.slots.size()), width = point.table.width;
   std::int64_t count = 0;
   for (const Item& item : items_) count += item.run->end - item.run->begin;
-  changes_.assign(static_cast<std::size_t>(count * lines), kOutOfScope);
-  std::vector<TokenWork>& tokens = tokens_;
-  tokens.clear();
-  float* change = changes_.data();
+  // A decode step's few tokens stand on the stack, which is in the nearest cache whoever ran before.
+  c10::SmallVector<float, 64> changes(static_cast<std::size_t>(count * lines), kOutOfScope);
+  c10::SmallVector<TokenWork, 16> tokens;
+  tokens.reserve(static_cast<std::size_t>(count));
+  float* change = changes.data();
   float* const h = at.value.data_ptr<float>();
   const std::int64_t stride = at.value.stride(0);
   for (const Item& item : items_)
@@ -289,7 +302,7 @@ void CompiledSteering::run_cpu(HookContext& at, const PointProgram& point) {
              });
     advance();
   }
-  const float* counted = changes_.data();
+  const float* counted = changes.data();
   for (const Item& item : items_) {
     const std::int64_t length = item.run->end - item.run->begin;
     item.memory->count(point, length, counted);

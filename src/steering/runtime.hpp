@@ -156,10 +156,7 @@ class CompiledSteering final : public CompiledIntervention {
   std::optional<Tokenizer> tokenizer_;
   bool batch_invariant_;
   std::vector<at::Tensor> device_tables_;  ///< by point: copies where the activations are
-  // Kept between steps so that a step allocates nothing.
-  std::vector<Item> items_;
-  std::vector<TokenWork> tokens_;
-  std::vector<float> changes_;
+  std::vector<Item> items_;                ///< kept between steps so that a step allocates nothing
 };
 
 }  // namespace steer::steering::detail
