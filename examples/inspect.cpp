@@ -13,6 +13,8 @@
 //     blk.*.attn_q.weight                         18x Q5_0     [1024, 640]               7.7 MiB
 //   ...
 #include <steer/core/error.hpp>
+#include <steer/eval/questions.hpp>
+#include <steer/eval/results.hpp>
 #include <steer/io/tensor_reader.hpp>
 #include <steer/model/check.hpp>
 #include <steer/sae/cross_layer.hpp>
@@ -24,6 +26,8 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -144,6 +148,47 @@ std::string describe_sae(const fs::path& path) {
                      c.hook_name.empty() ? "a point its files do not name" : c.hook_name);
 }
 
+std::string describe_questions(const std::vector<steer::Question>& questions) {
+  const auto open = std::count_if(questions.begin(), questions.end(), [](const auto& q) { return q.choices.empty(); });
+  return fmt::format("{} questions{}", questions.size(), open > 0 ? fmt::format(", {} of them open", open) : "");
+}
+
+std::string describe_export(const fs::path& path) {
+  const auto store = fs::temp_directory_path() / fmt::format("inspect-{}.labels", ::getpid());
+  const auto size = [&] { return steer::FeatureLabels::import_neuronpedia(path, store).size(); };
+  try {
+    const auto features = size();
+    fs::remove(store);
+    return fmt::format("labels of {} features", features);
+  } catch (const steer::Error&) {
+    fs::remove(store);
+    throw;
+  }
+}
+
+// What texts hold: these are read whole, so only where the name says so.
+void add_texts(const fs::path& path, std::vector<Candidate>& list) {
+  const auto ending = path.extension();
+  const bool folder = fs::is_directory(path), lines = ending == ".jsonl", csv = ending == ".csv";
+  if (folder && (fs::is_directory(path / "test") || fs::is_directory(path / "dev")))
+    list.push_back({"MMLU", "load_mmlu", true, [=] { return describe_questions(steer::load_mmlu(path)); }});
+  if (lines || ending == ".json")
+    list.push_back(
+        {"questions", "load_questions", lines, [=] { return describe_questions(steer::load_questions(path)); }});
+  if (lines || csv)
+    list.push_back({"results", csv ? "load_results_csv" : "load_results", true, [=] {
+                      const auto rows = csv ? steer::load_results_csv(path) : steer::load_results(path);
+                      const bool named =
+                          std::all_of(rows.begin(), rows.end(), [](const auto& row) { return !row.arm.empty(); });
+                      steer::require(named, steer::ErrorCode::format, "load_results", "expected rows with an arm");
+                      return fmt::format("{} rows", rows.size());
+                    }});
+  if (lines || ending == ".json" || ending == ".gz" ||
+      (folder && (fs::is_directory(path / "explanations") || fs::is_directory(path / "features"))))
+    list.push_back({"a Neuronpedia export", "FeatureLabels::import_neuronpedia", folder || ending == ".gz",
+                    [=] { return describe_export(path); }});
+}
+
 std::vector<Candidate> candidates(const fs::path& path) {
   const auto folder = fs::is_directory(path) ? path : path.parent_path();
   const auto has = [&](const char* name) { return fs::exists(folder / name); };
@@ -176,6 +221,7 @@ std::vector<Candidate> candidates(const fs::path& path) {
 // Says what the path loads as, the likeliest first; where it is nothing, why, for what it looks most like.
 bool print_verdict(const fs::path& path) {
   auto list = candidates(path);
+  add_texts(path, list);
   std::stable_partition(list.begin(), list.end(), [](const Candidate& candidate) { return candidate.likely; });
   bool loads = false;
   std::string likely, others;
@@ -226,8 +272,10 @@ int main(int argc, char** argv) {
       "and the names, types and shapes of its tensors. Reads headers only and never runs code from a file."};
   fs::path file;
   bool all = false, as_json = false;
-  app.add_option("FILE", file,
-                 "A model, an SAE, an adapter, a tokenizer, a steering, or any file of tensors; a file or a folder")
+  app.add_option(
+         "FILE", file,
+         "A model, an SAE, an adapter, a tokenizer, a steering, labels, questions, results, or any file of tensors; a "
+         "file or a folder")
       ->required();
   app.add_flag("-a,--all", all, "Every tensor and key on its own line, instead of one screen");
   app.add_flag("--json", as_json, "Everything as JSON");
