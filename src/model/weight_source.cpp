@@ -206,9 +206,11 @@ bool WeightSource::equal(const std::string& name, const std::string& other) cons
 }
 
 at::Tensor WeightSource::vector(const std::string& name, std::int64_t n, bool plus_one) {
-  check(name, {n});
+  // llama.cpp's converter writes some as one row, which is the same to ggml.
+  const TensorInfo* info = reader_.find(name);
+  check(name, info && info->shape == std::vector<std::int64_t>{1, n} ? info->shape : std::vector{n});
   if (checking_) return {};
-  at::Tensor tensor = read(name).to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+  at::Tensor tensor = read(name).flatten().to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
   if (plus_one) tensor.add_(1);
   return tensor.to(device_);
 }
