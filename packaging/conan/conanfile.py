@@ -37,6 +37,7 @@ class Steer(ConanFile):
 
     def generate(self):
         toolchain = CMakeToolchain(self)
+        toolchain.blocks.remove("arch_flags")  # -m64: steer runs on 64-bit machines only
         toolchain.variables["Torch_DIR"] = str(self.options.torch_dir)
         for part in ("TESTS", "EXAMPLES", "BENCH", "DOCS"):
             toolchain.variables[f"STEER_BUILD_{part}"] = False
