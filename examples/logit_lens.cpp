@@ -4,14 +4,17 @@
 //   logit_lens MODEL_FOLDER_OR_GGUF "In the land of Pelia, what is the"
 #include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
-#include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <steer/core/error.hpp>
 #include <steer/model/session.hpp>
 
 int main(int argc, char** argv) {
-  const std::string path = argc > 1 ? argv[1] : "examples/data/demo";
-  const std::string text = argc > 2 ? argv[2] : "In the land of Pelia, what is the";
+  CLI::App app("What a model would say after each layer (the logit lens)");
+  std::string path = "examples/data/demo", text = "In the land of Pelia, what is the";
+  app.add_option("model", path, "a Hugging Face folder or a GGUF file")->capture_default_str();
+  app.add_option("text", text, "what it reads")->capture_default_str();
+  CLI11_PARSE(app, argc, argv);
   try {
     const auto model = steer::Model::load(path);
     for (const auto& warning : model.warnings()) fmt::print(stderr, "note: {}\n", warning);

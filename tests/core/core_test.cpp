@@ -2,12 +2,12 @@
 
 #include <fstream>
 #include <set>
+#include <thread>
 
 #include <steer/core/error.hpp>
 #include <steer/core/hash.hpp>
 #include <steer/core/progress.hpp>
 #include <steer/core/random.hpp>
-#include <steer/core/threads.hpp>
 
 #include "support.hpp"
 
@@ -69,16 +69,6 @@ TEST(Random, MomentsAreThoseOfTheDistribution) {
   EXPECT_NEAR(uniform / n, 0.5, 0.01);
   for (int count : counts) EXPECT_NEAR(count, n / 5, 600);
   EXPECT_STEER_ERROR(rng.below(0), ErrorCode::argument, "at least 1");
-}
-
-TEST(Threads, CanBeSetAndReadBack) {
-  const int before = threads();
-  set_threads(1);
-  EXPECT_EQ(threads(), 1);
-  set_threads(0);
-  EXPECT_GE(threads(), 1);
-  set_threads(before);
-  EXPECT_STEER_ERROR(set_threads(-1), ErrorCode::argument, "-1");
 }
 
 TEST(Progress, WritesLinesWithRateAndIsSilentByDefault) {
