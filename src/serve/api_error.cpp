@@ -31,8 +31,8 @@ ApiError api_error(const std::exception_ptr& thrown) {
   } catch (const ApiError& error) {
     return error;
   } catch (const Error& error) {
-    const bool server = error.code() == ErrorCode::io || error.code() == ErrorCode::cancelled;
-    return {server ? 500 : 400, error.what()};
+    if (error.code() == ErrorCode::cancelled) return {503, "the server is stopping"};
+    return {error.code() == ErrorCode::io ? 500 : 400, error.what()};
   } catch (const std::bad_alloc&) {
     return {500, "the server is out of memory"};
   } catch (const std::exception& error) {

@@ -20,13 +20,13 @@ struct Call {
   std::vector<std::int64_t> prompt;
   std::string id = random_id("chatcmpl"), model;
   std::int64_t created = unix_time();
+  std::optional<ResidualCapture> residuals{};
 };
 
 Call read_call(const HttpRequest& request, Service& service) {
   const json body = parse_body(request.body);
   Fields fields(body);
   Call call{.generation = read_generation(fields, service), .model = service.name()};
-  service.check_model(fields);
   call.prompt = render_messages(fields, service);
   if (fields.has("max_completion_tokens"))
     call.generation.max_tokens = fields.integer("max_completion_tokens", 1, INT64_MAX);
@@ -43,6 +43,7 @@ Call read_call(const HttpRequest& request, Service& service) {
       fields.fail("response_format",
                   fmt::format("\"response_format\" of type \"{}\" is not supported: answers are plain text", type));
   }
+  if (call.generation.prompt_top >= 0) fields.fail("prompt_logprobs", "\"prompt_logprobs\" is for /v1/completions");
   fields.refuse({"tools", "functions", "function_call"}, "the server calls no tools");
   if (fields.has("tool_choice") && fields.at("tool_choice") != "none" && fields.at("tool_choice") != "auto")
     fields.refuse({"tool_choice"}, "the server calls no tools");
@@ -51,6 +52,9 @@ Call read_call(const HttpRequest& request, Service& service) {
   fields.refuse({"audio", "prediction", "web_search_options"}, "answers are text that the model itself writes");
   fields.ignore({"parallel_tool_calls", "reasoning_effort", "verbosity"});
   fields.done();
+  if (call.generation.choices > 1 && !call.generation.steering.residual_layers.empty())
+    fields.fail("vllm_xargs", "\"output_residual_stream\" is for requests of one row");
+  call.residuals = residual_capture(call.generation, service);
   return call;
 }
 
@@ -65,8 +69,7 @@ json token_json(const Service& service, std::int64_t id, double log_probability)
       {"token", service.token_text(id)}, {"logprob", log_probability}, {"bytes", bytes_json(service.token_bytes(id))}};
 }
 
-json token_json(const Service& service, std::int64_t id, double log_probability,
-                const std::vector<std::pair<std::int64_t, double>>& top) {
+json token_json(const Service& service, std::int64_t id, double log_probability, const TopTokens& top) {
   json token = token_json(service, id, log_probability);
   token["top_logprobs"] = json::array();
   for (const auto& [other, value] : top) token["top_logprobs"].push_back(token_json(service, other, value));
@@ -81,12 +84,11 @@ json choice_json(const Service& service, const Call& call, std::int64_t index, c
   if (call.generation.top >= 0) {
     json content = json::array();
     for (std::size_t i = 0; i < result.ids.size(); ++i)
-      content.push_back(
-          token_json(service, result.ids[i], result.log_probabilities[i],
-                     i < result.top.size() ? result.top[i] : std::vector<std::pair<std::int64_t, double>>{}));
+      content.push_back(token_json(service, result.ids[i], result.log_probabilities[i],
+                                   i < result.top.size() ? result.top[i] : TopTokens{}));
     choice["logprobs"] = {{"content", content}, {"refusal", nullptr}};
   }
-  if (result.finish == FinishReason::aborted) choice["stop_reason"] = result.abort_reason;
+  if (const auto reason = stop_reason(result); !reason.is_null()) choice["stop_reason"] = reason;
   return choice;
 }
 
@@ -107,10 +109,11 @@ struct Answer {
   std::shared_ptr<std::string> note = std::make_shared<std::string>();
   Clock::time_point start = Clock::now();
 
-  Answer(Service& s, Call c)
-      : service(s), call(std::move(c)), generation(s.loop, call.generation.stream, s.options.max_seconds) {
+  Answer(Service& s, Call c) : service(s), call(std::move(c)), generation(s, call.generation.stream) {
     usage.prompt = std::ssize(call.prompt);
-    generation.submit(engine_request(call.generation, call.prompt, service));
+    EngineRequest request = engine_request(call.generation, call.prompt, service);
+    if (call.residuals) request.observers = call.residuals->observers();
+    generation.submit(std::move(request));
   }
 
   json whole(const std::function<bool()>& gone) {
@@ -123,6 +126,7 @@ struct Answer {
     json body = envelope(call, "chat.completion");
     body["choices"] = choices;
     body["usage"] = usage.to_json(call.generation.steering);
+    if (call.residuals) body["activations"] = call.residuals->to_json();
     return body;
   }
 
@@ -147,12 +151,13 @@ struct Answer {
           {"index", event->choice}, {"delta", json::object()}, {"logprobs", nullptr}, {"finish_reason", nullptr}};
       if (!event->text.empty() || event->id >= 0) choice["delta"] = {{"content", event->text}};
       if (call.generation.top >= 0 && event->id >= 0)
-        choice["logprobs"] = {{"content", json::array({token_json(service, event->id, event->log_probability, {})})},
-                              {"refusal", nullptr}};
+        choice["logprobs"] = {
+            {"content", json::array({token_json(service, event->id, event->log_probability, event->top)})},
+            {"refusal", nullptr}};
       if (event->result) {
         usage.add(*event->result);
         choice["finish_reason"] = finish_word(event->result->finish);
-        if (event->result->finish == FinishReason::aborted) choice["stop_reason"] = event->result->abort_reason;
+        if (const auto reason = stop_reason(*event->result); !reason.is_null()) choice["stop_reason"] = reason;
       }
       events.send(chunk(json::array({std::move(choice)})));
     }

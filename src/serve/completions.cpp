@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <nlohmann/json.hpp>
 
@@ -19,10 +20,10 @@ constexpr std::size_t kMostPrompts = 2048;
 struct Call {
   GenerationCall generation;
   std::vector<std::vector<std::int64_t>> prompts;
-  bool echo = false;
+  bool echo = false, prompt_log_probs = false;
   std::string id = random_id("cmpl"), model;
   std::int64_t created = unix_time();
-  std::vector<PromptScores> scores;  ///< by prompt, where they are wanted
+  std::optional<ResidualCapture> residuals{};
 };
 
 std::vector<std::vector<std::int64_t>> read_prompts(Fields& fields, const Service& service) {
@@ -61,7 +62,6 @@ Call read_call(const HttpRequest& request, Service& service) {
   const json body = parse_body(request.body);
   Fields fields(body);
   Call call{.generation = read_generation(fields, service), .model = service.name()};
-  service.check_model(fields);
   call.prompts = read_prompts(fields, service);
   call.echo = fields.boolean("echo", false);
   if (fields.has("logprobs")) call.generation.top = fields.integer("logprobs", 0, 20);
@@ -75,7 +75,17 @@ Call read_call(const HttpRequest& request, Service& service) {
   if (std::ssize(call.prompts) * call.generation.choices > service.options.max_choices && call.generation.choices > 1)
     fields.fail("n", fmt::format("expected at most {} rows in a request", service.options.max_choices));
   if (call.echo && call.generation.stream) fields.fail("echo", "\"echo\" is not supported with \"stream\"");
-  if (call.generation.top >= 0) call.generation.prompt_top = std::max(call.generation.prompt_top, call.generation.top);
+  // The one token asked for is there even where it is an end: programs that score prompts count on it.
+  if (call.echo && call.generation.top >= 0 && *call.generation.max_tokens == 1) call.generation.ignore_eos = true;
+  call.prompt_log_probs = call.generation.prompt_top >= 0;
+  if (call.prompt_log_probs && call.generation.stream)
+    fields.fail("prompt_logprobs", "\"prompt_logprobs\" is not supported with \"stream\"");
+  if (call.echo && call.generation.top >= 0)
+    call.generation.prompt_top = std::max(call.generation.prompt_top, call.generation.top);
+  if (call.prompts.size() * static_cast<std::size_t>(call.generation.choices) > 1 &&
+      !call.generation.steering.residual_layers.empty())
+    fields.fail("vllm_xargs", "\"output_residual_stream\" is for requests of one row");
+  call.residuals = residual_capture(call.generation, service);
   return call;
 }
 
@@ -84,15 +94,14 @@ struct LogProbs {
   json tokens = json::array(), values = json::array(), top = json::array(), offsets = json::array();
   std::size_t offset = 0;
 
-  void add(const Service& service, const std::string& text, const json& value,
-           const std::vector<std::pair<std::int64_t, double>>* alternatives) {
+  void add(const Service& service, const std::string& text, const json& value, const TopTokens* alternatives) {
     tokens.push_back(text);
     values.push_back(value);
     offsets.push_back(offset);
     offset += text.size();
-    if (!alternatives) return top.push_back(nullptr);
-    json entry = json::object();
-    for (const auto& [id, log_probability] : *alternatives) entry[service.token_text(id)] = log_probability;
+    json entry = alternatives ? json::object() : json();
+    if (alternatives)
+      for (const auto& [id, log_probability] : *alternatives) entry.emplace(service.token_text(id), log_probability);
     top.push_back(std::move(entry));
   }
   json to_json() const {
@@ -100,29 +109,50 @@ struct LogProbs {
   }
 };
 
-void add_prompt(LogProbs& out, const Service& service, const Call& call, std::size_t prompt) {
+/// With the token itself among its alternatives, as in OpenAI's API.
+TopTokens with_own(TopTokens top, std::int64_t id, double log_probability) {
+  if (std::ranges::find(top, id, &TopTokens::value_type::first) == top.end()) top.emplace_back(id, log_probability);
+  return top;
+}
+
+void add_prompt(LogProbs& out, const Service& service, const std::vector<std::int64_t>& ids,
+                const GenerateResult& result) {
   StreamDecoder decoder(service.model.tokenizer());
-  const auto& ids = call.prompts[prompt];
-  const auto& scores = call.scores[prompt];
   for (std::size_t i = 0; i < ids.size(); ++i) {
     const std::string text = decoder.push(ids[i]);
-    if (i == 0) {
+    if (i == 0) {  // nothing precedes it
       out.add(service, text, nullptr, nullptr);
       continue;
     }
-    auto alternatives = scores.top.empty() ? std::vector<std::pair<std::int64_t, double>>{} : scores.top[i - 1];
-    if (alternatives.empty()) alternatives.emplace_back(ids[i], scores.log_probabilities[i - 1]);
-    out.add(service, text, scores.log_probabilities[i - 1], &alternatives);
+    const double value = result.prompt_log_probabilities[i - 1];
+    const auto top = with_own(i <= result.prompt_top.size() ? result.prompt_top[i - 1] : TopTokens{}, ids[i], value);
+    out.add(service, text, value, &top);
   }
 }
 
 void add_generated(LogProbs& out, const Service& service, const GenerateResult& result) {
   StreamDecoder decoder(service.model.tokenizer());
   for (std::size_t i = 0; i < result.ids.size(); ++i) {
-    std::vector<std::pair<std::int64_t, double>> alternatives{{result.ids[i], result.log_probabilities[i]}};
-    if (i < result.top.size() && !result.top[i].empty()) alternatives = result.top[i];
-    out.add(service, decoder.push(result.ids[i]), result.log_probabilities[i], &alternatives);
+    const auto top =
+        with_own(i < result.top.size() ? result.top[i] : TopTokens{}, result.ids[i], result.log_probabilities[i]);
+    out.add(service, decoder.push(result.ids[i]), result.log_probabilities[i], &top);
   }
+}
+
+/// vLLM's "prompt_logprobs": null for the first token, then {"id": {"logprob", "rank", "decoded_token"}}.
+json prompt_log_probs(const Service& service, const std::vector<std::int64_t>& ids, const GenerateResult& result) {
+  json list = json::array({nullptr});
+  for (std::size_t i = 1; i < ids.size(); ++i) {
+    json entry = json::object();
+    const auto& top = i <= result.prompt_top.size() ? result.prompt_top[i - 1] : TopTokens{};
+    std::int64_t rank = 0;
+    for (const auto& [id, value] : with_own(top, ids[i], result.prompt_log_probabilities[i - 1])) {
+      entry[std::to_string(id)] = {{"logprob", value}, {"decoded_token", service.token_text(id)}};
+      if (++rank <= std::ssize(top)) entry[std::to_string(id)]["rank"] = rank;
+    }
+    list.push_back(std::move(entry));
+  }
+  return list;
 }
 
 json choice_json(const Service& service, const Call& call, std::int64_t index, const GenerateResult& result) {
@@ -132,12 +162,13 @@ json choice_json(const Service& service, const Call& call, std::int64_t index, c
     choice["text"] = service.model.tokenizer().decode(call.prompts[prompt], {.skip_special = true}) + result.text;
   if (call.generation.top >= 0) {
     LogProbs lists;
-    if (call.echo) add_prompt(lists, service, call, prompt);
+    if (call.echo) add_prompt(lists, service, call.prompts[prompt], result);
     add_generated(lists, service, result);
     choice["logprobs"] = lists.to_json();
   }
   choice["finish_reason"] = finish_word(result.finish);
-  if (result.finish == FinishReason::aborted) choice["stop_reason"] = result.abort_reason;
+  if (const auto reason = stop_reason(result); !reason.is_null()) choice["stop_reason"] = reason;
+  if (call.prompt_log_probs) choice["prompt_logprobs"] = prompt_log_probs(service, call.prompts[prompt], result);
   return choice;
 }
 
@@ -149,23 +180,22 @@ json envelope(const Call& call) {
           {"system_fingerprint", "steer"}};
 }
 
-void submit_all(Generation& generation, const Call& call, const Service& service, Usage& usage) {
+void submit_all(Generation& generation, Call& call, const Service& service, Usage& usage) {
   for (const auto& prompt : call.prompts) {
     usage.prompt += std::ssize(prompt);
-    generation.submit(engine_request(call.generation, prompt, service));
+    EngineRequest request = engine_request(call.generation, prompt, service);
+    if (call.residuals) request.observers = call.residuals->observers();
+    generation.submit(std::move(request));
   }
 }
 
 HttpReply answer(Service& service, const HttpRequest& request) {
   const auto start = Clock::now();
   auto call = std::make_shared<Call>(read_call(request, service));
-  if (call->generation.prompt_top >= 0)
-    for (const auto& prompt : call->prompts) call->scores.push_back(score_prompt(service, call->generation, prompt));
-  auto generation = std::make_shared<Generation>(service.loop, call->generation.stream, service.options.max_seconds);
+  auto generation = std::make_shared<Generation>(service, call->generation.stream);
   auto usage = std::make_shared<Usage>();
   auto note = std::make_shared<std::string>();
-  const bool none = *call->generation.max_tokens == 0;
-  if (!none) submit_all(*generation, *call, service, *usage);
+  submit_all(*generation, *call, service, *usage);
 
   const auto finish = [&service, call, usage, note] {
     usage->check_fired(call->generation.steering);
@@ -176,16 +206,10 @@ HttpReply answer(Service& service, const HttpRequest& request) {
 
   if (!call->generation.stream) {
     json choices = json::array();
-    if (none) {
-      for (std::size_t i = 0; i < call->prompts.size(); ++i) {
-        usage->prompt += std::ssize(call->prompts[i]);
-        choices.push_back(choice_json(service, *call, static_cast<std::int64_t>(i), {}));
-      }
-    }
-    std::vector<std::optional<GenerateResult>> results(static_cast<std::size_t>(generation->choices()));
+    std::vector<std::shared_ptr<const GenerateResult>> results(static_cast<std::size_t>(generation->choices()));
     while (auto event = generation->next(request.gone)) {
       usage->add(*event->result);
-      results[static_cast<std::size_t>(event->choice)] = std::move(event->result);
+      results[static_cast<std::size_t>(event->choice)] = event->result;
     }
     for (std::size_t i = 0; i < results.size(); ++i)
       choices.push_back(choice_json(service, *call, static_cast<std::int64_t>(i), *results[i]));
@@ -193,6 +217,7 @@ HttpReply answer(Service& service, const HttpRequest& request) {
     json body = envelope(*call);
     body["choices"] = std::move(choices);
     body["usage"] = usage->to_json(call->generation.steering);
+    if (call->residuals) body["activations"] = call->residuals->to_json();
     HttpReply reply = json_reply(body);
     reply.note = note;
     return reply;
@@ -214,15 +239,15 @@ HttpReply answer(Service& service, const HttpRequest& request) {
       json choice{{"index", event->choice}, {"text", event->text}, {"logprobs", nullptr}, {"finish_reason", nullptr}};
       if (call->generation.top >= 0 && event->id >= 0) {
         LogProbs list{.offset = lists[static_cast<std::size_t>(event->choice)].offset};
-        const std::vector<std::pair<std::int64_t, double>> alternatives{{event->id, event->log_probability}};
-        list.add(service, service.token_text(event->id), event->log_probability, &alternatives);
+        const auto top = with_own(event->top, event->id, event->log_probability);
+        list.add(service, service.token_text(event->id), event->log_probability, &top);
         lists[static_cast<std::size_t>(event->choice)].offset = list.offset;
         choice["logprobs"] = list.to_json();
       }
       if (event->result) {
         usage->add(*event->result);
         choice["finish_reason"] = finish_word(event->result->finish);
-        if (event->result->finish == FinishReason::aborted) choice["stop_reason"] = event->result->abort_reason;
+        if (const auto reason = stop_reason(*event->result); !reason.is_null()) choice["stop_reason"] = reason;
       }
       events.send(chunk(std::move(choice)));
     }

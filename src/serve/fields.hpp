@@ -61,5 +61,6 @@ nlohmann::json parse_body(const std::string& body);
 
 /// The bytes of standard base64, padded or not. @throws ApiError(400).
 std::string decode_base64(std::string_view text, const std::string& param);
+std::string encode_base64(std::string_view bytes);
 
 }  // namespace steer::serve::detail

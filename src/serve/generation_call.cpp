@@ -3,13 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <nlohmann/json.hpp>
 #include <random>
 
 #include <steer/core/error.hpp>
-#include <steer/model/session.hpp>
-
-#include "model/reproducible.hpp"
 
 namespace steer::serve::detail {
 
@@ -18,7 +16,8 @@ using nlohmann::json;
 namespace {
 
 constexpr std::int64_t kMostStops = 16;
-constexpr double kAnything = 1e300;
+constexpr double kPenalty = 100;
+constexpr double kBias = 100;  ///< as far as OpenAI's API goes: it bars a token, or leaves no other
 
 std::vector<std::string> read_stop(Fields& fields) {
   const json* value = fields.find("stop");
@@ -31,6 +30,22 @@ std::vector<std::string> read_stop(Fields& fields) {
   }
   if (std::ssize(stop) > kMostStops) fields.fail("stop", fmt::format("expected at most {} stop strings", kMostStops));
   return stop;
+}
+
+/// {"id": added}, ids as JSON's keys.
+std::vector<std::pair<std::int64_t, double>> read_bias(Fields& fields, const Service& service) {
+  std::vector<std::pair<std::int64_t, double>> bias;
+  if (!fields.has("logit_bias")) return bias;
+  Fields entries = fields.object("logit_bias");
+  for (const auto& [key, value] : fields.at("logit_bias").items()) {
+    std::int64_t id = -1;
+    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
+    if (error != std::errc() || end != key.data() + key.size() || id < 0 || id >= service.model.config().vocab_size)
+      fields.fail("logit_bias", fmt::format("expected token ids in [0, {}) as keys of \"logit_bias\"",
+                                            service.model.config().vocab_size));
+    bias.emplace_back(id, entries.number(key, -kBias, kBias));
+  }
+  return bias;
 }
 
 std::uint64_t read_seed(Fields& fields) {
@@ -52,6 +67,8 @@ GenerationCall read_generation(Fields& fields, const Service& service) {
   call.sampling.repetition_penalty = fields.number("repetition_penalty", 1, 1e-3, 1e3);
   call.stop = read_stop(fields);
   call.stop_ids = fields.integers("stop_token_ids", 0, service.model.config().vocab_size - 1);
+  call.min_tokens = fields.integer("min_tokens", 0, 0, service.model.config().context);
+  call.ignore_eos = fields.boolean("ignore_eos", false);
   call.seed = read_seed(fields);
   call.choices = fields.integer("n", 1, 1, service.options.max_choices);
   call.priority = static_cast<int>(-fields.integer("priority", 0, -1000, 1000));  // lower ones first, as in vLLM
@@ -65,10 +82,9 @@ GenerationCall read_generation(Fields& fields, const Service& service) {
     if (!call.stream) fields.fail("stream_options", "\"stream_options\" needs \"stream\": true");
   }
   call.steering = read_steering(fields, service);
-  for (const char* penalty : {"presence_penalty", "frequency_penalty"})
-    if (fields.number(penalty, 0, -kAnything, kAnything) != 0)
-      fields.fail(penalty, fmt::format("\"{}\" is not supported yet", penalty));
-  fields.refuse({"logit_bias"}, "not yet");
+  call.sampling.presence_penalty = fields.number("presence_penalty", 0, -kPenalty, kPenalty);
+  call.sampling.frequency_penalty = fields.number("frequency_penalty", 0, -kPenalty, kPenalty);
+  call.sampling.logit_bias = read_bias(fields, service);
   fields.ignore(
       {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"});
   return call;
@@ -82,12 +98,15 @@ EngineRequest engine_request(const GenerationCall& call, std::vector<std::int64_
                                "at least one; shorten the prompt",
                                ids.size(), context),
                    {}, "context_length_exceeded");
-  const std::int64_t room = context - std::ssize(ids);
+  const std::int64_t prompt = std::ssize(ids), room = context - prompt;
   const std::int64_t allowed = service.options.max_tokens > 0 ? service.options.max_tokens : context;
   if (call.max_tokens && *call.max_tokens > allowed && service.options.max_tokens > 0)
     throw ApiError(
         400, fmt::format("{} new tokens were asked for, and this server gives at most {}", *call.max_tokens, allowed),
         "max_tokens");
+  if (const auto load = service.loop.load(); load.running + load.waiting + call.choices > service.options.max_waiting)
+    throw ApiError(429, fmt::format("the queue is full: {} rows are under way or wait, of {} at most; try again",
+                                    load.running + load.waiting, service.options.max_waiting));
   return {.ids = std::move(ids),
           .steering = call.steering.steering,
           .sampling = call.sampling,
@@ -96,16 +115,19 @@ EngineRequest engine_request(const GenerationCall& call, std::vector<std::int64_
           .stop_ids = call.stop_ids,
           .seed = call.seed,
           .samples = call.choices,
-          .priority = call.priority};
+          .priority = call.priority,
+          .min_tokens = call.min_tokens,
+          .ignore_eos = call.ignore_eos,
+          .top = std::max<std::int64_t>(call.top, 0),
+          .score_from = call.prompt_top >= 0 && prompt > 1 ? 1 : -1,
+          .prompt_top = std::max<std::int64_t>(call.prompt_top, 0)};
 }
 
-PromptScores score_prompt(Service& service, const GenerationCall& call, const std::vector<std::int64_t>& ids) {
-  if (ids.size() < 2) return {};
-  const std::lock_guard lock(service.reading);
-  Session session(service.model, model::detail::reproducible(service.model));
-  auto scores = session.log_probabilities(
-      ids, {.steering = call.steering.steering, .top = std::max<std::int64_t>(call.prompt_top, 0)});
-  return {std::move(scores.tokens), std::move(scores.top)};
+std::optional<ResidualCapture> residual_capture(const GenerationCall& call, const Service& service) {
+  const auto& layers = call.steering.residual_layers;
+  if (layers.empty()) return {};
+  if (call.stream) throw ApiError(400, "\"output_residual_stream\" is not supported with \"stream\"", "vllm_xargs");
+  return ResidualCapture(layers, service.model.config().d_model);
 }
 
 const char* finish_word(FinishReason reason) {
@@ -117,9 +139,15 @@ const char* finish_word(FinishReason reason) {
     case FinishReason::context:
       return "length";
     case FinishReason::aborted:
+    case FinishReason::failed:
       return "content_filter";
   }
   return "stop";
+}
+
+json stop_reason(const GenerateResult& result) {
+  if (!result.abort_reason.empty()) return result.abort_reason;
+  return result.stop.empty() ? json() : json(result.stop);
 }
 
 void Usage::add(const GenerateResult& result) {

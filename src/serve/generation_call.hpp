@@ -11,6 +11,7 @@
 
 #include "serve/service.hpp"
 #include "serve/steering_request.hpp"
+#include "serve/steering_shapes.hpp"
 
 namespace steer::serve::detail {
 
@@ -19,6 +20,8 @@ struct GenerationCall {
   std::optional<std::int64_t> max_tokens{};  ///< absent: what the context holds
   std::vector<std::string> stop{};
   std::vector<std::int64_t> stop_ids{};
+  std::int64_t min_tokens = 0;
+  bool ignore_eos = false;
   std::uint64_t seed = 0;
   std::int64_t choices = 1;      ///< of each prompt
   std::int64_t top = -1;         ///< alternatives of each new token; -1: no log-probabilities
@@ -33,15 +36,13 @@ GenerationCall read_generation(Fields& fields, const Service& service);
 /// The engine's request for one prompt. @throws ApiError(400) for a prompt that leaves no room.
 EngineRequest engine_request(const GenerationCall& call, std::vector<std::int64_t> ids, const Service& service);
 
-/// The prompt's tokens, how likely each was, and what would have been likelier.
-struct PromptScores {
-  std::vector<double> log_probabilities;  ///< of ids[1..]
-  std::vector<std::vector<std::pair<std::int64_t, double>>> top;
-};
-PromptScores score_prompt(Service& service, const GenerationCall& call, const std::vector<std::int64_t>& ids);
+/// What collects the layers' outputs that the request asks for; nothing without. They come whole, not streamed.
+std::optional<ResidualCapture> residual_capture(const GenerationCall& call, const Service& service);
 
 /// OpenAI's word for why a row ended.
 const char* finish_word(FinishReason reason);
+/// What vLLM's "stop_reason" says beside it: the stop string, or why the steering ended the row; null without.
+nlohmann::json stop_reason(const GenerateResult& result);
 
 /// Counts an answer's tokens, for "usage", the log and the metrics.
 struct Usage {

@@ -313,14 +313,20 @@ class HttpServer::Impl : public httplib::Server {
       const bool written =
           process_request(bytes, true, closed, [this](httplib::Request& request) { read_head(request); });
       if (!connection.reply.stream) connection.complete = written;
+      report(connection, start);
       connection.socket.finish();
     } catch (...) {
+      report(connection, start);
       connection.socket.abort();  // memory is gone, or httplib's own trouble: the client sees a broken connection
     }
-    if (connection.answered)
-      policy_.done(connection.request, connection.reply, std::chrono::duration<double>(Clock::now() - start).count(),
-                   connection.complete);
     current = nullptr;
+  }
+
+  /// Before the client can see the answer's end, so that what it asks next counts it.
+  void report(Connection& connection, Clock::time_point start) {
+    if (!std::exchange(connection.answered, false)) return;
+    policy_.done(connection.request, connection.reply, std::chrono::duration<double>(Clock::now() - start).count(),
+                 connection.complete);
   }
 
   /// Called when the head is there: decides whether the body is wanted.

@@ -15,8 +15,8 @@ namespace steer::serve::detail {
 namespace {
 
 constexpr std::size_t kBuffer = 16 << 10;
-constexpr std::size_t kDrained = 1 << 20;  ///< read and thrown away after an answer, at most
-constexpr double kDrainSeconds = 1;
+constexpr std::size_t kDrained = 256 << 20;  ///< read and thrown away after an answer, at most
+constexpr double kDrainSeconds = 2;
 
 std::chrono::steady_clock::duration duration(double seconds) {
   return std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double>(seconds));

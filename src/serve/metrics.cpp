@@ -28,8 +28,7 @@ void Metrics::count_first_token(double seconds) {
   first_token_seconds_.add(seconds);
 }
 
-std::string Metrics::text(const Engine::Load& load, std::int64_t generated, double step_s,
-                          std::int64_t connections) const {
+std::string Metrics::text(const Engine::Load& load, std::int64_t connections) const {
   std::string out;
   const auto number = [&](std::string_view name, std::string_view type, std::string_view help, auto value) {
     out += fmt::format("# HELP {0} {1}\n# TYPE {0} {2}\n{0} {3}\n", name, help, type, value);
@@ -38,10 +37,10 @@ std::string Metrics::text(const Engine::Load& load, std::int64_t generated, doub
   number("steer_rows_waiting", "gauge", "Rows that wait for a place.", load.waiting);
   number("steer_connections", "gauge", "Open connections.", connections);
   number("steer_cache_bytes", "gauge", "Bytes of keys and values, kept prompts included.", load.cache_bytes);
-  number("steer_step_seconds", "gauge", "Of the last step that drew tokens.", step_s);
-  number("steer_generated_tokens_total", "counter", "Tokens drawn.", generated);
+  number("steer_generated_tokens_total", "counter", "Tokens drawn.", load.tokens);
   number("steer_computed_prompt_tokens_total", "counter", "Prompt tokens computed.", load.prompt_tokens);
   number("steer_prefix_tokens_total", "counter", "Prompt tokens taken from a kept prompt instead.", load.shared_tokens);
+  number("steer_steps_total", "counter", "Passes over the model.", load.steps);
   number("steer_set_back_total", "counter", "Times that a row lost its cache to others.", load.set_back);
   number("steer_prompt_tokens_total", "counter", "Prompt tokens of answered requests.", prompt_tokens_.load());
   number("steer_completion_tokens_total", "counter", "New tokens of answered requests.", completion_tokens_.load());

@@ -21,7 +21,7 @@ class Metrics {
   void count_prompt_tokens(std::int64_t count) { prompt_tokens_ += count; }
   void count_completion_tokens(std::int64_t count) { completion_tokens_ += count; }
   /// Prometheus' text format, version 0.0.4.
-  std::string text(const Engine::Load& load, std::int64_t generated, double step_s, std::int64_t connections) const;
+  std::string text(const Engine::Load& load, std::int64_t connections) const;
 
  private:
   struct Times {

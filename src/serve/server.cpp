@@ -21,7 +21,8 @@ namespace {
 constexpr std::string_view kWhere = "Server";
 
 using Family = std::vector<Route> (*)(Service&);
-constexpr Family kFamilies[] = {status_routes, completion_routes, chat_routes, token_routes};
+constexpr Family kFamilies[] = {status_routes, completion_routes, chat_routes,
+                                token_routes,  reading_routes,    feature_routes};
 
 bool is_loopback(std::string_view host) {
   return host == "localhost" || host == "::1" || host == "[::1]" || host.starts_with("127.");
@@ -91,8 +92,7 @@ struct Server::Impl {
 
   HttpReply metrics() const {
     return {.type = "text/plain; version=0.0.4",
-            .body = service.metrics.text(service.loop.load(), service.loop.generated_tokens(),
-                                         service.loop.step_seconds(), http->connections())};
+            .body = service.metrics.text(service.loop.load(), http->connections())};
   }
 
   /// Before a body is read: who asks, from where.
@@ -103,7 +103,8 @@ struct Server::Impl {
       return false;
     };
     // A page of some other site can send requests to this machine, or make its own name mean this machine.
-    if (o.key.empty() && is_loopback(o.host) && !is_loopback(without_port(head.header("Host"))))
+    if (const auto host = without_port(head.header("Host"));
+        o.key.empty() && is_loopback(o.host) && !host.empty() && !is_loopback(host))
       return refuse(403, "expected a Host header that names this machine");
     const std::string_view origin = head.header("Origin");
     if (!origin.empty() && !allowed(head, origin))
@@ -183,11 +184,10 @@ Server& Server::operator=(Server&&) noexcept = default;
 int Server::port() const { return impl_->http->port(); }
 
 std::int64_t Server::stop(double grace_seconds) {
-  impl_->http->close();
-  impl_->service.loop.close();
   const std::int64_t left = impl_->http->drain(grace_seconds);
   if (left > 0) {
-    impl_->service.loop.end();  // those that still wait are told
+    impl_->service.stopping = true;  // those that still wait are told
+    impl_->service.loop.stop();
     impl_->http->drain(1);
   }
   impl_->http->stop();

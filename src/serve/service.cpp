@@ -15,13 +15,18 @@ namespace steer::serve::detail {
 Service::Service(Model m, ServerOptions o)
     : model(std::move(m)),
       options(std::move(o)),
-      loop(model, options.engine, options.max_waiting),
+      loop(model, options.engine),
       started(unix_time()),
       anchor_(model.tokenizer().encode("a", {.add_special = false})) {}
 
-void Service::check_model(Fields& fields) const {
+const Steering* Service::check_model(Fields& fields) const {
   const std::string wanted = fields.text("model", name());
-  if (options.any_name || std::ranges::find(options.names, wanted) != options.names.end()) return;
+  if (std::ranges::find(options.names, wanted) != options.names.end()) return nullptr;
+  for (const auto& served : options.names)
+    if (wanted.size() > served.size() && wanted.starts_with(served) && wanted[served.size()] == '+')
+      if (const auto found = options.steerings.find(wanted.substr(served.size() + 1)); found != options.steerings.end())
+        return &found->second;
+  if (options.any_name) return nullptr;
   throw ApiError(
       404, fmt::format("the model \"{}\" does not exist; served here: {}", wanted, fmt::join(options.names, ", ")),
       fields.name("model"), "model_not_found");

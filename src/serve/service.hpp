@@ -1,17 +1,19 @@
 #pragma once
 // What all families of routes share.
 
+#include <atomic>
 #include <mutex>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include <steer/generate/engine_loop.hpp>
 #include <steer/model/model.hpp>
 #include <steer/serve/server.hpp>
 
-#include "serve/engine_loop.hpp"
 #include "serve/fields.hpp"
+#include "serve/generation.hpp"
 #include "serve/http.hpp"
 #include "serve/metrics.hpp"
 
@@ -24,13 +26,15 @@ struct Service {
   ServerOptions options;
   EngineLoop loop;
   Metrics metrics;
-  std::mutex reading;        ///< one reading at a time: it computes beside the engine
-  std::int64_t started = 0;  ///< seconds since 1970
+  std::atomic<bool> stopping = false;  ///< rows that end now were cut off
+  std::mutex reading;                  ///< one reading at a time: it computes beside the engine
+  std::int64_t started = 0;            ///< seconds since 1970
 
   /// The first name; others are the same model.
   const std::string& name() const { return options.names.front(); }
-  /// Reads "model". @throws ApiError(404) unless it is served.
-  void check_model(Fields& fields) const;
+  /// Reads "model": a served name, alone or as "NAME+STEERING" with a registered steering, for programs that can set
+  /// nothing else. @return that steering; null without one. @throws ApiError(404) unless it is served.
+  const Steering* check_model(Fields& fields) const;
   /// Of that name, file hash, or the first for an empty one. @throws ApiError(404 | 400) that lists what there is.
   const ServedSae& sae(std::string_view name, const std::string& param) const;
   /// Text as a prompt; its special tokens are read as such. @throws ApiError(400) beyond the context.
@@ -54,5 +58,7 @@ std::vector<Route> status_routes(Service& service);
 std::vector<Route> completion_routes(Service& service);
 std::vector<Route> chat_routes(Service& service);
 std::vector<Route> token_routes(Service& service);
+std::vector<Route> reading_routes(Service& service);
+std::vector<Route> feature_routes(Service& service);
 
 }  // namespace steer::serve::detail

@@ -20,6 +20,8 @@ json model_json(const Service& service, const std::string& name) {
 json models(const Service& service) {
   json list = json::array();
   for (const auto& name : service.options.names) list.push_back(model_json(service, name));
+  for (const auto& [steering, edits] : service.options.steerings)
+    list.push_back(model_json(service, service.name() + "+" + steering));
   return {{"object", "list"}, {"data", list}};
 }
 

@@ -10,6 +10,8 @@
 
 #include <steer/core/error.hpp>
 
+#include "serve/steering_shapes.hpp"
+
 namespace steer::serve::detail {
 namespace {
 
@@ -31,6 +33,7 @@ class Reader {
       return sum;
     }
     Fields fields(source, path);
+    if (source.contains("vectors") && source["vectors"].is_array()) return easy_steer(source, path, service_);
     if (source.contains("edits") || source.contains("watches")) return whole(source, path);
     if (!source.contains("kind") && source.contains("name") && !source.contains("feature") &&
         !source.contains("vector")) {
@@ -193,10 +196,20 @@ class Reader {
 
 SteeringRequest read_steering(Fields& fields, const Service& service) {
   SteeringRequest request;
-  request.require_fired = fields.boolean("require_fired", false);
-  if (const json* source = fields.find("steering")) {
+  if (const Steering* named = service.check_model(fields)) {
     request.given = true;
-    request.steering = Reader(service).read(*source, fields.name("steering"));
+    request.steering = *named;
+  }
+  request.require_fired = fields.boolean("require_fired", false);
+  if (const json* source = fields.find("steering"); source && *source != json(false)) {
+    request.given = true;
+    request.steering += Reader(service).read(*source, fields.name("steering"));
+  }
+  if (const json* source = fields.find("vllm_xargs")) {
+    LensRequest lens = read_lens(*source, fields.name("vllm_xargs"), service);
+    request.given |= !lens.steering.empty();
+    request.steering += lens.steering;
+    request.residual_layers = std::move(lens.residual_layers);
   }
   return request;
 }

@@ -14,11 +14,12 @@ namespace steer::serve::detail {
 
 struct SteeringRequest {
   Steering steering{};
-  bool given = false;          ///< the request has one, though it may edit nothing
-  bool require_fired = false;  ///< one that changed no token is an error
+  bool given = false;                           ///< the request has one, though it may edit nothing
+  std::vector<std::int64_t> residual_layers{};  ///< whose outputs the answer holds (vllm-lens)
+  bool require_fired = false;                   ///< one that changed no token is an error
 };
 
-/// Reads "steering" and "require_fired". A steering is the name of a registered one, our JSON
+/// Reads "model", "steering", "vllm_xargs" and "require_fired". A steering is the name of a registered one, our JSON
 /// (docs/steering-schema.md) or its short form, or a list of such; files are never read on a request's behalf.
 SteeringRequest read_steering(Fields& fields, const Service& service);
 
