@@ -1,0 +1,205 @@
+// What HTTP costs over the engine in process: 64 clients with 64 distinct steerings, in turn with the same rows
+// submitted directly; how long a newcomer waits for its first token; whether a thousand requests leave anything behind.
+//   STEER_BENCH_MODEL=FOLDER bench/serve [PAIRS]
+// A folder: bench/peers/make_llama.py, with the tokenizer of a model of 32,000 tokens beside it. Rows ignore ends.
+#include <ATen/Functions.h>
+#include <arpa/inet.h>
+#include <fmt/format.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <cstdlib>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <thread>
+#include <vector>
+
+#include <steer/core/random.hpp>
+#include <steer/generate/engine_loop.hpp>
+#include <steer/serve/server.hpp>
+
+namespace {
+
+using namespace steer;
+using nlohmann::json;
+using Clock = std::chrono::steady_clock;
+
+constexpr std::int64_t kClients = 64, kPrompt = 32, kTokens = 48;
+
+double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+double quantile(std::vector<double> values, double q) {
+  std::sort(values.begin(), values.end());
+  return values[static_cast<std::size_t>(q * static_cast<double>(values.size() - 1))];
+}
+
+std::string spread(const std::vector<double>& values) {
+  return fmt::format("{:.3f} [{:.3f}, {:.3f}]", quantile(values, .5), quantile(values, .25), quantile(values, .75));
+}
+
+std::vector<std::int64_t> prompt_of(std::int64_t client) {
+  Rng rng(static_cast<std::uint64_t>(client));
+  std::vector<std::int64_t> ids;
+  for (std::int64_t i = 0; i < kPrompt; ++i) ids.push_back(static_cast<std::int64_t>(rng.below(30000)) + 3);
+  return ids;
+}
+
+std::string point_of(const Model& model, std::int64_t client) {
+  return fmt::format("blocks.{}.hook_resid_post", client % model.config().n_layers);
+}
+
+at::Tensor vector_of(const Model& model, std::int64_t client) {
+  std::vector<float> values;
+  Rng rng(1000 + static_cast<std::uint64_t>(client));
+  for (std::int64_t i = 0; i < model.config().d_model; ++i) values.push_back(static_cast<float>(rng.normal()));
+  return at::tensor(values);
+}
+
+/// Tokens a second of all rows, submitted directly.
+double in_process(const Model& model, bool steered) {
+  EngineLoop loop(model, {.max_rows = kClients});
+  std::mutex mutex;
+  std::condition_variable ended;
+  std::int64_t left = kClients;
+  const auto start = Clock::now();
+  for (std::int64_t c = 0; c < kClients; ++c) {
+    EngineRequest request{.ids = prompt_of(c), .max_tokens = kTokens, .ignore_eos = true};
+    if (steered) request.steering.add(vector_of(model, c), point_of(model, c), 0.1);
+    request.on_event = [&](const EngineEvent& event) {
+      if (!event.result) return;
+      const std::lock_guard lock(mutex);
+      if (--left == 0) ended.notify_one();
+    };
+    loop.submit(std::move(request));
+  }
+  std::unique_lock lock(mutex);
+  ended.wait(lock, [&] { return left == 0; });
+  return static_cast<double>(kClients * kTokens) / since(start);
+}
+
+struct Streamed {
+  std::vector<double> arrivals{};  ///< of each event, seconds after the request
+  double total = 0;
+};
+
+Streamed stream(int port, const std::string& body) {
+  Streamed result;
+  const int wire = ::socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_port = htons(static_cast<std::uint16_t>(port));
+  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  const auto start = Clock::now();
+  if (::connect(wire, reinterpret_cast<sockaddr*>(&to), sizeof to) != 0) throw std::runtime_error("no connection");
+  const std::string text = fmt::format(
+      "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{}", body.size(), body);
+  for (std::size_t sent = 0; sent < text.size();)
+    sent += static_cast<std::size_t>(::send(wire, text.data() + sent, text.size() - sent, 0));
+  char buffer[1 << 16];
+  for (ssize_t got; (got = ::recv(wire, buffer, sizeof buffer, 0)) > 0;) {
+    const std::string_view some(buffer, static_cast<std::size_t>(got));
+    for (auto at = some.find("data: {"); at != std::string_view::npos; at = some.find("data: {", at + 1))
+      result.arrivals.push_back(since(start));
+  }
+  ::close(wire);
+  result.total = since(start);
+  return result;
+}
+
+json body_of(const Model& model, std::int64_t client, bool steered) {
+  json body{{"prompt", prompt_of(client)},
+            {"max_tokens", kTokens},
+            {"temperature", 0},
+            {"stream", true},
+            {"ignore_eos", true}};
+  const at::Tensor vector = vector_of(model, client);
+  if (steered)
+    body["steering"] = {
+        {"vector", std::vector<float>(vector.const_data_ptr<float>(), vector.const_data_ptr<float>() + vector.numel())},
+        {"point", point_of(model, client)},
+        {"strength", 0.1}};
+  return body;
+}
+
+double over_http(const Model& model, bool steered) {
+  const Server server(model, {.port = 0, .engine = {.max_rows = kClients}});
+  std::vector<std::string> bodies;
+  for (std::int64_t c = 0; c < kClients; ++c) bodies.push_back(body_of(model, c, steered).dump());
+  std::vector<std::thread> clients;
+  const auto start = Clock::now();
+  for (const auto& body : bodies) clients.emplace_back([&] { stream(server.port(), body); });
+  for (auto& client : clients) client.join();
+  return static_cast<double>(kClients * kTokens) / since(start);
+}
+
+/// A newcomer's first token while all others generate: in steps of theirs.
+std::vector<double> first_tokens(const Model& model) {
+  const Server server(model, {.port = 0, .engine = {.max_rows = kClients + 1}});
+  std::vector<std::thread> clients;
+  std::vector<Streamed> streams(kClients - 1);
+  for (std::int64_t c = 0; c + 1 < kClients; ++c)
+    clients.emplace_back([&, c] {
+      json body = body_of(model, c, true);
+      body["max_tokens"] = 200;
+      streams[static_cast<std::size_t>(c)] = stream(server.port(), body.dump());
+    });
+  std::this_thread::sleep_for(std::chrono::seconds(5));  // all of them have begun
+  std::vector<double> waits;
+  for (std::int64_t i = 0; i < 8; ++i) {
+    json body = body_of(model, 500 + i, true);
+    body["max_tokens"] = 1;
+    waits.push_back(stream(server.port(), body.dump()).arrivals.front());
+  }
+  for (auto& client : clients) client.join();
+  std::vector<double> steps;
+  for (const auto& one : streams)
+    for (std::size_t i = 1; i < one.arrivals.size(); ++i) steps.push_back(one.arrivals[i] - one.arrivals[i - 1]);
+  const double step = quantile(steps, .5);
+  fmt::print("a step of {} rows: {:.1f} ms\n", kClients - 1, 1000 * step);
+  for (auto& wait : waits) wait /= step;
+  return waits;
+}
+
+double resident_mib() {
+  std::ifstream file("/proc/self/statm");
+  std::int64_t size = 0, resident = 0;
+  file >> size >> resident;
+  return static_cast<double>(resident * ::sysconf(_SC_PAGESIZE)) / (1 << 20);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const char* folder = std::getenv("STEER_BENCH_MODEL");
+  if (!folder) return fmt::print(stderr, "set STEER_BENCH_MODEL to a model's folder\n"), 2;
+  const auto model = Model::load(folder);
+  std::vector<double> http, plain, speed;
+  for (int pair = 0; pair < (argc > 1 ? std::atoi(argv[1]) : 5); ++pair) {
+    const bool swap = pair % 2;
+    double direct = swap ? in_process(model, true) : 0;
+    const double served = over_http(model, true);
+    if (!swap) direct = in_process(model, true);
+    http.push_back(served / direct);
+    speed.push_back(served);
+    plain.push_back(over_http(model, false) / served);
+  }
+  fmt::print("{} clients, {} prompt and {} new tokens each, each steered in its own way: {} tokens/s\n", kClients,
+             kPrompt, kTokens, spread(speed));
+  fmt::print("HTTP / in process: {}\nunsteered / steered over HTTP: {}\n", spread(http), spread(plain));
+  fmt::print("a newcomer's first token, in steps: {}\n", spread(first_tokens(model)));
+
+  const Server server(model, {.port = 0});
+  json body = body_of(model, 0, true);
+  body["max_tokens"] = 2;
+  double before = 0;
+  for (int i = 0; i < 1100; ++i) {
+    if (i == 100) before = resident_mib();
+    body["prompt"] = prompt_of(i);
+    stream(server.port(), body.dump());
+  }
+  fmt::print("resident after 100 requests {:.1f} MiB, after 1,100 {:.1f} MiB\n", before, resident_mib());
+}
