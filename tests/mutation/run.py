@@ -14,6 +14,7 @@ import os
 import pathlib
 import random
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -201,6 +202,8 @@ def main():
         return
     if subprocess.run(["git", "-C", root, "status", "--porcelain", "--untracked-files=no"], capture_output=True).stdout:
         sys.exit("mutation: commit or put away your changes first")
+    for stop in (signal.SIGTERM, signal.SIGINT):  # the latter is ignored in the background of a shell
+        signal.signal(stop, lambda *_: sys.exit(1))
     # More than asked for: some will not compile.
     faults = dict(enumerate(draw(found, options.count * 5 // 4, options.seed), 1))
     originals = {name: (root / name).read_text() for name in {fault[0] for fault in faults.values()}}
