@@ -53,6 +53,9 @@ std::vector<Message> read_messages(const json& list, const std::string& param) {
 
 std::vector<std::int64_t> render_messages(Fields& fields, const Service& service) {
   const auto messages = read_messages(fields.at("messages"), fields.name("messages"));
+  std::size_t bytes = 0;
+  for (const auto& message : messages) bytes += message.content.size();
+  service.check_length(bytes, fields.name("messages"));
   ChatOptions options;
   options.generation_prompt = fields.boolean("add_generation_prompt", true);
   if (const json* variables = fields.find("chat_template_kwargs")) {

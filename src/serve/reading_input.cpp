@@ -29,7 +29,11 @@ std::vector<std::int64_t> one_text(const json& value, const Service& service, co
   const bool chat = value.is_array() && !value.empty() && value.front().is_object();
   if (chat) {
     const ChatOptions options{.generation_prompt = false};
-    return checked(service.model.chat().render(read_messages(value, param), options).ids, service, param);
+    const auto messages = read_messages(value, param);
+    std::size_t bytes = 0;
+    for (const auto& message : messages) bytes += message.content.size();
+    service.check_length(bytes, param);
+    return checked(service.model.chat().render(messages, options).ids, service, param);
   }
   const json wrapped{{"ids", value}};
   return checked(Fields(wrapped, param).integers("ids", 0, service.model.config().vocab_size - 1), service, param);

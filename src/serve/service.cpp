@@ -12,11 +12,23 @@
 
 namespace steer::serve::detail {
 
+namespace {
+
+/// Bytes that the longest token is spelled with; some more for what a tokenizer may leave out, such as repeated spaces.
+std::size_t longest_token(const Tokenizer& tokenizer) {
+  std::size_t longest = 64;
+  for (std::int64_t id = 0; id < tokenizer.vocab_size(); ++id) longest = std::max(longest, tokenizer.token(id).size());
+  return longest;
+}
+
+}  // namespace
+
 Service::Service(Model m, ServerOptions o)
     : model(std::move(m)),
       options(std::move(o)),
       loop(model, options.engine),
       started(unix_time()),
+      longest_(longest_token(model.tokenizer())),
       anchor_(model.tokenizer().encode("a", {.add_special = false})) {}
 
 const Steering* Service::check_model(Fields& fields) const {
@@ -43,7 +55,18 @@ const ServedSae& Service::sae(std::string_view wanted, const std::string& param)
   throw ApiError(404, fmt::format("no SAE is called \"{}\"; served here: {}", wanted, fmt::join(names, ", ")), param);
 }
 
+void Service::check_length(std::size_t bytes, const std::string& param) const {
+  const std::size_t most = longest_ * static_cast<std::size_t>(model.config().context);
+  if (bytes > most)
+    throw ApiError(
+        400,
+        fmt::format("\"{}\" has {} bytes, far more than this model's context of {} tokens can hold; shorten it", param,
+                    bytes, model.config().context),
+        param, "context_length_exceeded");
+}
+
 std::vector<std::int64_t> Service::encode(std::string_view text, bool add_special) const {
+  check_length(text.size(), "prompt");
   return model.tokenizer().encode(text, {.add_special = add_special});
 }
 

@@ -37,7 +37,10 @@ struct Service {
   const Steering* check_model(Fields& fields) const;
   /// Of that name, file hash, or the first for an empty one. @throws ApiError(404 | 400) that lists what there is.
   const ServedSae& sae(std::string_view name, const std::string& param) const;
-  /// Text as a prompt; its special tokens are read as such. @throws ApiError(400) beyond the context.
+  /// @throws ApiError(400) for texts of so many bytes that no tokenizer could make the context hold them: before a
+  ///         tokenizer spends minutes on them.
+  void check_length(std::size_t bytes, const std::string& param) const;
+  /// Text as a prompt; its special tokens are read as such. @throws as `check_length`.
   std::vector<std::int64_t> encode(std::string_view text, bool add_special = true) const;
   /// What a token writes after other text; bytes that are no UTF-8 alone become U+FFFD.
   std::string token_text(std::int64_t id) const;
@@ -45,6 +48,7 @@ struct Service {
   std::string token_bytes(std::int64_t id) const;
 
  private:
+  std::size_t longest_;               ///< bytes a token may stand for
   std::vector<std::int64_t> anchor_;  ///< a word for tokens to stand behind
 };
 
