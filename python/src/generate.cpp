@@ -4,6 +4,7 @@
 #include <steer/generate/generate.hpp>
 #include <steer/generate/score.hpp>
 
+#include <nanobind/stl/map.h>
 #include <nanobind/stl/variant.h>
 
 #include "bind.hpp"
@@ -12,14 +13,31 @@
 namespace steer::python {
 namespace {
 
-SamplingOptions sampling_of(double temperature, double top_p, std::int64_t top_k, double min_p,
-                            double repetition_penalty) {
-  return {.temperature = temperature,
-          .top_p = top_p,
-          .top_k = top_k,
-          .min_p = min_p,
-          .repetition_penalty = repetition_penalty};
+/// Sets the sampling option of this name. @return whether there is one.
+bool set_sampling(SamplingOptions& o, std::string_view name, nb::handle value) {
+  if (name == "temperature")
+    o.temperature = nb::cast<double>(value);
+  else if (name == "top_p")
+    o.top_p = nb::cast<double>(value);
+  else if (name == "top_k")
+    o.top_k = nb::cast<std::int64_t>(value);
+  else if (name == "min_p")
+    o.min_p = nb::cast<double>(value);
+  else if (name == "repetition_penalty")
+    o.repetition_penalty = nb::cast<double>(value);
+  else if (name == "presence_penalty")
+    o.presence_penalty = nb::cast<double>(value);
+  else if (name == "frequency_penalty")
+    o.frequency_penalty = nb::cast<double>(value);
+  else if (name == "logit_bias")
+    for (const auto& [id, bias] : nb::cast<std::map<std::int64_t, double>>(value)) o.logit_bias.emplace_back(id, bias);
+  else
+    return false;
+  return true;
 }
+
+constexpr auto kSampling =
+    "temperature, top_p, top_k, min_p, repetition_penalty, presence_penalty, frequency_penalty, logit_bias";
 
 /// Options of `generate` by their names, shared by its two forms.
 struct Options {
@@ -33,17 +51,8 @@ Options options_of(const nb::kwargs& given) {
   GenerateOptions& o = out.options;
   for (const auto& [key, value] : given) {
     const auto name = nb::cast<std::string>(key);
-    if (name == "temperature")
-      o.sampling.temperature = nb::cast<double>(value);
-    else if (name == "top_p")
-      o.sampling.top_p = nb::cast<double>(value);
-    else if (name == "top_k")
-      o.sampling.top_k = nb::cast<std::int64_t>(value);
-    else if (name == "min_p")
-      o.sampling.min_p = nb::cast<double>(value);
-    else if (name == "repetition_penalty")
-      o.sampling.repetition_penalty = nb::cast<double>(value);
-    else if (name == "max_tokens")
+    if (set_sampling(o.sampling, name, value)) continue;
+    if (name == "max_tokens")
       o.max_tokens = nb::cast<std::int64_t>(value);
     else if (name == "min_tokens")
       o.min_tokens = nb::cast<std::int64_t>(value);
@@ -69,15 +78,12 @@ Options options_of(const nb::kwargs& given) {
       if (!value.is_none()) out.on_token.emplace(nb::borrow(value));
     } else
       fail(ErrorCode::argument, kWhere,
-           "expected options (temperature, top_p, top_k, min_p, repetition_penalty, max_tokens, "
-           "min_tokens, ignore_eos, stop, stop_ids, seed, batch, require_fired, on_warning, top, batch_invariant, "
-           "on_token) but got \"{}\"",
-           name);
+           "expected options ({}, max_tokens, min_tokens, ignore_eos, stop, stop_ids, seed, batch, require_fired, "
+           "on_warning, top, batch_invariant, on_token) but got \"{}\"",
+           kSampling, name);
   }
   return out;
 }
-
-using Request = std::tuple<Ids, std::optional<Steering>, std::optional<std::uint64_t>>;
 
 std::vector<GenerateResult> generate_rows(const std::variant<Model, Session*>& on,
                                           const std::vector<GenerateRequest>& requests, Options given) {
@@ -113,10 +119,45 @@ std::vector<GenerateRequest> requests_of(const std::vector<Ids>& prompts,
   return out;
 }
 
-/// An engine, and what of it Python may hold on to.
-struct LiveEngine {
-  Engine engine;
-};
+/// A request of the options by their names.
+EngineRequest request_of(const Ids& ids, const std::optional<Steering>& steering, const nb::kwargs& options) {
+  EngineRequest r{.ids = ids};
+  if (steering) r.steering = *steering;
+  for (const auto& [key, value] : options) {
+    const auto name = nb::cast<std::string>(key);
+    if (set_sampling(r.sampling, name, value)) continue;
+    if (name == "max_tokens")
+      r.max_tokens = nb::cast<std::int64_t>(value);
+    else if (name == "min_tokens")
+      r.min_tokens = nb::cast<std::int64_t>(value);
+    else if (name == "ignore_eos")
+      r.ignore_eos = nb::cast<bool>(value);
+    else if (name == "stop")
+      r.stop = nb::cast<std::vector<std::string>>(value);
+    else if (name == "stop_ids")
+      r.stop_ids = nb::cast<Ids>(value);
+    else if (name == "seed")
+      r.seed = nb::cast<std::uint64_t>(value);
+    else if (name == "samples")
+      r.samples = nb::cast<std::int64_t>(value);
+    else if (name == "priority")
+      r.priority = nb::cast<int>(value);
+    else if (name == "top")
+      r.top = nb::cast<std::int64_t>(value);
+    else if (name == "score_from")
+      r.score_from = nb::cast<std::int64_t>(value);
+    else if (name == "prompt_top")
+      r.prompt_top = nb::cast<std::int64_t>(value);
+    else if (name == "given")
+      r.given = nb::cast<Ids>(value);
+    else
+      fail(ErrorCode::argument, "Engine.submit",
+           "expected options ({}, max_tokens, min_tokens, ignore_eos, stop, stop_ids, seed, samples, priority, top, "
+           "score_from, prompt_top, given) but got \"{}\"",
+           kSampling, name);
+  }
+  return r;
+}
 
 }  // namespace
 
@@ -126,8 +167,11 @@ void bind_generate(nb::module_& m) {
       .def_ro("text", &GenerateResult::text)
       .def_prop_ro(
           "finish", [](const GenerateResult& r) { return std::string(to_string(r.finish)); },
-          "stop_token, stop_string, length, context or aborted.")
-      .def_ro("abort_reason", &GenerateResult::abort_reason)
+          "stop_token, stop_string, length, context, aborted or failed.")
+      .def_ro("stop", &GenerateResult::stop, "For stop_string: which one.")
+      .def_ro("abort_reason", &GenerateResult::abort_reason, "For aborted and failed.")
+      .def_ro("prompt_log_probabilities", &GenerateResult::prompt_log_probabilities, "From score_from on.")
+      .def_ro("prompt_top", &GenerateResult::prompt_top)
       .def_ro("log_probabilities", &GenerateResult::log_probabilities, "Of each id, under the unfiltered distribution.")
       .def_ro("top", &GenerateResult::top, "By id: (alternative, log-probability), likeliest first.")
       .def_ro("audit", &GenerateResult::audit)
@@ -176,25 +220,16 @@ void bind_generate(nb::module_& m) {
           "keep_prefixes"_a = true, "batch_invariant"_a = true)
       .def(
           "submit",
-          [](Engine& e, const Ids& ids, const std::optional<Steering>& steering, double temperature, double top_p,
-             std::int64_t top_k, double min_p, double repetition_penalty, std::int64_t max_tokens,
-             const std::vector<std::string>& stop, const Ids& stop_ids, std::uint64_t seed, std::int64_t samples,
-             int priority) {
-            EngineRequest request{.ids = ids,
-                                  .sampling = sampling_of(temperature, top_p, top_k, min_p, repetition_penalty),
-                                  .max_tokens = max_tokens,
-                                  .stop = stop,
-                                  .stop_ids = stop_ids,
-                                  .seed = seed,
-                                  .samples = samples,
-                                  .priority = priority};
-            if (steering) request.steering = *steering;
+          [](Engine& e, const Ids& ids, const std::optional<Steering>& steering, const nb::kwargs& options) {
+            EngineRequest request = request_of(ids, steering, options);
             return without_gil([&] { return e.submit(std::move(request)); });
           },
-          "ids"_a, nb::kw_only(), "steering"_a = nb::none(), "temperature"_a = 0.0, "top_p"_a = 1.0, "top_k"_a = 0,
-          "min_p"_a = 0.0, "repetition_penalty"_a = 1.0, "max_tokens"_a = 256, "stop"_a = std::vector<std::string>(),
-          "stop_ids"_a = Ids(), "seed"_a = 0, "samples"_a = 1, "priority"_a = 0,
-          "Adds a row, or `samples` of them; the first one's id.")
+          "ids"_a, nb::kw_only(), "steering"_a = nb::none(), "options"_a,
+          nb::sig(
+              "def submit(self, ids: Sequence[int], *, steering: Steering | None = None, **options: object) -> int"),
+          "Adds a row, or `samples` of them, from any thread; the first one's id. Options are those of EngineRequest: "
+          "temperature, max_tokens (0: the prompt is read only), stop, seed, priority, top, score_from, given and so "
+          "on.")
       .def(
           "step",
           [](Engine& e, nb::object on_event) {
@@ -216,7 +251,7 @@ void bind_generate(nb::module_& m) {
           "Whether rows are left.")
       .def(
           "cancel", [](Engine& e, RowId row) { return static_cast<bool>(e.cancel(row)); }, "row"_a,
-          "Ends a row. False for a row that has ended or is unknown.")
+          "Ends a row, from any thread; its last event follows. False for a row that has ended or is unknown.")
       .def(
           "load",
           [](const Engine& e) {
@@ -227,6 +262,8 @@ void bind_generate(nb::module_& m) {
             out["cache_bytes"] = l.cache_bytes;
             out["prompt_tokens"] = l.prompt_tokens;
             out["shared_tokens"] = l.shared_tokens;
+            out["tokens"] = l.tokens;
+            out["steps"] = l.steps;
             out["set_back"] = l.set_back;
             return out;
           },

@@ -172,7 +172,8 @@ void bind_session(nb::module_& m) {
       .def("close", &Session::close, "sequence"_a, "Forgets a sequence, its steering and its audit.")
       .def("audit", &Session::audit, "sequence"_a, "What the sequence's steering has done to its tokens.")
       .def("length", &Session::length, "sequence"_a, "Tokens in the cache of a sequence.")
-      .def_prop_ro("warnings", &Session::warnings, "What a person should know of the steerings seen so far.")
+      .def_prop_ro("warnings", nb::overload_cast<>(&Session::warnings, nb::const_),
+                   "What a person should know of the steerings seen so far.")
       .def_prop_ro("cache_bytes", nb::overload_cast<>(&Session::cache_bytes, nb::const_), "Bytes the KV cache holds.")
       .def(
           "step",

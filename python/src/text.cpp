@@ -15,15 +15,17 @@ std::vector<Message> messages_of(nb::handle conversation) {
   constexpr auto kWhere = "ChatTemplate.render";
   std::vector<Message> out;
   for (nb::handle item : conversation) {
-    std::string role, content;
+    std::string role, content, reasoning;
     try {
       role = nb::cast<std::string>(item["role"]);
       content = nb::cast<std::string>(item["content"]);
+      if (const nb::object thought = item.attr("get")("reasoning_content"); !thought.is_none())
+        reasoning = nb::cast<std::string>(thought);
     } catch (const std::exception&) {
       fail(ErrorCode::argument, kWhere,
            "expected messages as {{\"role\": ..., \"content\": ...}}, both text, but got {}", nb::repr(item).c_str());
     }
-    out.push_back({parse_enum<Role>(role, kWhere), content});
+    out.push_back({parse_enum<Role>(role, kWhere), content, reasoning});
   }
   return out;
 }

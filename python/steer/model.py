@@ -14,7 +14,7 @@ import torch
 
 from . import _core
 from ._core import (
-    ChatTemplate, GenerateResult, HookCall, ModelConfig, Session, Steering, SteeringAudit, Tokenizer,
+    ChatTemplate, Engine, GenerateResult, HookCall, ModelConfig, Session, Steering, SteeringAudit, Tokenizer,
 )  # fmt: skip
 from ._errors import Error
 from .cache import ActivationCache
@@ -141,6 +141,10 @@ class Model:
     def session(self, **options: Any) -> Session:
         """A Session of one's own, for work step by step: caches, forks, several prompts in one pass."""
         return Session(self._core, **options)
+
+    def engine(self, **options: Any) -> Engine:
+        """An Engine: rows that come and go at any time, computed together; options are those of `Engine`."""
+        return Engine(self._core, **options)
 
     # --- text ---
 

@@ -257,7 +257,7 @@ def many():
         model(ids)
 def engine_loop():
     while True:
-        engine = steer.Engine(model._core)
+        engine = model.engine()
         engine.submit([1, 2, 3], max_tokens=400)
         while engine.step():
             pass

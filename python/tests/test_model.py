@@ -200,7 +200,7 @@ def test_threads_share_a_model(model: steer.Model) -> None:
 
 
 def test_engine_rows_come_and_go(model: steer.Model, sae: steer.SAE) -> None:
-    engine = steer.Engine(model._core, max_rows=2)
+    engine = model.engine(max_rows=2)
     prompt = model.to_tokens("In the land of")[0].tolist()
     steering = steer.Steering().nudge(sae, 330, 6.0)
     rows = {engine.submit(prompt, max_tokens=5): None, engine.submit(prompt, max_tokens=5, steering=steering): steering}
