@@ -171,7 +171,19 @@ void bind_features(nb::module_& m) {
       .def_rw("prompts", &AutoSteerOptions::prompts);
   nb::class_<AutoSteer>(m, "AutoSteer",
                         "From a behaviour in words to a steering; remembers answers between behaviours.")
-      .def(nb::init<Model, Sae, AutoSteerOptions>(), "model"_a, "sae"_a, "options"_a)
+      .def(
+          "__init__",
+          [](AutoSteer* self, const Model& model, const Sae& sae, AutoSteerOptions options) {
+            // A search has no other place that asks whether to go on.
+            if (options.capability.score)
+              options.capability.score = [score = options.capability.score, signals = std::make_shared<Signals>()](
+                                             std::size_t prompt, const GenerateResult& answer) {
+                signals->check();
+                return score(prompt, answer);
+              };
+            new (self) AutoSteer(model, sae, std::move(options));
+          },
+          "model"_a, "sae"_a, "options"_a)
       .def(
           "find",
           [](AutoSteer& a, const std::string& behaviour, const std::string& mode) {

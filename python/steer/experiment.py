@@ -94,9 +94,12 @@ class Experiment:
         batch: int = 64,
         baseline: str = "control",
         progress: bool = False,
+        **process: Any,
     ) -> Report:
         """Takes all answers, judges them, and analyses. With a journal (a folder) a run that was stopped, by Ctrl-C or
-        by anything else, goes on where it was when it is started again, and its report has the same bytes."""
+        by anything else, goes on where it was when it is started again, and its report has the same bytes.
+
+        process: of a run that several processes share: rank, ranks, address, port (`executors.run_on` sets them)."""
         known = {b.name: b for b in _core.study_behaviours()}
         behaviours = []
         for b in self.behaviours:
@@ -107,7 +110,7 @@ class Experiment:
             model._core, questions=list(self.questions), behaviours=behaviours, arms=list(self.arms), mode=self.mode,
             temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_tokens, seed=self.seed, nll=self.nll,
             kl=self.kl, force_answers=self.force_answers, judge=judge, journal=journal, batch=batch, baseline=baseline,
-            progress=progress,
+            progress=progress, **process,
         )  # fmt: skip
 
 
