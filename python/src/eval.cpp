@@ -210,7 +210,7 @@ void bind_eval(nb::module_& m) {
          std::int64_t max_tokens, std::uint64_t seed, bool nll, bool kl, bool force_answers,
          const std::shared_ptr<Judge>& judge, const std::filesystem::path& journal, std::int64_t batch,
          const std::string& baseline, bool progress, std::int64_t rank, std::int64_t ranks, const std::string& address,
-         std::uint16_t port) {
+         std::uint16_t port, double timeout_s) {
         Experiment study{.questions = questions,
                          .behaviours = behaviours,
                          .arms = arms,
@@ -227,14 +227,15 @@ void bind_eval(nb::module_& m) {
               signals.check();
               return false;
             }};
-        if (ranks > 1) options.workers = {.rank = rank, .count = ranks, .address = address, .port = port};
+        if (ranks > 1)
+          options.workers = {.rank = rank, .count = ranks, .address = address, .port = port, .timeout_s = timeout_s};
         if (progress) options.progress = Progress("experiment", 0);
         return without_gil([&] { return run_experiment(model, study, options); });
       },
       "model"_a, nb::kw_only(), "questions"_a, "behaviours"_a, "arms"_a, "mode"_a = "generate", "temperature"_a = 0.6,
       "top_p"_a = 0.9, "max_tokens"_a = 1024, "seed"_a = 42, "nll"_a = true, "kl"_a = false, "force_answers"_a = false,
       "judge"_a = nb::none(), "journal"_a = std::filesystem::path(), "batch"_a = 64, "baseline"_a = "control",
-      "progress"_a = false, "rank"_a = 0, "ranks"_a = 1, "address"_a = "", "port"_a = 0,
+      "progress"_a = false, "rank"_a = 0, "ranks"_a = 1, "address"_a = "", "port"_a = 0, "timeout_s"_a = 60.0,
       "Runs an experiment; killed and started again with the same journal it goes on where it was.");
 }
 

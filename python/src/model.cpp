@@ -71,6 +71,10 @@ void bind_model(nb::module_& m) {
       .def_prop_ro("weight_bytes", &Model::weight_bytes)
       .def_prop_ro("warnings", &Model::warnings, "What was let through while loading, a sentence each.")
       .def_prop_ro("hash", &Model::hash, "Identifies the weights.")
+      .def(
+          "unembed",
+          [](const Model& model, const at::Tensor& h) { return without_gil([&] { return model.unembed(h); }); }, "h"_a,
+          "Logits [tokens, d_vocab] of residuals [tokens, d_model], as behind the last layer.")
       .def_prop_ro("unembedding", &Model::unembedding, "[d_vocab, d_model], f32.")
       .def_prop_ro("final_norm_gain", &Model::final_norm_gain, "[d_model], f32.");
 

@@ -43,6 +43,7 @@ def run_on(
     workers: int = 2,
     address: str = "127.0.0.1",
     port: int = 0,
+    timeout_s: float = 60,
     **options: Any,
 ) -> Report:
     """`Experiment.run` with `workers` further processes, which `executor` starts: anything with `submit(function, *args)`
@@ -51,7 +52,7 @@ def run_on(
     build: makes model, experiment and judge, here and in each process; it must be picklable for the executor. Items go
     to whoever is free; what a process finished stands in a journal of its own in the folder of `journal`, which all must
     see. When a process dies the others do what it had taken, so the report has the bytes of one process's. address: under
-    which the others reach this machine. options: those of `Experiment.run`.
+    which the others reach this machine. timeout_s: a process that is silent for so long is taken for dead. options: those of `Experiment.run`.
     """
     if workers < 1:
         raise Error(f"[run_on] expected at least one worker but got {workers}", "argument")
@@ -60,7 +61,7 @@ def run_on(
         with socket.socket() as free:
             free.bind((address, 0))
             port = free.getsockname()[1]
-    common = {**options, "journal": str(journal), "ranks": workers + 1, "address": address, "port": port}
+    common = {**options, "journal": str(journal), "ranks": workers + 1, "address": address, "port": port, "timeout_s": timeout_s}
     pool = _Ray(executor, {}) if getattr(executor, "__name__", "") == "ray" else executor
     futures = [pool.submit(_one_process, build, {**common, "rank": rank}) for rank in range(1, workers + 1)]
     try:

@@ -131,6 +131,11 @@ class Model:
         """The unembedding, [d_model, d_vocab], f32."""
         return self._core.unembedding.T
 
+    def unembed(self, residual: torch.Tensor) -> torch.Tensor:
+        """Logits [tokens, d_vocab] of residuals [tokens, d_model] as a pass computes them behind the last layer: final norm,
+        unembedding, scale and cap. Of an earlier layer's residuals this is the logit lens."""
+        return self._core.unembed(residual)
+
     @property
     def hook_names(self) -> list[str]:
         """Every hook point this model computes, in order."""
