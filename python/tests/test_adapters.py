@@ -106,14 +106,14 @@ def test_interp_engine(model: steer.Model, sae: steer.SAE) -> None:
     points = served.describe().capture_points
     assert {"resid_pre", "resid_post", "z", "mlp_act"} <= set(points)
     ids = IDS[0].tolist()
-    with sync_model(served) as held:
-        captured = held.capture(ids, ["resid_post.1", ("z", 0), "embeddings"], rows=[0, 2])
-        cache = model.run_with_cache(IDS)[1]
-        by = {str(a): v for a, v in captured.items()}
-        assert torch.equal(by["resid_post.1"], cache["resid_post", 1][0, [0, 2]])
-        assert torch.equal(by["z.0"], cache["z", 0][0, [0, 2]].flatten(1))
-        text = held.generate_text(ids, max_tokens=6, temperature=0.0)
-        assert text == model.generate([ids], 6, return_type="results")[0].text
+    held = sync_model(served)
+    captured = held.capture(ids, ["resid_post.1", ("z", 0), "embeddings"], rows=[0, 2])
+    cache = model.run_with_cache(IDS)[1]
+    by = {str(a): v for a, v in captured.items()}
+    assert torch.equal(by["resid_post.1"], cache["resid_post", 1][0, [0, 2]])
+    assert torch.equal(by["z.0"], cache["z", 0][0, [0, 2]].flatten(1))
+    text = held.generate_text(ids, max_tokens=6, temperature=0.0)
+    assert text == model.generate([ids], 6, return_type="results")[0].text
     logits = asyncio.run(served.decode_residuals(cache["resid_post", model.cfg.n_layers - 1][0]))
     torch.testing.assert_close(logits, model(IDS)[0], rtol=1e-4, atol=1e-4)
     completion, rows = asyncio.run(served.capture_generation(ids, ["resid_mid.0"], max_tokens=4))

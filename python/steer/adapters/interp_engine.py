@@ -77,7 +77,8 @@ class SteerInterpModel:
 
     @property
     def tok(self) -> Any:
-        raise _refusal("its own chat formatter (tok)", "render with Model.chat")
+        """Refuses whatever is asked of it: chats are rendered by `Model.chat`."""
+        return _Refused("interp-engine's chat formatter (tok)", "render with Model.chat")
 
     def is_linear_attention_layer(self, layer: int) -> bool:
         return f"blocks.{layer}.attn.hook_pattern" not in self._names
@@ -208,6 +209,16 @@ class SteerInterpModel:
     @staticmethod
     def _name(address: Address) -> str:
         return "hook_embed" if address.name == "embeddings" else f"blocks.{address.layer}.{_POINTS[address.name]}"
+
+
+class _Refused:
+    """Stands where the protocol wants an object that steer does not have."""
+
+    def __init__(self, what: str, instead: str) -> None:
+        self._why = (what, instead)
+
+    def __getattr__(self, name: str) -> Any:
+        raise _refusal(*self._why)
 
 
 def _refusal(what: str, instead: str) -> CapabilityUnsupported:
