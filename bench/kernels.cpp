@@ -3,12 +3,11 @@
 //
 //   OMP_WAIT_POLICY=passive bench/kernels --benchmark_filter='Product/q4_k.*' --benchmark_repetitions=5
 //
-// STEER_BENCH_ISA = portable | avx2 | avx512 runs the kernels of that instruction set.
+// STEER_ISA = portable | avx2 | avx512 runs the kernels of that instruction set.
 
 #include <ATen/Functions.h>
 #include <benchmark/benchmark.h>
 
-#include <cstdlib>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -93,11 +92,6 @@ void libtorch(benchmark::State& state, at::ScalarType dtype, std::int64_t n, std
 }  // namespace
 
 int main(int argc, char** argv) {
-  using namespace steer::model::detail;
-  if (const char* isa = std::getenv("STEER_BENCH_ISA")) {
-    const std::string_view name(isa);
-    set_isa_for_testing(name == "portable" ? Isa::portable : name == "avx2" ? Isa::avx2 : Isa::avx512);
-  }
   steer::set_threads(0);
   constexpr std::int64_t shapes[][2] = {{2048, 768}, {768, 2048}, {8192, 2048}};
   const std::vector<std::int64_t> rows = {1, 2, 4, 8, 16, 32, 64, 128, 256};

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <random>
+#include <string_view>
 #include <vector>
 
 #include "model/kernels/linear.hpp"
@@ -19,13 +20,16 @@ constexpr Isa kIsas[] = {Isa::portable, Isa::avx2, Isa::avx512};
 /// Runs `body` once for each instruction set available, then goes back to the best.
 template <class Body>
 void for_each_isa(const Body& body) {
+  const Isa before = kernels().name == std::string_view("portable") ? Isa::portable
+                     : kernels().name == std::string_view("avx2")   ? Isa::avx2
+                                                                    : Isa::avx512;
   for (Isa isa : kIsas) {
     if (!isa_available(isa)) continue;
     set_isa_for_testing(isa);
     SCOPED_TRACE(kernels().name);
     body();
   }
-  set_isa_for_testing(Isa::avx512);
+  set_isa_for_testing(before);
 }
 
 std::vector<float> randoms(std::int64_t count, unsigned seed) {
@@ -159,6 +163,83 @@ TEST(KernelProduct, ARowsBitsDoNotDependOnItsBatchMates) {
       }
     }
   });
+}
+
+/// x as a product with such rounding takes it: bf16 by libtorch; or whole multiples of a group's largest value over
+/// 127.
+std::vector<float> rounded(const std::vector<float>& x, std::int64_t k, Rounding rounding) {
+  auto out = x;
+  if (rounding == Rounding::bf16) {
+    for (float& v : out) v = static_cast<float>(at::BFloat16(v));
+    return out;
+  }
+  for (std::size_t row = 0; row < x.size(); row += static_cast<std::size_t>(k))
+    for (std::int64_t first = 0; first < k; first += 32) {
+      float* group = out.data() + row + first;
+      const std::int64_t count = std::min<std::int64_t>(32, k - first);
+      float most = 0;
+      for (std::int64_t i = 0; i < count; ++i) most = std::max(most, std::abs(group[i]));
+      for (std::int64_t i = 0; i < count && most > 0; ++i)
+        group[i] = std::nearbyint(group[i] * (127 / most)) * (most / 127);
+    }
+  return out;
+}
+
+struct RoundedCase {
+  Linear linear;
+  Rounding rounding;
+};
+
+std::vector<RoundedCase> rounded_cases(std::int64_t n, std::int64_t k) {
+  const at::Tensor weight = random_tensor(n, k, 11);
+  std::vector<RoundedCase> cases = {{Linear::dense(weight.to(at::kBFloat16)), Rounding::bf16},
+                                    {Linear::int8(weight), Rounding::int8}};
+  struct Type {
+    const char* name;
+    std::int64_t values, bytes;
+  };
+  for (const Type& type : {Type{"Q4_0", 32, 18},
+                           {"Q4_1", 32, 20},
+                           {"Q5_0", 32, 22},
+                           {"Q5_1", 32, 24},
+                           {"Q8_0", 32, 34},
+                           {"Q4_K", 256, 144},
+                           {"Q5_K", 256, 176},
+                           {"Q6_K", 256, 210}})
+    if (k % type.values == 0)  // bytes below 60 keep every f16 finite
+      cases.push_back(
+          {Linear::blocks(at::randint(0, 60, {n * k / type.values * type.bytes}, at::kByte), type.name, n, k),
+           Rounding::int8});
+  return cases;
+}
+
+TEST(KernelProduct, RoundedActivationsGiveTheProductOfTheRoundedNumbers) {
+  for_each_isa([] {
+    for (const auto& [m, n, k] :
+         {Shape{1, 7, 256}, {5, 30, 512}, {3, 13, 96}, {4, 9, 353}, {70, 26, 2304}, {300, 5, 64}})
+      for (const auto& [linear, rounding] : rounded_cases(n, k)) {
+        const bool rounds = kernels().rounds(linear.type(), rounding);
+        const auto x = randoms(m * k, 12);
+        std::vector<float> y(m * n);
+        linear.apply(x.data(), m, y.data(), rounding);
+        EXPECT_LT(product_error(linear.to_f32(), rounds ? rounded(x, k, rounding) : x, m, nullptr, y), 3e-6)
+            << m << "x" << n << "x" << k << " of type " << static_cast<int>(linear.type());
+      }
+  });
+}
+
+TEST(KernelProduct, ARowsBitsDoNotDependOnItsBatchMatesWhereItIsRounded) {
+  for (const auto& [linear, rounding] : rounded_cases(31, 2304)) {
+    const std::int64_t n = 31, k = 2304;
+    const auto x = randoms(70 * k, 13);
+    std::vector<float> alone(70 * n);
+    for (std::int64_t i = 0; i < 70; ++i) linear.apply(x.data() + i * k, 1, alone.data() + i * n, rounding);
+    for (std::int64_t m : {2, 3, 4, 7, 65, 70}) {
+      std::vector<float> y(m * n);
+      linear.apply(x.data(), m, y.data(), rounding);
+      EXPECT_EQ(std::memcmp(y.data(), alone.data(), y.size() * sizeof(float)), 0) << "m = " << m;
+    }
+  }
 }
 
 TEST(KernelProduct, TogetherEqualsOneByOne) {

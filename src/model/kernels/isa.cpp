@@ -1,6 +1,10 @@
 #include "model/kernels/isa.hpp"
 
 #include <atomic>
+#include <cstdlib>
+#include <string_view>
+
+#include <steer/core/error.hpp>
 
 namespace steer::model::detail {
 
@@ -20,7 +24,19 @@ const KernelTable* table_of(Isa isa) {
   return isa == Isa::portable ? &kernels_portable : nullptr;
 }
 
+/// The one that the environment variable STEER_ISA names, to measure or test as on a lesser machine; null: none.
+const KernelTable* demanded() {
+  const char* value = std::getenv("STEER_ISA");
+  if (!value || *value == 0) return nullptr;
+  const std::string_view name(value);
+  const Isa isa = name == "avx512" ? Isa::avx512 : name == "avx2" ? Isa::avx2 : Isa::portable;
+  require((isa != Isa::portable || name == "portable") && isa_available(isa), ErrorCode::argument, "STEER_ISA",
+          "expected portable, avx2 or avx512, and this machine to have it, but got \"{}\"", name);
+  return table_of(isa);
+}
+
 const KernelTable* best() {
+  if (const KernelTable* table = demanded()) return table;
   for (Isa isa : {Isa::avx512, Isa::avx2}) {
     if (isa_available(isa)) return table_of(isa);
   }

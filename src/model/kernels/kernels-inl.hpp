@@ -37,6 +37,10 @@ namespace {
 #include "model/kernels/formats-inl.hpp"
 //
 #include "model/kernels/product-inl.hpp"
+#ifdef STEER_KERNEL_ROUNDED
+//
+#include "model/kernels/rounded-inl.hpp"
+#endif
 //
 
 #define STEER_FOR_TYPE(type, call) \
@@ -79,16 +83,33 @@ inline auto decode_for(WeightType type) -> void (*)(const WeightView&, std::int6
 #undef STEER_FOR_TYPE
 
 void product(const ProductArgs& a, std::int64_t begin, std::int64_t end, float* scratch) {
+#ifdef STEER_KERNEL_ROUNDED
+  if (a.rounding != Rounding::none) return rounded_product(a, begin, end);
+#endif
   product_for(a.weight.type)(a, begin, end, scratch);
 }
 
-bool rounds(WeightType, Rounding) { return false; }
+bool rounds([[maybe_unused]] WeightType type, [[maybe_unused]] Rounding rounding) {
+#ifdef STEER_KERNEL_ROUNDED
+  return rounds_type(type, rounding);
+#else
+  return false;
+#endif
+}
+
+void pack(const ProductArgs& a, std::int64_t begin, std::int64_t end, float* packed) {
+#ifdef STEER_KERNEL_ROUNDED
+  if (a.rounding == Rounding::bf16) return pack_bf16(a, begin, end, packed);
+  if (a.rounding == Rounding::int8) return pack_int8(a, begin, end, packed);
+#endif
+  pack_rows(a, begin, end, packed);
+}
 
 void decode_row(const WeightView& w, std::int64_t row, float* out) { decode_for(w.type)(w, row, out); }
 
 }  // namespace
 
 extern const KernelTable STEER_ISA_TABLE;
-const KernelTable STEER_ISA_TABLE = {STEER_ISA_NAME, product, decode_row, rounds, pack_rows};
+const KernelTable STEER_ISA_TABLE = {STEER_ISA_NAME, product, decode_row, rounds, pack};
 
 }  // namespace steer::model::detail

@@ -106,7 +106,7 @@ void run(std::span<const ProductArgs> products) {
 // a's x as the kernels take it, in memory of the calling thread.
 const float* pack(const ProductArgs& a) {
   const std::int64_t k = a.weight.k, padded = (k + kPackedGroup - 1) / kPackedGroup * kPackedGroup;
-  if (a.m == 1 && k == padded) return a.x;
+  if (a.m == 1 && k == padded && a.rounding == Rounding::none) return a.x;
   constexpr std::int64_t kWorthThreads = 1 << 16, kColumns = 256;  // numbers; of k that a thread packs at once
   float* const packed = thread_packed(a.m * padded);
   const auto columns = [&](std::int64_t begin, std::int64_t end) { kernels().pack_rows(a, begin, end, packed); };
@@ -240,15 +240,24 @@ void Linear::apply(const float* x, std::int64_t m, float* y, Rounding rounding) 
 
 void apply_together(const float* x, std::int64_t m, std::span<const LinearCall> calls, Rounding rounding) {
   if (m == 0) return;
-  std::vector<ProductArgs> products;
-  products.reserve(calls.size());
+  std::vector<ProductArgs> products, rounded;
   for (const auto& call : calls) {
     const WeightView& w = call.weight->view();
     const at::Tensor& bias = call.weight->bias();
-    products.push_back(
-        {w, bias.defined() ? bias.const_data_ptr<float>() : nullptr, x, w.k, m, call.y, call.ldy > 0 ? call.ldy : w.n});
+    // Of a single group, scales would not fit where f32 did.
+    const bool rounds = rounding != Rounding::none && w.k > kPackedGroup && kernels().rounds(w.type, rounding);
+    (rounds ? rounded : products)
+        .push_back({.weight = w,
+                    .bias = bias.defined() ? bias.const_data_ptr<float>() : nullptr,
+                    .x = x,
+                    .ldx = w.k,
+                    .m = m,
+                    .y = call.y,
+                    .ldy = call.ldy > 0 ? call.ldy : w.n,
+                    .rounding = rounds ? rounding : Rounding::none});
   }
-  run_packed(std::move(products));
+  if (!products.empty()) run_packed(std::move(products));
+  if (!rounded.empty()) run_packed(std::move(rounded));
 }
 
 at::Tensor Linear::gather(std::span<const std::int64_t> ids) const {

@@ -103,6 +103,7 @@ inline void store_sums(float* y, const F (&a)[6], const float* bias) {
   store_first(y, add(sums, bias ? load_first(bias, 6) : zero()), 6);
 }
 #define STEER_KERNEL_X86 1
+#define STEER_KERNEL_ROUNDED 1
 
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 
