@@ -1,12 +1,14 @@
 // Runs a model on request, one repetition a line, so that bench/peers/run_pairs.py can alternate it with the same work
 // in another library.
 //
-//   bench/model PATH [stored|f32|bf16|int8] [THREADS]     PATH: a Hugging Face folder or a GGUF file
+//   bench/model PATH [stored|f32|bf16|int8] [THREADS] [f32|bf16|int8] [f32|bf16|f16]
+//
+// PATH: a Hugging Face folder or a GGUF file; then how weights are kept, how activations are rounded, how keys and
+// values are kept. STEER_ISA = portable | avx2 holds products to that instruction set. It
 //
 // writes one JSON line when the model is loaded, then reads lines and answers each with one JSON line:
 //   decode ROWS TOKENS [CONTEXT]  greedy steps of ROWS sequences after a prompt of CONTEXT (8) tokens: seconds, tokens
 //   prefill TOKENS        a prompt computed at once, logits of its last token: seconds, tokens
-//   invariant WORK        `decode` or `prefill` with SessionOptions::batch_invariant
 //   together N WORK       `decode` or `prefill` in N sessions at once, each on a thread of its own: seconds of the
 //                         slowest, tokens of all
 //   unhooked TOKENS       decode 1 TOKENS in a session that had a hook on every layer and lost it
@@ -35,6 +37,7 @@
 #include <steer/model/session.hpp>
 
 #include "limits.hpp"
+#include "model/kernels/isa.hpp"
 
 namespace {
 
@@ -97,7 +100,7 @@ Work run(Session& session, const std::string& line) {
     return {decode(session, first, tokens, context), first * tokens};
   }
   require(work == "prefill", ErrorCode::argument, "bench",
-          "expected decode, prefill, invariant, together, hooked, unhooked, limits or quit but got \"{}\"", work);
+          "expected decode, prefill, together, hooked, unhooked, limits or quit but got \"{}\"", work);
   const auto ids = prompt_of(session.model(), first, 0);
   const auto sequence = session.open();
   const double elapsed = bench::seconds([&] { session.step({{sequence, ids}}).argmax(-1).item<std::int64_t>(); });
@@ -134,25 +137,22 @@ Work run_hooked(const Model& model, std::int64_t tokens, bool keep) {
   return {decode(own, 1, tokens, 8), tokens};
 }
 
-std::string answer(const Model& model, const SessionOptions& options, Session& fast, Session& invariant,
-                   const std::string& line) {
+std::string answer(const Model& model, const SessionOptions& options, Session& session, const std::string& line) {
   std::istringstream words(line);
   std::string kind, rest;
   words >> kind;
   std::getline(words >> std::ws, rest);
   if (kind == "limits")
-    return fmt::format(R"({{"read_bytes": {}, "gemm_flops": {}}})", bench::measure_read_limit(4),
-                       bench::measure_gemm_limit(6));
+    return fmt::format(R"({{"read_bytes": {}, "gemm_flops": {}, "gemm_bf16_flops": {}}})", bench::measure_read_limit(3),
+                       bench::measure_gemm_limit(6), bench::measure_gemm_limit(6, at::kBFloat16));
   Work work{};
-  if (kind == "invariant") {
-    work = run(invariant, rest);
-  } else if (kind == "together") {
+  if (kind == "together") {
     const auto space = rest.find(' ');
     work = run_together(model, options, std::stoi(rest), space == std::string::npos ? "" : rest.substr(space + 1));
   } else if (kind == "hooked" || kind == "unhooked") {
     work = run_hooked(model, std::stoi(rest), kind == "hooked");
   } else {
-    work = run(fast, line);
+    work = run(session, line);
   }
   return fmt::format(R"({{"seconds": {}, "tokens": {}}})", work.seconds, work.tokens);
 }
@@ -164,26 +164,30 @@ int main(int argc, char** argv) {
   const bool first = !arguments.empty() && arguments.back() == "first";
   if (first) arguments.pop_back();
   if (arguments.empty()) {
-    fmt::print(stderr, "usage: bench/model PATH [stored|f32|bf16|int8] [THREADS] [first]\n");
+    fmt::print(stderr,
+               "usage: bench/model PATH [stored|f32|bf16|int8] [THREADS] [f32|bf16|int8] [f32|bf16|f16] [first]\n");
     return 2;
   }
   try {
     LoadOptions options;
+    SessionOptions session_options;
     if (arguments.size() > 1) options.weights = parse_enum<WeightFormat>(arguments[1], "bench");
+    if (arguments.size() > 3) options.compute = parse_enum<ComputeFormat>(arguments[3], "bench");
+    if (arguments.size() > 4) session_options.cache = parse_enum<CacheFormat>(arguments[4], "bench");
     set_threads(arguments.size() > 2 ? std::stoi(arguments[2]) : 0);
     Model model = Model::load(arguments[0], options);
-    Session session(model);
+    Session session(model, session_options);
     if (first) {
       const auto ids = prompt_of(model, 8, 0);
       const auto id = session.step({{session.open(), ids}}).argmax(-1).item<std::int64_t>();
       fmt::print("{{\"token\": {}, \"peak_kb\": {}}}\n", id, resident_kilobytes("VmHWM"));
       return 0;
     }
-    Session invariant(model, {.batch_invariant = true});
-    fmt::print("{{\"library\": \"steer\", \"threads\": {}, \"weight_bytes\": {}}}\n", threads(), model.weight_bytes());
+    fmt::print("{{\"library\": \"steer\", \"threads\": {}, \"weight_bytes\": {}, \"isa\": \"{}\"}}\n", threads(),
+               model.weight_bytes(), model::detail::kernels().name);
     std::fflush(stdout);
     for (std::string line; std::getline(std::cin, line) && line != "quit";) {
-      fmt::print("{}\n", answer(model, SessionOptions{}, session, invariant, line));
+      fmt::print("{}\n", answer(model, session_options, session, line));
       std::fflush(stdout);
     }
   } catch (const std::exception& error) {

@@ -1,6 +1,6 @@
 """The work of bench/model in another library, by the same line protocol (see bench/model.cpp).
 
-usage: model_peer.py (transformers|llama_cpp) PATH [THREADS] [first]
+usage: model_peer.py (transformers|transformers-bf16|llama_cpp) PATH [THREADS] [first]
 """
 import json
 import os
@@ -14,14 +14,14 @@ def prompt_of(vocab, length, row):
 
 
 class Transformers:
-    def __init__(self, path, threads):
+    def __init__(self, path, threads, dtype="float32"):
         import torch
         from transformers import AutoModelForCausalLM
 
         self.torch = torch
         torch.set_num_threads(threads)
         torch.set_grad_enabled(False)
-        self.model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+        self.model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype)).eval()
         self.vocab = self.model.config.vocab_size
 
     def step(self, ids, cache):
@@ -52,7 +52,7 @@ class LlamaCpp:
         import numpy
 
         self.numpy = numpy
-        self.llama = llama_cpp.Llama(path, n_ctx=2048, n_batch=512, n_ubatch=512, n_threads=threads,
+        self.llama = llama_cpp.Llama(path, n_ctx=20480, n_batch=512, n_ubatch=512, n_threads=threads,
                                      n_threads_batch=threads, verbose=False)
         self.vocab = self.llama.n_vocab()
 
@@ -81,7 +81,8 @@ def main():
     library, path = sys.argv[1:3]
     first = sys.argv[-1] == "first"
     threads = int(sys.argv[3]) if len(sys.argv) > 3 and sys.argv[3] != "first" else len(os.sched_getaffinity(0))
-    peer = {"transformers": Transformers, "llama_cpp": LlamaCpp}[library](path, threads)
+    peer = {"transformers": Transformers, "llama_cpp": LlamaCpp,
+            "transformers-bf16": lambda *a: Transformers(*a, dtype="bfloat16")}[library](path, threads)
     if first:
         peer.prefill(8)
         print(json.dumps({"peak_kb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}), flush=True)

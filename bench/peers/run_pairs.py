@@ -1,12 +1,15 @@
 """Alternating runs of bench/model and of a peer on the same weights, machine and threads, as one table.
 
 usage: run_pairs.py --steer build/release/bench/model --python PEERS_PYTHON --llama FOLDER [--demo FOLDER]
-                    [--gguf FILE ...] [--repeats 7] [--out pairs.json] [--only TEXT]
+                    [--gguf FILE ...] [--isa avx2] [--repeats 7] [--out pairs.json] [--only TEXT]
 
 Each line of work is repeated in turn: ours, the peer's, ours, the peer's ... A ratio is of one such pair; the table gives
-their median and quartiles, beside what issue 5 asks (must, aim), and the share of the machine's own limit: bytes of
+their median and quartiles, beside what is asked (must, aim), and the share of the machine's own limit: bytes of
 weights read a second over the read bandwidth (decode), or operations a second over libtorch's GEMM (prefill), measured
-between the pairs by the same process.
+between the pairs by the same process. The first line says which machine it was.
+
+--isa holds both sides to an instruction set: ours by STEER_ISA (products; norms and attention stay as they are), torch by
+ATEN_CPU_CAPABILITY, ONEDNN_MAX_CPU_ISA and MKL_ENABLE_INSTRUCTIONS. llama.cpp is held by how it was built.
 """
 import argparse
 import json
@@ -18,6 +21,32 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 QUIET = dict(os.environ, OMP_WAIT_POLICY="passive", TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
+
+
+def hold(isa):
+    """Both sides' environment for an instruction set."""
+    QUIET.update(STEER_ISA=isa, ATEN_CPU_CAPABILITY={"portable": "default"}.get(isa, isa),
+                 ONEDNN_MAX_CPU_ISA={"portable": "SSE41", "avx2": "AVX2", "avx512": "AVX512_CORE"}[isa],
+                 MKL_ENABLE_INSTRUCTIONS={"portable": "SSE4_2", "avx2": "AVX2", "avx512": "AVX512"}[isa])
+
+
+def machine(program):
+    """What this was measured on: processor, the flags that decide, measured read and GEMM rates."""
+    info = {}
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        key, _, value = line.partition(":")
+        info.setdefault(key.strip(), value.strip())
+    names = {"fma", "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8",
+             "asimd", "asimddp", "bf16", "i8mm", "sve"}
+    flags = [f for f in (info.get("flags") or info.get("Features", "")).split() if f in names]
+    limits = program.ask("limits")
+    about = {"cpu": info.get("model name", "unknown"), "family": info.get("cpu family"), "model": info.get("model"),
+             "cores": len(os.sched_getaffinity(0)), "flags": flags, "held_to": program.about.get("isa"), **limits}
+    print("machine: {cpu} (family {family}, model {model}), {cores} cores, {flags}; products by {held_to}; reads "
+          "{read:.0f} GB/s, libtorch multiplies {gemm:.0f} GFLOP/s in f32 and {bf16:.0f} in bf16".format(
+              **dict(about, flags=" ".join(flags)), read=limits["read_bytes"] / 1e9, gemm=limits["gemm_flops"] / 1e9,
+              bf16=limits["gemm_bf16_flops"] / 1e9), flush=True)
+    return about
 
 
 class Program:
@@ -97,14 +126,17 @@ def main():
     parser.add_argument("--gguf", nargs="*", default=[])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--isa", choices=["portable", "avx2", "avx512"], help="hold both sides to it")
     parser.add_argument("--only", default="", help="run only work whose name contains this")
     parser.add_argument("--out")
     args = parser.parse_args()
     peer = [args.python, HERE / "model_peer.py"]
     results = {}
+    if args.isa:
+        hold(args.isa)
 
-    def steer(path, weights="stored"):
-        return Program([args.steer, path, weights, args.threads])
+    def steer(path, weights="stored", compute="f32", cache="f32"):
+        return Program([args.steer, path, weights, args.threads, compute, cache])
 
     def wanted(name):
         return args.only in name
@@ -117,6 +149,7 @@ def main():
               f"  must {must} aim {aim}  {result.get('share', '')}", flush=True)
 
     with steer(args.llama) as ours:
+        results["machine"] = machine(ours)
         config = json.loads((pathlib.Path(args.llama) / "config.json").read_text())
         d, layers, mlp, vocab = (config[k] for k in ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size"))
         heads, kv = config["num_attention_heads"], config["num_key_value_heads"]
@@ -142,13 +175,29 @@ def main():
                     result = alternate(other, ours, "decode 1 32", "decode 1 32", args.repeats)
                     result["share"] = read_share(other, result, weights / 4 * size)
                     record(f"decode {kind} / our f32", result, must, aim)
-        for kind in ("f32", "bf16", "int8"):
-            works = [w for w in ("decode 16 16", "decode 32 16", "prefill 256") if wanted(f"batch_invariant {kind} {w}")]
+        for kind in ("bf16", "int8"):
+            works = [w for w in ("decode 1 16", "decode 16 16", "prefill 256") if wanted(f"compute {kind} {w}")]
             if works:
-                with steer(args.llama, kind) as other:
+                with steer(args.llama, kind) as exact, steer(args.llama, kind, kind) as rounded:
                     for work in works:
-                        record(f"batch_invariant {kind} {work}",
-                               alternate(other, other, work, f"invariant {work}", args.repeats))
+                        record(f"compute {kind} {work}", alternate(rounded, exact, work, work, args.repeats))
+        works = [("decode 1 16", 1, None), ("decode 16 16", 1, None), ("prefill 256", 1.1, 1.5)]
+        works = [w for w in works if wanted(f"bf16 {w[0]} / transformers bf16")]
+        if works:
+            with steer(args.llama, "bf16", "bf16") as rounded, \
+                    Program(peer + ["transformers-bf16", args.llama, args.threads]) as theirs:
+                for work, must, aim in works:
+                    record(f"bf16 {work} / transformers bf16", alternate(rounded, theirs, work, work, args.repeats), must, aim)
+        for cache in ("f32", "bf16"):
+            works = [w for w in ("prefill 1024", "decode 1 16 1024") if wanted(f"long {w} cache {cache}")]
+            if works:
+                with steer(args.llama, cache=cache) as long, \
+                        Program(peer + ["transformers", args.llama, args.threads]) as theirs:
+                    for work in works:
+                        record(f"long {work} cache {cache}", alternate(long, theirs, work, work, args.repeats))
+        if wanted("together"):
+            record("together 2 sessions / 1", alternate(ours, ours, "together 2 decode 1 16", "decode 1 16", args.repeats),
+                   0.95, 1)
         if wanted("hooks"):
             record("hooks registered and removed", alternate(ours, ours, "unhooked 16", "decode 1 16", args.repeats), 1.0, 1.0)
             record("hooks on every layer", alternate(ours, ours, "hooked 16", "decode 1 16", args.repeats))
@@ -163,12 +212,16 @@ def main():
     for path in args.gguf:
         name = pathlib.Path(path).stem
         short = name[:10] + ".." + name[-6:]
-        if wanted("gguf"):
+        if any(wanted(n) for n in ("gguf decode", "gguf prompt 256", "gguf prompt 512", "gguf prompt 4096")):
             with steer(path) as ours, Program(peer + ["llama_cpp", path, args.threads]) as theirs:
-                result = alternate(ours, theirs, "decode 1 24", "decode 1 24", args.repeats)
-                result["share"] = read_share(ours, result, ours.about["weight_bytes"])  # tied: the table is read as unembedding
-                record(f"gguf decode {short}", result, 1, 1.5)
-                record(f"gguf prompt {short}", alternate(ours, theirs, "prefill 256", "prefill 256", args.repeats), 1, 1.5)
+                if wanted("gguf decode"):
+                    result = alternate(ours, theirs, "decode 1 24", "decode 1 24", args.repeats)
+                    result["share"] = read_share(ours, result, ours.about["weight_bytes"])  # tied: the table is read as unembedding
+                    record(f"gguf decode {short}", result, 1.2, 1.6)
+                for tokens, must, aim in ((256, 1.2, 1.6), (512, 1.2, 1.6), (4096, 1.0, 1.4)):
+                    if wanted(f"gguf prompt {tokens}"):
+                        record(f"gguf prompt {tokens} {short}",
+                               alternate(ours, theirs, f"prefill {tokens}", f"prefill {tokens}", args.repeats), must, aim)
     if args.out:
         pathlib.Path(args.out).write_text(json.dumps(results, indent=1) + "\n")
 

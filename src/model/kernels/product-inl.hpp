@@ -9,7 +9,7 @@
 
 constexpr int kTileM = 4;
 // Accumulators take three quarters of the registers, W's vectors most of the others.
-constexpr int kTileN = kWidth == 16 ? 6 : kWidth == 8 ? 3 : 2;
+constexpr int kTileN = kRegisters == 32 ? 6 : kWidth == 8 ? 3 : 2;
 // For many rows of x: rows of x and of W, and length of k, that are worked on together.
 constexpr std::int64_t kBlockM = 64, kBlockK = 1024;
 // Up to so many rows of x, W is decoded in registers, for every kTileM of them again: always where that is next to

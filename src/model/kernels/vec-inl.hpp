@@ -187,9 +187,18 @@ inline void store_sums(float* y, const F (&a)[3], const float* bias) {
 #else  // the compiler's own vectors: SSE2 or NEON registers, or plain code
 
 constexpr int kWidth = 4;
+#if defined(__aarch64__)
+constexpr int kRegisters = 32;
+#else
 constexpr int kRegisters = 16;
+#endif
+#if defined(__aarch64__)
+using F = float32x4_t;
+using I = int32x4_t;
+#else
 typedef float F __attribute__((vector_size(16)));
 typedef std::int32_t I __attribute__((vector_size(16)));
+#endif
 
 inline F zero() { return F{}; }
 inline F set1(float a) { return F{a, a, a, a}; }
@@ -221,12 +230,27 @@ inline F round(F a) {  // |a| < 2^22
   return (a + magic) - magic;
 }
 inline I to_int(F a) { return __builtin_convertvector(round(a), I); }
+#if defined(__aarch64__)  // where the compiler would put vectors together lane by lane
+inline F load_bf16(const std::uint16_t* p) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)); }
+inline F load_f16(const std::uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+inline I load_u8(const std::uint8_t* p) {
+  std::uint32_t four;
+  __builtin_memcpy(&four, p, sizeof four);
+  return vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(four)))));
+}
+inline I load_i8(const std::int8_t* p) {
+  std::uint32_t four;
+  __builtin_memcpy(&four, p, sizeof four);
+  return vmovl_s16(vget_low_s16(vmovl_s8(vcreate_s8(four))));
+}
+#else
 inline F load_bf16(const std::uint16_t* p) { return as_float(I{p[0] << 16, p[1] << 16, p[2] << 16, p[3] << 16}); }
 inline F load_f16(const std::uint16_t* p) {
   return F{half_to_float(p[0]), half_to_float(p[1]), half_to_float(p[2]), half_to_float(p[3])};
 }
 inline I load_u8(const std::uint8_t* p) { return I{p[0], p[1], p[2], p[3]}; }
 inline I load_i8(const std::int8_t* p) { return I{p[0], p[1], p[2], p[3]}; }
+#endif
 inline I set1_i(std::int32_t a) { return I{a, a, a, a}; }
 inline I and_i(I a, I b) { return a & b; }
 inline I or_i(I a, I b) { return a | b; }

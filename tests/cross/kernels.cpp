@@ -1,0 +1,165 @@
+// The CPU kernels without libtorch, for instruction sets that this machine may have to emulate: decoded weights against
+// ggml's formulas written out, products against a loop in double precision, and a row's bits in batches of any size.
+// Compiled with the source of one instruction set; tests/cross/run.py does it.
+
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#define STEER_ISA_TABLE kernels_under_test
+#define STEER_ISA_NAME "under test"
+#include "model/kernels/kernels-inl.hpp"
+
+namespace {
+
+using namespace steer::model::detail;
+using Bytes = std::vector<std::uint8_t>;
+
+struct Kind {
+  const char* name;
+  WeightType type;
+  std::int64_t values, bytes;  // of a block
+};
+constexpr Kind kKinds[] = {
+    {"f32", WeightType::f32, 1, 4},       {"f16", WeightType::f16, 1, 2},       {"bf16", WeightType::bf16, 1, 2},
+    {"int8", WeightType::int8, 32, 32},   {"Q4_0", WeightType::q4_0, 32, 18},   {"Q4_1", WeightType::q4_1, 32, 20},
+    {"Q5_0", WeightType::q5_0, 32, 22},   {"Q5_1", WeightType::q5_1, 32, 24},   {"Q8_0", WeightType::q8_0, 32, 34},
+    {"Q4_K", WeightType::q4_k, 256, 144}, {"Q5_K", WeightType::q5_k, 256, 176}, {"Q6_K", WeightType::q6_k, 256, 210}};
+
+double half(const std::uint8_t* p) {
+  const int bits = p[0] | p[1] << 8, exponent = bits >> 10 & 31, mantissa = bits & 1023;
+  const double size = exponent ? std::ldexp(1024 + mantissa, exponent - 25) : std::ldexp(mantissa, -24);
+  return bits >> 15 ? -size : size;
+}
+
+/// Value i of a block, by the definitions of ggml-quants.c.
+double value(const Kind& kind, const std::uint8_t* b, std::int64_t i) {
+  const std::int64_t low = i % 16;
+  const auto four = [&](const std::uint8_t* q) { return i < 16 ? q[low] & 15 : q[low] >> 4; };
+  const auto fifth = [&](const std::uint8_t* q) { return (q[i / 8] >> i % 8 & 1) << 4; };
+  switch (kind.type) {
+    case WeightType::q4_0:
+      return half(b) * (four(b + 2) - 8);
+    case WeightType::q4_1:
+      return half(b) * four(b + 4) + half(b + 2);
+    case WeightType::q5_0:
+      return half(b) * ((four(b + 6) | fifth(b + 2)) - 16);
+    case WeightType::q5_1:
+      return half(b) * (four(b + 8) | fifth(b + 4)) + half(b + 2);
+    case WeightType::q8_0:
+      return half(b) * static_cast<std::int8_t>(b[2 + i]);
+    case WeightType::q4_k:
+    case WeightType::q5_k: {
+      const std::int64_t group = i / 32;
+      const std::uint8_t* s = b + 4;
+      const int scale = group < 4 ? s[group] & 63 : (s[group + 4] & 15) | (s[group - 4] >> 6) << 4;
+      const int least = group < 4 ? s[group + 4] & 63 : (s[group + 4] >> 4) | (s[group] >> 6) << 4;
+      const std::uint8_t* q = b + (kind.type == WeightType::q4_k ? 16 : 48) + group / 2 * 32 + i % 32;
+      int n = group % 2 ? *q >> 4 : *q & 15;
+      if (kind.type == WeightType::q5_k) n |= (b[16 + i % 32] >> group & 1) << 4;
+      return half(b) * scale * n - half(b + 2) * least;
+    }
+    case WeightType::q6_k: {
+      const std::int64_t part = i / 128, quarter = i % 128 / 32, j = i % 32;
+      const int q = b[part * 64 + quarter % 2 * 32 + j] >> (quarter / 2 * 4) & 15;
+      const int high = b[128 + part * 32 + j] >> (2 * quarter) & 3;
+      return half(b + 208) * static_cast<std::int8_t>(b[192 + i / 16]) * ((q | high << 4) - 32);
+    }
+    default:
+      return 0;
+  }
+}
+
+struct Weight {
+  Bytes bytes;
+  std::vector<float> scales;
+  WeightView view;
+};
+
+Weight make(const Kind& kind, std::int64_t n, std::int64_t k, std::mt19937& random) {
+  Weight w;
+  const std::int64_t blocks = (k + kind.values - 1) / kind.values, groups = (k + 31) / 32;
+  w.bytes.resize(static_cast<std::size_t>(n * blocks * kind.bytes));
+  std::normal_distribution<float> normal;
+  for (std::size_t i = 0; i < w.bytes.size(); ++i)
+    w.bytes[i] = static_cast<std::uint8_t>(random() % 60);  // finite f16s
+  if (kind.type == WeightType::f32) {
+    for (std::int64_t i = 0; i < n * k; ++i) {
+      const float v = normal(random);
+      std::memcpy(w.bytes.data() + 4 * i, &v, 4);
+    }
+  } else if (kind.type == WeightType::int8) {
+    for (std::int64_t i = 0; i < n * groups; ++i) w.scales.push_back(std::abs(normal(random)));
+    for (std::int64_t r = 0; r < n; ++r)  // what a row lacks of its last group is zero
+      for (std::int64_t i = k; i < groups * 32; ++i) w.bytes[static_cast<std::size_t>(r * groups * 32 + i)] = 0;
+  }
+  w.view = {kind.type, w.bytes.data(), w.scales.data(), n, k, blocks * kind.bytes};
+  return w;
+}
+
+std::vector<float> multiply(const WeightView& w, const std::vector<float>& x, std::int64_t m) {
+  static std::vector<float> scratch(kScratchFloats + 16);
+  float* aligned = scratch.data() + -reinterpret_cast<std::uintptr_t>(scratch.data()) % 64 / 4;
+  const std::int64_t padded = (w.k + kPackedGroup - 1) / kPackedGroup * kPackedGroup;
+  std::vector<float> packed(static_cast<std::size_t>(m * padded)), y(static_cast<std::size_t>(m * w.n));
+  ProductArgs a{.weight = w, .x = x.data(), .ldx = w.k, .m = m, .y = y.data(), .ldy = w.n};
+  kernels_under_test.pack_rows(a, 0, w.k, packed.data());
+  a.packed = packed.data();
+  kernels_under_test.product(a, 0, w.n / 2, aligned);
+  kernels_under_test.product(a, w.n / 2, w.n, aligned);
+  return y;
+}
+
+int check(const Kind& kind, std::int64_t m, std::int64_t n, std::int64_t k, std::mt19937& random) {
+  int failed = 0;
+  const Weight w = make(kind, n, k, random);
+  std::vector<float> x(static_cast<std::size_t>(m * k)), row(static_cast<std::size_t>(k));
+  std::normal_distribution<float> normal;
+  for (float& v : x) v = normal(random);
+  const auto y = multiply(w.view, x, m);
+  for (std::int64_t j = 0; j < n; ++j) {
+    kernels_under_test.decode_row(w.view, j, row.data());
+    if (kind.bytes > 4 && kind.type != WeightType::int8)
+      for (std::int64_t i = 0; i < k; ++i) {
+        const std::uint8_t* block = w.bytes.data() + j * w.view.row_bytes + i / kind.values * kind.bytes;
+        const double truth = value(kind, block, i % kind.values);
+        failed += !(std::abs(row[static_cast<std::size_t>(i)] - truth) <= 1e-6 * (std::abs(truth) + 1e-6));
+      }
+    for (std::int64_t r = 0; r < m; ++r) {
+      double sum = 0, size = 1e-30;
+      for (std::int64_t i = 0; i < k; ++i) {
+        const double term =
+            static_cast<double>(x[static_cast<std::size_t>(r * k + i)]) * row[static_cast<std::size_t>(i)];
+        sum += term;
+        size += std::abs(term);
+      }
+      failed += !(std::abs(y[static_cast<std::size_t>(r * n + j)] - sum) < 1e-6 * size);
+    }
+  }
+  for (std::int64_t r = 0; r < m; ++r) {  // the same bits alone
+    const auto alone = multiply(w.view, {x.begin() + r * k, x.begin() + (r + 1) * k}, 1);
+    failed += std::memcmp(alone.data(), y.data() + r * n, static_cast<std::size_t>(n) * sizeof(float)) != 0;
+  }
+  if (failed) std::printf("%s, %d rows by [%d, %d]: %d wrong\n", kind.name, int(m), int(n), int(k), failed);
+  return failed;
+}
+
+}  // namespace
+
+int main() {
+  std::mt19937 random(1);
+  int cases = 0, failed = 0;
+  for (const Kind& kind : kKinds)
+    for (std::int64_t m : {1, 3, 4, 9, 18, 70})
+      for (std::int64_t k : {256, 1280}) {
+        ++cases;
+        failed += check(kind, m, 17, k, random) != 0;
+        if (kind.values > 32 || kind.bytes > 4) continue;
+        ++cases;
+        failed += check(kind, m, 13, k + 13, random) != 0;  // a last group that is not whole
+      }
+  std::printf("cross: %d cases passed, %d failed\n", cases - failed, failed);
+  return failed != 0;
+}
