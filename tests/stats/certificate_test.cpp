@@ -207,6 +207,10 @@ TEST_F(CertificateSuite, Sentences) {
          given.sentence());
   expect(given.tested.size() == 3 && given.certified == 1 && given.strength == 4, "the third failed");
   expect(given.tested[2].asked < 171, "a hopeless strength is not asked to the end");
+  const std::vector<double> but_one{4, 8};
+  const Draw weakest = [](Rng&, std::size_t s) -> std::vector<double> { return {s < 1 ? 0.0 : 1.0}; };
+  const auto least = certify(but_one, asked_of(weakest, 1), options);
+  expect(least.certified == 0 && least.sentence() == given.sentence(), "the weakest alone: " + least.sentence());
   options.questions = 64;
   const auto refused = certify(strengths, asked_of(none, 1), options);
   expect(

@@ -28,6 +28,15 @@ TEST(Statistics, WelchAndPooledTTests) {
   EXPECT_NEAR(welch.df, 10.488609263470524, 1e-9);
 }
 
+TEST(Statistics, HitsAreZerosAndOnes) {
+  const auto hits = summarize_hits(3, 8);
+  EXPECT_EQ(hits.n, 8);
+  EXPECT_EQ(hits.mean, 0.375);
+  EXPECT_NEAR(hits.sd, 0.5175491695067657, 1e-15);  // numpy.std([1] * 3 + [0] * 5, ddof=1)
+  EXPECT_TRUE(std::isnan(summarize_hits(1, 1).sd));
+  EXPECT_TRUE(std::isnan(summarize_hits(0, 0).mean));
+}
+
 TEST(Statistics, TTestKeepsTinyTails) {
   // 2 * t.sf(74, 4784): mpmath, log10 = -794.4057214886417
   const auto t = t_test({2393, 74.0 / std::sqrt(2393 / 2.0), 1}, {2393, 0, 1}, Variances::pooled);
