@@ -20,14 +20,17 @@ import subprocess
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
-QUIET = dict(os.environ, OMP_WAIT_POLICY="passive", TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
+PEER = dict(os.environ, OMP_WAIT_POLICY="passive", TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
+OURS = {key: value for key, value in PEER.items() if key != "OMP_WAIT_POLICY"}  # needs no such help
 
 
 def hold(isa):
     """Both sides' environment for an instruction set."""
-    QUIET.update(STEER_ISA=isa, ATEN_CPU_CAPABILITY={"portable": "default"}.get(isa, isa),
-                 ONEDNN_MAX_CPU_ISA={"portable": "SSE41", "avx2": "AVX2", "avx512": "AVX512_CORE"}[isa],
-                 MKL_ENABLE_INSTRUCTIONS={"portable": "SSE4_2", "avx2": "AVX2", "avx512": "AVX512"}[isa])
+    OURS["STEER_ISA"] = isa
+    for environment in (OURS, PEER):
+        environment.update(ATEN_CPU_CAPABILITY={"portable": "default"}.get(isa, isa),
+                           ONEDNN_MAX_CPU_ISA={"portable": "SSE41", "avx2": "AVX2", "avx512": "AVX512_CORE"}[isa],
+                           MKL_ENABLE_INSTRUCTIONS={"portable": "SSE4_2", "avx2": "AVX2", "avx512": "AVX512"}[isa])
 
 
 def machine(program):
@@ -52,9 +55,9 @@ def machine(program):
 class Program:
     """A program that speaks the line protocol of bench/model."""
 
-    def __init__(self, command):
+    def __init__(self, command, environment=PEER):
         self.command = [str(c) for c in command]
-        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=QUIET)
+        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         self.about = self.read()
 
     def read(self):
@@ -109,7 +112,7 @@ def first_token(ours, theirs, repeats):
     for repeat in range(repeats + 1):
         for command, out in ((ours, a), (theirs, b)):
             start = time.perf_counter()
-            text = subprocess.run([str(c) for c in command] + ["first"], env=QUIET, check=True, capture_output=True, text=True)
+            text = subprocess.run([str(c) for c in command] + ["first"], env=PEER, check=True, capture_output=True, text=True)
             if repeat:  # the first round warms the page cache
                 out.append(1 / (time.perf_counter() - start))
                 memory.append(json.loads(text.stdout.strip().splitlines()[-1])["peak_kb"] / 1024)
@@ -136,7 +139,7 @@ def main():
         hold(args.isa)
 
     def steer(path, weights="stored", compute="f32", cache="f32"):
-        return Program([args.steer, path, weights, args.threads, compute, cache])
+        return Program([args.steer, path, weights, args.threads, compute, cache], OURS)
 
     def wanted(name):
         return args.only in name
