@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <random>
 #include <string_view>
 #include <vector>
@@ -185,6 +186,13 @@ std::vector<float> rounded(const std::vector<float>& x, std::int64_t k, Rounding
   return out;
 }
 
+/// Leaves NaNs in the memory that this thread packs rows of x into.
+void spoil_packed_rows() {
+  const std::vector<float> x(64 * 2304, std::numeric_limits<float>::quiet_NaN());
+  std::vector<float> y(64);
+  Linear::dense(at::ones({1, 2304})).apply(x.data(), 64, y.data());
+}
+
 struct RoundedCase {
   Linear linear;
   Rounding rounding;
@@ -221,6 +229,7 @@ TEST(KernelProduct, RoundedActivationsGiveTheProductOfTheRoundedNumbers) {
         const bool rounds = kernels().rounds(linear.type(), rounding);
         const auto x = randoms(m * k, 12);
         std::vector<float> y(m * n);
+        spoil_packed_rows();
         linear.apply(x.data(), m, y.data(), rounding);
         EXPECT_LT(product_error(linear.to_f32(), rounds ? rounded(x, k, rounding) : x, m, nullptr, y), 3e-6)
             << m << "x" << n << "x" << k << " of type " << static_cast<int>(linear.type());

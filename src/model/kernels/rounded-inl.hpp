@@ -268,7 +268,7 @@ STEER_ROUNDED [[gnu::noinline]] void tile_int8(const ProductArgs& a, std::int64_
   Groups8 head{};
   for (std::int64_t g = 0; g < groups; g += 8, scales += kScalesOf8 * M) {
     const std::int64_t count = groups - g < 8 ? groups - g : 8;
-    if (count < 8) head = {};  // scales of groups that are not there
+    const auto there = static_cast<__mmask8>((1u << count) - 1);  // behind them nothing was written
     Bytes::head(row, g, count, head);
     if (next) {
       for (std::int64_t line = 0; line < count * Bytes::Format::kBytes; line += 64)
@@ -277,7 +277,7 @@ STEER_ROUNDED [[gnu::noinline]] void tile_int8(const ProductArgs& a, std::int64_
     alignas(64) float both[M][kSixteens ? 16 : 8];
 #pragma GCC unroll 4
     for (int i = 0; i < M; ++i) {
-      const __m256 of_x = _mm256_loadu_ps(scales + kScalesOf8 * i);
+      const __m256 of_x = _mm256_maskz_loadu_ps(there, scales + kScalesOf8 * i);
       if constexpr (kSixteens) {
         const F twice = _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7),
                                               _mm512_castps256_ps512(of_x));
@@ -287,8 +287,8 @@ STEER_ROUNDED [[gnu::noinline]] void tile_int8(const ProductArgs& a, std::int64_
             _mm256_add_ps(sum[0][i], _mm256_add_ps(_mm512_castps512_ps256(down), _mm512_extractf32x8_ps(down, 1)));
       } else {
         _mm256_store_ps(both[i], _mm256_mul_ps(_mm256_load_ps(head.scale), of_x));
-        sum[0][i] =
-            _mm256_fmadd_ps(_mm256_load_ps(head.offset), _mm256_loadu_ps(scales + kScalesOf8 * i + 8), sum[0][i]);
+        sum[0][i] = _mm256_fmadd_ps(_mm256_load_ps(head.offset),
+                                    _mm256_maskz_loadu_ps(there, scales + kScalesOf8 * i + 8), sum[0][i]);
       }
     }
     const auto one = [&](std::int64_t at, __m256(&to)[M]) STEER_ROUNDED __attribute__((always_inline)) {
