@@ -1,22 +1,23 @@
 #!/bin/sh
-# usage: shared.sh SOURCE SCRATCH TORCH_DIR PYTHON   builds steer as shared libraries, installs and moves them, and uses
-# them in two ways: a program by find_package, and a module that a Python process loads beside its own torch.
+# usage: shared.sh SOURCE BUILD SCRATCH TORCH_DIR PYTHON   builds steer as shared libraries in BUILD, installs and moves
+# them to SCRATCH, and uses them in two ways: a program by find_package, and a module that a Python process loads beside its
+# own torch. BUILD lies as deep in SOURCE as other builds: then every object comes from the compiler's cache.
 set -eu
-source=$1 scratch=$2 torch_dir=$3 python=$4
+source=$1 library=$2 scratch=$3 torch_dir=$4 python=$5
 here=$source/tests/consumer
 rm -rf "$scratch/staged" "$scratch/prefix"
-cmake -S "$source" -B "$scratch/library" -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON \
+cmake -S "$source" -B "$library" -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON \
   "-DTorch_DIR=$torch_dir" "-DCMAKE_CXX_COMPILER=${CXX:-c++}" -DSTEER_BUILD_TESTS=OFF -DSTEER_BUILD_EXAMPLES=OFF \
   -DSTEER_BUILD_BENCH=OFF -DSTEER_BUILD_DOCS=OFF
-cmake --build "$scratch/library" --target steer
-DESTDIR="$scratch/staged" cmake --install "$scratch/library" --prefix /opt/steer
+cmake --build "$library" --target steer
+DESTDIR="$scratch/staged" cmake --install "$library" --prefix /opt/steer
 mv "$scratch/staged/opt/steer" "$scratch/prefix"
 
 echo "== names"
-for library in "$scratch"/prefix/lib*/libsteer_*.so; do
-  foreign=$(nm -D --defined-only "$library" | awk '{print $3}' | grep -v '^_Z[A-Za-z0-9_]*N*K*5steer' || true)
+for file in "$scratch"/prefix/lib*/libsteer_*.so; do
+  foreign=$(nm -D --defined-only "$file" | awk '{print $3}' | grep -v '^_Z[A-Za-z0-9_]*N*K*5steer' || true)
   if [ -n "$foreign" ]; then
-    echo "expected $library to show names of steer only but got: $(echo "$foreign" | head -3)"
+    echo "expected $file to show names of steer only but got: $(echo "$foreign" | head -3)"
     exit 1
   fi
 done
