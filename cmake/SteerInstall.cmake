@@ -25,6 +25,7 @@ if(STEER_BUILD_EXAMPLES)
   set_target_properties(${programs} PROPERTIES
     INSTALL_RPATH "$ORIGIN/../../${CMAKE_INSTALL_LIBDIR};$ORIGIN/../../${CMAKE_INSTALL_LIBDIR}/steer/torch/lib")
   install(TARGETS ${programs} RUNTIME DESTINATION "${steer_programs_dir}")
+  install(DIRECTORY DESTINATION "${CMAKE_INSTALL_LIBDIR}/steer")
   configure_file(cmake/steer.sh.in "${PROJECT_BINARY_DIR}/steer.sh" @ONLY)
   install(PROGRAMS "${PROJECT_BINARY_DIR}/steer.sh" DESTINATION "${CMAKE_INSTALL_BINDIR}" RENAME steer)
 endif()
