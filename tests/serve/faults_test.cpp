@@ -244,7 +244,7 @@ TEST_F(ServeFaults, RequestsOfEveryShapeAreAnsweredOrRefused) {
       {"/tokenize", {{"messages", {{{"role", "user"}, {"content", "hello"}}}}, {"return_token_strs", true}}},
   };
   steer::Rng rng(7);
-  for (int i = 0; i < 1500; ++i) {
+  for (int i = 0; i < 800; ++i) {
     auto [path, body] = seeds[rng.below(std::size(seeds))];
     for (std::uint64_t n = 0; n <= rng.below(3); ++n) mutate(body, rng);
     std::string text = body.dump();

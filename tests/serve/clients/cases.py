@@ -129,7 +129,7 @@ def case_openai(serving):
     for change, error in (({"model": "gpt-4o"}, openai.NotFoundError), ({"temperature": -1}, openai.BadRequestError),
                           ({"messages": []}, openai.BadRequestError),
                           ({"extra_body": {"steering": "nobody"}}, openai.NotFoundError),
-                          ({"extra_body": {"steering": {**NUDGE, "scope": {"where": "span", "begin": 900, "end": 901}},
+                          ({"extra_body": {"steering": {**NUDGE, "scope": {"where": "span", "begin": 400, "end": 401}},
                                            "require_fired": True}}, openai.UnprocessableEntityError),
                           ({"timeout": 0.0001}, openai.APITimeoutError)):
         try:
