@@ -61,6 +61,7 @@ double product_error(const at::Tensor& weight, const std::vector<float>& x, std:
         sum += term;
         size += std::abs(term);
       }
+      if (!std::isfinite(y[i * n + j])) return std::numeric_limits<double>::infinity();  // max() would pass over NaN
       worst = std::max(worst, std::abs(y[i * n + j] - sum) / size);
     }
   }
