@@ -13,6 +13,7 @@
 #include <steer/sae/sae.hpp>
 
 #include "core/crew.hpp"
+#include "sae/each_token.hpp"
 #include "sae/impl.hpp"
 #include "sae/kernels.hpp"
 
@@ -30,7 +31,49 @@ bool kernels_apply(const at::Tensor& t) {
   return t.is_cpu() && t.scalar_type() == at::kFloat && t.is_contiguous() && !records_gradient(t);
 }
 
+/// function(x) of each row of x by itself.
+template <class F>
+at::Tensor row_by_row(const at::Tensor& x, const F& function) {
+  std::vector<at::Tensor> rows;
+  for (std::int64_t t = 0; t < x.size(0); ++t) rows.push_back(function(x.narrow(0, t, 1)));
+  return at::cat(rows);
+}
+
+/// A function of each row, at once where bits may depend on the number of rows.
+template <class F>
+at::Tensor of_rows(const at::Tensor& x, const F& function) {
+  return EachTokenAlone::on() ? row_by_row(x, function) : function(x);
+}
+
+/// x W_enc + b (undefined: 0), each row's bits its own.
+at::Tensor product_of_each(const at::Tensor& x, const at::Tensor& w, const at::Tensor& b) {
+  const std::int64_t tokens = x.size(0), features = w.size(1);
+  at::Tensor out = b.defined() ? b.expand({tokens, features}).contiguous() : at::zeros({tokens, features});
+  const at::Tensor rows = x.contiguous();
+  const bool by_rows = w.stride(0) == 1;
+  const at::Tensor matrix = by_rows || w.stride(1) == 1 ? w : w.contiguous();
+  const Product product{.x = rows.const_data_ptr<float>(),
+                        .w = matrix.const_data_ptr<float>(),
+                        .out = out.data_ptr<float>(),
+                        .tokens = tokens,
+                        .inputs = x.size(1),
+                        .features = features,
+                        .stride = matrix.stride(by_rows ? 1 : 0)};
+  core::detail::run_ranges(features, by_rows ? 64 : 1024, [&](std::int64_t begin, std::int64_t end) {
+    by_rows ? add_features_by_rows(product, begin, end) : add_features(product, begin, end);
+  });
+  return out;
+}
+
 at::Tensor pre_activations(const Sae::Impl& sae, const at::Tensor& x) {
+  const bool gated = sae.config.activation == SaeActivation::gated;
+  if (EachTokenAlone::on()) {
+    const at::Tensor& w = sae.W_enc();
+    if (x.is_cpu() && w.is_cpu() && !records_gradient(x))
+      return product_of_each(x, w, gated ? at::Tensor() : sae.weights.b_enc);
+    return row_by_row(
+        x, [&](const at::Tensor& row) { return gated ? at::mm(row, w) : at::addmm(sae.weights.b_enc, row, w); });
+  }
   return sae.config.activation == SaeActivation::gated ? at::mm(x, sae.W_enc())
                                                        : at::addmm(sae.weights.b_enc, x, sae.W_enc());
 }
@@ -196,7 +239,8 @@ SparseActivations concatenate(std::vector<SparseActivations> parts) {
 }
 
 at::Tensor activations(const Sae::Impl& sae, const at::Tensor& x) {
-  if (sae.config.activation == SaeActivation::matching_pursuit) return matching_pursuit(sae, x);
+  if (sae.config.activation == SaeActivation::matching_pursuit)
+    return of_rows(x, [&](const at::Tensor& row) { return matching_pursuit(sae, row); });
   auto z = pre_activations(sae, x);
   switch (sae.config.activation) {
     case SaeActivation::topk:
@@ -297,15 +341,15 @@ SaeInput prepare(const Sae::Impl& sae, const at::Tensor& x, std::string_view whe
       break;
     case SaeNormalization::constant_norm_rescale: {
       // A row of zeros has no direction to rescale: it is passed on as zeros (SAELens gives NaN).
-      const auto norm = in.raw.norm(2, {1}, true);
+      const auto norm = of_rows(in.raw, [](const at::Tensor& x) { return x.norm(2, {1}, true); });
       in.scale = at::where(norm > 0, norm, at::ones_like(norm)) / std::sqrt(static_cast<double>(d_in));
       in.x = in.raw / in.scale;
       break;
     }
     case SaeNormalization::layer_norm: {
-      in.shift = in.raw.mean(1, true);
+      in.shift = of_rows(in.raw, [](const at::Tensor& x) { return x.mean(1, true); });
       const auto centred = in.raw - in.shift;
-      in.scale = centred.std(1, /*unbiased=*/true, /*keepdim=*/true);
+      in.scale = of_rows(centred, [](const at::Tensor& x) { return x.std(1, /*unbiased=*/true, /*keepdim=*/true); });
       in.x = centred / (in.scale + 1e-5);
       break;
     }

@@ -25,6 +25,18 @@ void add_scaled(float* out, const float* row, float scale, std::int64_t n);
 /// Sum of a[i] * b[i], in 16 partial sums.
 float dot(const float* a, const float* b, std::int64_t n);
 
+/// out[t, j] += x[t] . W[:, j] for features j in [begin, end) and all tokens t; the order of a sum's additions depends
+/// on `inputs` alone. Two layouts of W: `add_features` wants each input's features in a row ([inputs, features] of
+/// `stride`), `add_features_by_rows` each feature's inputs ([features, inputs]).
+struct Product {
+  const float* x;  ///< [tokens, inputs]
+  const float* w;
+  float* out;  ///< [tokens, features]
+  std::int64_t tokens, inputs, features, stride;
+};
+void add_features(const Product& product, std::int64_t begin, std::int64_t end);
+void add_features_by_rows(const Product& product, std::int64_t begin, std::int64_t end);
+
 /// Positions of the entries of row[0, n) that are not zero (NaN included). @return how many, at most n.
 std::int64_t nonzero(const float* row, std::int64_t n, std::int32_t* out);
 

@@ -14,6 +14,7 @@
 #include <steer/core/error.hpp>
 
 #include "core/crew.hpp"
+#include "sae/each_token.hpp"
 #include "steering/kernels.hpp"
 #include "steering/runtime.hpp"
 
@@ -211,9 +212,10 @@ void run_function(const Instruction& i, std::span<TokenWork* const> tokens, cons
   f = f.to(at::TensorOptions(at::kCPU).dtype(at::kFloat));
   const float s = i.members.front().change.strength;
   const at::Tensor result = s == 1 ? f.contiguous() : (h + s * (f - h)).contiguous();
-  const at::Tensor moved = at::norm(result - h, 2, {1}).contiguous();
+  const at::Tensor moved = result - h;
   for (std::size_t t = 0; t < tokens.size(); ++t) {
-    const float m = moved.const_data_ptr<float>()[t];
+    const float m =
+        std::sqrt(moments(moved.const_data_ptr<float>() + static_cast<std::int64_t>(t) * width, width).sum_squares);
     tokens[t]->change[i.members.front().line] = TokenRunner::relative(m, *tokens[t]);
     if (m == 0) continue;
     std::memcpy(tokens[t]->h, result.const_data_ptr<float>() + static_cast<std::int64_t>(t) * width,
@@ -231,7 +233,7 @@ at::Tensor encoded_registers(const Instruction& i, const at::Tensor& h, const En
 
 /// Runs the instruction that `tokens`, all at it, wait for; those it selects are of whatever rows.
 void run_bulk(const Instruction& i, std::span<TokenWork> tokens, const TokenRunner& runner, std::int64_t width,
-              const HookPoint& point, bool one_by_one, const EncodeFunction& encode) {
+              const HookPoint& point, bool each_alone, const EncodeFunction& encode) {
   const at::NoGradGuard no_grad;
   std::vector<TokenWork*> selected;
   for (TokenWork& token : tokens) {
@@ -241,10 +243,11 @@ void run_bulk(const Instruction& i, std::span<TokenWork> tokens, const TokenRunn
     selected.push_back(&token);
   }
   if (selected.empty()) return;
-  if (i.function) {  // sees one row at a time, or one token: an SAE's products of many round as their number has it
+  if (i.function) {  // sees one row at a time
+    const sae::detail::EachTokenAlone alone(each_alone);
     for (auto begin = selected.begin(); begin != selected.end();) {
-      const auto next_row = [&](const TokenWork* t) { return t->item != (*begin)->item; };
-      const auto end = one_by_one && i.sae ? begin + 1 : std::find_if(begin, selected.end(), next_row);
+      const auto end =
+          std::find_if(begin, selected.end(), [&](const TokenWork* t) { return t->item != (*begin)->item; });
       const std::span<TokenWork* const> row(begin, end);
       run_function(i, row, gathered(row, width), point);
       begin = end;

@@ -9,6 +9,7 @@
 
 #include <steer/core/error.hpp>
 
+#include "sae/each_token.hpp"
 #include "steering/kernels.hpp"
 
 namespace steer::steering::detail {
@@ -178,14 +179,8 @@ void CompiledSteering::read(HookContext& at, const PointProgram& point, const No
 }
 
 at::Tensor CompiledSteering::encode(const Sae& sae, const at::Tensor& h, std::span<const std::int64_t> features) const {
-  const auto encoded = [&](const at::Tensor& x) {
-    return sae.encode_subset(x.to(sae.device()), features).to(h.device());
-  };
-  // A product of many rows rounds as their number has it.
-  if (!batch_invariant_ || h.size(0) == 1) return encoded(h);
-  std::vector<at::Tensor> rows;
-  for (std::int64_t t = 0; t < h.size(0); ++t) rows.push_back(encoded(h.narrow(0, t, 1)));
-  return at::cat(rows);
+  const sae::detail::EachTokenAlone alone(batch_invariant_);
+  return sae.encode_subset(h.to(sae.device()), features).to(h.device());
 }
 
 const at::Tensor& CompiledSteering::table_on(const PointProgram& point, at::Device device) {
