@@ -65,6 +65,7 @@ void Engine::Impl::read(std::span<Row* const> chosen, const at::Tensor& logits) 
                             scored ? row.order->request.prompt_top : row.order->request.top});
         continue;
       }
+      if (row.max_tokens() == 0) continue;
       std::vector<Row*> alike{&row};
       if (p + 1 == row.prompt()) fork_samples(row, alike);
       const std::size_t scores = readings.size();

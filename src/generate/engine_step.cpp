@@ -187,7 +187,8 @@ bool Engine::Impl::make_room(Row& row, std::int64_t count, std::int64_t taken) {
 
 std::int64_t Engine::Impl::free_bytes() const { return max_cache_bytes - session->cache_bytes(); }
 
-/// One pass over the chosen rows. If it throws, one row each, to find whose fault it is.
+/// One pass over the chosen rows. If it throws, each row by itself, to find whose fault it is: from its beginning,
+/// since what steerings have counted in that pass cannot be taken back.
 void Engine::Impl::compute(const std::vector<Row*>& chosen) {
   const auto run = [&](std::span<Row* const> rows) {
     at::Tensor logits;
@@ -202,10 +203,18 @@ void Engine::Impl::compute(const std::vector<Row*>& chosen) {
     return true;
   };
   if (run(chosen) || chosen.size() == 1) return;
-  const std::vector<std::int64_t> counts = tokens;
-  for (std::size_t i = 0; i < chosen.size(); ++i) {
-    tokens = {counts[i]};
-    run(std::span(chosen).subspan(i, 1));
+  for (Row* row : chosen) {
+    shut(*row);
+    try {
+      open(*row);
+    } catch (...) {
+      row->failure = std::current_exception();
+    }
+    while (!row->over() && row->pending() > 0) {
+      std::int64_t prompt_room = options.step_tokens, logit_room = 1;
+      tokens = {next_tokens(*row, prompt_room, logit_room)};
+      run(std::span(&row, 1));
+    }
   }
 }
 

@@ -7,9 +7,6 @@
 #include <unordered_set>
 #include <vector>
 
-#include <ATen/Functions.h>
-#include <ATen/TensorOperators.h>
-
 #include <steer/core/error.hpp>
 
 #include "model/log_probability.hpp"
@@ -72,9 +69,10 @@ std::int64_t choose(std::span<const float> logits, const SamplingOptions& option
   require(std::isfinite(best), ErrorCode::argument, "generate",
           "expected a token that may be drawn but min_tokens and logit_bias bar every one of them");
   if (options.temperature == 0) return likeliest;
-  const at::Tensor row = at::from_blob(const_cast<float*>(logits.data()), {std::ssize(logits)}, at::kFloat);
-  const at::Tensor relative = row.sub(best).div_(options.temperature).exp_();
-  const std::span<const float> weights(relative.const_data_ptr<float>(), logits.size());
+  thread_local std::vector<float> weights;  // as large as a vocabulary: kept
+  weights.resize(logits.size());
+  model::detail::exp_relative(logits.data(), std::ssize(logits), best,
+                              std::max(static_cast<float>(options.temperature), 1e-30f), weights.data());
   // The likeliest weighs 1. Tokens that weigh less than `least` weigh less than 1 - top_p together, or less than min_p
   // each: nothing that is kept is among them, and the vocabulary need not be sorted.
   double total = 0;

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include <steer/core/error.hpp>
 
@@ -35,6 +34,14 @@ STEER_CLONES double sum_exp(const float* x, std::int64_t n, float most) {
 
 }  // namespace
 
+STEER_CLONES void exp_relative(const float* x, std::int64_t n, float most, float temperature, float* out) {
+  using namespace cpu;
+  const V middle = splat(most), divisor = splat(temperature);
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(out + i, exp((load(x + i) - middle) / divisor));
+  if (i < n) store_first(out + i, exp((load_first(x + i, n - i) - middle) / divisor), n - i);
+}
+
 double log_sum_exp(const float* x, std::int64_t n) {
   const float most = *std::max_element(x, x + n);
   if (!std::isfinite(most)) return most;
@@ -43,13 +50,22 @@ double log_sum_exp(const float* x, std::int64_t n) {
 
 std::vector<std::pair<std::int64_t, double>> likeliest(const float* x, std::int64_t n, double log_sum,
                                                        std::int64_t count) {
-  std::vector<std::int64_t> order(static_cast<std::size_t>(n));
-  std::iota(order.begin(), order.end(), std::int64_t{0});
-  const auto end = order.begin() + count;
-  std::partial_sort(order.begin(), end, order.end(),
-                    [&](std::int64_t a, std::int64_t b) { return x[a] != x[b] ? x[a] > x[b] : a < b; });
+  // A heap of the best so far, the worst of them on top: few of many are asked for.
+  const auto before = [&](std::int64_t a, std::int64_t b) { return x[a] != x[b] ? x[a] > x[b] : a < b; };
+  std::vector<std::int64_t> best;
+  best.reserve(static_cast<std::size_t>(count) + 1);
+  for (std::int64_t i = 0; i < n && count > 0; ++i) {
+    if (std::ssize(best) == count) {
+      if (!(x[i] > x[best.front()])) continue;
+      std::pop_heap(best.begin(), best.end(), before);
+      best.pop_back();
+    }
+    best.push_back(i);
+    std::push_heap(best.begin(), best.end(), before);
+  }
+  std::sort_heap(best.begin(), best.end(), before);
   std::vector<std::pair<std::int64_t, double>> result;
-  for (auto it = order.begin(); it != end; ++it) result.emplace_back(*it, static_cast<double>(x[*it]) - log_sum);
+  for (const std::int64_t i : best) result.emplace_back(i, static_cast<double>(x[i]) - log_sum);
   return result;
 }
 

@@ -48,7 +48,8 @@ at::Tensor of_rows(const at::Tensor& x, const F& function) {
 /// x W_enc + b (undefined: 0), each row's bits its own.
 at::Tensor product_of_each(const at::Tensor& x, const at::Tensor& w, const at::Tensor& b) {
   const std::int64_t tokens = x.size(0), features = w.size(1);
-  at::Tensor out = b.defined() ? b.expand({tokens, features}).contiguous() : at::zeros({tokens, features});
+  // A copy even for one token: it is added to.
+  at::Tensor out = b.defined() ? b.repeat({tokens, 1}) : at::zeros({tokens, features});
   const at::Tensor rows = x.contiguous();
   const bool by_rows = w.stride(0) == 1;
   const at::Tensor matrix = by_rows || w.stride(1) == 1 ? w : w.contiguous();

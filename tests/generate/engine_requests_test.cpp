@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cmath>
+#include <fstream>
 #include <future>
 #include <map>
 #include <thread>
@@ -191,7 +192,8 @@ TEST(EngineRequests, ObserversSeeWhatARecordingHasAndChangeNothing) {
     Engine engine(model, {.max_cache_bytes = probe.cache_bytes(probe.open(), 70), .step_tokens = 10});
     engine.submit({.ids = some_ids(33), .max_tokens = 2});
     const RowId row = engine.submit(request);
-    for (int i = 0; i < 3; ++i) engine.submit({.ids = some_ids(20, i), .max_tokens = 20, .priority = i});
+    for (int i = 0; i < 7; ++i) engine.step();
+    for (int i = 1; i < 4; ++i) engine.submit({.ids = some_ids(30, i), .max_tokens = 30, .priority = i});
     const auto observed = run(engine).at(row);
     EXPECT_GT(engine.load().set_back, 0);
     EXPECT_EQ(observed.ids, bare.ids);
@@ -383,21 +385,30 @@ TEST(EngineRequests, StopStringsAreNamed) {
   EXPECT_EQ(cut.text, whole.text.substr(0, whole.text.find(stop)));
 }
 
+/// Memory of this process, in bytes; 0 where the system does not say.
+std::int64_t resident_bytes() {
+  std::ifstream file("/proc/self/statm");
+  std::int64_t total = 0, resident = 0;
+  file >> total >> resident;
+  return resident * 4096;
+}
+
 /// The cache holds nothing but kept prompts after a thousand rows one after another, and no more after the second five
 /// hundred than after the first.
 TEST(EngineRequests, AThousandRowsLeaveNothingBehind) {
   const Model model = test::tiny_model("llama").load();
   Engine engine(model, {.max_rows = 4});
-  std::int64_t half = 0;
+  std::int64_t half = 0, resident = 0;
   for (std::int64_t i = 0; i < 1000; ++i) {
     EngineRequest request{.ids = some_ids(40, i), .max_tokens = 3, .ignore_eos = true};
     if (i % 3 == 0) request.steering = push(static_cast<double>(i) / 500);  // ever new ones
     engine.submit(request);
     run(engine);
-    if (i == 499) half = engine.load().cache_bytes;
+    if (i == 499) half = engine.load().cache_bytes, resident = resident_bytes();
   }
   EXPECT_EQ(engine.load().running + engine.load().waiting, 0);
   EXPECT_LE(engine.load().cache_bytes, half);
+  EXPECT_LE(resident_bytes(), resident + (std::int64_t{8} << 20));
   Session probe(model);
   EXPECT_LE(half, 4 * probe.cache_bytes(probe.open(), 43));
 }
