@@ -7,6 +7,7 @@
 namespace steer::serve::detail {
 
 using Clock = std::chrono::steady_clock;
+constexpr auto kPatience = std::chrono::milliseconds(100);  ///< between two looks at the client
 
 struct Generation::Mailbox {
   struct Letter {
@@ -48,6 +49,7 @@ Generation::Generation(Service& service, bool live)
       mailbox_(std::make_shared<Mailbox>()),
       until_(Clock::now() +
              std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(service.options.max_seconds))),
+      asked_(Clock::now()),
       live_(live) {}
 
 Generation::~Generation() {
@@ -66,7 +68,14 @@ void Generation::submit(EngineRequest request) {
 
 std::optional<RowEvent> Generation::next(const std::function<bool()>& gone) {
   while (done_ < choices_) {
-    if (auto letter = mailbox_->take(std::min(Clock::now() + std::chrono::milliseconds(100), until_))) {
+    // Also while tokens come one after another: a client that has closed its side alone takes all that is written.
+    const auto now = Clock::now();
+    if (now - asked_ >= kPatience) {
+      asked_ = now;
+      if (gone()) throw ApiError(499, "the client has gone");
+      if (now >= until_) throw ApiError(504, "the answer took longer than this server allows");
+    }
+    if (auto letter = mailbox_->take(std::min(now + kPatience, until_))) {
       if (letter->error) std::rethrow_exception(letter->error);
       RowEvent& event = letter->event;
       const auto order = std::ranges::find_if(
@@ -77,8 +86,7 @@ std::optional<RowEvent> Generation::next(const std::function<bool()>& gone) {
       done_ += event.result != nullptr;
       return std::move(event);
     }
-    if (gone()) throw ApiError(499, "the client has gone");
-    if (Clock::now() >= until_) throw ApiError(504, "the answer took longer than this server allows");
+    if (Clock::now() >= until_) asked_ = {};
   }
   return {};
 }

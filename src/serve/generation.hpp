@@ -56,7 +56,8 @@ class Generation {
   };
   Service& service_;
   std::shared_ptr<Mailbox> mailbox_;
-  std::chrono::steady_clock::time_point until_;
+  std::chrono::steady_clock::time_point until_,
+      asked_{};  ///< when the answer must be there; when `gone` was asked last
   bool live_;
   std::vector<Order> orders_;
   std::int64_t choices_ = 0, done_ = 0;
