@@ -105,6 +105,7 @@ std::string difference(const GenerateResult& row, const GenerateResult& same) {
     return "its ids";
   if (!std::equal(row.log_probabilities.begin(), row.log_probabilities.end(), same.log_probabilities.begin()))
     return "its log-probabilities";
+  if (cut && row.ids.empty()) return {};  // it may have been cancelled before it began, and has no audit then
   if (row.audit.edits.size() != same.audit.edits.size()) return "its audit's edits";
   for (std::size_t i = 0; i < row.audit.edits.size(); ++i) {
     const auto &a = row.audit.edits[i], &b = same.audit.edits[i];

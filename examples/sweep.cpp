@@ -13,11 +13,11 @@ int main(int argc, char** argv) {
   steer::LoadOptions load;
   CLI::App app("One steering at several strengths on a few questions");
   std::string model_path = "examples/data/demo", sae_path = "examples/data/demo/sae.safetensors",
-              behaviour = "imaginative", question_path = "examples/data/demo/questions.jsonl", steering_path;
-  std::vector<double> strengths{0.5, 1, 2};
-  std::int64_t feature = 330, every = 8;
+              behaviour = "technical", question_path = "examples/data/demo/questions.jsonl", steering_path;
+  std::vector<double> strengths{0.25, 1, 2, 4};
+  std::int64_t feature = 228, every = 8;
   std::int64_t first = 8;
-  double value = 6;
+  double value = 30;
   steer::Experiment study{.max_tokens = 96};
   app.add_option("--model", model_path, "a Hugging Face folder or a GGUF file")->capture_default_str();
   app.add_option("--allow-unknown-config", load.allow_unknown_config,
