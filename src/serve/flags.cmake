@@ -9,3 +9,9 @@ foreach(_group IN ITEMS
     set_source_files_properties("${PROJECT_SOURCE_DIR}/src/serve/${_file}.cpp" PROPERTIES UNITY_GROUP "serve_${_name}")
   endforeach()
 endforeach()
+# The page is part of the program: its text becomes a source file.
+file(READ "${PROJECT_SOURCE_DIR}/src/serve/page.html" STEER_PAGE)
+configure_file("${PROJECT_SOURCE_DIR}/src/serve/page.cpp.in" "${PROJECT_BINARY_DIR}/generated/serve_page.cpp" @ONLY)
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/serve/page.html")
+set_source_files_properties("${PROJECT_BINARY_DIR}/generated/serve_page.cpp" PROPERTIES SKIP_PRECOMPILE_HEADERS ON)
+target_sources(steer_serve PRIVATE "${PROJECT_BINARY_DIR}/generated/serve_page.cpp")

@@ -10,6 +10,9 @@
 #include <steer/core/error.hpp>
 #include <steer/features/activations.hpp>
 
+#include "serve/auto_steer_search.hpp"
+#include "serve/goodfire.hpp"
+#include "serve/page.hpp"
 #include "serve/service.hpp"
 
 namespace steer {
@@ -21,8 +24,9 @@ namespace {
 constexpr std::string_view kWhere = "Server";
 
 using Family = std::vector<Route> (*)(Service&);
-constexpr Family kFamilies[] = {status_routes, completion_routes, chat_routes,
-                                token_routes,  reading_routes,    feature_routes};
+constexpr Family kFamilies[] = {status_routes,  completion_routes, chat_routes,          token_routes,
+                                reading_routes, feature_routes,    goodfire_chat_routes, goodfire_feature_routes,
+                                page_routes,    auto_steer_routes};
 
 bool is_loopback(std::string_view host) {
   return host == "localhost" || host == "::1" || host == "[::1]" || host.starts_with("127.");

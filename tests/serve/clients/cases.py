@@ -9,6 +9,8 @@ import sys
 import traceback
 import urllib.request
 
+from goodfire_cases import *  # more of them
+
 os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 SERVER, SCORE, SOURCE, WORK = (pathlib.Path(argument) for argument in sys.argv[1:5])
 DEMO = SOURCE / "examples/data/demo"
