@@ -215,6 +215,21 @@ def case_inspect(serving):
     os.environ.pop("STEER_API_KEY")
 
 
+def case_auto_steer_job(serving):
+    """Auto Steer as a job: its events end with the result; one that was cancelled stays so"""
+    def call(path, body=None, method=None):
+        request = urllib.request.Request(serving.url + path, json.dumps(body).encode() if body else None, method=method)
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return answer.read().decode()
+    job = json.loads(call("/v1/auto_steer", {"behaviour": "concise"}))
+    other = json.loads(call("/v1/auto_steer", {"behaviour": "formal"}))
+    assert json.loads(call(f"/v1/auto_steer/{other['id']}", method="DELETE"))["status"] == "cancelled"
+    events = [json.loads(line[6:]) for line in call(f"/v1/auto_steer/{job['id']}/events").splitlines() if line.startswith("data: {")]
+    assert [event["status"] for event in events[:-1]] == ["running"] * (len(events) - 1) and events[-1]["status"] == "done"
+    assert events[-1]["result"]["verdict"] and "<svg" in events[-1]["result"]["curve_svg"]
+    assert json.loads(call(f"/v1/auto_steer/{other['id']}"))["status"] == "cancelled"
+
+
 def main():
     passed = failed = 0
     with Serving() as serving:
