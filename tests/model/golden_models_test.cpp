@@ -4,6 +4,7 @@
 #include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -19,7 +20,7 @@ namespace fs = std::filesystem;
 
 double max_error(const at::Tensor& a, const at::Tensor& b) {
   if (a.sizes() != b.sizes()) return std::numeric_limits<double>::infinity();
-  return (a.to(at::kFloat) - b.to(at::kFloat)).abs().max().item<double>();
+  return (a.cpu().to(at::kFloat) - b.cpu().to(at::kFloat)).abs().max().item<double>();
 }
 
 std::vector<std::int64_t> row_of(const at::Tensor& ids, std::int64_t row) {
@@ -90,7 +91,7 @@ Errors compare(const Model& model, const Golden& golden) {
                                                            cache[fmt::format("blocks.{}.hook_resid_post", l - 1)]));
   }
 
-  const at::Tensor direction = golden["steer_vector"];
+  const at::Tensor direction = golden["steer_vector"].to(model.device());
   const std::string site = golden.meta("steer_site");
   const std::int64_t steps = golden.contains("gen_ids") ? golden["gen_ids"].size(1) : 0;
   const bool generates = golden.contains("gen_ids");
@@ -135,7 +136,9 @@ std::vector<fs::path> golden_folders(const test::OutsideData& data, const char* 
 }
 
 /// The model in a folder, its configuration taken from another file of it.
-Model load_with(const fs::path& folder, const char* config, const LoadOptions& options = {}) {
+Model load_with(const fs::path& folder, const char* config, LoadOptions options = {}) {
+  const char* device = std::getenv("STEER_TEST_DEVICE");  // "cuda:0", with bench/gpu/run.sh; else the CPU
+  if (device && *device) options.device = at::Device(device);
   std::ifstream file(folder / config);
   return Model::from_tensors(ModelConfig::from_hugging_face(nlohmann::json::parse(file)), *open_tensors(folder),
                              options);
@@ -175,7 +178,7 @@ TEST(GoldenModels, EqualTheReference) {
       const at::Tensor reference = golden["logits"];
       Session session(load_with(folder, "config.json", {.weights = WeightFormat::bf16}));
       for (std::int64_t r = 0; r < reference.size(0); ++r) {
-        const auto ours = (session.forward(row_of(golden["input_ids"], r)) - reference[r]).abs();
+        const auto ours = (session.forward(row_of(golden["input_ids"], r)).cpu() - reference[r]).abs();
         const auto theirs = (golden["bf16.logits"][r].to(at::kFloat) - reference[r]).abs();
         const bool ok = ours.max().item<double>() <= theirs.max().item<double>() &&
                         ours.mean().item<double>() <= theirs.mean().item<double>();
