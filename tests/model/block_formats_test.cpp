@@ -178,10 +178,6 @@ TEST(KernelBlocks, ProductsEqualTheDoubleProductAndDoNotDependOnTheBatch) {
           std::vector<float> y(m * n);
           linear.apply(x.data(), m, y.data());
           EXPECT_EQ(std::memcmp(y.data(), alone.data(), y.size() * sizeof(float)), 0) << f.name << " m = " << m;
-          linear.apply(x.data(), m, y.data(), false);
-          for (std::int64_t i = 0; i < m * n; ++i) {
-            ASSERT_NEAR(y[i], truth[i], 2e-6 * size[i]) << f.name << " m = " << m << " on " << kernels().name;
-          }
         }
       }
     }
