@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+#include <steer/core/enum.hpp>
+#include <steer/core/error.hpp>
 #include <steer/io/tensor_reader.hpp>
 #include <steer/model/model.hpp>
 #include <steer/model/session.hpp>
