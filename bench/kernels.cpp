@@ -111,7 +111,7 @@ int main(int argc, char** argv) {
     }
   }
   benchmark::Initialize(&argc, argv);
-  benchmark::AddCustomContext("kernels", kernels().name);
+  benchmark::AddCustomContext("kernels", steer::model::detail::kernels().name);
   benchmark::AddCustomContext("threads", std::to_string(steer::threads()));
   benchmark::AddCustomContext("read limit, GB/s", std::to_string(read_limit() / 1e9));
   benchmark::AddCustomContext("GEMM limit, GFLOP/s", std::to_string(gemm_limit() / 1e9));
