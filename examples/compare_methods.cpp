@@ -3,21 +3,23 @@
 //   compare_methods --behaviours funny,technical --questions examples/data/demo/questions_dev.jsonl
 //
 // Directions are made from the model's own answers to some questions and measured on others. Whether an answer shows a
-// behaviour is told by a classifier over words alone (naive Bayes), fitted on answers that were asked for.
+// behaviour is told by a classifier over words alone (WordClassifier), fitted on answers that were asked for.
 
 #include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 
 #include <CLI/CLI.hpp>
+#include <cctype>
 #include <cmath>
+#include <filesystem>
 #include <map>
-#include <set>
 #include <steer/core/error.hpp>
 #include <steer/core/hash.hpp>
 #include <steer/core/random.hpp>
 #include <steer/eval/answer.hpp>
 #include <steer/eval/behaviours.hpp>
 #include <steer/eval/questions.hpp>
+#include <steer/eval/words_judge.hpp>
 #include <steer/features/attribution.hpp>
 #include <steer/features/contrast.hpp>
 #include <steer/features/directions.hpp>
@@ -31,63 +33,12 @@ using steer::Steering;
 
 struct Settings {
   std::string model = "examples/data/demo", sae = "examples/data/demo/sae.safetensors",
-              questions = "examples/data/demo/questions_dev.jsonl", point;
+              questions = "examples/data/demo/questions_dev.jsonl", mmlu, point, out;
   std::vector<std::string> behaviours = {"funny", "technical", "emotional"}, others;
   std::vector<double> effects = {0.1, 0.3, 1, 3};
   double shown = 0.5;
   std::int64_t fit = 32, test = 48, max_tokens = 96, train_steps = 120;
   std::uint64_t seed = 42;
-};
-
-/// Words of the answer's reasoning, and pairs of neighbours, lower case.
-std::set<std::string> terms_of(const std::string& text) {
-  const auto begin = text.find("<thinking>"), end = text.find("</thinking>");
-  const std::size_t from = begin == std::string::npos ? 0 : begin + 10;
-  std::set<std::string> terms;
-  std::string word, last;
-  const auto finish = [&] {
-    if (word.empty()) return;
-    terms.insert(word);
-    terms.insert(last + " " + word);
-    last = std::exchange(word, "");
-  };
-  for (const char c : text.substr(from, end == std::string::npos ? end : end - from))
-    if (std::isalpha(static_cast<unsigned char>(c)))
-      word += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-    else
-      finish();
-  finish();
-  return terms;
-}
-
-/// Bernoulli naive Bayes without the absent terms: it knows words and nothing of the model. Terms that a question's own
-/// names make are seen in every class and weigh nothing.
-class WordClassifier {
- public:
-  void learn(const std::string& text, const std::string& label) {
-    ++texts_[label];
-    for (const auto& term : terms_of(text)) ++counts_[term][label];
-  }
-  std::string classify(const std::string& text) const {
-    const auto terms = terms_of(text);
-    std::string best;
-    double most = -1e300;
-    for (const auto& [label, texts] : texts_) {
-      double score = 0;
-      for (const auto& term : terms) {
-        const auto found = counts_.find(term);
-        if (found == counts_.end()) continue;
-        const auto here = found->second.find(label);
-        score += std::log(((here == found->second.end() ? 0 : here->second) + 0.1) / (texts + 1.0));
-      }
-      if (score > most) most = score, best = label;
-    }
-    return best;
-  }
-
- private:
-  std::map<std::string, double> texts_;
-  std::map<std::string, std::map<std::string, double>> counts_;
 };
 
 /// What a way of steering did at one strength.
@@ -105,7 +56,7 @@ class Comparison {
     steer::require(sae_ || !s.point.empty(), steer::ErrorCode::argument, "compare_methods",
                    "expected --sae or --point, the place to steer at");
     point_ = s.point.empty() ? steer::sae_point(model_, *sae_) : steer::HookPoint::parse(s.point);
-    auto questions = steer::load_questions(s.questions);
+    auto questions = s.mmlu.empty() ? steer::load_questions(s.questions) : steer::load_mmlu(s.mmlu, steer::Mmlu::dev);
     std::erase_if(questions, [](const auto& q) { return q.answer < 0; });
     // By a hash of its name: a question stays on its side whatever else is in the file.
     std::ranges::sort(questions, {}, [](const auto& q) { return steer::ContentHasher().update(q.id).hex(); });
@@ -177,20 +128,25 @@ class Comparison {
     const auto plain_texts = texts(plain_, "");
     neutral_.assign(plain_texts.begin(), plain_texts.begin() + std::min<std::ptrdiff_t>(8, std::ssize(plain_texts)));
     plain_rows_ = steer::pooled_residuals(session_, point_, plain_texts);
-    for (const auto& result : plain_) classifier_.learn(result.text, "");
+    std::vector<steer::LabelledText> learnt;
+    const auto learn_from = [&](const std::vector<steer::GenerateResult>& answers, const std::string& label) {
+      for (std::size_t q = 0; q < answers.size(); ++q) learnt.push_back({answers[q].text, label, fit_[q].id});
+    };
+    learn_from(plain_, "");
     for (const auto& behaviour : others_) {
       asked_[behaviour] = answer(fit_, behaviour, {}, "asked");
-      for (const auto& result : asked_[behaviour]) classifier_.learn(result.text, behaviour);
+      learn_from(asked_[behaviour], behaviour);
       rows_[behaviour] = steer::pooled_residuals(session_, point_, texts(asked_[behaviour], ""));
     }
+    classifier_.emplace(learnt);
     metric_ = steer::estimate_metric(tokens(plain_texts));
     // How far the classifier can be trusted: answers it has not seen, asked for and not.
     std::int64_t right = 0, all = 0;
     for (const auto& behaviour : s_.behaviours)
       for (const auto& result : answer(test_, behaviour, {}, "check"))
-        right += classifier_.classify(result.text) == behaviour, ++all;
+        right += classifier_->classify(result.text) == behaviour, ++all;
     std::int64_t plain_right = 0;
-    for (const auto& result : answer(test_, "", {}, "check")) plain_right += classifier_.classify(result.text).empty();
+    for (const auto& result : answer(test_, "", {}, "check")) plain_right += classifier_->classify(result.text).empty();
     fmt::print("steering at {}; words alone tell {:.0f} % of new asked-for answers and {:.0f} % of plain ones\n",
                point_.name(), 100.0 * static_cast<double>(right) / static_cast<double>(all),
                100.0 * static_cast<double>(plain_right) / static_cast<double>(test_.size()));
@@ -200,7 +156,7 @@ class Comparison {
     Row row;
     const auto answers = answer(test_, asking, steering, "test");
     for (std::size_t i = 0; i < answers.size(); ++i) {
-      const std::string style = classifier_.classify(answers[i].text);
+      const std::string style = classifier_->classify(answers[i].text);
       const auto letter = steer::parse_answer(answers[i].text, static_cast<int>(test_[i].choices.size())).strict;
       const double share = 1 / static_cast<double>(answers.size());
       row.target += share * (style == behaviour);
@@ -272,12 +228,25 @@ class Comparison {
           continue;
         }
         rows.push_back(measure(behaviour, "", step.steering));
+        keep(name, rows.size() - 1, behaviour, step.steering);
         rows.back().effect = step.kl;
         print(name, fmt::format("{:.2g}", step.kl), rows.back());
       }
       matched += fmt::format("{:<22} {}\n", name, at_behaviour(rows));
     }
     fmt::print("at {:.0f} % shown, between the strengths measured:\n{}", 100 * s_.shown, matched);
+  }
+
+  /// As OUT/METHOD.STEP/BEHAVIOUR.json, for mmlu_tradeoff --steer.
+  void keep(std::string method, std::size_t step, const std::string& behaviour, const Steering& steering) const {
+    if (s_.out.empty()) return;
+    for (char& c : method)
+      if (!std::isalnum(static_cast<unsigned char>(c))) c = '_';
+    const auto folder = std::filesystem::path(s_.out) / fmt::format("{}.{}", method, step);
+    std::filesystem::create_directories(folder);
+    steering.save(
+        folder / (behaviour + ".json"),
+        sae_ ? steer::SteeringSaveOptions{.sae_paths = {{sae_->hash(), s_.sae}}} : steer::SteeringSaveOptions{});
   }
 
   /// What it takes to show the behaviour in the wanted share of answers.
@@ -307,7 +276,7 @@ class Comparison {
   std::vector<steer::TokenizedText> neutral_;
   at::Tensor plain_rows_;
   steer::EstimatedMetric metric_;
-  WordClassifier classifier_;
+  std::optional<steer::WordClassifier> classifier_;
 };
 
 }  // namespace
@@ -319,6 +288,7 @@ int main(int argc, char** argv) {
   app.add_option("--sae", s.sae, "for the methods that use one; empty: none")->capture_default_str();
   app.add_option("--point", s.point, "where to steer, e.g. blocks.12.hook_resid_post; default: where the SAE reads");
   app.add_option("--questions", s.questions, "JSON lines with choices and answers")->capture_default_str();
+  app.add_option("--mmlu", s.mmlu, "MMLU folder in its original layout, in place of --questions: its dev rows");
   app.add_option("--behaviours", s.behaviours, "to compare on")->delimiter(',')->capture_default_str();
   app.add_option("--others", s.others, "to centre by and to tell apart; default: the study's 14")->delimiter(',');
   app.add_option("--effects", s.effects, "95th percentiles of next-token KL to bring methods to, rising")
@@ -337,6 +307,7 @@ int main(int argc, char** argv) {
   app.add_option("--train-steps", s.train_steps, "of the trained vector")
       ->capture_default_str()
       ->check(CLI::Range(1, 1'000'000));
+  app.add_option("--out", s.out, "folder for the steerings, OUT/METHOD.STEP/BEHAVIOUR.json, steps of --effects from 0");
   app.add_option("--seed", s.seed, "of all draws")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   try {

@@ -2,12 +2,14 @@
 // The study of arXiv 2602.04903 on a model and SAE of one's own. Run it with --help.
 
 #include <CLI/CLI.hpp>
+#include <cmath>
 #include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
 #include <steer/core/error.hpp>
+#include <steer/core/random.hpp>
 #include <steer/core/signals.hpp>
 #include <steer/core/threads.hpp>
 #include <steer/eval/auto_steer_arm.hpp>
@@ -15,20 +17,22 @@
 #include <steer/eval/http_judge.hpp>
 #include <steer/eval/model_judge.hpp>
 #include <steer/eval/rules.hpp>
+#include <steer/eval/words_judge.hpp>
+#include <steer/stats/power.hpp>
 
 namespace {
 
 /// All of a run, as options and as JSON.
 struct Settings {
   std::string model, sae, mmlu, questions, search_questions, behaviour_file,
-      judge = "evidence", judge_url = "https://api.openai.com/v1", judge_model, judge_temperature = "0",
+      judge = "words", judge_url = "https://api.openai.com/v1", judge_model, judge_temperature = "0",
       judge_key_variable = "OPENAI_API_KEY", judge_key_header = "Authorization", pairs, calibration, mode = "generate",
       out = "tradeoff", device = "cpu", weights = "stored", chat_format;
   std::vector<std::string> behaviours, rules, arms{"control", "prompt", "published", "safe", "safe+prompt", "random"},
       steer, allow_unknown_config;
   std::vector<double> sweep;
   std::int64_t judge_max_tokens = 0, per_subject = 0, limit = 0, search_prompts = 24, search_checks = 64, certify = 0,
-               sweep_every = 1, max_tokens = 1024, batch = 64, draws = 1;
+               off_target = -1, sweep_every = 1, max_tokens = 1024, batch = 64, draws = 1;
   double temperature = 0.6, top_p = 0.9;
   std::uint64_t seed = 42;
   bool kl = false, force_answers = false;
@@ -36,9 +40,9 @@ struct Settings {
                                               judge, judge_url, judge_model, judge_temperature, judge_key_variable,
                                               judge_key_header, judge_max_tokens, pairs, calibration, mode, out,
                                               behaviours, rules, arms, steer, sweep, per_subject, limit, search_prompts,
-                                              search_checks, certify, sweep_every, max_tokens, batch, temperature,
-                                              top_p, seed, kl, device, weights, chat_format, allow_unknown_config,
-                                              draws, force_answers)
+                                              search_checks, certify, off_target, sweep_every, max_tokens, batch,
+                                              temperature, top_p, seed, kl, device, weights, chat_format,
+                                              allow_unknown_config, draws, force_answers)
 };
 
 /// Settings from a JSON file. A key that is none of ours would be a setting that is silently not made.
@@ -149,10 +153,11 @@ void add_options(CLI::App& app, Settings& s) {
   app.add_flag("--kl", s.kl, "also measure KL to the unsteered model")->group("Answers");
   app.add_option(
          "--judge", s.judge,
-         "evidence: how much likelier the model finds an answer under the request (no score, no verdict); logits: a "
-         "local model is asked for a digit; http: --judge-url; none")
+         "words: a classifier over words alone, fitted on the model's answers to --search-questions, asked for and not "
+         "(behaviour only); logits: a local model is asked for a digit; http: --judge-url; evidence: how much likelier "
+         "the model finds an answer under the request (no score, no verdict); none")
       ->capture_default_str()
-      ->check(CLI::IsMember({"evidence", "logits", "http", "none"}))
+      ->check(CLI::IsMember({"words", "evidence", "logits", "http", "none"}))
       ->group("Judge");
   app.add_option("--judge-model", s.judge_model,
                  "logits: another model than the one judged, a folder or a GGUF file; several, comma-separated, are "
@@ -160,6 +165,10 @@ void add_options(CLI::App& app, Settings& s) {
       ->group("Judge");
   app.add_option("--pairs", s.pairs,
                  "a local model that compares each answer with control's: a folder or a GGUF file, or self")
+      ->group("Judge");
+  app.add_option("--off-target", s.off_target,
+                 "also judge which other behaviours the answers show, on so many questions of each; 0: no; default: 20 "
+                 "with --judge words, which costs nothing, else 0")
       ->group("Judge");
   app.add_option("--calibration", s.calibration,
                  "of the judge, written by calibrate_judge: what it does not measure well gets no verdict")
@@ -301,13 +310,37 @@ steer::HttpJudgeOptions http_options(const Settings& s) {
   return options;
 }
 
+/// Fitted on answers to questions that the experiment does not ask.
+std::shared_ptr<steer::Judge> words_of(const Settings& s, const steer::Model& model,
+                                       const std::vector<steer::Behaviour>& behaviours,
+                                       const std::vector<steer::Question>& asked) {
+  constexpr std::int64_t kQuestions = 24;
+  auto questions = search_questions_of(s, asked);
+  std::ranges::stable_sort(
+      questions, {}, [&](const auto& question) { return steer::derive_seed(s.seed, "words judge " + question.id); });
+  questions.resize(std::min<std::size_t>(questions.size(), kQuestions));
+  return steer::words_judge(
+      model, questions, behaviours,
+      {.sampling = {.temperature = s.temperature, .top_p = s.top_p},
+       .max_tokens = s.max_tokens,
+       .batch = s.batch,
+       .journal = std::filesystem::path(s.out) / fmt::format("words{}.jsonl", steer::Workers::from_environment().rank),
+       .seed = s.seed});
+}
+
 /// @param model  none: only what needs no model.
 std::shared_ptr<steer::Judge> judge_of(const Settings& s, const std::optional<steer::Model>& model,
-                                       const std::vector<steer::Behaviour>& behaviours) {
+                                       const std::vector<steer::Behaviour>& behaviours,
+                                       const std::vector<steer::Question>& asked) {
   if (s.mode == "letters") return nullptr;
   if (s.judge == "http") return std::make_shared<steer::HttpJudge>(http_options(s));
+  steer::require(s.judge != "words" || !s.search_questions.empty() || !s.mmlu.empty(), steer::ErrorCode::argument,
+                 "mmlu_tradeoff",
+                 "expected questions to fit --judge words on, other than those asked: give --search-questions or "
+                 "--mmlu, or choose another --judge");
   if (!model) return nullptr;
   if (s.judge == "evidence") return steer::request_evidence(*model, behaviours);
+  if (s.judge == "words") return words_of(s, *model, behaviours, asked);
   if (s.judge != "logits") return nullptr;
   if (s.judge_model.empty()) return steer::logit_judge(*model);
   std::vector<std::shared_ptr<steer::Judge>> judges;
@@ -371,6 +404,17 @@ void prepare_folder(const std::filesystem::path& out, const Settings& s) {
                  error ? ": " : "", error ? error.message() : "");
 }
 
+/// What so many questions can find, before any is asked.
+std::string power_text(std::int64_t questions) {
+  const double effect = steer::detectable_effect(questions);
+  return fmt::format(
+      "found with 80 % power  under one behaviour, two-sided at 5 %: a difference of {:.2f} standard deviations: "
+      "{:.1f} "
+      "points of\n                       accuracy where 10 % of the answers change from right to wrong or back, {:.1f} "
+      "where 30 % do\n",
+      effect, 100 * effect * std::sqrt(0.1), 100 * effect * std::sqrt(0.3));
+}
+
 int run(const Settings& settings, bool plan_only, int threads, const steer::StopSignals& signals) {
   check(settings);
   steer::require(!settings.model.empty() && (!settings.mmlu.empty() || !settings.questions.empty()),
@@ -388,19 +432,21 @@ int run(const Settings& settings, bool plan_only, int threads, const steer::Stop
   if (plan_only) {
     steer::estimate_time(plan, settings.model, options, load);
     fmt::print("{}", plan.describe());
+    if (std::ssize(planned.questions) > 1) fmt::print("{}", power_text(std::ssize(planned.questions)));
     if (settings.certify > 0)
       fmt::print("certificate            {}\n",
                  steer::certificate_plan(settings.certify, steer::CertificateSet().accuracy_loss));
     return plan.problems.empty() ? 0 : 1;
   }
   plan.require_fits();
-  judge_of(settings, std::nullopt, {});  // what is wrong with its settings shows before the model is loaded
+  judge_of(settings, std::nullopt, {}, {});  // what is wrong with its settings shows before the model is loaded
   options.workers = steer::Workers::from_environment();
   if (options.workers.rank == 0) prepare_folder(out, settings);
   const steer::Model model = steer::Model::load(settings.model, load);
   for (const auto& warning : model.warnings()) fmt::print(stderr, "note: {}\n", warning);
   const steer::Experiment study = experiment_of(settings, model);
-  options.judge = judge_of(settings, model, study.behaviours);
+  options.judge = judge_of(settings, model, study.behaviours, study.questions);
+  options.off_target = settings.off_target >= 0 ? settings.off_target : settings.judge == "words" ? 20 : 0;
   if (!settings.pairs.empty() && settings.mode != "letters")
     options.pairs = steer::pair_judge(settings.pairs == "self" ? model : steer::Model::load(settings.pairs, load));
   if (!settings.calibration.empty()) options.calibration = steer::JudgeCalibration::load(settings.calibration);

@@ -28,6 +28,7 @@
 #include <steer/eval/rules.hpp>
 #include <steer/eval/text_metrics.hpp>
 #include <steer/eval/tradeoff.hpp>
+#include <steer/eval/words_judge.hpp>
 #include <steer/eval/workers.hpp>
 #include <steer/features/activations.hpp>
 #include <steer/features/attribution.hpp>
@@ -72,6 +73,7 @@
 #include <steer/stats/cross_fit.hpp>
 #include <steer/stats/draws.hpp>
 #include <steer/stats/paired_proportions.hpp>
+#include <steer/stats/power.hpp>
 #include <steer/stats/prediction_powered.hpp>
 #include <steer/stats/proportions.hpp>
 #include <steer/stats/simultaneous.hpp>

@@ -105,6 +105,11 @@ void visit_activations(Session& session, const Sae& sae, std::span<const Tokeniz
   visit_at(session, sae_point(session.model(), sae), texts, visit, progress);
 }
 
+void visit_activations(Session& session, const HookPoint& point, std::span<const TokenizedText> texts,
+                       const std::function<void(std::size_t, const at::Tensor&)>& visit, Progress progress) {
+  visit_at(session, point, texts, visit, progress);
+}
+
 at::Tensor pooled_features(Session& session, const Sae& sae, std::span<const TokenizedText> texts, Pooling pooling,
                            Progress progress) {
   at::Tensor rows = at::zeros({static_cast<std::int64_t>(texts.size()), sae.d_sae()}, at::kFloat);

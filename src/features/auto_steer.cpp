@@ -44,6 +44,9 @@ AutoSteer::AutoSteer(Model model, Sae sae, AutoSteerOptions options) {
               (options.ask_opposite.empty() || options.ask_opposite.find("{}") != std::string::npos),
           ErrorCode::argument, where, "expected requests with {{}} in the behaviour's place but got \"{}\" and \"{}\"",
           options.ask, options.ask_opposite);
+  require(options.certificate.control_variate >= 0 && options.certificate.control_variate <= 1, ErrorCode::argument,
+          where, "expected a share from 0 to 1 as the control variate's weight but got {}",
+          options.certificate.control_variate);
   require(!options.effects.empty() && std::ranges::all_of(options.effects, [](double e) { return e > 0; }),
           ErrorCode::argument, where, "expected effects above 0 nats to bring steerings to");
   require(options.capability.prompts.empty() || options.capability.score, ErrorCode::argument, where,
@@ -91,7 +94,7 @@ AutoSteerResult AutoSteer::find(std::string_view behaviour, AutoSteerMode mode) 
         "asking for \"{}\" hardly changes this model's answers (score {:.2f} asked, {:.2f} unsteered{}): it may not "
         "know the behaviour",
         behaviour, asked, unsteered, with_opposite);
-  } else if (found.usable == 0) {
+  } else if (found.usable == 0 && (mode == AutoSteerMode::published || !found.residual_asked.defined())) {
     result.reason =
         fmt::format("none of {} features passed the filters; see each one's reason", found.candidates.size());
   } else if (mode == AutoSteerMode::published) {

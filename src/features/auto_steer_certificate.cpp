@@ -127,6 +127,32 @@ std::vector<CertificateReading> Search::read_answers(std::span<const ChoiceQuest
   return readings;
 }
 
+std::vector<std::vector<double>> Search::predicted_losses(const Steering& steering, const std::string& behaviour) {
+  const CertificateSet& set = options_.certificate;
+  std::vector<const ChoiceQuestion*> questions;
+  std::vector<GenerateRequest> requests;
+  for (const auto* group : {&set.questions, &set.population})
+    for (const auto& question : *group) {
+      questions.push_back(&question);
+      requests.push_back(
+          {render(model_, "", question.message),
+           {},
+           derive_seed(derive_seed(options_.seed, "certificate, control variate"), behaviour, requests.size())});
+    }
+  std::vector<OpenedAnswer> opened;
+  for (const auto& answer : store_.generate(requests, options_.max_tokens, "certificate, control variate"))
+    opened.push_back(open_answer(model_.tokenizer(), answer, set));
+  const double temperature = options_.sampling.temperature;
+  const auto before = right_probabilities(model_, questions, opened, set, {}, temperature);
+  std::vector<std::vector<double>> predicted;
+  for (const double multiple : set.multiples) {
+    const auto after = right_probabilities(model_, questions, opened, set, steering.scaled(multiple), temperature);
+    auto& of = predicted.emplace_back();
+    for (std::size_t i = 0; i < after.size(); ++i) of.push_back(before[i] - after[i]);
+  }
+  return predicted;
+}
+
 void Search::certify(const Evidence& found, AutoSteerResult& result) {
   const CertificateSet& set = options_.certificate;
   const AutoSteerTrial searched = result.trials[static_cast<std::size_t>(result.chosen)];
@@ -145,6 +171,13 @@ void Search::certify(const Evidence& found, AutoSteerResult& result) {
     const auto answers = store_.generate(requests, options_.max_tokens, purpose);
     return read_answers(questions, answers, steering, result.behaviour);
   };
+  std::vector<std::vector<double>> predicted;  // by strength: of all questions, then of the population
+  double highest = 1;
+  if (set.control_variate > 0) {
+    predicted = predicted_losses(searched.steering, result.behaviour);
+    for (const auto& everywhere : predicted)
+      highest = std::max(highest, adjust_losses({}, {}, everywhere, set.control_variate).highest);
+  }
   const auto losses = [&](std::size_t strength, std::int64_t first, std::int64_t count) {
     std::vector<std::int64_t> all, missing;
     for (std::int64_t q = first; q < first + count; ++q) {
@@ -168,6 +201,14 @@ void Search::certify(const Evidence& found, AutoSteerResult& result) {
       result_rows.push_back({without.right - with.right, without.formed - with.formed});
       if (!options_.others.empty()) result_rows.back().push_back(with.other - without.other);
     }
+    if (!predicted.empty()) {
+      std::vector<double> accuracy;
+      for (const auto& row : result_rows) accuracy.push_back(row[0]);
+      const auto& everywhere = predicted[strength];
+      const auto mine = std::span(everywhere).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count));
+      const auto adjusted = adjust_losses(accuracy, mine, everywhere, set.control_variate);
+      for (std::size_t i = 0; i < result_rows.size(); ++i) result_rows[i][0] = adjusted.losses[i];
+    }
     return result_rows;
   };
   CertificateOptions how{
@@ -176,7 +217,10 @@ void Search::certify(const Evidence& found, AutoSteerResult& result) {
       .conditions = fmt::format("answers of at most {} tokens at temperature {:g}, {} unsteered "
                                 "answers a question",
                                 options_.max_tokens, options_.sampling.temperature, set.control_draws)};
-  how.risks = {{.name = "accuracy", .margin = set.accuracy_loss}, {.name = "format", .margin = set.format_loss}};
+  if (!predicted.empty())
+    how.conditions += fmt::format(", of {} questions by a control variate", predicted.front().size());
+  how.risks = {{.name = "accuracy", .margin = set.accuracy_loss, .highest = highest},
+               {.name = "format", .margin = set.format_loss}};
   if (!options_.others.empty()) how.risks.push_back({.name = "off-target behaviour", .margin = set.off_target});
   result.certificate = steer::certify(set.multiples, losses, how);
   const std::string sentence = result.certificate->sentence();

@@ -25,13 +25,6 @@ constexpr double least_gain = 0.1;
 
 constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
 
-/// A way of steering, at strength 1 of its own unit.
-struct Form {
-  std::string name;
-  Steering steering;
-  std::vector<std::int64_t> features = {};
-};
-
 at::Tensor unit(const at::Tensor& vector) { return vector / vector.norm().clamp_min(1e-12); }
 
 /// The trials worth measuring in full: the best at each form and effect; of these each form's best, then each
@@ -62,8 +55,18 @@ std::vector<std::size_t> pick_finalists(std::vector<AutoSteerTrial>& trials) {
   return picked;
 }
 
+/// The ladder of a form that acts sharply: steps in between, equally far apart in the logarithm.
+std::vector<double> finer(const std::vector<double>& effects) {
+  std::vector<double> result;
+  for (const double effect : effects) {
+    if (!result.empty() && effect > result.back()) result.push_back(std::sqrt(result.back() * effect));
+    result.push_back(effect);
+  }
+  return result;
+}
+
 /// Residuals [tokens, d_in] of answers after the prompts `which`; undefined if no answer can be used.
-at::Tensor residuals_after(Session& session, const Sae& sae, const std::vector<PromptPair>& prompts,
+at::Tensor residuals_after(Session& session, const HookPoint& point, const std::vector<PromptPair>& prompts,
                            const std::vector<Answer>& answers, std::vector<std::int64_t> PromptPair::*which) {
   std::vector<TokenizedText> texts;
   for (const Answer& answer : answers) {
@@ -75,11 +78,55 @@ at::Tensor residuals_after(Session& session, const Sae& sae, const std::vector<P
   }
   if (texts.empty()) return {};
   std::vector<at::Tensor> rows(texts.size());
-  visit_activations(session, sae, texts, [&](std::size_t i, const at::Tensor& x) { rows[i] = x.cpu().clone(); });
+  visit_activations(session, point, texts, [&](std::size_t i, const at::Tensor& x) { rows[i] = x.cpu().clone(); });
   return at::cat(rows);
 }
 
 }  // namespace
+
+/// Vectors at one place. @param at_asked, at_other  mean residuals there. [width]
+void Search::add_vector_forms(const Evidence& found, const HookPoint& point, const at::Tensor& at_asked,
+                              const at::Tensor& at_other, std::vector<Form>& forms) {
+  const Scope within = generated_scope();
+  const std::string where = point == point_ ? "" : " at " + point.name();
+  const auto along = [&](const std::string& what, const at::Tensor& direction) {
+    const at::Tensor v = unit(direction);
+    const Scope first{.where = Where::onset, .count = 6};
+    forms.push_back({"add " + what + " to the first 6 tokens" + where,
+                     Steering().add(v, point, 1, {.scope = first, .unit = StrengthUnit::residual_norm})});
+    forms.push_back({"add " + what + " while thinking" + where,
+                     Steering().add(v, point, 1, {.scope = within, .unit = StrengthUnit::residual_norm})});
+    const double asked = at::dot(at_asked, v).item<double>(), other = at::dot(at_other, v).item<double>();
+    if (asked > other)
+      forms.push_back({"raise " + what + " to target" + where,
+                       Steering().project_to(v, point, asked, TargetSide::below, {.scope = within})});
+  };
+  along("the mean difference", at_asked - at_other);
+  if (const auto rows = residuals_after(session_, point, found.prompts, unsteered_, &PromptPair::plain);
+      rows.defined() && rows.size(0) > 1)
+    along("the least collateral difference", least_collateral(at_asked - at_other, estimate_metric(rows)));
+  if (point == point_ && found.residual_centre.defined())
+    along("the centred difference", at_asked - found.residual_centre);
+  const at::Tensor plain = residuals_after(session_, point, found.prompts, found.asked_answers, &PromptPair::plain),
+                   asked = residuals_after(session_, point, found.prompts, found.asked_answers, &PromptPair::asked);
+  if (plain.defined() && plain.size(0) > 1 && !at::equal(plain, asked)) {
+    const auto fit = fit_prompt_replacement(plain, asked);
+    forms.push_back({"replace the request" + where,
+                     Steering().gated_add(fit.w, fit.b, fit.z, point, 1, {.scope = within}),
+                     {},
+                     true});
+  }
+  if (options_.train_steps > 0) {
+    std::vector<TokenizedText> answers = after_plain_prompts(found.prompts, found.asked_answers);
+    const auto trained = train_vector(session_, point, answers, effect_options().texts,
+                                      {.max_kl = options_.bounds.kl,
+                                       .steps = options_.train_steps,
+                                       .start = at_asked - at_other,
+                                       .seed = options_.seed});
+    forms.push_back({"add a trained vector" + where,
+                     Steering().add(trained.vector, point, 1, {.scope = {.where = Where::generated}})});
+  }
+}
 
 std::vector<AutoSteerTrial> Search::propose(const Evidence& found) {
   const Scope within = generated_scope(), onset{.where = Where::onset, .count = 8};
@@ -93,51 +140,25 @@ std::vector<AutoSteerTrial> Search::propose(const Evidence& found) {
     forms.push_back({"nudge the first 8 tokens", nudge_all(sae_, set, 1, onset), indices(set)});
     forms.push_back({"nudge while thinking", nudge_all(sae_, set, 1, within), indices(set)});
   }
-  const auto along = [&](const std::string& what, const at::Tensor& direction) {
-    const at::Tensor v = unit(direction);
-    const Scope first{.where = Where::onset, .count = 6};
-    forms.push_back({"add " + what + " to the first 6 tokens",
-                     Steering().add(v, point_, 1, {.scope = first, .unit = StrengthUnit::residual_norm})});
-    forms.push_back({"add " + what + " while thinking",
-                     Steering().add(v, point_, 1, {.scope = within, .unit = StrengthUnit::residual_norm})});
-    const double asked = at::dot(found.residual_asked, v).item<double>(),
-                 other = at::dot(found.residual_other, v).item<double>();
-    if (asked > other)
-      forms.push_back({"raise " + what + " to target",
-                       Steering().project_to(v, point_, asked, TargetSide::below, {.scope = within})});
-  };
-  along("the mean difference", found.residual_asked - found.residual_other);
-  if (const auto rows = residuals_after(session_, sae_, found.prompts, unsteered_, &PromptPair::plain);
-      rows.defined() && rows.size(0) > 1)
-    along("the least collateral difference",
-          least_collateral(found.residual_asked - found.residual_other, estimate_metric(rows)));
-  if (found.residual_centre.defined()) along("the centred difference", found.residual_asked - found.residual_centre);
-  const at::Tensor plain = residuals_after(session_, sae_, found.prompts, found.asked_answers, &PromptPair::plain),
-                   asked = residuals_after(session_, sae_, found.prompts, found.asked_answers, &PromptPair::asked);
-  if (plain.defined() && plain.size(0) > 1 && !at::equal(plain, asked)) {
-    const auto fit = fit_prompt_replacement(plain, asked);
-    forms.push_back({"replace the request", Steering().gated_add(fit.w, fit.b, fit.z, point_, 1, {.scope = within})});
+  add_vector_forms(found, point_, found.residual_asked, found.residual_other, forms);
+  for (const HookPoint& point : options_.points) {
+    if (point == point_) continue;
+    const auto asked = after_plain_prompts(found.prompts, found.asked_answers),
+               other = after_plain_prompts(found.prompts, unsteered_);
+    if (asked.empty() || other.empty()) continue;
+    add_vector_forms(found, point, pooled_residuals(session_, point, asked).mean(0).cpu(),
+                     pooled_residuals(session_, point, other).mean(0).cpu(), forms);
   }
-  if (options_.train_steps > 0) {
-    std::vector<TokenizedText> answers = after_plain_prompts(found.prompts, found.asked_answers);
-    const auto trained = train_vector(session_, point_, answers, effect_options().texts,
-                                      {.max_kl = options_.bounds.kl,
-                                       .steps = options_.train_steps,
-                                       .start = found.residual_asked - found.residual_other,
-                                       .seed = options_.seed});
-    forms.push_back(
-        {"add a trained vector", Steering().add(trained.vector, point_, 1, {.scope = {.where = Where::generated}})});
-  }
-
   std::vector<AutoSteerTrial> trials;
   const StrengthOptions how = effect_options();
   for (const Form& form : forms) {
-    const auto ladder = calibrate_strengths(model_, form.steering, options_.effects, how);
+    const auto effects = form.fine ? finer(options_.effects) : options_.effects;
+    const auto ladder = calibrate_strengths(model_, form.steering, effects, how);
     for (std::size_t i = 0; i < ladder.size(); ++i) {
       if (!ladder[i].reached) continue;
       trials.push_back({.form = form.name,
                         .strength = ladder[i].factor,
-                        .target = options_.effects[i],
+                        .target = effects[i],
                         .effect = ladder[i].kl,
                         .features = form.features,
                         .steering = ladder[i].steering});

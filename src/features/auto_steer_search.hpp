@@ -27,6 +27,14 @@ struct CapabilityFigures {
   double accuracy = 0, format = 0, loops = 0;
 };
 
+/// A way of steering, at strength 1 of its own unit.
+struct Form {
+  std::string name;
+  Steering steering;
+  std::vector<std::int64_t> features = {};
+  bool fine = false;  ///< tried at strengths in between too
+};
+
 class Search {
  public:
   Search(Model model, Sae sae, AutoSteerOptions options);
@@ -46,6 +54,8 @@ class Search {
 
  private:
   std::vector<AutoSteerTrial> propose(const Evidence& found);
+  void add_vector_forms(const Evidence& found, const HookPoint& point, const at::Tensor& at_asked,
+                        const at::Tensor& at_other, std::vector<Form>& forms);
   void screen_trials(const Evidence& found, std::vector<AutoSteerTrial>& trials);
   /// Behaviour of whole answers to all prompts, for the trials of these numbers. @return each one's share of loops.
   std::vector<double> measure_behaviour(const Evidence& found, std::vector<AutoSteerTrial>& trials,
@@ -55,6 +65,9 @@ class Search {
                                                std::span<const GenerateResult> answers,
                                                const std::optional<Steering>& steering,
                                                const std::string& behaviour) const;
+  /// How much each multiple of a steering lowers the probability of the right answer after unsteered thinking:
+  /// [multiples][questions of the certificate, then its population].
+  std::vector<std::vector<double>> predicted_losses(const Steering& steering, const std::string& behaviour);
   /// Unsteered answers to the capability prompts, once.
   void measure_capability();
   CapabilityFigures figures(std::span<const GenerateResult> answers) const;

@@ -6,12 +6,14 @@
 
 #include <cmath>
 #include <fstream>
+#include <nlohmann/json.hpp>
 
 #include <steer/core/random.hpp>
 #include <steer/eval/answer.hpp>
 #include <steer/eval/experiment.hpp>
 #include <steer/eval/model_judge.hpp>
 #include <steer/eval/rules.hpp>
+#include <steer/features/strength.hpp>
 #include <steer/io/journal.hpp>
 #include <steer/model/session.hpp>
 
@@ -152,6 +154,32 @@ TEST_F(OnTheDemo, EveryArmAnswersEveryQuestion) {
   EXPECT_GE(control_differs, 2) << "control is drawn afresh for every behaviour";
   EXPECT_EQ(report.arms[5].family, "push");
   EXPECT_NE(report.html().find("Strength"), std::string::npos);
+}
+
+// Measured apart from the run: placebo and what it stands for change next-token distributions equally.
+TEST_F(OnTheDemo, PlacebosHaveTheEffectOfWhatTheyStandFor) {
+  Experiment study = experiment();
+  const Arm push = study.arms[2], placebo = push.noise();
+  study.arms = {Arm::control(), push, placebo, push.flipped()};
+  const Report report = run_experiment(*model_, study);
+  const auto settings = nlohmann::json::parse(report.settings);
+  for (const auto& behaviour : study.behaviours) {
+    const std::string note = settings["steerings"][placebo.name][behaviour.name]["note"];
+    EXPECT_NE(note.find("brought to the same KL"), std::string::npos) << note;
+    EXPECT_EQ(settings["steerings"]["push flipped"][behaviour.name]["note"].get<std::string>().find("KL"),
+              std::string::npos)
+        << "the flipped arm is no placebo";
+    // The factor is what the rows' edits say: the mean change of the placebo's rows over that of an unmatched one.
+    const Steering given = push.source->find(*model_, behaviour).steering;
+    const auto texts = neutral_texts(*model_, given);
+    const double effect = steering_effect(*model_, given, texts).quantile;
+    const Steering unmatched = placebo.apply(given, behaviour);
+    const auto ladder = calibrate_strength(*model_, unmatched, effect, {.texts = texts});
+    ASSERT_TRUE(ladder.reached);
+    EXPECT_NEAR(steering_effect(*model_, ladder.steering, texts).quantile, effect, 0.06 * effect);
+    const std::string edits = settings["steerings"][placebo.name][behaviour.name]["edits"];
+    EXPECT_EQ(edits, unmatched.scaled(ladder.factor).describe()) << "what was run is what has that effect";
+  }
 }
 
 TEST_F(OnTheDemo, WithoutSamplingControlIsAnsweredOnce) {

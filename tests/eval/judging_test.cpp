@@ -94,6 +94,10 @@ TEST(Pairs, WinRatesAndStrengthsAgainstControl) {
   const auto table = compare_pairs(results, prompts(), two(), judge, {.among_arms = 1});
   ASSERT_EQ(table.behaviour.size(), 2u);
   EXPECT_EQ(table.behaviour[0].arm, "prompt");
+  const auto again = pair_table(results);
+  ASSERT_EQ(again.behaviour.size(), 2u) << "from the rows' scores alone";
+  EXPECT_EQ(again.behaviour[1].win.mean, table.behaviour[1].win.mean);
+  EXPECT_EQ(again.quality[1].win.interval, table.quality[1].win.interval);
   EXPECT_EQ(table.behaviour[0].win.mean, 1) << "it always does more of what it was asked for";
   EXPECT_EQ(table.behaviour[1].win.mean, 0.75) << "funnier always, technical as much as control";
   EXPECT_NEAR(table.quality[1].win.mean, 1.0 / 3, 1e-12) << "better on every third question";
@@ -138,6 +142,7 @@ TEST(Calibration, AGoodJudgeMayBeUsedABadOneMayNot) {
   const auto good = calibrate_judge(rows, prompts(), two(), judge, "the test");
   EXPECT_NEAR(good.agreement.at("behaviour").spearman, 1, 1e-12);
   EXPECT_NEAR(good.agreement.at("coherence").weighted_kappa, 1, 1e-12);
+  EXPECT_NEAR(good.agreement.at("coherence").kappa_interval.low, 1, 1e-12) << "perfect in every draw";
   EXPECT_EQ(good.agreement.at("behaviour").unusable(), "");
   ASSERT_EQ(good.agreement.at("behaviour").contrasts.size(), 2u);
   EXPECT_NEAR(good.agreement.at("behaviour").contrasts[0].reference.mean, 2.5, 1e-12);
@@ -212,6 +217,55 @@ TEST(PaperCalibration, ContrastsOfThePilotRows) {
   const auto bad = calibrate_judge(rows, questions, behaviours, turned, "gpt-4o-mini");
   EXPECT_FALSE(bad.agreement.at("behaviour").unusable().empty());
   EXPECT_FALSE(bad.agreement.at("coherence").unusable().empty()) << "a constant knows nothing";
+}
+
+// Bivariate normal scores of correlation r have Spearman's 6/pi asin(r/2) (Pearson 1907).
+TEST(Calibration, IntervalsOfAgreementCoverTheTruth) {
+  constexpr int kStudies = 120;
+  constexpr double r = 0.6;
+  const double truth = 6 / M_PI * std::asin(r / 2);
+  int covered = 0;
+  for (int s = 0; s < kStudies; ++s) {
+    Rng rng(derive_seed(21, "agreement", static_cast<std::uint64_t>(s)));
+    std::vector<ResultRow> rows;
+    ToldJudge judge;
+    std::map<std::string, std::string> texts;
+    for (int q = 0; q < 60; ++q) {
+      const std::string question = fmt::format("q{}", q);
+      texts[question] = "?";
+      const double reference = rng.normal(), own = r * reference + std::sqrt(1 - r * r) * rng.normal();
+      rows.push_back({.arm = "control", .behaviour = "funny", .question = question});
+      rows.back().scores["behaviour"] = 3 + reference / 2;
+      judge.behaviour.push_back(3 + own / 2);
+    }
+    const auto& found = calibrate_judge(rows, texts, two(), judge, "the test").agreement.at("behaviour");
+    covered += found.spearman_interval.low <= truth && truth <= found.spearman_interval.high;
+  }
+  EXPECT_GT(covered, 0.88 * kStudies);  // percentile bootstrap of 60 questions: a little below .95
+  EXPECT_LT(covered, kStudies);
+}
+
+// Two questions, both with the same answers: the interval is of questions, not of rows.
+TEST(Calibration, RowsOfAQuestionAreResampledTogether) {
+  const auto width = [](int copies) {
+    std::vector<ResultRow> rows;
+    ToldJudge judge;
+    std::map<std::string, std::string> texts;
+    for (int q = 0; q < 20; ++q)
+      for (int c = 0; c < copies; ++c) {
+        Rng rng(derive_seed(4, "q", static_cast<std::uint64_t>(q)));
+        const std::string question = fmt::format("q{}", q);
+        texts[question] = "?";
+        rows.push_back({.arm = fmt::format("arm{}", c), .behaviour = "funny", .question = question});
+        const double x = rng.normal();
+        rows.back().scores["behaviour"] = 3 + x / 2;
+        judge.behaviour.push_back(3 + (x + rng.normal()) / 4);
+      }
+    const auto& found =
+        calibrate_judge(rows, texts, two(), judge, "the test", "arm0").agreement.at("behaviour").spearman_interval;
+    return found.high - found.low;
+  };
+  EXPECT_NEAR(width(6), width(1), 0.05) << "copies of a question's row tell nothing new";
 }
 
 TEST(OffTargets, ShowWhatElseRose) {

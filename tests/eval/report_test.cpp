@@ -12,6 +12,7 @@
 
 #include "core/svg.hpp"
 #include "eval/report/mustache.hpp"
+#include "eval/report/report_parts.hpp"
 #include "paper_data.hpp"
 
 namespace steer {
@@ -161,6 +162,90 @@ TEST(Analyses, SteeredRowsStandApartAndUnsteeredOnesSaySo) {
   const std::string page = make_report(half_steered(60)).html();
   EXPECT_NE(page.find("steered rows"), std::string::npos);
   EXPECT_NE(page.find("unsteered: the same answers"), std::string::npos);
+}
+
+// Behaviours that differ: questions alone promise too much of the next behaviour.
+TEST(Analyses, IntervalsOverBehavioursCoverWhatAnotherBehaviourWouldShow) {
+  constexpr int kStudies = 200, kBehaviours = 8, kQuestions = 30;
+  int covered = 0, by_questions = 0;
+  for (int s = 0; s < kStudies; ++s) {
+    Rng rng(derive_seed(31, "behaviours", static_cast<std::uint64_t>(s)));
+    std::vector<double> question(kQuestions);
+    for (double& x : question) x = 0.3 * rng.normal();
+    std::vector<ResultRow> results;
+    for (int b = 0; b < kBehaviours; ++b) {
+      const double gain = 0.8 + 0.4 * rng.normal();
+      for (int q = 0; q < kQuestions; ++q)
+        for (const char* arm : {"control", "steer"}) {
+          results.push_back({.arm = arm, .behaviour = fmt::format("b{}", b), .question = fmt::format("q{}", q)});
+          auto& row = results.back();
+          row.response = fmt::format("{} {} {}", arm, b, q);
+          row.scores["behaviour"] = 2 + 0.5 * rng.normal();
+          if (row.arm == "steer") row.scores["behaviour"] += gain + question[static_cast<std::size_t>(q)];
+        }
+    }
+    const Analysis a = analyse_results(results, {.draws = 50, .tradeoff = {.bootstrap = {.draws = 5}}});
+    const auto* c = a.comparison("steer", "behaviour");
+    ASSERT_NE(c, nullptr);
+    covered += c->over_behaviours.low <= 0.8 && 0.8 <= c->over_behaviours.high;
+    by_questions += c->difference.interval.low <= 0.8 && 0.8 <= c->difference.interval.high;
+    EXPECT_TRUE(std::isnan(a.comparison("steer", "behaviour", "b0")->over_behaviours.low)) << "one behaviour alone";
+  }
+  EXPECT_GT(covered, 0.9 * kStudies);
+  EXPECT_LT(covered, 0.995 * kStudies);
+  EXPECT_LT(by_questions, 0.7 * kStudies) << "what the other interval is for";
+}
+
+TEST(Reports, BehavioursAtLargeAreSpokenOf) {
+  const Report report = make_report(made_up(30, {"funny", "concise"}));
+  EXPECT_NE(report.verdict().find("If the 2 behaviours are a sample"), std::string::npos) << report.verdict();
+  EXPECT_NE(report.html().find("any behaviours: "), std::string::npos);
+  EXPECT_EQ(make_report(made_up(30, {"funny"})).html().find("any behaviours: "), std::string::npos);
+}
+
+TEST(Reports, WhatRoundsToNothingHasNoSign) {
+  EXPECT_EQ(eval::detail::number(-0.001, 2), "0.00");
+  EXPECT_EQ(eval::detail::number(-0.006, 2), "-0.01");
+  EXPECT_EQ(eval::detail::number(NAN, 2), "-");
+  EXPECT_EQ(eval::detail::signed_number(0.001, 2), "0.00");
+  EXPECT_EQ(eval::detail::signed_number(-0.001, 2), "0.00");
+  EXPECT_EQ(eval::detail::signed_number(0.5, 1), "+0.5");
+  auto results = made_up(30, {"funny"});
+  for (auto& r : results)
+    if (r.arm == "steer")
+      r.scores["behaviour"] = 2 - 1e-6;
+    else
+      r.scores["behaviour"] = 2;
+  const std::string page = make_report(results).markdown();
+  EXPECT_EQ(page.find("-0.00"), std::string::npos) << page;
+}
+
+TEST(Reports, OffTargetTablesAndComparisonsAreInThePage) {
+  auto results = made_up(30, {"funny", "concise"});
+  for (auto& r : results)
+    if (r.arm != "control") r.scores["win_behaviour"] = r.arm == "steer" ? 1 : 0.5;
+  Report report = make_report(results);
+  ASSERT_TRUE(report.pairs.has_value());
+  EXPECT_EQ(report.pairs->behaviour.size(), 2u);
+  OffTarget table{.arm = "steer", .behaviours = {"funny", "concise"}, .rise = {}};
+  const auto cell = [](double mean, double p) {
+    ClusteredMean made;
+    made.n = 9;
+    made.mean = mean;
+    made.p = p;
+    return made;
+  };
+  table.rise = {{cell(1.25, 0.001), cell(0.75, 0.001)}, {cell(-0.5, 0.02), cell(-0.001, 1)}};
+  report.off_target = {table};
+  const std::string text = report.markdown(), page = report.html();
+  EXPECT_NE(text.find("## Which other behaviours rose"), std::string::npos);
+  EXPECT_NE(text.find("| funny | **+1.25*** | +0.75* |"), std::string::npos) << text;
+  EXPECT_NE(text.find("| concise | -0.50 | **0.00** |"), std::string::npos) << "beyond chance after Bonferroni only";
+  EXPECT_NE(text.find("## Answers compared with control's"), std::string::npos);
+  EXPECT_NE(text.find("| steer | 100.0"), std::string::npos) << text;
+  EXPECT_NE(page.find("<td class=\"up\"><b>+1.25</b></td>"), std::string::npos);
+  EXPECT_NE(page.find("Answers compared"), std::string::npos);
+  EXPECT_EQ(page.find("{{"), std::string::npos) << "every tag is filled";
 }
 
 TEST(Analyses, ASweepOnFewQuestionsIsComparedWithTheSameQuestions) {

@@ -132,6 +132,56 @@ TEST(AutoSteerCertificate, WhatIsCertifiedIsReturnedAndSaidSo) {
   EXPECT_EQ(result.steering, result.trials[static_cast<std::size_t>(result.chosen)].steering);
 }
 
+// A control variate moves no mean over all questions asked, only how they are spread.
+TEST(AutoSteerCertificate, AControlVariateLeavesTheMeanLossWhereItIs) {
+  const Model model = Model::load(demo);
+  const Sae sae = Sae::load(demo / "sae.safetensors");
+  const auto found = [&](double weight, std::size_t population) {
+    auto options = options_with(model, 12);  // one batch: all are asked
+    options.certificate.accuracy_loss = options.certificate.format_loss = 0.9;
+    options.certificate.multiples = {1};
+    options.certificate.control_variate = weight;
+    const auto all = questions("questions.jsonl", 12 + population);
+    options.certificate.population.assign(all.begin() + 12, all.end());
+    return AutoSteer(model, sae, options).find("funny");
+  };
+  const auto plain = found(0, 0), adjusted = found(1, 0), wider = found(1, 8);
+  ASSERT_TRUE(plain.certificate && adjusted.certificate && wider.certificate) << plain.explain();
+  const auto& before = plain.certificate->tested.front().risks.front();
+  const auto& after = adjusted.certificate->tested.front().risks.front();
+  EXPECT_EQ(plain.certificate->tested.front().asked, 12);
+  EXPECT_NEAR(after.mean_loss, before.mean_loss, 1e-9);
+  EXPECT_NE(after.p, before.p) << "but the losses are others";
+  EXPECT_NE(adjusted.certificate->sentence().find("12 questions by a control variate"), std::string::npos)
+      << adjusted.certificate->sentence();
+  EXPECT_NE(wider.certificate->sentence().find("20 questions by a control variate"), std::string::npos);
+  EXPECT_NE(wider.certificate->tested.front().risks.front().mean_loss, before.mean_loss)
+      << "the population's questions are harder or easier";
+  auto options = options_with(model, 12);
+  options.certificate.control_variate = 2;
+  EXPECT_STEER_ERROR(AutoSteer(model, sae, options), ErrorCode::argument, "control variate");
+}
+
+TEST(AutoSteerSafe, TriesVectorsAtOtherLayersAndTheReplacementInSmallerSteps) {
+  const Model model = Model::load(demo);
+  const Sae sae = Sae::load(demo / "sae.safetensors");
+  auto options = options_with(model, 0);
+  options.points = {HookPoint::parse("blocks.2.hook_resid_post")};
+  options.effects = {0.1, 0.4};
+  const auto result = AutoSteer(model, sae, options).find("funny");
+  std::vector<double> ladder;
+  bool elsewhere = false;
+  for (const auto& trial : result.trials) {
+    if (trial.form == "replace the request") ladder.push_back(trial.target);
+    if (trial.form != "add the mean difference while thinking at blocks.2.hook_resid_post") continue;
+    elsewhere = true;
+    for (const auto& edit : trial.steering.edits()) EXPECT_EQ(edit.point, options.points[0]);
+  }
+  EXPECT_TRUE(elsewhere) << result.explain();
+  ASSERT_EQ(ladder.size(), 3u) << result.explain();
+  EXPECT_NEAR(ladder[1], 0.2, 1e-12) << "midway in the logarithm";
+}
+
 TEST(AutoSteerCertificate, WithTooFewQuestionsNothingIsCertifiedAndNothingSteered) {
   const Model model = Model::load(demo);
   const Sae sae = Sae::load(demo / "sae.safetensors");

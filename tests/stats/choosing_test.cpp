@@ -10,6 +10,7 @@
 #include <steer/core/random.hpp>
 #include <steer/stats/cross_fit.hpp>
 #include <steer/stats/draws.hpp>
+#include <steer/stats/power.hpp>
 #include <steer/stats/simultaneous.hpp>
 #include <steer/stats/statistics.hpp>
 
@@ -143,6 +144,29 @@ TEST_F(Stats, SpreadBetweenDrawsIsNoLuckOfQuestions) {
   expect(covered > 0.9 * kStudies, what);  // Satterthwaite with five draws: a little below .95
   expect(by_questions_alone < 0.8 * kStudies, "one interval by question misses the draws, " + what);
   near(spread, 0.47, 0.05, "spread of draws");  // E of a standard deviation of five: .94 of .5
+}
+
+// statsmodels.stats.power.TTestPower: power(effect, n, alpha) and solve_power(nobs, power, alpha).
+TEST_F(Stats, PowerIsThatOfTheNoncentralT) {
+  const struct {
+    std::int64_t n;
+    double effect, level, power;
+  } powers[] = {{10, 0.5, 0.95, 0.293175606514},  {40, 0.2, 0.95, 0.234596494028}, {171, 0.2, 0.95, 0.73910311788},
+                {300, 0.1, 0.99, 0.196734433838}, {12, 1.5, 0.95, 0.996965340292}, {171, 0.01, 0.95, 0.0519390725001}};
+  for (const auto& row : powers) near(paired_t_power(row.n, row.effect, row.level), row.power, 1e-8, "power");
+  const struct {
+    std::int64_t n;
+    double power, level, effect;
+  } effects[] = {{40, 0.8, 0.95, 0.454257112325},
+                 {171, 0.8, 0.95, 0.21546071204},
+                 {300, 0.9, 0.95, 0.187752252634},
+                 {300, 0.8, 0.99, 0.198408504909},
+                 {8, 0.8, 0.95, 1.15603527196}};
+  for (const auto& row : effects)
+    near(detectable_effect(row.n, row.power, row.level), row.effect, 1e-6, "effect that is found");
+  near(paired_t_power(50, 0, 0.95), 0.05, 1e-12, "nothing is found as often as chance allows");
+  EXPECT_STEER_ERROR(paired_t_power(1, 1), ErrorCode::argument, "at least 2");
+  EXPECT_STEER_ERROR(detectable_effect(40, 0.01), ErrorCode::argument, "power");
 }
 
 TEST(Choosing, BadInputIsAnError) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <map>
 #include <span>
@@ -66,13 +67,18 @@ struct ArmComparison {
   std::int64_t identical = 0;  ///< rows that were not steered and have the baseline's own answer: they cannot differ
   std::string test;            ///< which test gave p
   double p = 1;
-  double p_holm = 1;           ///< over the behaviours of this arm and measure; p itself for "all"
-  double p_simultaneous = 1;   ///< over all behaviours: adjusted for all arms of this measure (Simultaneous)
-  Interval simultaneous = {};  ///< intervals of all arms that cover together at `level`; over all behaviours
-  double effect = 0;           ///< paired standardised difference
-  double p_non_inferior = 1;   ///< accuracy only: against a loss of `margin` or more (loss_test)
-  double p_equivalent = 1;     ///< accuracy only: against a difference of `margin` or more
-  double loss_bound = 1;       ///< accuracy only: one-sided upper bound of the loss at `level`
+  double p_holm = 1;          ///< over the behaviours of this arm and measure; p itself for "all"
+  double p_simultaneous = 1;  ///< over all behaviours: adjusted for all arms of this measure (Simultaneous)
+  /// Over all behaviours, where they are a sample too and not the only ones one cares for: the interval of what the arm
+  /// does to behaviours and questions alike (draw_spread), on the questions that were answered under all of them. NaN
+  /// for fewer than two behaviours.
+  Interval over_behaviours{NAN, NAN};
+  double between_behaviours = NAN;  ///< standard deviation of the behaviours' own differences, without questions' luck
+  Interval simultaneous = {};       ///< intervals of all arms that cover together at `level`; over all behaviours
+  double effect = 0;                ///< paired standardised difference
+  double p_non_inferior = 1;        ///< accuracy only: against a loss of `margin` or more (loss_test)
+  double p_equivalent = 1;          ///< accuracy only: against a difference of `margin` or more
+  double loss_bound = 1;            ///< accuracy only: one-sided upper bound of the loss at `level`
 
   /// No row can differ: the arm left every one of these answers unsteered.
   bool unsteered() const { return identical > 0 && identical == difference.n; }

@@ -68,6 +68,9 @@ struct ExperimentOptions {
   std::shared_ptr<Judge> judge{};  ///< none: behaviour and coherence are not judged
   std::shared_ptr<PairJudge>
       pairs{};  ///< compares each answer with the baseline's to the same question; none: not done
+  /// The judge also says which other behaviours an arm's answers show (see off_target), on so many questions of each
+  /// behaviour: arms x behaviours^2 x so many judgements. 0: not done.
+  std::int64_t off_target = 0;
   std::optional<JudgeCalibration> calibration{};  ///< of the judge: what it does not measure well gets no verdict
   std::filesystem::path journal{};                ///< what is done is kept here, and resumed; empty: in memory only
   std::int64_t batch = 64;                        ///< answers computed at once

@@ -44,6 +44,8 @@ class Judge {
   virtual std::string identity() const = 0;
   /// What a reader of its scores must know, in a sentence; may be empty.
   virtual std::string caveat() const { return {}; }
+  /// Why no verdict may rest on this rubric's scores, where the judge itself knows; empty when one may.
+  virtual std::string unfit(Rubric) const { return {}; }
   /// The name of this rubric's scores in results. A judge whose numbers are no scores of 1 to 5 calls them otherwise;
   /// nothing when it does not judge this rubric.
   virtual std::string measure(Rubric rubric) const { return std::string(to_string(rubric)); }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -24,8 +25,9 @@ struct JudgedContrast {
 /// How a judge agrees with reference scores of one measure.
 struct JudgeAgreement {
   std::int64_t rows = 0, failed = 0;
-  double spearman = 0;        ///< over rows
-  double weighted_kappa = 0;  ///< quadratic, scores rounded
+  double spearman = 0;                                             ///< over rows
+  double weighted_kappa = 0;                                       ///< quadratic, scores rounded
+  Interval spearman_interval{NAN, NAN}, kappa_interval{NAN, NAN};  ///< 95 %, bootstrap of whole questions
   std::vector<JudgedContrast> contrasts;
   /// Why no verdict may rest on this judge's scores of this measure; empty when one may. Spearman below 0.6, or a
   /// contrast of the wrong sign.

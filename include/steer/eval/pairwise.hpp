@@ -70,6 +70,10 @@ struct PairTable {
   std::int64_t failed = 0;              ///< comparisons without a judgement
 };
 
+/// The table of comparisons with the baseline that were made already: rows with scores "win_behaviour" and
+/// "win_quality". Position is not known from these: 0.
+PairTable pair_table(std::span<const ResultRow> results, const std::string& baseline = "control");
+
 struct PairOptions {
   std::string baseline = "control";
   std::int64_t among_arms = 0;  ///< beside each answer against the baseline's: comparisons with other arms, by draw

@@ -2,10 +2,13 @@
 
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include <steer/eval/analysis.hpp>
+#include <steer/eval/off_target.hpp>
+#include <steer/eval/pairwise.hpp>
 #include <steer/eval/questions.hpp>
 #include <steer/eval/results.hpp>
 #include <steer/steering/steering.hpp>
@@ -35,6 +38,8 @@ struct Report {
   std::string settings;                              ///< JSON of everything the run depends on
   std::vector<std::string> notes;                    ///< caveats, shown beside the verdict
   std::map<std::string, std::string> withheld = {};  ///< measures that no verdict may rest on, with the reason
+  std::vector<OffTarget> off_target = {};  ///< which other behaviours rose, an arm each; empty where not judged
+  std::optional<PairTable> pairs = {};     ///< answers compared with the baseline's; none: not done
   std::vector<std::filesystem::path> journals = {};  ///< of a run: the files its results come from; not in the page
   /// What searches found, by arm and behaviour.
   std::map<std::string, std::map<std::string, Steering>> steerings = {};

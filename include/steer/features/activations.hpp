@@ -48,6 +48,10 @@ HookPoint sae_point(const Model& model, const Sae& sae);
 void visit_activations(Session& session, const Sae& sae, std::span<const TokenizedText> texts,
                        const std::function<void(std::size_t, const at::Tensor&)>& visit, Progress progress = {});
 
+/// The same at any hook point whose values are [tokens, width].
+void visit_activations(Session& session, const HookPoint& point, std::span<const TokenizedText> texts,
+                       const std::function<void(std::size_t, const at::Tensor&)>& visit, Progress progress = {});
+
 /// One row a text: its feature activations pooled over the tokens that count. [texts, d_sae], f32; a text without a
 /// token that counts gives zeros. @throws as `visit_activations`.
 at::Tensor pooled_features(Session& session, const Sae& sae, std::span<const TokenizedText> texts,

@@ -39,7 +39,8 @@ enum class AutoSteerVerdict {
   steered,                ///< `steering` holds the edit
   not_needed,             ///< unsteered answers already show the behaviour about as much as asked-for ones
   not_known,              ///< asking for the behaviour hardly changes this model's answers
-  no_candidate,           ///< no feature tells the behaviour's answers from others, or none acts on the output
+  no_candidate,           ///< no feature tells the behaviour's answers from others, or none acts on the output;
+                          ///< safe: and activations do not differ either
   no_gain_in_bounds,      ///< safe: nothing tried gained behaviour within the bounds
   no_better_than_random,  ///< published: no set gains more than random features that change as much
   not_certified,          ///< safe: what was found in the search loses too much, or too much to tell, on new questions
@@ -97,7 +98,13 @@ struct CertificateSet {
   double format_loss = 0.02;    ///< of the share of answers that come to a choice
   double off_target = 0.05;     ///< of the probability that an answer shows another of the behaviours `others`
   double level = 0.95;
-  std::int64_t control_draws = 3;                  ///< unsteered answers a question
+  std::int64_t control_draws = 3;  ///< unsteered answers a question
+  /// Above 0: a control variate. How much a steering moves the probability of the right answer after the unsteered
+  /// model's own thinking is cheap to know (texts are read, none is written), here of all `questions` and of
+  /// `population`; so much of it is taken off each question's loss (`adjust_losses`), which evens out how hard the
+  /// questions are that happen to be asked. The certificate is then of `questions` and `population` together.
+  double control_variate = 0;
+  std::vector<ChoiceQuestion> population{};        ///< more questions of the kind, answered without steering only
   std::vector<double> multiples = {0.5, 0.75, 1};  ///< of the strength that the search chose, tested in this order
 };
 
@@ -117,6 +124,8 @@ struct AutoSteerOptions {
   /// safe: every form is tried at the strengths that reach these effects, see AutoSteerTrial::effect and
   /// `calibrate_strength`.
   std::vector<double> effects = {0.03, 0.1, 0.3, 1.0};
+  /// safe: vectors are tried at these places too, not only where the SAE reads (features are the SAE's alone).
+  std::vector<HookPoint> points{};
   /// Other behaviours: the behaviour score tells the wanted one from these too, directions are centred by answers that
   /// were asked for them (`centred_difference`), and a certified steering must not show them instead. Costs one answer
   /// a prompt each, shared by all behaviours' searches.

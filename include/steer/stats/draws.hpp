@@ -10,7 +10,8 @@ namespace steer {
 
 /// Several draws of one method (searches with other seeds), each measured on the same questions: the spread between
 /// draws is no luck of the questions, and an interval of what the *method* does must hold both. Two-way analysis of
-/// variance with both ways random (crossed), one value a cell.
+/// variance with both ways random (crossed), one value a cell. Behaviours crossed with questions are the same case:
+/// each behaviour is then a draw from those one might ask for.
 struct DrawSpread {
   std::int64_t draws = 0, questions = 0;
   double mean = 0;

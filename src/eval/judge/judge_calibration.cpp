@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -35,11 +36,42 @@ ClusteredMean contrast(std::span<const ResultRow> rows, std::span<const std::opt
   return clustered_mean(differences, clusters);
 }
 
+/// Two raters of the same rows: resampled by question.
+struct Rated {
+  std::vector<double> theirs, ours;
+  std::vector<int> their_levels, our_levels;
+  std::vector<std::int64_t> questions;  // 0, 1, ... of each row
+
+  /// The rows of a draw, each as often as its question was drawn.
+  Rated drawn(std::span<const std::int32_t> weights) const {
+    Rated some;
+    for (std::size_t i = 0; i < theirs.size(); ++i)
+      for (std::int32_t k = 0; k < weights[static_cast<std::size_t>(questions[i])]; ++k) {
+        some.theirs.push_back(theirs[i]);
+        some.ours.push_back(ours[i]);
+        some.their_levels.push_back(their_levels[i]);
+        some.our_levels.push_back(our_levels[i]);
+      }
+    return some;
+  }
+};
+
+Interval interval_of(const Rated& rated, const std::function<double(const Rated&)>& agreement) {
+  constexpr std::int64_t kDraws = 1000;
+  const auto questions = rated.questions.empty() ? 0 : *std::ranges::max_element(rated.questions) + 1;
+  if (questions < 2) return {std::nan(""), std::nan("")};
+  auto draws =
+      bootstrap_draws(questions, [&](std::span<const std::int32_t> weights) { return agreement(rated.drawn(weights)); },
+                      {.draws = kDraws});
+  std::erase_if(draws, [](double x) { return std::isnan(x); });  // a draw without any spread has no correlation
+  return percentile_interval(std::move(draws), 0.95);
+}
+
 JudgeAgreement agree(std::span<const ResultRow> rows, const std::string& measure, std::span<const Judgement> judgements,
                      const std::string& baseline) {
   JudgeAgreement result;
-  std::vector<double> theirs, ours;
-  std::vector<int> their_levels, our_levels;
+  Rated rated;
+  std::map<std::string, std::int64_t> questions;
   std::vector<std::optional<double>> reference(rows.size()), judged(rows.size());
   std::vector<std::string> arms;
   for (std::size_t i = 0; i < rows.size(); ++i) {
@@ -52,17 +84,23 @@ JudgeAgreement agree(std::span<const ResultRow> rows, const std::string& measure
     }
     reference[i] = known->second;
     judged[i] = judgements[i].score;
-    theirs.push_back(known->second);
-    ours.push_back(*judgements[i].score);
+    rated.theirs.push_back(known->second);
+    rated.ours.push_back(*judgements[i].score);
+    rated.questions.push_back(
+        questions.try_emplace(rows[i].question, static_cast<std::int64_t>(questions.size())).first->second);
     const auto level = [](double score) { return std::clamp(static_cast<int>(std::lround(score)), 0, 5); };
-    their_levels.push_back(level(known->second));
-    our_levels.push_back(level(*judgements[i].score));
+    rated.their_levels.push_back(level(known->second));
+    rated.our_levels.push_back(level(*judgements[i].score));
     if (rows[i].arm != baseline && std::find(arms.begin(), arms.end(), rows[i].arm) == arms.end())
       arms.push_back(rows[i].arm);
   }
-  if (theirs.size() < 2) return result;
-  result.spearman = spearman(theirs, ours);
-  result.weighted_kappa = weighted_kappa(their_levels, our_levels, 0, 5);
+  if (rated.theirs.size() < 2) return result;
+  const auto ranks = [](const Rated& r) { return spearman(r.theirs, r.ours); };
+  const auto levels = [](const Rated& r) { return weighted_kappa(r.their_levels, r.our_levels, 0, 5); };
+  result.spearman = ranks(rated);
+  result.spearman_interval = interval_of(rated, ranks);
+  result.weighted_kappa = levels(rated);
+  result.kappa_interval = interval_of(rated, levels);
   for (const auto& arm : arms) {
     const auto theirs_there = contrast(rows, reference, arm, baseline);
     if (theirs_there.n > 0) result.contrasts.push_back({arm, theirs_there, contrast(rows, judged, arm, baseline)});
@@ -72,6 +110,9 @@ JudgeAgreement agree(std::span<const ResultRow> rows, const std::string& measure
 
 ordered_json number(double value) { return std::isfinite(value) ? ordered_json(value) : ordered_json(); }
 double number(const ordered_json& value) { return value.is_null() ? std::nan("") : value.get<double>(); }
+
+ordered_json interval_json(const Interval& interval) { return {number(interval.low), number(interval.high)}; }
+Interval interval_from(const ordered_json& json) { return {number(json.at(0)), number(json.at(1))}; }
 
 ordered_json mean_json(const ClusteredMean& mean) {
   return {{"n", mean.n},
@@ -110,8 +151,10 @@ std::string JudgeAgreement::unusable() const {
 std::string JudgeCalibration::describe() const {
   std::string text = fmt::format("{}\nagainst {}\n", judge, reference);
   for (const auto& [measure, a] : agreement) {
-    text += fmt::format("\n{}: {} rows{}, Spearman {:.3f}, weighted kappa {:.3f}\n", measure, a.rows,
-                        a.failed ? fmt::format(" ({} without a score)", a.failed) : "", a.spearman, a.weighted_kappa);
+    text += fmt::format("\n{}: {} rows{}, Spearman {:.3f} [{:.3f}, {:.3f}], weighted kappa {:.3f} [{:.3f}, {:.3f}]\n",
+                        measure, a.rows, a.failed ? fmt::format(" ({} without a score)", a.failed) : "", a.spearman,
+                        a.spearman_interval.low, a.spearman_interval.high, a.weighted_kappa, a.kappa_interval.low,
+                        a.kappa_interval.high);
     for (const auto& c : a.contrasts) {
       const auto shown = [](const ClusteredMean& m) {
         return fmt::format("{:+.2f} [{:+.2f}, {:+.2f}]", m.mean, m.interval.low, m.interval.high);
@@ -134,7 +177,9 @@ void JudgeCalibration::save(const std::filesystem::path& path) const {
     json["agreement"][measure] = {{"rows", a.rows},
                                   {"failed", a.failed},
                                   {"spearman", number(a.spearman)},
+                                  {"spearman_interval", interval_json(a.spearman_interval)},
                                   {"weighted_kappa", number(a.weighted_kappa)},
+                                  {"kappa_interval", interval_json(a.kappa_interval)},
                                   {"contrasts", contrasts}};
   }
   io::detail::write_text_file(path, json.dump(2) + "\n", "JudgeCalibration::save");
@@ -147,7 +192,12 @@ JudgeCalibration JudgeCalibration::load(const std::filesystem::path& path) {
     JudgeCalibration calibration{.judge = json.at("judge"), .reference = json.at("reference")};
     for (const auto& [measure, a] : json.at("agreement").items()) {
       JudgeAgreement& agreement = calibration.agreement[measure];
-      agreement = {a.at("rows"), a.at("failed"), number(a.at("spearman")), number(a.at("weighted_kappa")), {}};
+      agreement.rows = a.at("rows");
+      agreement.failed = a.at("failed");
+      agreement.spearman = number(a.at("spearman"));
+      agreement.weighted_kappa = number(a.at("weighted_kappa"));
+      if (a.contains("spearman_interval")) agreement.spearman_interval = interval_from(a.at("spearman_interval"));
+      if (a.contains("kappa_interval")) agreement.kappa_interval = interval_from(a.at("kappa_interval"));
       for (const auto& c : a.at("contrasts"))
         agreement.contrasts.push_back({c.at("arm"), mean_from(c.at("reference")), mean_from(c.at("judge"))});
     }

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include <steer/core/error.hpp>
+#include <steer/core/hash.hpp>
 #include <steer/model/session.hpp>
 
 #include "eval/run/prompts.hpp"
@@ -21,6 +22,10 @@ TokenChooser::TokenChooser(Model model, std::vector<std::string> options, std::s
             "expected a tokenizer with a single token for \"{}\" but it has none", option);
     ids_.push_back(ids.back());
   }
+}
+
+std::string TokenChooser::identity() const {
+  return fmt::format("{}, chat template {}", model_.hash(), content_hash(model_.chat().source()).substr(0, 12));
 }
 
 std::vector<std::vector<double>> TokenChooser::choose(std::span<const std::string> prompts) const {

@@ -17,7 +17,8 @@ class TokenChooser {
   ///                 tokens for them. @param where  the public function, for the message.
   TokenChooser(Model model, std::vector<std::string> options, std::string_view where);
 
-  const Model& model() const { return model_; }
+  /// All that the probabilities depend on: the weights, and how prompts are put to them.
+  std::string identity() const;
   /// The probabilities of the options as the first token of an answer to each prompt, [prompts][options]; they add up
   /// to less than 1 where the model would say something else.
   std::vector<std::vector<double>> choose(std::span<const std::string> prompts) const;

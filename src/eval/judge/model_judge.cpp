@@ -13,7 +13,7 @@ class LogitJudge : public Judge {
  public:
   explicit LogitJudge(Model model) : chooser_(std::move(model), {"1", "2", "3", "4", "5"}, "logit_judge") {}
 
-  std::string identity() const override { return "logits of " + chooser_.model().hash(); }
+  std::string identity() const override { return "logits of " + chooser_.identity(); }
 
   std::vector<Judgement> judge(Rubric rubric, std::span<const JudgeRequest> requests) override {
     std::vector<std::string> prompts;
@@ -53,6 +53,12 @@ class EnsembleJudge : public Judge {
 
   std::string identity() const override { return joined(&Judge::identity, "mean of ", " and "); }
   std::string caveat() const override { return joined(&Judge::caveat, "", ". "); }
+  std::string unfit(Rubric rubric) const override {
+    std::string all;
+    for (const auto& judge : judges_)
+      if (const auto why = judge->unfit(rubric); !why.empty()) all += (all.empty() ? "" : "; ") + why;
+    return all;
+  }
   std::string measure(Rubric rubric) const override { return judges_[0]->measure(rubric); }
 
   std::vector<Judgement> judge(Rubric rubric, std::span<const JudgeRequest> requests) override {

@@ -6,6 +6,8 @@
 #include <steer/core/error.hpp>
 #include <steer/core/random.hpp>
 
+#include "eval/report/report_parts.hpp"
+
 namespace steer {
 namespace {
 
@@ -51,7 +53,7 @@ std::string OffTarget::markdown() const {
     for (std::size_t shown = 0; shown < behaviours.size(); ++shown) {
       const ClusteredMean& cell = rise[asked][shown];
       const std::string mean =
-          cell.n == 0 ? "-" : fmt::format("{:+.2f}{}", cell.mean, cell.p * tests < 0.05 ? "*" : "");
+          cell.n == 0 ? "-" : eval::detail::signed_number(cell.mean, 2) + (cell.p * tests < 0.05 ? "*" : "");
       text += asked == shown ? " **" + mean + "** |" : " " + mean + " |";
     }
     text += "\n";

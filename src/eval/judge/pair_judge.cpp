@@ -10,7 +10,7 @@ class LocalPairJudge : public PairJudge {
  public:
   explicit LocalPairJudge(Model model) : chooser_(std::move(model), {"A", "B"}, "pair_judge") {}
 
-  std::string identity() const override { return "pairs by logits of " + chooser_.model().hash(); }
+  std::string identity() const override { return "pairs by logits of " + chooser_.identity(); }
 
   std::vector<PairJudgement> compare(Contest contest, std::span<const PairRequest> requests) override {
     std::vector<PairJudgement> judgements(requests.size());

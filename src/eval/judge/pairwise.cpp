@@ -47,17 +47,18 @@ std::vector<Pair> pairs_of(const std::vector<ResultRow>& results, const PairOpti
 
 class Table {
  public:
-  Table(const std::vector<ResultRow>& results, const PairOptions& options) {
+  Table(std::span<const ResultRow> results, const std::string& baseline) {
     std::set<std::string> seen;
-    arms_.push_back(options.baseline);
+    arms_.push_back(baseline);
     for (const auto& result : results)
-      if (result.arm != options.baseline && seen.insert(result.arm).second) arms_.push_back(result.arm);
+      if (result.arm != baseline && seen.insert(result.arm).second) arms_.push_back(result.arm);
     for (const auto& result : results)
       questions_.try_emplace(result.question, static_cast<std::int64_t>(questions_.size()));
   }
 
-  void add(const ResultRow& first, const ResultRow& second, double share, bool against_baseline) {
-    matches_.push_back({index(first.arm), index(second.arm), share});
+  /// @param other  the arm it was compared with.
+  void add(const ResultRow& first, const std::string& other, double share, bool against_baseline) {
+    matches_.push_back({index(first.arm), index(other), share});
     clusters_.push_back(questions_.at(first.question));
     if (!against_baseline) return;
     auto& [values, clusters] = wins_[first.arm];
@@ -66,6 +67,7 @@ class Table {
   }
 
   std::vector<PairTable::Row> rows() const {
+    if (matches_.empty()) return {};
     const auto strengths =
         bradley_terry(std::max<std::int64_t>(2, static_cast<std::int64_t>(arms_.size())), matches_, clusters_);
     std::vector<PairTable::Row> rows;
@@ -89,6 +91,22 @@ class Table {
 };
 
 }  // namespace
+
+PairTable pair_table(std::span<const ResultRow> results, const std::string& baseline) {
+  PairTable table;
+  for (const Contest contest : {Contest::behaviour, Contest::quality}) {
+    const std::string score = "win_" + std::string(to_string(contest));
+    Table wins(results, baseline);
+    for (const auto& row : results) {
+      if (row.arm == baseline) continue;
+      if (const auto share = row.scores.find(score); share != row.scores.end())
+        wins.add(row, baseline, share->second, true);
+      table.failed += static_cast<std::int64_t>(row.failed.count(score));
+    }
+    (contest == Contest::behaviour ? table.behaviour : table.quality) = wins.rows();
+  }
+  return table;
+}
 
 std::string pair_prompt(Contest contest, const PairRequest& request) {
   require(contest != Contest::behaviour || request.behaviour, ErrorCode::argument, "pair_prompt",
@@ -136,7 +154,7 @@ PairTable compare_pairs(std::vector<ResultRow>& results, const std::map<std::str
       of.push_back(&pair);
     }
     const auto judgements = judge.compare(contest, requests);
-    Table wins(results, options);
+    Table wins(results, options.baseline);
     const std::string score = "win_" + std::string(to_string(contest));
     for (std::size_t i = 0; i < judgements.size(); ++i) {
       ResultRow& first = results[of[i]->first];
@@ -147,7 +165,7 @@ PairTable compare_pairs(std::vector<ResultRow>& results, const std::map<std::str
       }
       if (requests[i].first != requests[i].second) position += judgements[i].position, ++asked;
       if (of[i]->against_baseline) first.scores[score] = *judgements[i].score;
-      wins.add(first, results[of[i]->second], *judgements[i].score, of[i]->against_baseline);
+      wins.add(first, results[of[i]->second].arm, *judgements[i].score, of[i]->against_baseline);
     }
     (contest == Contest::behaviour ? table.behaviour : table.quality) = wins.rows();
   }

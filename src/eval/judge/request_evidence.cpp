@@ -34,8 +34,9 @@ class RequestEvidence : public Judge {
   std::string identity() const override {
     ContentHasher hasher;
     for (const auto& behaviour : behaviours_) hasher.update(behaviour.name + '\0' + behaviour.instruction + '\0');
-    return fmt::format("request evidence of {} others {} trim {} behaviours {}", model_.hash(), options_.others,
-                       options_.trim, hasher.hex().substr(0, 12));
+    return fmt::format("request evidence of {}, chat template {}, others {} trim {} behaviours {}", model_.hash(),
+                       content_hash(model_.chat().source()).substr(0, 12), options_.others, options_.trim,
+                       hasher.hex().substr(0, 12));
   }
   std::string caveat() const override {
     return "It says, in nats a token, how much likelier the unsteered model finds a text under this request than under "

@@ -8,6 +8,7 @@
 
 #include <steer/core/error.hpp>
 #include <steer/stats/betting.hpp>
+#include <steer/stats/draws.hpp>
 #include <steer/stats/paired_proportions.hpp>
 #include <steer/stats/proportions.hpp>
 #include <steer/stats/simultaneous.hpp>
@@ -104,7 +105,7 @@ std::optional<double> measure_of(const ResultRow& row, const std::string& measur
 struct Pairs {
   std::string arm, measure;
   std::vector<double> differences;
-  std::vector<std::int64_t> questions;
+  std::vector<std::int64_t> questions, behaviours;
   std::int64_t identical = 0;
   bool several_behaviours = false;
 };
@@ -121,8 +122,8 @@ Pairs pair_up(const Rows& base, const Rows& rows, const std::string& measure,
               const std::map<std::string, std::int64_t>& numbers) {
   std::map<std::pair<std::string, std::string>, const ResultRow*> partner;
   for (const auto* row : base) partner[{row->behaviour, row->question}] = row;
-  Pairs pairs{.arm = rows[0]->arm, .measure = measure, .differences = {}, .questions = {}};
-  std::set<std::string> behaviours;
+  Pairs pairs{.arm = rows[0]->arm, .measure = measure, .differences = {}, .questions = {}, .behaviours = {}};
+  std::map<std::string, std::int64_t> behaviours;
   for (const auto* row : rows) {
     const auto found = partner.find({row->behaviour, row->question});
     if (found == partner.end()) continue;
@@ -131,10 +132,25 @@ Pairs pair_up(const Rows& base, const Rows& rows, const std::string& measure,
     pairs.differences.push_back(*b - *a);
     pairs.questions.push_back(numbers.at(row->question));
     pairs.identical += same_answer(*found->second, *row);
-    behaviours.insert(row->behaviour);
+    pairs.behaviours.push_back(
+        behaviours.try_emplace(row->behaviour, static_cast<std::int64_t>(behaviours.size())).first->second);
   }
   pairs.several_behaviours = behaviours.size() > 1;
   return pairs;
+}
+
+/// Differences [behaviours][questions] of the questions answered under every behaviour.
+std::vector<std::vector<double>> crossed(const Pairs& pairs) {
+  std::map<std::int64_t, std::map<std::int64_t, double>> by_question;
+  std::set<std::int64_t> behaviours(pairs.behaviours.begin(), pairs.behaviours.end());
+  for (std::size_t i = 0; i < pairs.differences.size(); ++i)
+    by_question[pairs.questions[i]][pairs.behaviours[i]] = pairs.differences[i];
+  std::vector<std::vector<double>> made(behaviours.size());
+  for (const auto& [question, of] : by_question) {
+    if (of.size() != behaviours.size()) continue;
+    for (const auto& [behaviour, difference] : of) made[static_cast<std::size_t>(behaviour)].push_back(difference);
+  }
+  return made;
 }
 
 /// One rule for a comparison: where its interval ends, and its p.
@@ -187,6 +203,12 @@ ArmComparison compare(const Pairs& pairs, const AnalysisOptions& options) {
   result.difference.interval = result.simultaneous = judged.interval;
   result.test = judged.test;
   result.p = result.p_holm = result.p_simultaneous = judged.p;
+  if (pairs.several_behaviours && !result.unsteered())
+    if (const auto effects = crossed(pairs); effects.front().size() >= 2) {
+      const auto spread = draw_spread(effects, options.level);
+      result.over_behaviours = spread.interval;
+      result.between_behaviours = spread.between_sd;
+    }
   if (pairs.measure != "accuracy") return result;
   if (result.unsteered()) {
     result.p_non_inferior = result.p_equivalent = result.loss_bound = 0;

@@ -18,7 +18,18 @@
 namespace steer {
 namespace eval::detail {
 
-std::string number(double value, int digits) { return std::isnan(value) ? "-" : fmt::format("{:.{}f}", value, digits); }
+std::string number(double value, int digits) {
+  if (std::isnan(value)) return "-";
+  std::string text = fmt::format("{:.{}f}", value, digits);
+  if (text.find_first_of("123456789") == std::string::npos && text.front() == '-') text.erase(0, 1);  // no "-0.00"
+  return text;
+}
+
+std::string signed_number(double value, int digits) {
+  const std::string text = number(value, digits);
+  const bool zero = text.find_first_of("123456789") == std::string::npos;
+  return (value > 0 && !zero ? "+" : "") + text;
+}
 
 std::string with_interval(double value, const Interval& interval, double scale, int digits) {
   if (std::isnan(value)) return "-";
@@ -126,6 +137,8 @@ std::string markdown_cell(std::string_view text) {
 Report make_report(std::vector<ResultRow> results, const AnalysisOptions& options) {
   Report report;
   report.analysis = analyse_results(results, options);
+  if (auto pairs = pair_table(results, options.baseline); !pairs.behaviour.empty() || !pairs.quality.empty())
+    report.pairs = std::move(pairs);
   report.results = std::move(results);
   for (const auto& arm : report.analysis.arms)
     report.arms.push_back({.name = arm, .description = "", .hash = "", .family = ""});

@@ -7,8 +7,10 @@
 
 namespace steer::eval::detail {
 
-/// "64.1"; "-" for NaN.
+/// "64.1"; "-" for NaN. What rounds to nothing has no sign.
 std::string number(double value, int digits);
+/// "+0.52", "-0.10", "0.00".
+std::string signed_number(double value, int digits);
 /// "64.1 [60.0, 68.2]".
 std::string with_interval(double value, const Interval& interval, double scale, int digits);
 /// "< .0001" or ".0123".

@@ -39,16 +39,25 @@ ordered_json change_cell(const ArmComparison* comparison, double scale, int digi
   return value_cell(d.mean, d.interval, scale, digits, css);
 }
 
+/// Adds what holds of behaviours at large.
+void add_over_behaviours(ordered_json& cell, const ArmComparison* comparison, double scale, int digits) {
+  if (!comparison || comparison->unsteered() || std::isnan(comparison->over_behaviours.low)) return;
+  add_small(cell, fmt::format("any behaviours: {} to {}", number(comparison->over_behaviours.low * scale, digits),
+                              number(comparison->over_behaviours.high * scale, digits)));
+}
+
 ordered_json accuracy_change(const ArmComparison* comparison) {
   ordered_json cell = change_cell(comparison, 100, 1);
   if (comparison && !comparison->unsteered())
     add_small(cell, "loss below " + number(std::max(0.0, comparison->loss_bound) * 100, 1));
+  add_over_behaviours(cell, comparison, 100, 1);
   return cell;
 }
 
 ordered_json score_change(const ArmComparison* comparison) {
   ordered_json cell = change_cell(comparison, 1, 2);
   if (comparison && !comparison->unsteered()) add_small(cell, "p " + p_text(comparison->p));
+  add_over_behaviours(cell, comparison, 1, 2);
   return cell;
 }
 
@@ -249,6 +258,65 @@ ordered_json audit_table(const Report& report) {
                      text_cell(number(s.largest, 3))});
     }
   return made;
+}
+
+ordered_json pair_table_view(const Report& report) {
+  if (!report.pairs) return nullptr;
+  ordered_json made =
+      table({"arm", "more of the behaviour: won %", "strength, logits", "better answer: won %", "strength, logits"});
+  const auto add_of = [&](std::vector<ordered_json>& cells, const std::vector<PairTable::Row>& rows,
+                          const std::string& arm) {
+    const auto row = std::ranges::find(rows, arm, &PairTable::Row::arm);
+    if (row == rows.end()) return cells.insert(cells.end(), {text_cell("-"), text_cell("-")}), void();
+    const auto& within = row->win.interval;
+    cells.push_back(value_cell(row->win.mean, within, 100, 1,
+                               within.low > 0.5    ? "up"
+                               : within.high < 0.5 ? "down"
+                                                   : ""));
+    cells.push_back(value_cell(row->strength.log, row->strength.interval, 1, 2));
+  };
+  for (const auto& arm : report.analysis.arms) {
+    const auto of = [&](const PairTable::Row& row) { return row.arm == arm; };
+    if (std::ranges::none_of(report.pairs->behaviour, of) && std::ranges::none_of(report.pairs->quality, of)) continue;
+    std::vector<ordered_json> cells{text_cell(arm)};
+    add_of(cells, report.pairs->behaviour, arm);
+    add_of(cells, report.pairs->quality, arm);
+    add_row(made, std::move(cells));
+  }
+  return made["rows"].empty()
+             ? ordered_json()
+             : ordered_json{{"table", made},
+                            {"failed", report.pairs->failed > 0 ? ordered_json(report.pairs->failed) : ordered_json()}};
+}
+
+ordered_json off_target_view(const Report& report) {
+  ordered_json all = ordered_json::array();
+  for (const auto& of : report.off_target) {
+    const std::size_t n = of.behaviours.size();
+    if (n < 2) continue;
+    std::vector<std::string> columns{"asked for"};
+    columns.insert(columns.end(), of.behaviours.begin(), of.behaviours.end());
+    ordered_json made = table(std::move(columns));
+    const double tests = static_cast<double>(n * n);
+    bool any = false;
+    for (std::size_t asked = 0; asked < n; ++asked) {
+      std::vector<ordered_json> cells{text_cell(of.behaviours[asked])};
+      for (std::size_t shown = 0; shown < n; ++shown) {
+        const auto& rise = of.rise[asked][shown];
+        ordered_json cell = text_cell(rise.n == 0 ? "-" : signed_number(rise.mean, 2));
+        any |= rise.n > 0;
+        if (rise.n > 0 && rise.p * tests < 1 - report.analysis.options.level) {
+          cell["css"] = rise.mean > 0 ? "up" : "down";
+          cell["text"] = cell["text"].get<std::string>() + "*";
+        }
+        if (asked == shown) cell["bold"] = true;
+        cells.push_back(std::move(cell));
+      }
+      add_row(made, std::move(cells));
+    }
+    if (any) all.push_back({{"arm", of.arm}, {"open", all.empty()}, {"table", made}});
+  }
+  return all.empty() ? ordered_json() : ordered_json{{"arms", all}};
 }
 
 ordered_json hash_table(const Report& report) {

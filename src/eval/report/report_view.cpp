@@ -74,6 +74,8 @@ ordered_json view_of(const Report& report) {
   view["against_table"] = against_table(report);
   view["limits"] = limits_view(report);
   view["behaviour_table"] = behaviour_table(report);
+  view["pairs"] = pair_table_view(report);
+  view["off_target"] = off_target_view(report);
   view["audit"] = audit_table(report);
   view["samples"] = samples_view(report);
   ordered_json described = ordered_json::array();

@@ -18,6 +18,9 @@ nlohmann::ordered_json against_table(const Report& report);
 nlohmann::ordered_json limits_view(const Report& report);
 nlohmann::ordered_json behaviour_table(const Report& report);
 nlohmann::ordered_json audit_table(const Report& report);
+nlohmann::ordered_json pair_table_view(const Report& report);
+/// [{"arm", "table"}]: which other behaviours rose.
+nlohmann::ordered_json off_target_view(const Report& report);
 nlohmann::ordered_json hash_table(const Report& report);
 nlohmann::ordered_json samples_view(const Report& report);
 /// Adds "legend", "scatter", "panels" and "strengths".

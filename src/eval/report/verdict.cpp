@@ -21,7 +21,8 @@ using namespace eval::detail;
 std::string change(const ArmComparison& comparison, double scale, int digits) {
   const double mean = comparison.difference.mean;
   if (comparison.unsteered()) return "0 (unsteered: the same answers)";
-  return (mean >= 0 ? "+" : "") + with_interval(mean, comparison.simultaneous, scale, digits);
+  return (signed_number(mean * scale, digits).front() == '+' ? "+" : "") +
+         with_interval(mean, comparison.simultaneous, scale, digits);
 }
 
 std::string points(double share) { return fmt::format("{} points", number(share * 100, 1)); }
@@ -45,7 +46,7 @@ class Words {
       text =
           fmt::format("No arm steered without being asked shows more of the behaviour than {} beyond chance; ", base_);
     text += fmt::format("{} shows more of {} ({} of 5)", arm, text.empty() ? "the behaviour than " + base_ : "it",
-                        signed_number(*a_.comparison(arm, "behaviour"), 1, 2));
+                        signed_mean(*a_.comparison(arm, "behaviour"), 1, 2));
     return text + price(arm) + ".";
   }
 
@@ -61,6 +62,7 @@ class Words {
         lines.push_back(
             fmt::format("For scale, a disturbance as large to no purpose ({}): {}.", note.name, numbers(note.name)));
     draws(lines);
+    behaviours(lines);
     if (!leader_.empty() && graded_) limits(lines);
     if (a_.arms.size() > 2)
       lines.push_back(fmt::format(
@@ -80,8 +82,8 @@ class Words {
   /// Whether the judge of a measure is good enough to conclude from.
   bool usable(const char* measure) const { return !report_.withheld.contains(measure); }
 
-  static std::string signed_number(const ArmComparison& c, double scale, int digits) {
-    return (c.difference.mean >= 0 ? "+" : "") + number(c.difference.mean * scale, digits);
+  static std::string signed_mean(const ArmComparison& c, double scale, int digits) {
+    return signed_number(c.difference.mean * scale, digits);
   }
 
   bool gains(const std::string& arm) const { return a_.comparison(arm, "behaviour")->simultaneous.low > 0; }
@@ -99,9 +101,9 @@ class Words {
     const auto* accuracy = a_.comparison(arm, "accuracy");
     if (!accuracy || accuracy->unsteered()) return "";
     if (accuracy->simultaneous.high < 0)
-      return fmt::format(" and loses accuracy ({} points)", signed_number(*accuracy, 100, 1));
+      return fmt::format(" and loses accuracy ({} points)", signed_mean(*accuracy, 100, 1));
     if (accuracy->simultaneous.low > 0)
-      return fmt::format(" and gains accuracy ({} points)", signed_number(*accuracy, 100, 1));
+      return fmt::format(" and gains accuracy ({} points)", signed_mean(*accuracy, 100, 1));
     if (accuracy->p_non_inferior < 1 - a_.options.level)
       return fmt::format(" and loses less than {} of accuracy", points(a_.options.margin));
     return fmt::format("; whether that costs accuracy is undecided (a loss of up to {} is not excluded)",
@@ -153,8 +155,7 @@ class Words {
   std::string letters() const {
     const ArmComparison* worst = lowest();
     if (worst && worst->simultaneous.high < 0)
-      return fmt::format("{} is right less often than {} ({} points).", worst->arm, base_,
-                         signed_number(*worst, 100, 1));
+      return fmt::format("{} is right less often than {} ({} points).", worst->arm, base_, signed_mean(*worst, 100, 1));
     return fmt::format("No arm is right less often than {} beyond chance.", base_);
   }
 
@@ -242,11 +243,36 @@ class Words {
     }
   }
 
+  /// What holds of behaviours at large, not only of those that were asked for.
+  void behaviours(std::vector<std::string>& lines) const {
+    std::vector<std::string> shown{leader_, steered_};
+    if (leader_.empty() && graded_ && lowest()) shown = {lowest()->arm};
+    std::string text;
+    for (std::size_t i = 0; i < shown.size(); ++i) {
+      if (shown[i].empty() || (i > 0 && shown[i] == shown[0])) continue;
+      std::string one;
+      for (const char* measure : {"behaviour", "accuracy"}) {
+        const auto* c = usable(measure) ? a_.comparison(shown[i], measure) : nullptr;
+        if (!c || std::isnan(c->over_behaviours.low)) continue;
+        const bool accuracy = std::string_view(measure) == "accuracy";
+        one += fmt::format("{} {} of {} (behaviours apart by a standard deviation of {})", one.empty() ? "" : ",",
+                           with_interval(c->difference.mean, c->over_behaviours, accuracy ? 100 : 1, accuracy ? 1 : 2),
+                           accuracy ? "points of accuracy" : measure,
+                           number(c->between_behaviours * (accuracy ? 100 : 1), accuracy ? 1 : 2));
+      }
+      if (!one.empty()) text += fmt::format("{} {}{}", text.empty() ? "" : ";", shown[i], one);
+    }
+    if (!text.empty())
+      lines.push_back(fmt::format("If the {} behaviours are a sample as the questions are, and others may follow:{}.",
+                                  a_.behaviours.size(), text));
+  }
+
   static std::string gain_text(const BestGain& best) {
     if (best.arm.empty()) return "none gains behaviour";
     const bool agree = best.by_half[0] == best.arm && best.by_half[1] == best.arm;
     return fmt::format("{}{}, {}{}", best.arm, agree ? "" : " (the halves choose differently)",
-                       best.gain >= 0 ? "+" : "", with_interval(best.gain, best.interval, 1, 2));
+                       signed_number(best.gain, 2).front() == '+' ? "+" : "",
+                       with_interval(best.gain, best.interval, 1, 2));
   }
 
   const Report& report_;

@@ -56,6 +56,11 @@ std::string identity_of(const Searcher& searcher, AutoSteerMode mode) {
   const auto& proof = options.certificate;
   for (const auto& question : proof.questions)
     hasher.update(fmt::format("{}|{}|{}\n", question.message, fmt::join(question.choices, " "), question.right));
+  for (const auto& point : options.points) hasher.update("|" + point.name());
+  if (proof.control_variate > 0) {
+    hasher.update(fmt::format("|variate {}", proof.control_variate));
+    for (const auto& question : proof.population) hasher.update(question.message + "|");
+  }
   hasher.update(fmt::format("{} {} {} {} {} {} {} {}", proof.opening, proof.closing, proof.accuracy_loss,
                             proof.format_loss, proof.off_target, proof.level, proof.control_draws,
                             fmt::join(proof.multiples, " ")));

@@ -59,29 +59,20 @@ void describe_rules(const RunFacts& run, Report& report) {
 }
 
 void describe_pairs(const RunFacts& run, Report& report) {
-  std::string shares;
-  for (const auto& arm : report.analysis.arms)
-    for (const char* contest : {"win_behaviour", "win_quality"}) {
-      const auto& scores = report.analysis.cell(arm).scores;
-      const auto found = scores.find(contest);
-      if (found == scores.end() || found->second.summary.n == 0) continue;
-      const Interval& within = found->second.interval;
-      shares += fmt::format("; {} {} {:.2f} [{:.2f}, {:.2f}]", arm, contest, found->second.summary.mean, within.low,
-                            within.high);
-    }
+  if (report.pairs) report.pairs->position = run.position;
   report.notes.push_back(
-      fmt::format("Comparisons with {}'s answer to the same question, share won, 0.5 is even (win_behaviour: more of "
-                  "what was asked "
-                  "for; win_quality: the better answer), by {}{}.",
-                  run.options.baseline, run.options.pairs->identity(), shares));
+      fmt::format("Answers are compared with {}'s to the same question by {}. It prefers what is shown first by {:.2f} "
+                  "of 1; both orders are asked, so that this does not count.",
+                  run.options.baseline, run.options.pairs->identity(), run.position));
 }
 
 void describe_judge(const RunFacts& run, const Judge& judge, Report& report) {
   const std::string shown = judge.measure(Rubric::behaviour), coherence = judge.measure(Rubric::coherence),
                     caveat = judge.caveat();
-  report.notes.push_back((shown == "behaviour" && coherence == "coherence" ? "Behaviour and coherence are scores of: "
-                                                                           : shown + " is from: ") +
-                         judge.identity() + "." + (caveat.empty() ? "" : " " + caveat + "."));
+  const std::string of = shown != "behaviour"       ? shown + " is from: "
+                         : coherence == "coherence" ? "Behaviour and coherence are scores of: "
+                                                    : "Behaviour is a score of: ";
+  report.notes.push_back(of + judge.identity() + "." + (caveat.empty() ? "" : " " + caveat + "."));
   for (const auto& arm : run.experiment.arms)
     if (arm.source && arm.source->sought == shown && as_found(arm))
       report.notes.push_back(fmt::format(
@@ -89,6 +80,8 @@ void describe_judge(const RunFacts& run, const Judge& judge, Report& report) {
           arm.name, shown));
   if (shown != "behaviour")
     report.withheld["behaviour"] = fmt::format("it was not judged; {} is no score of it", shown);
+  for (const Rubric rubric : {Rubric::behaviour, Rubric::coherence})
+    if (const auto why = judge.unfit(rubric); !why.empty()) report.withheld[judge.measure(rubric)] = why;
   if (!run.options.calibration) return;
   for (const auto& [measure, agreement] : run.options.calibration->agreement)
     if (const std::string why = agreement.unusable(); !why.empty())

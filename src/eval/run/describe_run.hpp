@@ -21,6 +21,7 @@ struct RunFacts {
   std::map<std::pair<std::string, std::string>, FoundSteering> steerings = {};  ///< applied, by arm and behaviour
   std::vector<std::string> warnings = {};                                       ///< of the steerings
   std::set<std::filesystem::path> journals = {};                                ///< whose records were used
+  double position = 0;          ///< mean preference of the pair judge for what is shown first
   std::int64_t unanswered = 0;  ///< rows that the judge could not be asked about
 };
 

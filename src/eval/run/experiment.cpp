@@ -8,6 +8,7 @@
 #include <steer/core/error.hpp>
 #include <steer/features/strength.hpp>
 
+#include "eval/judge/kept_judge.hpp"
 #include "eval/run/answers.hpp"
 #include "eval/run/describe_run.hpp"
 #include "eval/run/identity.hpp"
@@ -48,10 +49,12 @@ class Runner {
       check_rules();
       if (options_.judge) judge();
       if (options_.pairs) compare();
+      if (options_.judge && options_.off_target > 0) judge_off_target();
     }
     if (team_) team_->leave();
     require_fired(experiment_, rows_);
     Report report = make_report(std::move(rows_), {.baseline = options_.baseline});
+    report.off_target = std::move(off_target_);
     describe_run(run_, report);
     return report;
   }
@@ -294,8 +297,10 @@ class Runner {
       for (const auto i : indices) {
         std::vector<ResultRow> some;
         for (const auto* row : *order[i]) some.push_back(*row);
-        compare_pairs(some, prompts, experiment_.behaviours, *options_.pairs, {.baseline = options_.baseline});
+        const auto table =
+            compare_pairs(some, prompts, experiment_.behaviours, *options_.pairs, {.baseline = options_.baseline});
         Made<ArmVerdicts>& cell = made.emplace_back();
+        cell.record[""].scores["position"] = table.position;
         for (const auto& row : some)
           for (const char* name : {"win_behaviour", "win_quality"}) {
             if (row.scores.contains(name)) cell.record[row.arm].scores[name] = row.scores.at(name);
@@ -309,16 +314,41 @@ class Runner {
     stage.batch = options_.batch;
     stage.apart = true;
     const auto verdicts = run(stage);
+    for (const auto& cell : verdicts)
+      if (cell && cell->contains(""))
+        run_.position += cell->at("").scores.at("position") / static_cast<double>(verdicts.size());
     for (std::size_t i = 0; i < order.size(); ++i)
       for (ResultRow* row : *order[i])
         if (verdicts[i])
           if (const auto mine = verdicts[i]->find(row->arm); mine != verdicts[i]->end()) mine->second.add_to(*row);
   }
 
+  /// Which other behaviours the answers show, by the run's judge. Sweeps of strengths are left out.
+  void judge_off_target() {
+    if (options_.judge->measure(Rubric::behaviour).empty()) return;
+    std::map<std::string, std::string> prompts;
+    for (const auto& q : experiment_.questions) prompts[q.id] = user_prompt(q);
+    std::set<std::string> swept;
+    for (const auto& arm : experiment_.arms)
+      if (!arm.family.empty()) swept.insert(arm.name);
+    std::vector<ResultRow> rows;
+    for (const auto& row : rows_)
+      if (!swept.contains(row.arm)) rows.push_back(row);
+    KeptJudge judge(*options_.judge, [&](Stage<Verdicts> stage) {
+      stage.name = "off_target";
+      stage.batch = 16 * options_.batch;
+      return run(stage);
+    });
+    off_target_ =
+        off_target(rows, prompts, experiment_.behaviours, judge,
+                   {.baseline = options_.baseline, .questions = options_.off_target, .seed = experiment_.seed});
+  }
+
   const Experiment& experiment_;
   const Model& model_;
   const ExperimentOptions& options_;
   RunFacts run_;
+  std::vector<OffTarget> off_target_;
   std::unique_ptr<Team> team_;
   std::map<Pair, FoundSteering> found_;  // by source and behaviour
   std::vector<ResultRow> rows_;
