@@ -4,6 +4,10 @@
 //
 //   calibrate_judge --judge logits --model qwen-32b.gguf --out calibration.json
 //   calibrate_judge --judge http --model gpt-4o-mini --limit 300
+//   calibrate_judge --results run/results.csv.gz --labels labels.csv --judge logits --model qwen-32b.gguf
+//   calibrate_judge --results run/results.csv.gz --labels labels.csv --judge stored     the scores the rows have
+//
+// Labels are a reader's: a CSV with arm, behaviour, question, label_behaviour, label_coherence.
 //
 // mmlu_tradeoff --calibration calibration.json then gives no verdict on what this judge does not measure well.
 
@@ -23,7 +27,7 @@
 namespace {
 
 struct Settings {
-  std::string paper, mmlu, judge = "logits", model, url = "https://api.openai.com/v1", out;
+  std::string paper, mmlu, results, labels, judge = "logits", model, url = "https://api.openai.com/v1", out;
   std::int64_t limit = 0;
 };
 
@@ -81,7 +85,57 @@ std::vector<steer::Behaviour> rubrics(const Settings& s) {
   return behaviours;
 }
 
-std::shared_ptr<steer::Judge> judge_of(const Settings& s) {
+/// What somebody else said of the answers, by behaviour and answer.
+class StoredJudge : public steer::Judge {
+ public:
+  explicit StoredJudge(const std::vector<steer::ResultRow>& rows) {
+    for (const auto& row : rows) scores_[{row.behaviour, row.response}] = row.scores;
+  }
+  std::string identity() const override { return "the scores stored with the answers"; }
+  std::vector<steer::Judgement> judge(steer::Rubric rubric, std::span<const steer::JudgeRequest> requests) override {
+    std::vector<steer::Judgement> judgements;
+    for (const auto& request : requests) {
+      const auto& scores = scores_.at({request.behaviour->name, request.response});
+      const auto found = scores.find(measure(rubric));
+      judgements.push_back(found == scores.end() ? steer::Judgement{.failure = "not judged"}
+                                                 : steer::Judgement{.score = found->second});
+    }
+    return judgements;
+  }
+
+ private:
+  std::map<std::pair<std::string, std::string>, std::map<std::string, double>> scores_;
+};
+
+std::vector<steer::ResultRow> results_of(const Settings& s) {
+  if (!s.results.ends_with(".gz")) return steer::load_results_csv(s.results);
+  const auto folder = std::filesystem::temp_directory_path() / fmt::format("steer-calibrate-{}", std::rand());
+  std::filesystem::create_directories(folder);
+  auto rows = steer::load_results_csv(unpacked(s.results, folder));
+  std::filesystem::remove_all(folder);
+  return rows;
+}
+
+/// The labelled ones among some results, with the labels as their scores.
+std::vector<steer::ResultRow> labelled_rows(const Settings& s, const std::vector<steer::ResultRow>& results) {
+  std::map<std::string, std::map<std::string, double>> labels;
+  for (const auto& row : steer::load_results_csv(
+           s.labels, {{"label_behaviour", "score_behaviour"}, {"label_coherence", "score_coherence"}}))
+    labels[row.key()] = row.scores;
+  std::vector<steer::ResultRow> rows;
+  for (const auto& row : results)
+    if (const auto label = labels.find(row.key()); label != labels.end()) {
+      rows.push_back(row);
+      rows.back().scores = label->second;
+    }
+  steer::require(rows.size() == labels.size(), steer::ErrorCode::format, "calibrate_judge",
+                 "expected an answer for each of {} labels but found {} in {}", labels.size(), rows.size(), s.results);
+  return rows;
+}
+
+std::shared_ptr<steer::Judge> judge_of(const Settings& s, const std::vector<steer::ResultRow>& results) {
+  if (s.judge == "stored") return std::make_shared<StoredJudge>(results);
+  steer::require(!s.model.empty(), steer::ErrorCode::argument, "calibrate_judge", "expected a judge: --model");
   if (s.judge == "logits") return steer::logit_judge(steer::Model::load(s.model));
   steer::HttpJudgeOptions options;
   options.url = s.url;
@@ -95,11 +149,16 @@ int main(int argc, char** argv) {
   CLI::App app("How far a judge can be trusted: its scores of texts that have reference scores");
   Settings s{.paper = from_environment("STEER_PAPER_RESULTS", "../shared/data/paper_results"),
              .mmlu = from_environment("STEER_MMLU", "../shared/data/mmlu")};
-  app.add_option("--judge", s.judge, "logits: a local model is asked for a digit; http: an OpenAI-compatible API")
+  app.add_option("--judge", s.judge,
+                 "logits: a local model is asked for a digit; http: an OpenAI-compatible API; stored: the scores that "
+                 "--results has")
       ->capture_default_str()
-      ->check(CLI::IsMember({"logits", "http"}));
-  app.add_option("--model", s.model, "logits: a Hugging Face folder or a GGUF file; http: the name of the model")
-      ->required();
+      ->check(CLI::IsMember({"logits", "http", "stored"}));
+  app.add_option("--model", s.model, "logits: a Hugging Face folder or a GGUF file; http: the name of the model");
+  app.add_option("--results", s.results, "answers of one's own, in place of the study's: results.csv, or .csv.gz")
+      ->check(CLI::ExistingFile);
+  app.add_option("--labels", s.labels, "of --results: arm, behaviour, question, label_behaviour, label_coherence")
+      ->check(CLI::ExistingFile);
   app.add_option("--url", s.url, "of the API; the key comes from OPENAI_API_KEY")->capture_default_str();
   app.add_option("--limit", s.limit, "about so many rows, evenly spread; 0: all 1,738")->check(CLI::NonNegativeNumber);
   app.add_option("--paper", s.paper, "folder of the study's stored rows")->capture_default_str();
@@ -107,14 +166,24 @@ int main(int argc, char** argv) {
   app.add_option("--out", s.out, "calibration.json, for mmlu_tradeoff --calibration");
   CLI11_PARSE(app, argc, argv);
   try {
+    steer::require(s.results.empty() == s.labels.empty() && (s.judge != "stored" || !s.results.empty()),
+                   steer::ErrorCode::argument, "calibrate_judge", "expected --results and --labels together");
+    const bool own = !s.results.empty();
+    const auto results = own ? results_of(s) : std::vector<steer::ResultRow>{};
     std::map<std::string, std::string> prompts;
-    for (const auto& question : steer::load_mmlu(s.mmlu, steer::Mmlu::dev)) {
-      const auto split = question.id.find(":dev:");  // the study's rows name them subject:row
-      prompts[question.id.substr(0, split) + question.id.substr(split + 4)] = steer::user_prompt(question);
-    }
-    const auto judge = judge_of(s);
-    const auto calibration =
-        steer::calibrate_judge(pilot_rows(s), prompts, rubrics(s), *judge, "gpt-4o-mini on the study's pilot rows");
+    if (s.judge != "stored")
+      for (const auto& question : steer::load_mmlu(s.mmlu, steer::Mmlu::dev)) {
+        const auto split = question.id.find(":dev:");  // the study's rows name them subject:row
+        prompts[question.id.substr(0, split) + question.id.substr(split + 4)] = steer::user_prompt(question);
+        prompts[question.id] = steer::user_prompt(question);
+      }
+    if (s.judge == "stored")
+      for (const auto& row : results) prompts.try_emplace(row.question);  // of stored scores nothing is asked
+    const auto judge = judge_of(s, results);
+    const auto calibration = own ? steer::calibrate_judge(labelled_rows(s, results), prompts, steer::study_behaviours(),
+                                                          *judge, "the labels of " + s.labels)
+                                 : steer::calibrate_judge(pilot_rows(s), prompts, rubrics(s), *judge,
+                                                          "gpt-4o-mini on the study's pilot rows");
     fmt::print("{}", calibration.describe());
     if (!s.out.empty()) calibration.save(s.out);
   } catch (const std::exception& error) {

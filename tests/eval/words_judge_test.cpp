@@ -9,6 +9,7 @@
 #include <steer/core/random.hpp>
 #include <steer/eval/experiment.hpp>
 #include <steer/eval/rules.hpp>
+#include <steer/io/journal.hpp>
 
 #include "support.hpp"
 
@@ -65,8 +66,8 @@ TEST(WordClassifiers, HeldOutFiguresAreThoseOfNewTexts) {
 
 TEST(WordClassifiers, BadInputIsAnError) {
   const std::vector<LabelledText> one{{"x", "a", "1"}, {"y", "a", "2"}}, together{{"x", "a", "1"}, {"y", "b", "1"}};
-  EXPECT_STEER_ERROR(WordClassifier(one), ErrorCode::argument, "2 labels");
-  EXPECT_STEER_ERROR(WordClassifier(together), ErrorCode::argument, "2 groups");
+  EXPECT_STEER_ERROR(WordClassifier{std::span(one)}, ErrorCode::argument, "2 labels");
+  EXPECT_STEER_ERROR(WordClassifier{std::span(together)}, ErrorCode::argument, "2 groups");
 }
 
 TEST(WordsJudges, TellAskedForAnswersOfTheDemo) {
