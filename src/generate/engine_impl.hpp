@@ -48,6 +48,7 @@ struct Engine::Impl {
   bool has_room();
   void open(Row& row);
   void shut(Row& row);
+  void keep_audit(Row& row);
   Rows::iterator wait_again(Rows::iterator row);
   std::vector<Row*> choose();
   std::int64_t next_tokens(const Row& row, std::int64_t& prompt_room, std::int64_t& logit_room) const;

@@ -46,6 +46,7 @@ struct EngineRow {
   SequenceId sequence = -1;   ///< none while it waits
   std::int64_t held = 0;      ///< tokens of its sequence before `ids`
   std::int64_t computed = 0;  ///< tokens of `ids` in the cache
+  std::int64_t audited = 0;   ///< tokens that were in the cache when the result's audit was taken
   std::int64_t unseen = 0;    ///< of them computed before they were this row's: its audit does not have them
 
   std::deque<Draw> ready{};              ///< what was read from logits and not reported yet, in order

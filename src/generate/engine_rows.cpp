@@ -221,8 +221,7 @@ void Engine::Impl::end(Row& row, const OnEvent& on_event) {
   }
   result.text = row.stops.text();
   if (row.running()) {
-    result.audit = session->audit(row.sequence);
-    for (auto& edit : result.audit.edits) edit.seen += row.unseen;  // they passed the point when they were computed
+    keep_audit(row);
     try {
       hand_over(row);
     } catch (...) {

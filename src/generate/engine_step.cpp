@@ -130,9 +130,18 @@ void Engine::Impl::shut(Row& row) {
   row.computed = 0;
 }
 
+/// What its steering has done so far, for a row that ends or is set back: it may be cancelled while it waits.
+void Engine::Impl::keep_audit(Row& row) {
+  if (row.computed < row.audited) return;  // it was set back, and is not yet as far as it was
+  row.audited = row.computed;
+  row.result->audit = session->audit(row.sequence);
+  for (auto& edit : row.result->audit.edits) edit.seen += row.unseen;  // they passed the point when they were computed
+}
+
 /// Takes a row's cache away.
 Engine::Impl::Rows::iterator Engine::Impl::wait_again(Rows::iterator row) {
   const auto next = std::next(row);
+  if (row->running()) keep_audit(*row);
   shut(*row);
   ++done.set_back;
   insert(waiting, active, row);

@@ -131,7 +131,7 @@ def mxfp4():
     values = np.stack([table[packed & 15], table[packed >> 4]], -1).reshape(experts, rows, across, 32)
     values = values * np.exp2(scale.astype(np.float32) - 127)[..., None]
     return {"gate_up_proj_blocks": packed, "gate_up_proj_scales": scale,
-            "expected.gate_up_proj": values.reshape(experts, rows, -1).transpose(0, 2, 1).copy()}
+            "expected.gate_up_proj": values.reshape(experts, rows, -1)}
 
 
 out = Path(sys.argv[1])
