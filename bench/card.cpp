@@ -29,9 +29,8 @@ struct Shape {
   const char* name;
   std::int64_t layers, d, heads, kv_heads, mlp, vocab;
 };
-constexpr Shape kShapes[] = {{"tiny", 2, 64, 4, 2, 128, 512},
-                             {"1b", 16, 2048, 32, 8, 8192, 128256},
-                             {"8b", 32, 4096, 32, 8, 14336, 128256}};
+constexpr Shape kShapes[] = {
+    {"tiny", 2, 64, 4, 2, 128, 512}, {"1b", 16, 2048, 32, 8, 8192, 128256}, {"8b", 32, 4096, 32, 8, 14336, 128256}};
 
 const Shape& shape_of(const std::string& name) {
   for (const auto& shape : kShapes)
@@ -76,7 +75,8 @@ Model random_model(const Shape& s, const LoadOptions& options) {
 
 std::vector<std::int64_t> prompt_of(std::int64_t length, std::int64_t row, std::int64_t vocab) {
   std::vector<std::int64_t> ids;
-  for (std::int64_t i = 0; i < length; ++i) ids.push_back((17 + 31 * i + 101 * row) % std::min<std::int64_t>(vocab, 30000));
+  for (std::int64_t i = 0; i < length; ++i)
+    ids.push_back((17 + 31 * i + 101 * row) % std::min<std::int64_t>(vocab, 30000));
   return ids;
 }
 
@@ -88,8 +88,9 @@ double step_seconds(Session& session, std::int64_t rows, std::int64_t steps, con
   std::vector<std::vector<std::int64_t>> last;
   const std::int64_t vocab = session.model().config().vocab_size;
   for (std::int64_t r = 0; r < rows; ++r) {
-    open.push_back(steerings.empty() ? session.open()
-                                     : session.open({.steering = steerings[static_cast<std::size_t>(r) % steerings.size()]}));
+    open.push_back(steerings.empty()
+                       ? session.open()
+                       : session.open({.steering = steerings[static_cast<std::size_t>(r) % steerings.size()]}));
     const auto ids = prompt_of(128, r, vocab);
     last.push_back({session.step({{open.back(), ids}}).argmax(-1).item<std::int64_t>()});
   }
@@ -164,16 +165,18 @@ InterventionPtr three_vectors(const Model& model, std::int64_t seed) {
 void run(const std::string& name, WeightFormat weights, at::Device device) {
   const Shape& shape = shape_of(name);
   const double copy = copy_rate(device), product = product_rate(device);
-  fmt::print("{} {} on {}: copy {:.0f} GB/s, bf16 products {:.0f} TFLOP/s\n\n", name, EnumTable<WeightFormat>::entries[static_cast<std::size_t>(weights)].name,
-             device.str(), copy / 1e9, product / 1e12);
+  fmt::print("{} {} on {}: copy {:.0f} GB/s, bf16 products {:.0f} TFLOP/s\n\n", name,
+             EnumTable<WeightFormat>::entries[static_cast<std::size_t>(weights)].name, device.str(), copy / 1e9,
+             product / 1e12);
   double load = 0;
   std::optional<Model> model;
   load = bench::seconds([&] { model.emplace(random_model(shape, {.weights = weights, .device = device})); });
   const auto bytes = static_cast<double>(model->weight_bytes());
-  fmt::print("{:.2f} GB of weights, loaded in {:.1f} s\n\n| work | median [least, most] | unit |\n|---|---|---|\n", bytes / 1e9,
-             load);
+  fmt::print("{:.2f} GB of weights, loaded in {:.1f} s\n\n| work | median [least, most] | unit |\n|---|---|---|\n",
+             bytes / 1e9, load);
   const bool real = device.is_cuda();
-  Session session(*model, {.cache = CacheFormat::bf16}), invariant(*model, {.batch_invariant = true, .cache = CacheFormat::bf16});
+  Session session(*model, {.cache = CacheFormat::bf16}),
+      invariant(*model, {.batch_invariant = true, .cache = CacheFormat::bf16});
   const std::int64_t steps = real ? 32 : 2;
   for (const std::int64_t rows : {1, 8, 64})
     row(fmt::format("decode, {} rows", rows), "tokens/s",
@@ -182,8 +185,10 @@ void run(const std::string& name, WeightFormat weights, at::Device device) {
   row("decode, 8 rows, batch_invariant", "tokens/s", [&] { return 8 / step_seconds(invariant, 8, steps); });
   const std::int64_t prompt = real ? 2048 : 48;
   const double work = 2 * static_cast<double>(prompt) *
-                      static_cast<double>(shape.layers * shape.d * (2 * shape.d + 2 * shape.d / shape.heads * shape.kv_heads + 3 * shape.mlp));
-  row(fmt::format("prompt of {}", prompt), "tokens/s", [&] { return static_cast<double>(prompt) / prompt_seconds(session, prompt); });
+                      static_cast<double>(shape.layers * shape.d *
+                                          (2 * shape.d + 2 * shape.d / shape.heads * shape.kv_heads + 3 * shape.mlp));
+  row(fmt::format("prompt of {}", prompt), "tokens/s",
+      [&] { return static_cast<double>(prompt) / prompt_seconds(session, prompt); });
   row(fmt::format("prompt of {}: share of the products' rate", prompt), "",
       [&] { return work / prompt_seconds(session, prompt) / product; });
   for (const std::int64_t rows : {1, 64}) {

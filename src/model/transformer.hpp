@@ -64,7 +64,7 @@ struct Transformer {
   ModelConfig config;
   at::Device device = at::kCPU;
   Rounding rounding = Rounding::none;  ///< of activations in the CPU's products
-  Linear embed;  ///< rows are token embeddings; the unembedding too when tied
+  Linear embed;                        ///< rows are token embeddings; the unembedding too when tied
   Linear unembed;
   at::Tensor positions;  ///< [context, d_model] f32; learned positions only
   Norm final_norm;

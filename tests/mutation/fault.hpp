@@ -19,16 +19,16 @@ struct Held {
   Fault fault;
 };
 
-#define STEER_FAULT_OPERATOR(name, first, second, right, wrong)          \
-  struct name {                                                          \
-    int number;                                                          \
-  };                                                                     \
-  template <class A>                                                     \
-  constexpr Held<A, name> operator first(const A& a, name fault) {       \
-    return {a, fault};                                                   \
-  }                                                                      \
-  template <class A, class B>                                            \
-  constexpr auto operator second(Held<A, name> held, const B& b) {       \
+#define STEER_FAULT_OPERATOR(name, first, second, right, wrong)         \
+  struct name {                                                         \
+    int number;                                                         \
+  };                                                                    \
+  template <class A>                                                    \
+  constexpr Held<A, name> operator first(const A& a, name fault) {      \
+    return {a, fault};                                                  \
+  }                                                                     \
+  template <class A, class B>                                           \
+  constexpr auto operator second(Held<A, name> held, const B& b) {      \
     return on(held.fault.number) ? (held.a wrong b) : (held.a right b); \
   }
 
