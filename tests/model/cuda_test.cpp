@@ -133,7 +133,7 @@ TEST(CudaKernels, ProductsOfEveryTypeAndARowsBitsAreItsOwn) {
 
 TEST(CudaBackend, EqualsOperatorsInEveryFamilyAndCacheFormat) {
   const OnEmulatedCard card;
-  for (const auto* family : test::kFamilies) {
+  for (const auto* family : {"llama", "gemma2", "gpt2", "gpt_neox"}) {
     const Model model = test::tiny_model(family, 2).load();
     for (const CacheFormat cache : {CacheFormat::f32, CacheFormat::bf16, CacheFormat::f16}) {
       if (cache != CacheFormat::f32 && family != std::string_view("llama")) continue;  // an emulated card is slow
