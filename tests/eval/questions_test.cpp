@@ -31,6 +31,13 @@ TEST(Csv, ReadsWhatRfc4180Allows) {
   for (const auto& row : rows) EXPECT_EQ(eval::detail::parse_csv(eval::detail::csv_line(row), "again").at(0), row);
 }
 
+TEST(Csv, WritesNothingThatAReaderWouldSkip) {
+  const std::vector<eval::detail::CsvRow> rows{{"\xef\xbb\xbfname"}, {""}, {"", ""}, {"\xef\xbb\xbf", "x"}};
+  std::string text;
+  for (const auto& row : rows) text += eval::detail::csv_line(row);
+  EXPECT_EQ(eval::detail::parse_csv(text, "text"), rows);
+}
+
 TEST(Csv, NamesTheLineOfWhatItDoesNotAllow) {
   EXPECT_STEER_ERROR(eval::detail::parse_csv("a\n\"b", "t.csv"), ErrorCode::format,
                      "t.csv, the quote opened in line 2");

@@ -72,7 +72,9 @@ std::string csv_line(const CsvRow& fields) {
   std::string line;
   for (const auto& field : fields) {
     if (&field != &fields.front()) line += ',';
-    if (field.find_first_of(",\"\r\n") == std::string::npos) {
+    // A lone empty field would be an empty line, and a byte order mark would be taken for the file's: both are skipped.
+    const bool lost = (fields.size() == 1 && field.empty()) || field.starts_with("\xef\xbb\xbf");
+    if (!lost && field.find_first_of(",\"\r\n") == std::string::npos) {
       line += field;
       continue;
     }

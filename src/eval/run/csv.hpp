@@ -19,7 +19,7 @@ std::vector<CsvRow> parse_csv(std::string_view text, std::string_view name);
 /// The same over a file. @throws Error(io) if it cannot be read.
 std::vector<CsvRow> read_csv(const std::filesystem::path& path);
 
-/// One record: quotes fields that hold a comma, quote or line break; ends with LF.
+/// One record, ending with LF: quotes fields that hold a comma, quote or line break, and what a reader would skip.
 std::string csv_line(const CsvRow& fields);
 
 /// The whole of a file, without a UTF-8 byte order mark. @param where  the public function, for the message.
