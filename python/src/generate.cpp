@@ -45,33 +45,42 @@ struct Options {
   std::optional<Held> on_token;
 };
 
+/// Sets what `GenerateOptions` and `EngineRequest` call alike. @return whether the name is one of these.
+template <class Request>
+bool set_common(Request& request, const std::string& name, nb::handle value) {
+  if (set_sampling(request.sampling, name, value)) return true;
+  if (name == "max_tokens")
+    request.max_tokens = nb::cast<std::int64_t>(value);
+  else if (name == "min_tokens")
+    request.min_tokens = nb::cast<std::int64_t>(value);
+  else if (name == "ignore_eos")
+    request.ignore_eos = nb::cast<bool>(value);
+  else if (name == "stop")
+    request.stop = nb::cast<std::vector<std::string>>(value);
+  else if (name == "stop_ids")
+    request.stop_ids = nb::cast<Ids>(value);
+  else if (name == "seed")
+    request.seed = nb::cast<std::uint64_t>(value);
+  else if (name == "top")
+    request.top = nb::cast<std::int64_t>(value);
+  else
+    return false;
+  return true;
+}
+
 Options options_of(const nb::kwargs& given) {
   constexpr auto kWhere = "generate";
   Options out;
   GenerateOptions& o = out.options;
   for (const auto& [key, value] : given) {
     const auto name = nb::cast<std::string>(key);
-    if (set_sampling(o.sampling, name, value)) continue;
-    if (name == "max_tokens")
-      o.max_tokens = nb::cast<std::int64_t>(value);
-    else if (name == "min_tokens")
-      o.min_tokens = nb::cast<std::int64_t>(value);
-    else if (name == "ignore_eos")
-      o.ignore_eos = nb::cast<bool>(value);
-    else if (name == "stop")
-      o.stop = nb::cast<std::vector<std::string>>(value);
-    else if (name == "stop_ids")
-      o.stop_ids = nb::cast<Ids>(value);
-    else if (name == "seed")
-      o.seed = nb::cast<std::uint64_t>(value);
-    else if (name == "batch")
+    if (set_common(o, name, value)) continue;
+    if (name == "batch")
       o.batch = nb::cast<std::int64_t>(value);
     else if (name == "require_fired")
       o.require_fired = nb::cast<bool>(value);
     else if (name == "on_warning")
       o.on_warning = parse_enum<OnWarning>(nb::cast<std::string>(value), kWhere);
-    else if (name == "top")
-      o.top = nb::cast<std::int64_t>(value);
     else if (name == "batch_invariant")
       o.batch_invariant = nb::cast<bool>(value);
     else if (name == "on_token") {
@@ -125,25 +134,11 @@ EngineRequest request_of(const Ids& ids, const std::optional<Steering>& steering
   if (steering) r.steering = *steering;
   for (const auto& [key, value] : options) {
     const auto name = nb::cast<std::string>(key);
-    if (set_sampling(r.sampling, name, value)) continue;
-    if (name == "max_tokens")
-      r.max_tokens = nb::cast<std::int64_t>(value);
-    else if (name == "min_tokens")
-      r.min_tokens = nb::cast<std::int64_t>(value);
-    else if (name == "ignore_eos")
-      r.ignore_eos = nb::cast<bool>(value);
-    else if (name == "stop")
-      r.stop = nb::cast<std::vector<std::string>>(value);
-    else if (name == "stop_ids")
-      r.stop_ids = nb::cast<Ids>(value);
-    else if (name == "seed")
-      r.seed = nb::cast<std::uint64_t>(value);
-    else if (name == "samples")
+    if (set_common(r, name, value)) continue;
+    if (name == "samples")
       r.samples = nb::cast<std::int64_t>(value);
     else if (name == "priority")
       r.priority = nb::cast<int>(value);
-    else if (name == "top")
-      r.top = nb::cast<std::int64_t>(value);
     else if (name == "score_from")
       r.score_from = nb::cast<std::int64_t>(value);
     else if (name == "prompt_top")

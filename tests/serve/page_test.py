@@ -13,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
+
+from counted_cases import end, run_cases
 
 QUESTION = "In the land of Pelia, what is the feast?"
 
@@ -203,15 +204,7 @@ def main():
         page.size(1200, 900, False)
         page.call("Page.navigate", url=url)
         page.until("document.getElementById('model')?.textContent")
-        for name, case in [(name, case) for name, case in globals().items() if name.startswith("case_")]:
-            try:
-                case(page, options.pictures)
-                passed += 1
-                print(f"ok      {case.__doc__}", flush=True)
-            except Exception:
-                failed += 1
-                print(f"FAILED  {case.__doc__}", flush=True)
-                traceback.print_exc()
+        passed, failed = run_cases(globals(), page, options.pictures)
         if page.messages:
             failed += 1
             print(f"FAILED  the page's console is empty: {page.messages}")
@@ -219,8 +212,7 @@ def main():
         page.close()
         server.terminate()
         server.wait(60)
-    print(f"serve: {passed} cases passed, {failed} failed")
-    sys.exit(failed > 0)
+    end(passed, failed)
 
 
 main()

@@ -6,9 +6,10 @@ import pathlib
 import re
 import subprocess
 import sys
-import traceback
 import urllib.request
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from counted_cases import end, run_cases
 from goodfire_cases import *  # more of them
 
 os.environ["NO_PROXY"] = "127.0.0.1,localhost"
@@ -231,21 +232,9 @@ def case_auto_steer_job(serving):
 
 
 def main():
-    passed = failed = 0
     with Serving() as serving:
-        for name, case in [(name, case) for name, case in globals().items() if name.startswith("case_")]:
-            if len(sys.argv) > 5 and sys.argv[5] not in name:
-                continue
-            try:
-                case(serving)
-                passed += 1
-                print(f"ok      {case.__doc__}", flush=True)
-            except Exception:
-                failed += 1
-                print(f"FAILED  {case.__doc__}", flush=True)
-                traceback.print_exc()
-    print(f"serve: {passed} cases passed, {failed} failed")
-    sys.exit(failed > 0 or passed == 0)
+        counts = run_cases(globals(), serving, only=sys.argv[5] if len(sys.argv) > 5 else "")
+    end(*counts)
 
 
 main()
