@@ -8,6 +8,8 @@
 #include <steer/core/error.hpp>
 #include <steer/generate/score.hpp>
 
+#include "generate/divergence.hpp"
+
 namespace steer {
 namespace {
 
@@ -35,6 +37,23 @@ double quantile_of(std::vector<double>& values, double quantile) {
   return values[below] + (place - static_cast<double>(below)) * (values[below + 1] - values[below]);
 }
 
+void check(std::span<const TokenizedText> texts, double quantile) {
+  constexpr auto where = "steering_effect";
+  require(!texts.empty(), ErrorCode::argument, where, "expected at least one text but got none");
+  require(quantile > 0 && quantile <= 1, ErrorCode::argument, where, "expected a quantile in (0, 1] but got {}",
+          quantile);
+}
+
+SteeringEffect effect_of(const std::vector<TextDivergence>& texts, double quantile) {
+  std::vector<double> all;
+  for (const auto& text : texts) all.insert(all.end(), text.values.begin(), text.values.end());
+  SteeringEffect effect;
+  effect.tokens = std::ssize(all);
+  for (double kl : all) effect.mean += kl / static_cast<double>(all.size());
+  effect.quantile = quantile_of(all, quantile);
+  return effect;
+}
+
 /// A strength and what it does.
 struct Point {
   double factor = 0, kl = 0;
@@ -56,6 +75,9 @@ double next_factor(const Point& low, const Point& high, double target, bool bise
   return std::exp(l + share * (h - l));
 }
 
+/// Logits that are kept of the unsteered model, at most: 512 MB.
+constexpr std::int64_t kMostKept = std::int64_t{1} << 27;
+
 /// One steering's KL over its strength, as far as it was measured.
 class Curve {
  public:
@@ -63,7 +85,14 @@ class Curve {
       : model_(model),
         steering_(steering),
         options_(options),
-        texts_(options.texts.empty() ? neutral_texts(model, steering) : options.texts) {}
+        texts_(options.texts.empty() ? neutral_texts(model, steering) : options.texts) {
+    check(texts_, options.quantile);
+    const auto plain = requests_of(texts_, {});
+    std::int64_t tokens = 0;
+    for (const auto& request : plain) tokens += std::ssize(request.ids) - request.begin;
+    if (tokens * model.config().vocab_size <= kMostKept)
+      unsteered_ = generation::detail::unsteered_logits(model, plain);
+  }
 
   CalibratedStrength reach(double target) {
     Point low, high{infinite, infinite};
@@ -92,7 +121,11 @@ class Curve {
   double measure(double factor) {
     const auto steered = steering_.scaled(factor);
     try {
-      const auto effect = steering_effect(model_, steered, texts_, options_.quantile);
+      const auto requests = requests_of(texts_, steered);
+      const auto effect =
+          effect_of(unsteered_.empty() ? divergence_from_unsteered(model_, requests)
+                                       : generation::detail::divergence_from(unsteered_, model_, requests),
+                    options_.quantile);
       tokens_ = effect.tokens;
       return effect.quantile;
     } catch (const Error& error) {
@@ -133,6 +166,7 @@ class Curve {
   const Steering& steering_;
   const StrengthOptions& options_;
   std::vector<TokenizedText> texts_;
+  generation::detail::TailLogits unsteered_;  ///< what strengths are compared with; empty: too much to keep
   std::vector<Point> points_;
   std::int64_t tokens_ = 0;
 };
@@ -141,18 +175,8 @@ class Curve {
 
 SteeringEffect steering_effect(const Model& model, const Steering& steering, std::span<const TokenizedText> texts,
                                double quantile) {
-  constexpr auto where = "steering_effect";
-  require(!texts.empty(), ErrorCode::argument, where, "expected at least one text but got none");
-  require(quantile > 0 && quantile <= 1, ErrorCode::argument, where, "expected a quantile in (0, 1] but got {}",
-          quantile);
-  std::vector<double> all;
-  SteeringEffect effect;
-  for (const auto& text : divergence_from_unsteered(model, requests_of(texts, steering)))
-    all.insert(all.end(), text.values.begin(), text.values.end());
-  effect.tokens = std::ssize(all);
-  for (double kl : all) effect.mean += kl / static_cast<double>(all.size());
-  effect.quantile = quantile_of(all, quantile);
-  return effect;
+  check(texts, quantile);
+  return effect_of(divergence_from_unsteered(model, requests_of(texts, steering)), quantile);
 }
 
 std::vector<CalibratedStrength> calibrate_strengths(const Model& model, const Steering& steering,

@@ -14,6 +14,7 @@
 #include <steer/core/error.hpp>
 #include <steer/generate/engine.hpp>
 
+#include "generate/divergence.hpp"
 #include "model/log_probability.hpp"
 #include "model/reproducible.hpp"
 
@@ -128,48 +129,92 @@ at::Tensor row_of_logits(std::span<const float> logits) {
   return at::from_blob(const_cast<float*>(logits.data()), {std::ssize(logits)}, at::kFloat);
 }
 
-}  // namespace
+/// Is told of each token of a text's tail: of which row, at which place of the tail, and what it was drawn from.
+using OnTail = std::function<void(std::size_t text, bool steered, std::size_t place, const at::Tensor& logits)>;
 
-std::vector<TextDivergence> divergence_from_unsteered(const Model& model, std::span<const ScoreRequest> requests,
-                                                      const Progress& shown) {
+/// Runs the texts, each once for every entry of `kinds`: whether steered.
+void read_tails(const Model& model, std::span<const ScoreRequest> requests, std::initializer_list<bool> kinds,
+                const OnTail& on_tail, Progress progress = {}) {
   constexpr auto kWhere = "kl_from_unsteered";
   check(model, requests, kWhere);
-  if (requests.empty()) return {};
+  if (requests.empty()) return;
   const c10::NoGradGuard no_grad;
-  Progress progress = shown;
-  Engine engine(model, engine_options(model, 2 * requests.size()));
+  const std::size_t copies = kinds.size();
+  Engine engine(model, engine_options(model, copies * requests.size()));
   const std::vector<std::size_t> order = by_prompt(requests);
-  std::vector<TextDivergence> results(requests.size());
-  // Distributions of one of a text's two rows, until the other one's come.
-  std::map<std::pair<std::size_t, std::int64_t>, at::Tensor> waiting;
-  for (const std::size_t r : order) {
-    results[r].values.resize(static_cast<std::size_t>(end_of(requests[r]) - requests[r].begin));
-    for (const bool steered : {false, true}) {
+  for (const std::size_t r : order)
+    for (const bool steered : kinds) {
       EngineRequest row = row_of(requests[r], steered);
       row.on_logits = [&, r, steered](const LogitsObservation& seen) {
-        const auto place = std::pair(r, seen.position);
-        const at::Tensor own = row_of_logits(seen.logits);
-        const auto other = waiting.find(place);
-        if (other == waiting.end()) {
-          waiting.emplace(place, own.clone());
-          return;
-        }
-        const at::Tensor& before = other->second;
-        results[r].values[static_cast<std::size_t>(seen.position - requests[r].begin)] =
-            steered ? divergence(before, own, r) : divergence(own, before, r);
-        waiting.erase(other);
+        on_tail(r, steered, static_cast<std::size_t>(seen.position - requests[r].begin), row_of_logits(seen.logits));
       };
       engine.submit(std::move(row));
     }
-  }
-  const auto text_of = [&](RowId row) { return order[static_cast<std::size_t>(row / 2)]; };
+  const auto text_of = [&](RowId row) { return order[static_cast<std::size_t>(row) / copies]; };
   run(engine, kWhere, text_of, [&](RowId row, const GenerateResult&) {
-    if (row % 2 == 1) progress.advance();
+    if (static_cast<std::size_t>(row) % copies == copies - 1) progress.advance();
   });
+}
+
+std::vector<TextDivergence> without_values(std::span<const ScoreRequest> requests) {
+  std::vector<TextDivergence> results(requests.size());
+  for (std::size_t r = 0; r < requests.size(); ++r)
+    results[r].values.resize(static_cast<std::size_t>(end_of(requests[r]) - requests[r].begin));
+  return results;
+}
+
+std::vector<TextDivergence> with_means(std::vector<TextDivergence> results) {
   for (TextDivergence& result : results)
     result.mean =
         std::accumulate(result.values.begin(), result.values.end(), 0.0) / static_cast<double>(result.values.size());
   return results;
+}
+
+}  // namespace
+
+namespace generation::detail {
+
+TailLogits unsteered_logits(const Model& model, std::span<const ScoreRequest> requests) {
+  TailLogits out(requests.size());
+  read_tails(model, requests, {false}, [&](std::size_t r, bool, std::size_t place, const at::Tensor& logits) {
+    if (!out[r].defined())
+      out[r] = at::empty({end_of(requests[r]) - requests[r].begin, logits.numel()}, logits.options());
+    out[r][static_cast<std::int64_t>(place)].copy_(logits);
+  });
+  return out;
+}
+
+std::vector<TextDivergence> divergence_from(const TailLogits& unsteered, const Model& model,
+                                            std::span<const ScoreRequest> requests) {
+  std::vector<TextDivergence> results = without_values(requests);
+  read_tails(model, requests, {true}, [&](std::size_t r, bool, std::size_t place, const at::Tensor& logits) {
+    results[r].values[place] = divergence(unsteered[r][static_cast<std::int64_t>(place)], logits, r);
+  });
+  return with_means(std::move(results));
+}
+
+}  // namespace generation::detail
+
+std::vector<TextDivergence> divergence_from_unsteered(const Model& model, std::span<const ScoreRequest> requests,
+                                                      const Progress& progress) {
+  check(model, requests, "kl_from_unsteered");
+  std::vector<TextDivergence> results = without_values(requests);
+  // Distributions of one of a text's two rows, until the other one's come.
+  std::map<std::pair<std::size_t, std::size_t>, at::Tensor> waiting;
+  read_tails(
+      model, requests, {false, true},
+      [&](std::size_t r, bool steered, std::size_t place, const at::Tensor& logits) {
+        const auto other = waiting.find({r, place});
+        if (other == waiting.end()) {
+          waiting.emplace(std::pair(r, place), logits.clone());
+          return;
+        }
+        const at::Tensor& before = other->second;
+        results[r].values[place] = steered ? divergence(before, logits, r) : divergence(logits, before, r);
+        waiting.erase(other);
+      },
+      progress);
+  return with_means(std::move(results));
 }
 
 std::vector<double> kl_from_unsteered(const Model& model, std::span<const ScoreRequest> requests,
