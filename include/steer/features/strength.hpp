@@ -53,8 +53,8 @@ struct CalibratedStrength {
 /// texts reaches `target` nats (0.03 is hardly noticed, 1 is a different text). Two steerings brought to one target
 /// disturb the model equally, whatever their directions: what placebos and comparisons of methods need. Bracketed from
 /// below by false position in log KL over log strength with bisection in between, so the target lies between two
-/// strengths that were measured. Cost: a pass over the texts a strength, and one without steering (one a strength where its
-/// logits take more than 512 MB).
+/// strengths that were measured. Cost: a pass over the texts a strength, and one without steering (one a strength where
+/// its logits take more than 512 MB).
 /// @throws Error(argument) for a steering without edits, a target that is not positive, options out of range; as
 /// `steering_effect`.
 CalibratedStrength calibrate_strength(const Model& model, const Steering& steering, double target,
