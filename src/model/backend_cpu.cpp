@@ -171,27 +171,47 @@ void CpuBackend::scale_rows(at::Tensor& x, const at::Tensor& factors) {
 
 at::Tensor CpuBackend::experts(const at::Tensor& x, const at::Tensor& router, std::span<const MlpWeights> each,
                                const Rows&) {
-  const std::int64_t width = x.size(1);
+  const std::int64_t width = x.size(1), inner = model_.config.experts.d_mlp;
   const Routing routing = route(data(router), x.size(0), model_.config.experts);
-  at::Tensor out = at::zeros({x.size(0), width}, at::kFloat);
-  // Experts add to a row in their order, whatever other rows there are.
+  // All experts' rows one after another, so that a product of all is one parallel region.
+  const std::int64_t all = x.size(0) * model_.config.experts.per_token;
+  at::Tensor in = buffer(all, width), gate = buffer(all, inner), up = buffer(all, inner), made = buffer(all, width);
+  std::vector<LinearCall> calls;
+  calls.reserve(3 * each.size());
+  std::vector<LinearGroup> widen, narrow;
+  std::int64_t begin = 0;
   for (std::size_t e = 0; e < each.size(); ++e) {
     const auto& chosen = routing[e];
-    if (chosen.empty()) continue;
-    at::Tensor in = at::empty({std::ssize(chosen), width}, at::kFloat),
-               gate = at::empty({in.size(0), each[e].gate.out_features()}, at::kFloat), up = at::empty_like(gate),
-               made = at::empty_like(in);
-    for (std::int64_t r = 0; r < in.size(0); ++r)
-      std::copy_n(data(x) + chosen[static_cast<std::size_t>(r)].row * width, width, mutable_data(in) + r * width);
-    const LinearCall calls[] = {{&each[e].gate, mutable_data(gate), 0}, {&each[e].up, mutable_data(up), 0}};
-    apply_together(data(in), in.size(0), calls, model_.rounding);
-    activate(gate, up);
-    each[e].down.apply(data(gate), in.size(0), mutable_data(made), model_.rounding);
-    for (std::int64_t r = 0; r < in.size(0); ++r) {
-      const auto& [row, weight] = chosen[static_cast<std::size_t>(r)];
-      cpu::add_scaled_row(mutable_data(out) + row * width, data(made) + r * width, weight, width);
+    const auto rows = std::ssize(chosen);
+    if (rows == 0) continue;
+    const float* from = data(x) + chosen.front().row * width;
+    if (rows > 1) {
+      float* to = mutable_data(in) + begin * width;
+      from = to;
+      for (const auto& routed : chosen) to = std::copy_n(data(x) + routed.row * width, width, to);
     }
+    float *const g = mutable_data(gate) + begin * inner, *const u = mutable_data(up) + begin * inner;
+    const LinearCall* const first = calls.data() + calls.size();
+    calls.insert(calls.end(), {{&each[e].gate, g, 0}, {&each[e].up, u, 0}});
+    calls.push_back({&each[e].down, mutable_data(made) + begin * width, 0});
+    widen.push_back({from, rows, {first, 2}});
+    narrow.push_back({g, rows, {first + 2, 1}});
+    begin += rows;
   }
+  apply_together(widen, model_.rounding);
+  activate(gate, up);
+  apply_together(narrow, model_.rounding);
+  // Experts add to a row in their order, whatever other rows there are.
+  at::Tensor out = buffer(x.size(0), width);
+  over_rows(x.size(0), width * model_.config.experts.per_token, [&](std::int64_t first, std::int64_t last) {
+    std::fill(mutable_data(out) + first * width, mutable_data(out) + last * width, 0.0f);
+    const float* from = data(made);
+    for (const auto& chosen : routing)
+      for (const auto& [row, weight] : chosen) {
+        if (row >= first && row < last) cpu::add_scaled_row(mutable_data(out) + row * width, from, weight, width);
+        from += width;
+      }
+  });
   return out;
 }
 

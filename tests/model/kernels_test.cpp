@@ -272,6 +272,42 @@ TEST(KernelProduct, TogetherEqualsOneByOne) {
   });
 }
 
+TEST(KernelProduct, SeveralInputsTogetherEqualOneByOne) {
+  for_each_isa([] {
+    for (const std::int64_t k : {96, 129})
+      for (const Rounding rounding : {Rounding::none, Rounding::bf16, Rounding::int8}) {
+        // Experts with no row, one, a few and more than are packed at once; two share a row, as those of one token do.
+        const std::int64_t rows[] = {1, 1, 0, 5, 70, 1, 300, 128, 129};
+        const auto x = randoms(700 * k, 5);
+        std::vector<Linear> weights;
+        std::vector<std::vector<float>> alone, together;
+        std::vector<LinearCall> calls;
+        std::vector<LinearGroup> groups;
+        std::int64_t begin = 0;
+        for (std::size_t i = 0; i < std::size(rows); ++i)
+          for (std::int64_t n : {40, 17}) {
+            const auto seed = static_cast<unsigned>(10 * i + static_cast<std::size_t>(n));
+            weights.push_back(n == 40 ? Linear::dense(random_tensor(n, k, seed))
+                                      : Linear::int8(random_tensor(n, k, seed)));
+            alone.emplace_back(rows[i] * n);
+            together.emplace_back(rows[i] * n);
+          }
+        for (std::size_t i = 0; i < weights.size(); ++i) calls.push_back({&weights[i], together[i].data(), 0});
+        for (std::size_t i = 0; i < std::size(rows); ++i) {
+          const float* from = x.data() + begin * k;
+          if (i != 0) begin += rows[i];
+          groups.push_back({from, rows[i], std::span(calls).subspan(2 * i, 2)});
+          for (std::size_t j = 2 * i; j < 2 * i + 2; ++j) weights[j].apply(from, rows[i], alone[j].data(), rounding);
+        }
+        spoil_packed_rows();
+        apply_together(groups, rounding);
+        for (std::size_t i = 0; i < weights.size(); ++i)
+          EXPECT_EQ(std::memcmp(together[i].data(), alone[i].data(), alone[i].size() * sizeof(float)), 0)
+              << "product " << i << " of width " << k << ", rounding " << static_cast<int>(rounding);
+      }
+  });
+}
+
 TEST(KernelProduct, StepsAsideForGradients) {
   const at::Tensor weight = random_tensor(6, 40, 1);
   const Linear linear = Linear::dense(weight.to(at::kBFloat16));

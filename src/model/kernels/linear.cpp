@@ -103,33 +103,77 @@ void run(std::span<const ProductArgs> products) {
   });
 }
 
-// a's x as the kernels take it, in memory of the calling thread.
-const float* pack(const ProductArgs& a) {
-  const std::int64_t k = a.weight.k, padded = (k + kPackedGroup - 1) / kPackedGroup * kPackedGroup;
-  if (a.m == 1 && k == padded && a.rounding == Rounding::none) return a.x;
+bool same_x(const ProductArgs& a, const ProductArgs& b) { return a.x == b.x && a.m == b.m && a.weight.k == b.weight.k; }
+
+// Gives the products their x as the kernels take it, in memory of the calling thread. Those of the same x stand one
+// after another.
+void pack(std::span<ProductArgs> products) {
   constexpr std::int64_t kWorthThreads = 1 << 16, kColumns = 256;  // numbers; of k that a thread packs at once
-  float* const packed = thread_packed(a.m * padded);
-  const auto columns = [&](std::int64_t begin, std::int64_t end) { kernels().pack_rows(a, begin, end, packed); };
-  core::detail::run_ranges(k, a.m * k < kWorthThreads ? padded : kColumns, columns);
-  return packed;
+  const auto length = [](std::int64_t k) { return (k + kPackedGroup - 1) / kPackedGroup * kPackedGroup; };
+  const auto is_packed = [&](const ProductArgs& a) {
+    return a.m == 1 && a.weight.k == length(a.weight.k) && a.rounding == Rounding::none;
+  };
+  std::vector<ProductArgs*> firsts;  // of each x
+  std::int64_t size = 0;
+  for (std::size_t i = 0; i < products.size(); ++i)
+    if ((i == 0 || !same_x(products[i], products[i - 1])) && !is_packed(products[i])) {
+      firsts.push_back(&products[i]);
+      size += products[i].m * length(products[i].weight.k);
+    }
+  struct Columns {
+    const ProductArgs* args;
+    float* to;
+    std::int64_t begin, end;
+  };
+  std::vector<Columns> work;
+  float* to = thread_packed(size);
+  for (auto* a : firsts) {
+    const std::int64_t k = a->weight.k, step = size < kWorthThreads ? k : kColumns;
+    for (std::int64_t begin = 0; begin < k; begin += step) work.push_back({a, to, begin, std::min(begin + step, k)});
+    a->packed = to;
+    to += a->m * length(k);
+  }
+  const auto columns = [&](std::int64_t i) {
+    const Columns& of = work[static_cast<std::size_t>(i)];
+    kernels().pack_rows(*of.args, of.begin, of.end, of.to);
+  };
+  if (size < kWorthThreads)
+    for (std::int64_t i = 0; i < std::ssize(work); ++i) columns(i);
+  else
+    core::detail::run_pieces(std::ssize(work), columns);
+  for (std::size_t i = 0; i < products.size(); ++i) {
+    auto& a = products[i];
+    if (a.packed == nullptr) a.packed = i > 0 && same_x(a, products[i - 1]) ? products[i - 1].packed : a.x;
+  }
 }
 
-// Products of the same x, some of its rows at a time.
-void run_packed(std::vector<ProductArgs> products) {
+// Products of which those of the same x stand one after another: some hundred rows of x at a time.
+void run_packed(std::span<const ProductArgs> products) {
   constexpr std::int64_t kRows = 256;
-  const std::int64_t rows = products.front().m;
-  for (std::int64_t first = 0; first < rows; first += kRows) {
-    for (auto& a : products) {
-      if (first > 0) {
-        a.x += kRows * a.ldx;
-        a.y += kRows * a.ldy;
+  std::vector<ProductArgs> now;
+  std::int64_t held = 0;
+  const auto flush = [&] {
+    pack(now);
+    run(now);
+    now.clear();
+    held = 0;
+  };
+  for (std::size_t begin = 0, end = 0; begin < products.size(); begin = end) {
+    while (end < products.size() && same_x(products[end], products[begin])) ++end;
+    for (std::int64_t first = 0, all = products[begin].m; first < all; first += kRows) {
+      const std::int64_t rows = std::min(kRows, all - first);
+      if (held + rows > kRows && held > 0) flush();
+      held += rows;
+      for (std::size_t i = begin; i < end; ++i) {
+        ProductArgs a = products[i];
+        a.x += first * a.ldx;
+        a.y += first * a.ldy;
+        a.m = rows;
+        now.push_back(a);
       }
-      a.m = std::min(kRows, rows - first);
     }
-    const float* packed = pack(products.front());
-    for (auto& a : products) a.packed = packed;
-    run(products);
   }
+  if (held > 0) flush();
 }
 
 }  // namespace
@@ -239,25 +283,31 @@ void Linear::apply(const float* x, std::int64_t m, float* y, Rounding rounding) 
 }
 
 void apply_together(const float* x, std::int64_t m, std::span<const LinearCall> calls, Rounding rounding) {
-  if (m == 0) return;
+  const LinearGroup group{x, m, calls};
+  apply_together({&group, 1}, rounding);
+}
+
+void apply_together(std::span<const LinearGroup> groups, Rounding rounding) {
   std::vector<ProductArgs> products, rounded;
-  for (const auto& call : calls) {
-    const WeightView& w = call.weight->view();
-    const at::Tensor& bias = call.weight->bias();
-    // Of a single group, scales would not fit where f32 did.
-    const bool rounds = rounding != Rounding::none && w.k > kPackedGroup && kernels().rounds(w.type, rounding);
-    (rounds ? rounded : products)
-        .push_back({.weight = w,
-                    .bias = bias.defined() ? bias.const_data_ptr<float>() : nullptr,
-                    .x = x,
-                    .ldx = w.k,
-                    .m = m,
-                    .y = call.y,
-                    .ldy = call.ldy > 0 ? call.ldy : w.n,
-                    .rounding = rounds ? rounding : Rounding::none});
-  }
-  if (!products.empty()) run_packed(std::move(products));
-  if (!rounded.empty()) run_packed(std::move(rounded));
+  for (const auto& [x, m, calls] : groups)
+    for (const auto& call : calls) {
+      if (m == 0) break;
+      const WeightView& w = call.weight->view();
+      const at::Tensor& bias = call.weight->bias();
+      // Of a single group, scales would not fit where f32 did.
+      const bool rounds = rounding != Rounding::none && w.k > kPackedGroup && kernels().rounds(w.type, rounding);
+      (rounds ? rounded : products)
+          .push_back({.weight = w,
+                      .bias = bias.defined() ? bias.const_data_ptr<float>() : nullptr,
+                      .x = x,
+                      .ldx = w.k,
+                      .m = m,
+                      .y = call.y,
+                      .ldy = call.ldy > 0 ? call.ldy : w.n,
+                      .rounding = rounds ? rounding : Rounding::none});
+    }
+  run_packed(products);
+  run_packed(rounded);
 }
 
 at::Tensor Linear::gather(std::span<const std::int64_t> ids) const {

@@ -86,4 +86,15 @@ struct LinearCall {
 void apply_together(const float* x, std::int64_t m, std::span<const LinearCall> calls,
                     Rounding rounding = Rounding::none);
 
+/// An x [m, in] and the weights applied to it.
+struct LinearGroup {
+  const float* x;
+  std::int64_t m;
+  std::span<const LinearCall> calls;
+};
+
+/// The same of several x, each with weights of its own (experts): as many groups in a region as have a few hundred
+/// rows.
+void apply_together(std::span<const LinearGroup> groups, Rounding rounding = Rounding::none);
+
 }  // namespace steer::model::detail
