@@ -325,7 +325,7 @@ std::shared_ptr<const TensorReader> join_parts(const std::filesystem::path& path
               integer_of(*reader, "split.no", -1) + 1, integer_of(*reader, "split.count", -1), file.string());
     }
     if (part == 0) first = reader;
-    for (const auto& info : reader->tensors()) tensors.push_back({info.name, reader, info.name});
+    for (const auto& info : reader->tensors()) tensors.push_back(tensor_of(reader, info));
     require(tensors.size() <= kMaxTensors, ErrorCode::format, kWhere, "expected at most {} tensors but got more ({})",
             kMaxTensors, file.string());
   }

@@ -73,7 +73,7 @@ std::shared_ptr<const TensorReader> join(const fs::path& path, const std::vector
       }
       require(tensors.size() < kMaxTensors, ErrorCode::format, kWhere, "expected at most {} tensors but got more ({})",
               kMaxTensors, path.string());
-      tensors.push_back({info.name, part, info.name});
+      tensors.push_back(tensor_of(part, info));
     }
     metadata.update(part->metadata());
   }

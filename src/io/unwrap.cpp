@@ -30,7 +30,7 @@ bool strip_any(std::string_view& name, const List& prefixes) {
 
 std::shared_ptr<const TensorReader> without_wrappers(std::shared_ptr<const TensorReader> reader) {
   bool wrapped = false, checkpoint = false;
-  std::vector<ViewTensor> tensors;
+  std::vector<std::string_view> names;  // of each tensor, without what wraps it
   for (const auto& info : reader->tensors()) {
     std::string_view name = info.name;
     while (true) {
@@ -39,33 +39,27 @@ std::shared_ptr<const TensorReader> without_wrappers(std::shared_ptr<const Tenso
       checkpoint = checkpoint || outer;
       wrapped = true;
     }
-    tensors.push_back({std::string(name), reader, info.name});
+    names.push_back(name);
   }
   if (!wrapped) return reader;
-  if (checkpoint)
-    std::erase_if(tensors, [](const ViewTensor& tensor) {
-      std::string_view name = tensor.original;
-      return strip_any(name, kTrainer);
-    });
-  std::map<std::string_view, const ViewTensor*> seen;
+  std::map<std::string_view, const TensorInfo*> seen;
   std::vector<ViewTensor> kept;
-  kept.reserve(tensors.size());
-  for (const auto& tensor : tensors) {
-    const auto [place, is_new] = seen.emplace(tensor.name, &tensor);
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const auto& info = reader->tensors()[i];
+    if (std::string_view rest = info.name; checkpoint && strip_any(rest, kTrainer)) continue;
+    const auto [place, is_new] = seen.emplace(names[i], &info);
     if (is_new) {
-      kept.push_back(tensor);
+      kept.push_back(tensor_of(reader, info, std::string(names[i])));
       continue;
     }
-    const auto& other = place->second->original;
-    const auto& a = reader->info(other);
-    const auto& b = reader->info(tensor.original);
-    const bool same =
-        a.shape == b.shape && a.storage == b.storage && at::equal(reader->raw(other), reader->raw(tensor.original));
+    const auto& other = *place->second;
+    const bool same = other.shape == info.shape && other.storage == info.storage &&
+                      at::equal(reader->raw(other.name), reader->raw(info.name));
     require(same, ErrorCode::format, "open_tensors",
             "expected one tensor {} but got {} and {} with other values ({}); remove the one that is not meant",
-            quote(tensor.name), quote(other), quote(tensor.original), reader->path().string());
+            quote(names[i]), quote(other.name), quote(info.name), reader->path().string());
   }
-  return view_of_tensors(std::string(reader->format()), reader->path(), reader->metadata(), std::move(kept));
+  return view_of_tensors(*reader, std::move(kept));
 }
 
 }  // namespace steer::io::detail

@@ -60,8 +60,7 @@ struct PlainModel {
         tensors(decoded ? *decoded
                 : named ? *named
                         : reader) {}
-  std::shared_ptr<const TensorReader> named;
-  std::unique_ptr<const TensorReader> decoded;
+  std::shared_ptr<const TensorReader> named, decoded;
   const TensorReader& tensors;
 };
 

@@ -13,6 +13,7 @@
 #include "io/bytes.hpp"
 #include "io/mapped_file.hpp"
 #include "io/strict_json.hpp"
+#include "io/view_reader.hpp"
 #include "text/regex.hpp"
 
 namespace steer::model::detail {
@@ -140,62 +141,26 @@ struct Change {
   bool transposed = false;  ///< (B A)^T is added
 };
 
-class MergedReader final : public TensorReader {
- public:
-  MergedReader(std::shared_ptr<const TensorReader> base, std::shared_ptr<const TensorReader> adapter,
-               std::map<std::string, Change> changes)
-      : base_(std::move(base)), adapter_(std::move(adapter)) {
-    infos_ = base_->tensors();
-    changes_.resize(infos_.size());
-    for (auto& [name, change] : changes) {
-      auto place = static_cast<std::size_t>(-1);
-      if (const auto* found = base_->find(name)) place = static_cast<std::size_t>(found - base_->tensors().data());
-      if (place == static_cast<std::size_t>(-1)) {  // a whole tensor that the base does not have, as a tied head
-        place = infos_.size();
-        infos_.emplace_back().name = name;
-        changes_.emplace_back();
-      }
-      auto& info = infos_[place];
-      if (!change.whole.empty()) {
-        info = adapter_->info(change.whole);
-        info.name = name;
-      } else if (info.storage != "F16" && info.storage != "BF16") {
-        info.storage = "F32";
-        info.dtype = at::kFloat;
-        info.bytes = 4;
-        for (const auto size : info.shape) info.bytes *= size;
-      }
-      changes_[place] = std::move(change);
-    }
-    index_names();
-  }
+using Reader = std::shared_ptr<const TensorReader>;
 
-  std::string_view format() const override { return base_->format(); }
-  const std::vector<TensorInfo>& tensors() const override { return infos_; }
-  const json& metadata() const override { return base_->metadata(); }
-  const fs::path& path() const override { return base_->path(); }
-
- protected:
-  at::Tensor read_rows_of(const TensorInfo& info, std::int64_t begin, std::int64_t end) const override {
-    const auto& change = changes_[place_of(info)];
-    if (!change) return info.shape.empty() ? base_->read(info.name) : base_->read_rows(info.name, begin, end);
-    if (!change->whole.empty())
-      return info.shape.empty() ? adapter_->read(change->whole) : adapter_->read_rows(change->whole, begin, end);
-    const auto a = adapter_->read(change->a).to(at::kFloat), b = adapter_->read(change->b).to(at::kFloat);
-    const auto delta = change->transposed ? at::mm(a.narrow(1, begin, end - begin).t(), b.t())
-                                          : at::mm(b.narrow(0, begin, end - begin), a);
-    return (base_->read_rows(info.name, begin, end).to(at::kFloat) + delta * change->scale).to(info.dtype);
+/// A tensor of the base plus what the adapter adds to it.
+io::detail::ViewTensor merged(const Reader& base, const Reader& adapter, const TensorInfo& info, const Change& change) {
+  io::detail::ViewTensor tensor{info, {}, {}};
+  if (info.storage != "F16" && info.storage != "BF16") {
+    tensor.info.storage = "F32";
+    tensor.info.dtype = at::kFloat;
+    tensor.info.bytes = 4;
+    for (const auto size : info.shape) tensor.info.bytes *= size;
   }
-  at::Tensor raw_of(const TensorInfo& info) const override {
-    if (!changes_[place_of(info)]) return base_->raw(info.name);
-    return io::detail::row_major_bytes(read_rows_of(info, 0, info.shape.empty() ? 1 : info.shape[0]));
-  }
-
- private:
-  std::shared_ptr<const TensorReader> base_, adapter_;
-  std::vector<TensorInfo> infos_;
-  std::vector<std::optional<Change>> changes_;  // beside `infos_`
-};
+  tensor.rows = [base, adapter, name = info.name, type = tensor.info.dtype, change](std::int64_t begin,
+                                                                                    std::int64_t end) {
+    const auto a = adapter->read(change.a).to(at::kFloat), b = adapter->read(change.b).to(at::kFloat);
+    const auto delta = change.transposed ? at::mm(a.narrow(1, begin, end - begin).t(), b.t())
+                                         : at::mm(b.narrow(0, begin, end - begin), a);
+    return (base->read_rows(name, begin, end).to(at::kFloat) + delta * change.scale).to(type);
+  };
+  return tensor;
+}
 
 fs::path weights_of(const fs::path& folder, std::string_view where) {
   for (const auto* name : {"adapter_model.safetensors", "adapter_model.bin"})
@@ -321,9 +286,22 @@ std::shared_ptr<const TensorReader> merge_adapter(std::shared_ptr<const TensorRe
           "the file was made from",
           base->path().string());
   const AdapterConfig config(folder, where);
-  auto adapter = open_tensors(weights_of(folder, where));
+  const auto adapter = open_tensors(weights_of(folder, where));
   auto changes = Collector(*base, *adapter, config, where).collect();
-  return std::make_shared<MergedReader>(std::move(base), std::move(adapter), std::move(changes));
+  std::vector<io::detail::ViewTensor> tensors;
+  const auto take = [&](const std::string& name, const Change& change) {
+    tensors.push_back(change.whole.empty() ? merged(base, adapter, base->info(name), change)
+                                           : io::detail::tensor_of(adapter, adapter->info(change.whole), name));
+  };
+  for (const auto& info : base->tensors()) {
+    if (const auto change = changes.extract(info.name))
+      take(info.name, change.mapped());
+    else
+      tensors.push_back(io::detail::tensor_of(base, info));
+  }
+  // Whole tensors that the base does not have, as an untied head.
+  for (const auto& [name, change] : changes) take(name, change);
+  return io::detail::view_of_tensors(*base, std::move(tensors));
 }
 
 }  // namespace steer::model::detail

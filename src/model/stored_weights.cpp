@@ -11,7 +11,6 @@
 #include <array>
 #include <cmath>
 #include <cstring>
-#include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
@@ -19,6 +18,7 @@
 #include <steer/core/error.hpp>
 
 #include "core/crew.hpp"
+#include "io/view_reader.hpp"
 
 namespace steer::model::detail {
 namespace {
@@ -34,12 +34,7 @@ constexpr std::int64_t kBlock = 32;  // values of a Q8_0 block, of an MXFP4 bloc
        what);
 }
 
-/// One tensor of the view.
-struct Plain {
-  TensorInfo info;
-  std::function<at::Tensor(std::int64_t begin, std::int64_t end)> rows;
-  std::function<at::Tensor()> raw;
-};
+using Plain = io::detail::ViewTensor;
 
 const TensorInfo& part(const TensorReader& reader, const std::string& name, const std::vector<std::int64_t>& shape) {
   const TensorInfo* info = reader.find(name);
@@ -338,38 +333,6 @@ Plain mxfp4(const TensorReader& reader, const TensorInfo& blocks, const std::str
   return plain;
 }
 
-class PlainTensors final : public TensorReader {
- public:
-  PlainTensors(const TensorReader& reader, std::vector<Plain> plain) : reader_(reader), plain_(std::move(plain)) {
-    for (const auto& tensor : plain_) infos_.push_back(tensor.info);
-    index_names();
-  }
-  std::string_view format() const override { return reader_.format(); }
-  const std::vector<TensorInfo>& tensors() const override { return infos_; }
-  const nlohmann::json& metadata() const override { return reader_.metadata(); }
-  const std::filesystem::path& path() const override { return reader_.path(); }
-
- protected:
-  at::Tensor read_rows_of(const TensorInfo& info, std::int64_t begin, std::int64_t end) const override {
-    const Plain& plain = plain_[place_of(info)];
-    if (plain.rows) return plain.rows(begin, end);
-    const bool all = info.shape.empty() || (begin == 0 && end == info.shape[0]);
-    return all ? reader_.read(info.name) : reader_.read_rows(info.name, begin, end);
-  }
-  at::Tensor raw_of(const TensorInfo& info) const override {
-    const Plain& plain = plain_[place_of(info)];
-    if (plain.raw) return plain.raw();
-    if (!plain.rows) return reader_.raw(info.name);
-    fail(ErrorCode::unsupported, kWhere, "expected stored bytes but {} is put together from several tensors",
-         info.name);
-  }
-
- private:
-  const TensorReader& reader_;
-  std::vector<Plain> plain_;
-  std::vector<TensorInfo> infos_;
-};
-
 /// The name without an ending, or nothing.
 std::optional<std::string> without(const std::string& name, std::string_view ending) {
   if (!name.ends_with(ending)) return {};
@@ -417,7 +380,7 @@ StoredWeights read_quantisation(const nlohmann::json& config) {
   return out;
 }
 
-std::unique_ptr<const TensorReader> plain_tensors(const TensorReader& reader, const StoredWeights& stored) {
+std::shared_ptr<const TensorReader> plain_tensors(const TensorReader& reader, const StoredWeights& stored) {
   std::vector<Plain> plain;
   std::set<std::string> parts;
   const auto last = std::make_shared<Repacked>();
@@ -458,8 +421,8 @@ std::unique_ptr<const TensorReader> plain_tensors(const TensorReader& reader, co
       to_string(stored.kind), reader.path().string());
   if (!any) return {};
   for (const auto& info : reader.tensors())
-    if (!parts.contains(info.name)) plain.push_back({info, {}, {}});
-  return std::make_unique<PlainTensors>(reader, std::move(plain));
+    if (!parts.contains(info.name)) plain.push_back(io::detail::tensor_of(io::detail::unowned(reader), info));
+  return io::detail::view_of_tensors(reader, std::move(plain));
 }
 
 }  // namespace steer::model::detail

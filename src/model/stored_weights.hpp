@@ -19,6 +19,6 @@ StoredWeights read_quantisation(const nlohmann::json& config);
 /// @return null when there is nothing to decode.
 /// @throws Error(format | shape) for parts that are missing or do not fit; Error(unsupported) when the configuration
 ///         names a quantisation and no tensor has it.
-std::unique_ptr<const TensorReader> plain_tensors(const TensorReader& reader, const StoredWeights& stored);
+std::shared_ptr<const TensorReader> plain_tensors(const TensorReader& reader, const StoredWeights& stored);
 
 }  // namespace steer::model::detail

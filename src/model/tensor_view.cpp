@@ -9,11 +9,10 @@ namespace steer::model::detail {
 
 std::shared_ptr<const TensorReader> renamed_tensors(const TensorReader& reader,
                                                     const std::function<std::string(const std::string&)>& rename) {
-  const std::shared_ptr<const TensorReader> unowned(std::shared_ptr<const TensorReader>(), &reader);
   std::vector<io::detail::ViewTensor> tensors;
-  for (const auto& info : reader.tensors()) tensors.push_back({rename(info.name), unowned, info.name});
-  return io::detail::view_of_tensors(std::string(reader.format()), reader.path(), reader.metadata(),
-                                     std::move(tensors));
+  for (const auto& info : reader.tensors())
+    tensors.push_back(io::detail::tensor_of(io::detail::unowned(reader), info, rename(info.name)));
+  return io::detail::view_of_tensors(reader, std::move(tensors));
 }
 
 std::string wrapping_prefix(const TensorReader& reader) {
