@@ -65,7 +65,9 @@ HookPoint HookPoint::parse(std::string_view name) {
   for (const auto& entry : EnumTable<Site>::entries)
     sites +=
         (sites.empty() ? "" : ", ") + std::string(of_layer(entry.value) ? "blocks.L." : "") + std::string(entry.name);
-  fail(ErrorCode::argument, "HookPoint::parse", "expected one of {} or model.layers.L but got \"{}\"; correct the name",
+  fail(ErrorCode::argument, "HookPoint::parse",
+       "expected one of {}, model.layers.L, its .self_attn, .mlp, .self_attn.o_proj.input or .mlp.down_proj.input, or "
+       "model.embed_tokens but got \"{}\"; correct the name",
        sites, name);
 }
 

@@ -19,8 +19,9 @@ Session::Impl::Plan Session::Impl::plan(std::span<const StepInput> inputs, const
   plan.first = layers.first;
   plan.last = layers.last < 0 ? config.n_layers : layers.last;
   require(layers.first >= 0 && layers.last >= -1 && plan.first < plan.last && plan.last <= config.n_layers,
-          ErrorCode::argument, kWhere, "expected layers within [0, {}) but got [{}, {})", config.n_layers, layers.first,
-          layers.last);
+          ErrorCode::argument, kWhere, "expected layers within [0, {}) but got [{}, {}){}", config.n_layers,
+          layers.first, layers.last,
+          layers.first == config.n_layers ? "; the last layer's residual becomes logits by Model::unembed" : "");
   require(!inputs.empty(), ErrorCode::argument, kWhere,
           "expected at least one input but got none; give the tokens to append");
   const auto first = static_cast<std::size_t>(plan.first), last = static_cast<std::size_t>(plan.last);

@@ -167,6 +167,8 @@ TEST(Session, LayersResumeFromAResidual) {
     EXPECT_STEER_ERROR(session.step({{bad, ids}}, Logits::last, {.first = 1}), ErrorCode::argument, "residual");
     EXPECT_STEER_ERROR(session.step({{bad, ids}}, Logits::last, {.first = 1, .residual = at::zeros({3, 32})}),
                        ErrorCode::shape, "[3, 32]");
+    EXPECT_STEER_ERROR(session.step({{bad, ids}}, Logits::last, {.first = session.model().config().n_layers}),
+                       ErrorCode::argument, "Model::unembed");
     EXPECT_STEER_ERROR(session.step({{bad, ids}}, Logits::last, {.first = 2, .last = 1}), ErrorCode::argument,
                        "[2, 1)");
     EXPECT_STEER_ERROR(session.step({{bad, ids}}, Logits::last, {.last = 9}), ErrorCode::argument, "[0, 9)");

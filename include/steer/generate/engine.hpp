@@ -83,7 +83,8 @@ struct EngineRequest {
 ///
 /// Every row has exactly one last event, which carries its result: also one that was cancelled or that failed. A row
 /// fails alone: logits that are not finite, or a request's own `on_event` or observer that throws, end that row
-/// (FinishReason::failed) and no other; a pass that throws is repeated row by row to find the one.
+/// (FinishReason::failed) and no other; after a pass that throws, its rows are computed anew from their beginnings,
+/// each by itself, to find the one. Tokens that were reported stay as they are.
 ///
 /// Threads: one drives (`step`, `session`), and all callbacks run on it. `submit`, `cancel`, `load`, `close` and `wait`
 /// may be called from any thread at any time, callbacks included; they never wait for a pass. `submit` checks a request

@@ -70,8 +70,10 @@ struct HookPoint {
   HookPoint(const char* name) : HookPoint(parse(name)) {}
   HookPoint(const std::string& name) : HookPoint(parse(name)) {}
 
-  /// From a TransformerLens name ("blocks.6.hook_resid_post", "hook_embed") or a Hugging Face module name
-  /// ("model.layers.6" is its output: resid_post). @throws Error(argument) for anything else.
+  /// From a TransformerLens name ("blocks.6.hook_resid_post", "hook_embed") or that of a Hugging Face module, whose
+  /// output it is: "model.layers.6" (resid_post), "model.layers.6.self_attn" and ".mlp" (what they add to the residual
+  /// stream: where a norm follows them, as in Gemma, after it), "model.embed_tokens"; with ".input" behind it
+  /// "....self_attn.o_proj" (attn_z) and "....mlp.down_proj" (mlp_post). @throws Error(argument) for anything else.
   static HookPoint parse(std::string_view name);
   /// The TransformerLens name.
   std::string name() const;

@@ -126,7 +126,8 @@ enum class Logits {
   positions,  ///< `Session::forward` only: of `ForwardOptions::positions`
 };
 
-/// Runs only a part of the layers. Defaults run all of them.
+/// Runs only a part of the layers, at least one. Defaults run all of them. (From behind the last one there is nothing
+/// left to run and no cache to fill: `Model::unembed` gives the logits of that residual.)
 struct LayerRange {
   std::int64_t first = 0;  ///< > 0: start from `residual` instead of the embedding
   std::int64_t last = -1;  ///< run layers [first, last); -1: all, and the unembedding
