@@ -59,10 +59,16 @@ GenerateResult restore(const std::string& record) {
 AnswerStore::AnswerStore(Model model, const AutoSteerOptions& options)
     : model_(std::move(model)),
       how_{.sampling = options.sampling, .batch = options.batch},
-      progress_(options.progress) {
+      progress_(options.progress),
+      cancelled_(options.cancelled) {
+  if (cancelled_) how_.on_token = [cancelled = cancelled_](const TokenEvent&) { return !cancelled(); };
   if (options.journal.empty()) return;
   journal_ = std::make_unique<Journal>(options.journal, identity_of(model_, options.sampling));
   kept_ = journal_->records();
+}
+
+void AnswerStore::check_cancelled() const {
+  if (cancelled_ && cancelled_()) fail(ErrorCode::cancelled, "AutoSteer::find", "the search was cancelled");
 }
 
 std::vector<GenerateResult> AnswerStore::generate(std::span<const GenerateRequest> requests, std::int64_t max_tokens,
@@ -70,7 +76,14 @@ std::vector<GenerateResult> AnswerStore::generate(std::span<const GenerateReques
   GenerateOptions how = how_;
   how.max_tokens = max_tokens;
   how.progress = progress_.part(what, std::ssize(requests));
-  if (!journal_) return steer::generate(model_, requests, how);
+  check_cancelled();
+  // Answers that were cut short are no answers: none reaches the caller or the journal.
+  const auto answer = [&](std::span<const GenerateRequest> asked) {
+    auto answers = steer::generate(model_, asked, how);
+    check_cancelled();
+    return answers;
+  };
+  if (!journal_) return answer(requests);
   const auto keys = keys_of(requests, max_tokens);
   std::vector<GenerateResult> results(requests.size());
   std::vector<std::size_t> missing;
@@ -86,7 +99,7 @@ std::vector<GenerateResult> AnswerStore::generate(std::span<const GenerateReques
     const auto some = std::span(missing).subspan(begin, std::min(part, missing.size() - begin));
     std::vector<GenerateRequest> asked;
     for (std::size_t i : some) asked.push_back(requests[i]);
-    auto answered = steer::generate(model_, asked, how);
+    auto answered = answer(asked);
     std::vector<JournalEntry> entries;
     for (std::size_t n = 0; n < some.size(); ++n) {
       entries.push_back({keys[some[n]], record_of(answered[n])});

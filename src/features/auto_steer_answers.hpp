@@ -20,7 +20,9 @@ class AnswerStore {
   /// @throws as Journal for a file that cannot be used or is of another model or sampling.
   AnswerStore(Model model, const AutoSteerOptions& options);
   const Model& model() const { return model_; }
-  /// As steer::generate; of a kept answer's audit only how many tokens were edited.
+  /// @throws Error(cancelled) when nobody wants the search any more.
+  void check_cancelled() const;
+  /// As steer::generate; of a kept answer's audit only how many tokens were edited. @throws as `check_cancelled`.
   /// @param what  for the progress display.
   std::vector<GenerateResult> generate(std::span<const GenerateRequest> requests, std::int64_t max_tokens,
                                        std::string_view what);
@@ -29,6 +31,7 @@ class AnswerStore {
   Model model_;
   GenerateOptions how_;
   Progress progress_;
+  std::function<bool()> cancelled_;
   std::unique_ptr<Journal> journal_;
   std::map<std::string, std::string, std::less<>> kept_;
 };

@@ -52,6 +52,7 @@ void Search::find_published(const Evidence& found, AutoSteerResult& result) {
   const auto sets = trials.size();
   const StrengthOptions how = effect_options();
   for (std::size_t t = 0; t < sets; ++t) {
+    store_.check_cancelled();
     trials[t].effect = steering_effect(model_, trials[t].steering, how.texts, how.quantile).quantile;
     Rng rng(derive_seed(options_.seed, "placebo", t));
     AutoSteerTrial placebo{.form = "placebo: random features nudged everywhere",

@@ -152,6 +152,7 @@ std::vector<AutoSteerTrial> Search::propose(const Evidence& found) {
   std::vector<AutoSteerTrial> trials;
   const StrengthOptions how = effect_options();
   for (const Form& form : forms) {
+    store_.check_cancelled();
     const auto effects = form.fine ? finer(options_.effects) : options_.effects;
     const auto ladder = calibrate_strengths(model_, form.steering, effects, how);
     for (std::size_t i = 0; i < ladder.size(); ++i) {

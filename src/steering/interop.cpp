@@ -161,13 +161,16 @@ class HostedReader {
     return result;
   }
 
-  Condition group(const json& source) {
+  Condition group(const json& source, int depth = 0) {
+    require(depth < kDeepest, ErrorCode::format, kWhere, "expected conditions nested less than {} deep", kDeepest);
     JsonObject object(source, "a condition", kWhere);
     const std::string join = object.text("operator");
     require(join == "AND" || join == "OR", ErrorCode::format, kWhere, "expected operator AND or OR but got \"{}\"",
             join);
     std::vector<Condition> parts;
-    for (const json& entry : object.array("conditionals")) parts.push_back(conditional(entry));
+    for (const json& entry : object.array("conditionals"))
+      parts.push_back(entry.is_object() && entry.contains("conditionals") ? group(entry, depth + 1)
+                                                                          : conditional(entry));
     object.done();
     require(!parts.empty(), ErrorCode::format, kWhere, "expected a conditional in a condition but got none");
     if (parts.size() == 1) return parts.front();

@@ -159,6 +159,24 @@ TEST(AutoSteer, AnInterruptedSearchGoesOnAndFindsTheSame) {
   EXPECT_STEER_ERROR(AutoSteer(model, sae, options), ErrorCode::config, "temperature was 0.6, is 0.7");
 }
 
+TEST(AutoSteer, ACancelledSearchEndsAndKeepsNoHalfAnswer) {
+  const Model model = Model::load(demo);
+  const Sae sae = Sae::load(demo / "sae.safetensors");
+  test::TempDir dir;
+  auto options = quick_options(model);
+  const std::string whole = AutoSteer(model, sae, options).find("funny").to_json().dump();
+  options.journal = dir / "search.jsonl";
+  std::int64_t asked = 0;
+  for (const std::int64_t until : {0, 700, 5000}) {
+    auto stopped = options;
+    asked = 0;
+    stopped.cancelled = [&] { return asked++ >= until; };
+    EXPECT_STEER_ERROR(AutoSteer(model, sae, stopped).find("funny"), ErrorCode::cancelled, "cancelled");
+    EXPECT_LE(asked, until + 100) << "every row that is left ends at its next token";
+  }
+  EXPECT_EQ(AutoSteer(model, sae, options).find("funny").to_json().dump(), whole);
+}
+
 TEST(AutoSteer, EveryTrialSaysWhyItLost) {
   const Model model = Model::load(demo);
   const Sae sae = Sae::load(demo / "sae.safetensors");

@@ -475,6 +475,25 @@ TEST(SteeringInterop, HostedVariants) {
   const Steering nudge = from_hosted_variant(controller, sae);
   ASSERT_EQ(nudge.edits().size(), 1u);
   EXPECT_EQ(nudge.edits()[0].when->source, ConditionSource::entropy);
+  // a & (b | c), as the SDK writes it.
+  const auto above = [](int feature) {
+    return json{{"left_hand", {{"features", {{{"index_in_sae", feature}}}}}}, {"right_hand", 0.5}, {"operator", ">"}};
+  };
+  json nested = controller;
+  nested["scopes"] = {{{"conditionals",
+                        {{"operator", "AND"},
+                         {"conditionals", {above(5), {{"operator", "OR"}, {"conditionals", {above(6), above(7)}}}}}}},
+                       {"controller", controller}}};
+  const Steering scoped = from_hosted_variant(nested, sae);
+  ASSERT_EQ(scoped.edits().size(), 2u);
+  EXPECT_EQ(scoped.edits()[1].when->parts[0],
+            Condition::all_of(
+                {Condition::feature_above(sae, 5, 0.5),
+                 Condition::any_of({Condition::feature_above(sae, 6, 0.5), Condition::feature_above(sae, 7, 0.5)})}));
+  json deep = above(1);
+  for (int i = 0; i < 40; ++i) deep = {{"operator", "OR"}, {"conditionals", {deep}}};
+  nested["scopes"][0]["conditionals"] = deep;
+  EXPECT_STEER_ERROR(from_hosted_variant(nested, sae), ErrorCode::format, "nested less than");
   json bad = controller;
   bad["nonzero_strength_threshold"] = 0.1;
   EXPECT_STEER_ERROR(from_hosted_variant(bad, sae), ErrorCode::unsupported, "nonzero_strength_threshold");

@@ -139,6 +139,7 @@ struct AutoSteerOptions {
   std::uint64_t seed = 42;
   OnWarning on_warning = OnWarning::keep;  ///< what an SAE made for another model or place is (see SessionOptions)
   Progress progress{};
+  std::function<bool()> cancelled{};  ///< asked at every token and between measurements; true ends `find`
 };
 
 /// A feature that was considered.
@@ -218,7 +219,8 @@ class AutoSteer {
   AutoSteer& operator=(AutoSteer&&) noexcept;
 
   /// @param behaviour  a word or phrase that completes the request: "funny".
-  /// @throws Error(argument) for an empty behaviour; Error(config) for `safe` without a capability set.
+  /// @throws Error(argument) for an empty behaviour; Error(config) for `safe` without a capability set;
+  ///         Error(cancelled) when `AutoSteerOptions::cancelled` says so: what was found until then is kept.
   AutoSteerResult find(std::string_view behaviour, AutoSteerMode mode = AutoSteerMode::safe);
 
  private:
