@@ -4,6 +4,7 @@
 #include <set>
 
 #include "io/gguf_reader.hpp"
+#include "io/impostors.hpp"
 #include "io/mapped_file.hpp"
 #include "io/npz_reader.hpp"
 #include "io/open_container.hpp"
@@ -63,25 +64,6 @@ std::shared_ptr<const TensorReader> open_folder(const fs::path& folder) {
                     : "give the path of one of them: " + list);
 }
 
-/// Files that people have where weights should be.
-struct Impostor {
-  std::string_view begin, what, advice;
-};
-constexpr Impostor kImpostors[] = {
-    {"version https://git-lfs", "a Git LFS pointer, not the file it stands for",
-     "run `git lfs pull`, or download the file"},
-    {"<!DOCTYPE", "a web page",
-     "the server sent a page, not the file: download it again, signed in where the model asks for that"},
-    {"<!doctype", "a web page",
-     "the server sent a page, not the file: download it again, signed in where the model asks for that"},
-    {"<html", "a web page",
-     "the server sent a page, not the file: download it again, signed in where the model asks for that"},
-    {"\x1f\x8b", "a gzip file", "unpack it first"},
-    {"\x89HDF", "an HDF5 file", "save the weights as safetensors from Python"},
-    {"lmgg", "a ggml file from before GGUF", "convert the model again with a newer llama.cpp"},
-    {"tjgg", "a ggml file from before GGUF", "convert the model again with a newer llama.cpp"},
-};
-
 /// Containers of tensors that a file's own bytes tell; nullptr for others.
 std::shared_ptr<const TensorReader> open_known(const fs::path& path,
                                                std::shared_ptr<const io::detail::MappedFile> file) {
@@ -113,10 +95,9 @@ bool looks_like_json(std::string_view text) {
   const auto text = io::detail::as_text(bytes.first(std::min<std::size_t>(bytes.size(), 64)));
   require(!text.empty(), ErrorCode::format, kWhere,
           "expected weights but got an empty file ({}); download or save it again", path.string());
-  for (const auto& impostor : kImpostors)
-    if (text.starts_with(impostor.begin))
-      fail(ErrorCode::unsupported, kWhere, "expected weights but got {} ({}); {}", impostor.what, path.string(),
-           impostor.advice);
+  if (const auto* impostor = io::detail::find_impostor(text))
+    fail(ErrorCode::unsupported, kWhere, "expected weights but got {} ({}); {}", impostor->what, path.string(),
+         impostor->advice);
   if (text.size() >= 2 && text[0] == '\x80' && text[1] >= 2 && text[1] <= 5)
     fail(ErrorCode::unsupported, kWhere,
          "expected a file of torch.save but got another pickle ({}); load it in Python and save it again, its "

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "io/impostors.hpp"
 #include "io/json_levels.hpp"
 #include "io/text_file.hpp"
 
@@ -34,15 +35,24 @@ Json parse_json(std::string_view text, std::string_view where, std::string_view 
   try {
     return Json::parse(text);
   } catch (const typename Json::parse_error& error) {
-    const auto at = error.byte > 0 ? error.byte - 1 : 0;
-    const auto line =
-        1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(std::min(at, text.size())), '\n');
-    fail(ErrorCode::format, where, "expected JSON but got a syntax error at byte {}, line {}: {} ({}); {}", at, line,
-         text_at(text, at), what,
-         at >= text.size() ? "the text is cut off: get or save the file again" : "correct the file or get it again");
-  } catch (const typename Json::exception& error) {  // a number beyond any type's range
-    fail(ErrorCode::format, where, "expected JSON but got {} ({}); correct the file", quote(error.what()), what);
+    refuse_json(text, error.byte, error, where, what);
+  } catch (const typename Json::exception& error) {
+    refuse_json(text, 0, error, where, what);
   }
+}
+
+void refuse_json(std::string_view text, std::size_t position, const nlohmann::detail::exception& error,
+                 std::string_view where, std::string_view what) {
+  if (dynamic_cast<const nlohmann::detail::parse_error*>(&error) == nullptr)  // a number beyond any type's range
+    fail(ErrorCode::format, where, "expected JSON but got {} ({}); correct the file", quote(error.what()), what);
+  if (const auto* impostor = find_impostor(text))
+    fail(ErrorCode::format, where, "expected JSON but got {} ({}); {}", impostor->what, what, impostor->advice);
+  const auto at = position > 0 ? position - 1 : 0;
+  const auto line =
+      1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(std::min(at, text.size())), '\n');
+  fail(ErrorCode::format, where, "expected JSON but got a syntax error at byte {}, line {}: {} ({}); {}", at, line,
+       text_at(text, at), what,
+       at >= text.size() ? "the text is cut off: get or save the file again" : "correct the file or get it again");
 }
 
 template <class Json>
@@ -125,6 +135,7 @@ STEER_JSON_OF(nlohmann::ordered_json)
 #undef STEER_JSON_OF
 
 void JsonEvents::parse(std::string_view text) {
+  text_ = text;
   nlohmann::json::sax_parse(text.begin(), text.end(), static_cast<nlohmann::json_sax<nlohmann::json>*>(this));
 }
 
@@ -170,8 +181,7 @@ bool JsonEvents::end_array() {
 }
 
 bool JsonEvents::parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& error) {
-  fail(ErrorCode::format, where_, "expected JSON but got an error at byte {} of {} ({})", position, what_,
-       quote(error.what()));
+  refuse_json(text_, position, error, where_, what_);
 }
 
 }  // namespace steer::io::detail

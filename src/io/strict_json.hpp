@@ -31,6 +31,10 @@ std::optional<Json> find_json(std::string_view text, const JsonLimits& limits = 
 template <class Json = nlohmann::json>
 Json read_json(const std::filesystem::path& path, std::string_view where, const JsonLimits& limits = {});
 
+/// Refuses a text that `parser`'s error stopped at, for parsers of events. @throws Error(format) as `parse_json`.
+[[noreturn]] void refuse_json(std::string_view text, std::size_t position, const nlohmann::detail::exception& error,
+                              std::string_view where, std::string_view what);
+
 /// A value for a message, as JSON in ASCII, cut to about `most` characters. Does not recurse deeper than that.
 template <class Json>
 std::string brief(const Json& value, std::size_t most = 80);
@@ -82,7 +86,7 @@ class JsonEvents : public nlohmann::json_sax<nlohmann::json> {
 
   std::size_t depth_;
   std::size_t level_ = 0;
-  std::string_view where_;
+  std::string_view where_, text_;
   std::string what_;
   std::vector<std::string> keys_;
 };

@@ -9,6 +9,7 @@
 #include <steer/io/tensor_reader.hpp>
 #include <steer/model/config.hpp>
 
+#include "io/bytes.hpp"
 #include "model/config_check.hpp"
 #include "model/config_reader.hpp"
 #include "model/families.hpp"
@@ -177,8 +178,9 @@ ModelConfig ModelConfig::from_gguf(const TensorReader& file) {
   const auto arch = general.text("general.architecture");
   const auto* family = model::detail::find_architecture(arch);
   require(family, ErrorCode::unsupported, kWhere,
-          "expected a general.architecture of {} but got \"{}\" ({}); steer does not read this family from GGUF",
-          model::detail::architectures(), arch, file.path().string());
+          "expected a general.architecture of {} but got {} ({}); take a model of one of these families, or "
+          "add it as docs/adding-a-family.md says",
+          model::detail::architectures(), io::detail::quote(arch), file.path().string());
   const auto keys = section(metadata, arch + ".");
   model::detail::ConfigReader in(keys, kWhere, arch + ".");
   ModelConfig c;

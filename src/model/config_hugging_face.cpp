@@ -2,6 +2,7 @@
 // row of the table (families.cpp, config_families.cpp).
 #include <steer/model/config.hpp>
 
+#include "io/strict_json.hpp"
 #include "model/config_check.hpp"
 #include "model/config_reader.hpp"
 #include "model/families.hpp"
@@ -73,7 +74,7 @@ std::vector<std::int64_t> ids(ConfigReader& in, const char* key) {
     for (const auto& id : value)
       if (id.is_number_integer()) out.push_back(id.get<std::int64_t>());
   require(value.is_array() && out.size() == value.size(), ErrorCode::config, kWhere,
-          "expected {} to be a token id or a list of them but got {}; correct the file", key, value.dump());
+          "expected {} to be a token id or a list of them but got {}; correct the file", key, io::detail::brief(value));
   return out;
 }
 
@@ -94,7 +95,7 @@ void require_language_model(const nlohmann::json& config) {
       require(name.find(other) == std::string::npos, ErrorCode::unsupported, kWhere,
               "expected a language model but got architectures = {}, which has another head and no logits over the "
               "vocabulary; give the model it was made from",
-              found->dump());
+              io::detail::brief(*found));
   }
 }
 
@@ -109,15 +110,16 @@ const model::detail::Family& text_tower(ConfigReader& outer, std::string_view wr
     if (type.empty() || family.model_type == type) return family;
     known += (known.empty() ? "" : " or ") + std::string(family.model_type);
   }
-  fail(ErrorCode::unsupported, kWhere, "expected text_config.model_type {} but got \"{}\"; steer does not have it",
-       known, type);
+  fail(ErrorCode::unsupported, kWhere,
+       "expected text_config.model_type {} but got {}; add the family as docs/adding-a-family.md says", known,
+       io::detail::quote(type));
 }
 
 void read_text_tower(ConfigReader& outer, const model::detail::Family& family,
                      std::span<const std::string> allow_unknown, ModelConfig& c) {
   const auto& text = outer.at("text_config");
   require(text.is_object(), ErrorCode::config, kWhere, "expected text_config to be an object but got {}",
-          text.dump().substr(0, 80));
+          io::detail::brief(text));
   ConfigReader in(text, kWhere, "text_config.");
   in.only("model_type", family.model_type);
   family.read(in, family, c);
@@ -138,8 +140,10 @@ ModelConfig ModelConfig::from_hugging_face(const nlohmann::json& config, std::sp
   const auto type = in.text("model_type");
   const model::detail::Family* family = model::detail::find_model_type(type);
   require(family, ErrorCode::unsupported, kWhere,
-          "expected a model_type of {} but got \"{}\"; steer does not have this family", model::detail::model_types(),
-          type);
+          "expected a model_type of {} but got {}{}; take a model of one of these families, or add it as "
+          "docs/adding-a-family.md says",
+          model::detail::model_types(), io::detail::quote(type),
+          in.has("text_config") ? ", which wraps a language model in a way that steer does not read" : "");
   if (type == family->wrapper) family = &text_tower(in, type);
   require_language_model(config);
   ModelConfig c;

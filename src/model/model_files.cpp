@@ -39,11 +39,19 @@ void add_end_of_turn(const fs::path& folder, ModelConfig& config) {
       config.eos_ids.push_back(id.get<std::int64_t>());
 }
 
+ModelConfig read_config(const fs::path& path, std::span<const std::string> allow_unknown) {
+  const auto json = io::detail::read_json(path, kWhere);
+  try {
+    return ModelConfig::from_hugging_face(json, allow_unknown);
+  } catch (const Error& error) {  // which knows of no file
+    throw Error(error.code(), fmt::format("{} ({})", error.what(), path.string()));
+  }
+}
+
 ModelFiles open_hugging_face(const fs::path& folder, std::shared_ptr<const TensorReader> tensors,
                              const LoadOptions& options) {
   ModelFiles files;
-  files.config = ModelConfig::from_hugging_face(io::detail::read_json(folder / "config.json", kWhere),
-                                                options.allow_unknown_config);
+  files.config = read_config(folder / "config.json", options.allow_unknown_config);
   add_end_of_turn(folder, files.config);
   files.tensors = tensors ? std::move(tensors) : open_tensors(folder);
   if (!options.adapter.empty()) files.tensors = merge_adapter(std::move(files.tensors), options.adapter, kWhere);
@@ -75,6 +83,21 @@ std::set<std::string> gguf_models(const fs::path& folder) {
   return names;
 }
 
+/// What to do about a folder that holds no model.
+std::string advice_for(const fs::path& folder) {
+  if (fs::exists(folder / "cfg.json")) return "this looks like an SAE, which Sae::load reads";
+  if (fs::exists(folder / "params.json"))
+    return "this looks like a model's original release: download the one in the Hugging Face layout";
+  // One level too high: a folder around the model, or a hub's cache, which keeps it under snapshots/REVISION.
+  std::set<std::string> deeper;
+  std::error_code ignored;
+  for (const auto& around : {folder, folder / "snapshots"})
+    for (const auto& entry : fs::directory_iterator(around, ignored))
+      if (fs::exists(entry.path() / "config.json", ignored)) deeper.insert(entry.path().string());
+  if (!deeper.empty()) return fmt::format("give the path of a folder in it that has one, such as {}", *deeper.begin());
+  return "check the path, or download the model's config.json into it";
+}
+
 ModelFiles open_folder(const fs::path& folder, const LoadOptions& options) {
   if (fs::exists(folder / "config.json")) return open_hugging_face(folder, nullptr, options);
   if (is_adapter(folder)) refuse_adapter_alone(folder, kWhere);
@@ -85,9 +108,7 @@ ModelFiles open_folder(const fs::path& folder, const LoadOptions& options) {
           folder.string(), models.empty() ? std::string() : *models.begin());
   fail(ErrorCode::io, kWhere,
        "expected config.json in the folder, as a Hugging Face model has, or a GGUF file but got neither ({}); {}",
-       folder.string(),
-       fs::exists(folder / "cfg.json") ? "this looks like an SAE, which Sae::load reads"
-                                       : "check the path, or download the model's config.json into it");
+       folder.string(), advice_for(folder));
 }
 
 ModelFiles open_file(const fs::path& path, const LoadOptions& options) {
@@ -130,8 +151,11 @@ std::optional<std::string> tokenizer_warning(const ModelConfig& config, const st
 ModelFiles open_model_files(const fs::path& path, const LoadOptions& options) {
   check_options(options);
   std::error_code ignored;
-  require(fs::exists(path, ignored), ErrorCode::io, kWhere,
-          "expected a model's folder or file but {} does not exist; check the path", path.string());
+  require(
+      fs::exists(path, ignored), ErrorCode::io, kWhere,
+      "expected a model's folder or file but {} does not exist; check the path (what has only a name on a hub is to "
+      "be downloaded first)",
+      path.string());
   ModelFiles files = fs::is_directory(path, ignored) ? open_folder(path, options) : open_file(path, options);
   files.config = limited(std::move(files.config), options);
   if (auto warning = tokenizer_warning(files.config, files.tokenizer))

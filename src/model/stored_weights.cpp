@@ -18,6 +18,7 @@
 #include <steer/core/error.hpp>
 
 #include "core/crew.hpp"
+#include "io/strict_json.hpp"
 #include "io/view_reader.hpp"
 
 namespace steer::model::detail {
@@ -199,8 +200,8 @@ Plain scaled(const TensorReader& reader, const TensorInfo& weight, const std::st
 Plain four_bit_blocks(const TensorReader& reader, const TensorInfo& weight, const std::string& state_name) {
   const at::Tensor raw = reader.raw(state_name);
   const auto state =
-      nlohmann::json::parse(static_cast<const char*>(raw.const_data_ptr()),
-                            static_cast<const char*>(raw.const_data_ptr()) + raw.numel(), nullptr, false);
+      io::detail::parse_json({static_cast<const char*>(raw.const_data_ptr()), static_cast<std::size_t>(raw.numel())},
+                             kWhere, fmt::format("{} of {}", state_name, reader.path().string()));
   std::vector<std::int64_t> shape;
   std::int64_t block = 0, nested_block = 256;
   double offset = 0;
@@ -211,7 +212,7 @@ Plain four_bit_blocks(const TensorReader& reader, const TensorInfo& weight, cons
     offset = state.value("nested_offset", offset);
   } catch (const nlohmann::json::exception&) {
     fail(ErrorCode::format, kWhere, "expected a JSON object with shape and blocksize in {} but got {} ({})", state_name,
-         state.is_discarded() ? "a syntax error" : state.dump().substr(0, 80), reader.path().string());
+         io::detail::brief(state), reader.path().string());
   }
   require(shape.size() == 2 && shape[0] > 0 && shape[1] > 0 && shape[0] < (1 << 30) && shape[1] < (1 << 30) &&
               block > 0 && weight.bytes * 2 == shape[0] * shape[1],
@@ -343,7 +344,7 @@ std::optional<std::string> without(const std::string& name, std::string_view end
 
 StoredWeights read_quantisation(const nlohmann::json& config) {
   require(config.is_object(), ErrorCode::config, kWhere, "expected quantization_config to be an object but got {}",
-          config.dump().substr(0, 80));
+          io::detail::brief(config));
   const auto text = [&](const char* key) {
     return config.contains(key) && config[key].is_string() ? config[key].get<std::string>() : std::string();
   };
@@ -373,7 +374,7 @@ StoredWeights read_quantisation(const nlohmann::json& config) {
     const auto& block = config["weight_block_size"];
     if (!block.is_array() || block.size() != 2 || !block[0].is_number_integer() || !block[1].is_number_integer() ||
         block[0].get<std::int64_t>() < 1 || block[1].get<std::int64_t>() < 1)
-      refuse("weight_block_size = " + block.dump());
+      refuse("weight_block_size = " + io::detail::brief(block));
     out.block_rows = block[0].get<std::int64_t>();
     out.block_columns = block[1].get<std::int64_t>();
   }

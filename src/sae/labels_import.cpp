@@ -136,6 +136,7 @@ class ExportEvents final : public nlohmann::json_sax<nlohmann::json> {
   ExportEvents(const std::string& place, const std::function<void(Row&&)>& use) : place_(place), use_(use) {}
 
   void parse(std::string_view text) {
+    text_ = text;
     nlohmann::json::sax_parse(text.begin(), text.end(), static_cast<nlohmann::json_sax<nlohmann::json>*>(this));
   }
 
@@ -220,8 +221,7 @@ class ExportEvents final : public nlohmann::json_sax<nlohmann::json> {
   bool boolean(bool) override { return true; }
   bool binary(binary_t&) override { return true; }
   bool parse_error(std::size_t at, const std::string&, const nlohmann::detail::exception& error) override {
-    fail(ErrorCode::format, kImport, "expected JSON but got an error at byte {} of {}: {}; download the export again",
-         at, place_, io::detail::quote(error.what()));
+    io::detail::refuse_json(text_, at, error, kImport, place_);
   }
 
   void enter() {
@@ -251,6 +251,7 @@ class ExportEvents final : public nlohmann::json_sax<nlohmann::json> {
   }
 
   const std::string& place_;
+  std::string_view text_;
   const std::function<void(Row&&)>& use_;
   std::size_t level_ = 0;
   bool top_is_array_ = false, in_explanations_ = false, has_explanations_ = false;

@@ -9,6 +9,8 @@
 
 #include <steer/core/error.hpp>
 
+#include "io/strict_json.hpp"
+
 namespace steer::text::detail {
 
 class JsonFields {
@@ -36,7 +38,8 @@ class JsonFields {
     const nlohmann::json* value = of(key, &nlohmann::json::is_number_integer, "an integer");
     const bool fits = !value->is_number_unsigned() || value->get<std::uint64_t>() <= INT64_MAX;
     require(fits && value->get<std::int64_t>() >= low && value->get<std::int64_t>() <= high, ErrorCode::format, where,
-            "expected {}.{} to lie in [{}, {}] but got {} ({})", place_, key, low, high, value->dump(), name_);
+            "expected {}.{} to lie in [{}, {}] but got {} ({})", place_, key, low, high, io::detail::brief(*value),
+            name_);
     return value->get<std::int64_t>();
   }
   const nlohmann::json& array(const char* key) const { return *of(key, &nlohmann::json::is_array, "an array"); }

@@ -95,7 +95,8 @@ void Normalizer::read(const nlohmann::json& section, const std::string& name) {
   } else if (type == "NFC" || type == "NFD" || type == "NFKC" || type == "NFKD") {
     rules_.emplace_back(NormalForm{.compatible = type.size() == 4, .composed = type.back() == 'C'});
   } else {
-    fields.unsupported("a normalizer of type " + type, "Sequence, Prepend, Replace, Strip, NFC, NFD, NFKC, NFKD");
+    fields.unsupported("a normalizer of type " + io::detail::quote(type),
+                       "Sequence, Prepend, Replace, Strip, NFC, NFD, NFKC, NFKD");
   }
 }
 

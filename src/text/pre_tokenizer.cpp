@@ -22,7 +22,8 @@ SplitBehavior behavior_of(const JsonFields& fields) {
   if (text == "MergedWithPrevious") return SplitBehavior::merged_with_previous;
   if (text == "MergedWithNext") return SplitBehavior::merged_with_next;
   if (text == "Contiguous") return SplitBehavior::contiguous;
-  fields.unsupported("behavior " + text, "Removed, Isolated, MergedWithPrevious, MergedWithNext, Contiguous");
+  fields.unsupported("behavior " + io::detail::quote(text),
+                     "Removed, Isolated, MergedWithPrevious, MergedWithNext, Contiguous");
 }
 
 // The character at a place of a byte-alphabet text, written as UTF-8.
@@ -66,7 +67,7 @@ void PreTokenizer::read(const nlohmann::json& section, const std::string& name) 
     const bool add_prefix = fields.flag("add_prefix_space", true);
     const std::string scheme = fields.text("prepend_scheme", add_prefix ? "always" : "never");
     if (scheme != "always" && scheme != "first" && scheme != "never")
-      fields.unsupported("prepend_scheme " + scheme, "always, first, never");
+      fields.unsupported("prepend_scheme " + io::detail::quote(scheme), "always, first, never");
     rules_.emplace_back(MarkSpacesRule{mark});
     if (scheme != "never") rules_.emplace_back(PrefixRule{mark, scheme == "first"});
     if (fields.flag("split", true))
@@ -87,7 +88,7 @@ void PreTokenizer::read(const nlohmann::json& section, const std::string& name) 
                                   .is_member = [](char32_t c) { return is_white_space(c); },
                                   .behavior = SplitBehavior::removed});
   } else {
-    fields.unsupported("a pre_tokenizer of type " + type,
+    fields.unsupported("a pre_tokenizer of type " + io::detail::quote(type),
                        "Sequence, Split, ByteLevel, Metaspace, Digits, Punctuation, Whitespace, WhitespaceSplit");
   }
 }

@@ -6,6 +6,8 @@
 
 #include <steer/core/error.hpp>
 
+#include "io/bytes.hpp"
+
 namespace steer::text::detail {
 namespace {
 
@@ -118,11 +120,12 @@ SentencepieceFile::Piece parse_piece(std::string_view bytes, const std::string& 
     }
   }
   require(!piece.text.empty() && piece.text.find('\0') == std::string::npos, ErrorCode::format, where,
-          "expected pieces that are not empty and have no zero byte but got \"{}\" ({})", piece.text, name);
-  require(std::isfinite(piece.score), ErrorCode::format, where,
-          "expected a finite score of piece \"{}\" but got {} ({})", piece.text, piece.score, name);
+          "expected pieces that are not empty and have no zero byte but got {} ({})", io::detail::quote(piece.text),
+          name);
+  require(std::isfinite(piece.score), ErrorCode::format, where, "expected a finite score of piece {} but got {} ({})",
+          io::detail::quote(piece.text), piece.score, name);
   require(piece.kind != PieceKind::byte || byte_of_piece(piece.text) >= 0, ErrorCode::format, where,
-          "expected a byte piece of the form <0xXX> but got \"{}\" ({})", piece.text, name);
+          "expected a byte piece of the form <0xXX> but got {} ({})", io::detail::quote(piece.text), name);
   return piece;
 }
 
@@ -208,8 +211,8 @@ SentencepieceFile parse_sentencepiece(std::string_view bytes, const std::string&
   std::unordered_set<std::string_view> seen;
   std::size_t unknown = 0;
   for (const auto& piece : file.pieces) {
-    require(seen.insert(piece.text).second, ErrorCode::format, where,
-            "expected different pieces but got \"{}\" twice ({})", piece.text, name);
+    require(seen.insert(piece.text).second, ErrorCode::format, where, "expected different pieces but got {} twice ({})",
+            io::detail::quote(piece.text), name);
     if (piece.kind == PieceKind::unknown) ++unknown;
   }
   require(unknown == 1, ErrorCode::format, where, "expected one unknown piece but got {} ({})", unknown, name);

@@ -5,6 +5,7 @@
 #include <steer/core/error.hpp>
 #include <steer/io/tensor_reader.hpp>
 
+#include "io/impostors.hpp"
 #include "io/text_file.hpp"
 #include "text/tokenizer_impl.hpp"
 
@@ -33,7 +34,10 @@ Tokenizer Tokenizer::load(const std::filesystem::path& path) {
           path.string());
   if (is_gguf(path)) return from_gguf(*open_tensors(path));
   const std::string bytes = io::detail::read_text_file(path, "Tokenizer::load");
-  const std::size_t first = bytes.find_first_not_of(" \t\r\n");
+  const std::size_t first = bytes.find_first_not_of(" \t\r\n", bytes.starts_with("\xef\xbb\xbf") ? 3 : 0);
+  if (const auto* impostor = io::detail::find_impostor(bytes))
+    fail(ErrorCode::format, "Tokenizer::load", "expected a tokenizer but got {} ({}); {}", impostor->what,
+         path.string(), impostor->advice);
   // JSON begins with a brace; a sentencepiece model with the tag of its first piece, a line feed (0x0A).
   const bool is_json = first != std::string::npos && bytes[first] == '{' && bytes[0] != '\n';
   auto parts = is_json ? text::detail::read_tokenizer_json(bytes, path.string())

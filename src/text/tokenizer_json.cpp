@@ -2,6 +2,8 @@
 
 #include <steer/core/error.hpp>
 
+#include "io/strict_json.hpp"
+
 namespace steer::text::detail {
 namespace {
 
@@ -12,14 +14,15 @@ constexpr std::size_t deepest = 64;
 // Receives the parser's events; vocab and merges go to their tables, everything else into a JSON value.
 class Receiver : public nlohmann::json_sax<json> {
  public:
-  Receiver(TokenizerJson& out, const std::string& name) : out_(out), name_(name) {}
+  Receiver(TokenizerJson& out, std::string_view text, const std::string& name) : out_(out), text_(text), name_(name) {}
 
   bool null() override { return value(nullptr); }
   bool boolean(bool v) override { return value(v); }
   bool number_integer(number_integer_t v) override { return value(v); }
   bool number_unsigned(number_unsigned_t v) override {
     if (table_ != Table::vocabulary) return value(v);
-    require(v < (1u << 30), ErrorCode::format, where, "expected ids below 2^30 but \"{}\" has {} ({})", key_, v, name_);
+    require(v < (1u << 30), ErrorCode::format, where, "expected ids below 2^30 but {} has {} ({})",
+            io::detail::quote(key_), v, name_);
     out_.vocabulary.emplace_back(std::move(key_), static_cast<std::int32_t>(v));
     return true;
   }
@@ -35,7 +38,7 @@ class Receiver : public nlohmann::json_sax<json> {
     if (v.starts_with("#version")) return true;
     const std::size_t space = v.find(' ');
     require(space != string_t::npos && v.find(' ', space + 1) == string_t::npos, ErrorCode::format, where,
-            "expected merges of two pieces with a space between but got \"{}\" ({})", v, name_);
+            "expected merges of two pieces with a space between but got {} ({})", io::detail::quote(v), name_);
     add_merge(std::string_view(v).substr(0, space), std::string_view(v).substr(space + 1));
     return true;
   }
@@ -85,8 +88,7 @@ class Receiver : public nlohmann::json_sax<json> {
     return true;
   }
   bool parse_error(std::size_t at, const std::string&, const json::exception& error) override {
-    fail(ErrorCode::format, where, "expected JSON but got {} at byte {} ({}); the file is damaged or no tokenizer.json",
-         error.what(), at, name_);
+    io::detail::refuse_json(text_, at, error, where, name_);
   }
 
  private:
@@ -126,6 +128,7 @@ class Receiver : public nlohmann::json_sax<json> {
   }
 
   TokenizerJson& out_;
+  std::string_view text_;
   const std::string& name_;
   // A pointer into the tree stays good: its container grows only after it was closed.
   std::vector<std::pair<json*, std::string>> open_;
@@ -139,7 +142,7 @@ class Receiver : public nlohmann::json_sax<json> {
 
 TokenizerJson parse_tokenizer_json(std::string_view bytes, const std::string& name) {
   TokenizerJson out;
-  Receiver receiver(out, name);
+  Receiver receiver(out, bytes, name);
   json::sax_parse(bytes.begin(), bytes.end(), &receiver);
   require(out.rest.is_object(), ErrorCode::format, where, "expected a JSON object but got {} ({})",
           out.rest.type_name(), name);

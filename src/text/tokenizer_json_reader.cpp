@@ -5,6 +5,7 @@
 #include <steer/core/error.hpp>
 #include <steer/core/hash.hpp>
 
+#include "io/strict_json.hpp"
 #include "text/bpe_tokenizer.hpp"
 #include "text/json_fields.hpp"
 #include "text/tokenizer_json.hpp"
@@ -12,6 +13,7 @@
 namespace steer::text::detail {
 namespace {
 
+using io::detail::quote;
 using nlohmann::json;
 constexpr std::string_view where = "Tokenizer::load";
 
@@ -21,10 +23,10 @@ void read_model(const TokenizerJson& file, BpeTokenizer& out) {
   const JsonFields model(root.object("model"), "model", name);
   // Old files do not say BPE; only BPE has merges.
   const std::string type = model.text("type", file.has_merges ? "BPE" : "unknown");
-  if (type != "BPE") model.unsupported("a model of type " + type, "BPE");
+  if (type != "BPE") model.unsupported("a model of type " + quote(type), "BPE");
   if (const json* dropout = model.find("dropout"); dropout && *dropout != 0) model.unsupported("dropout", "none");
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"})
-    if (!model.text(key, "").empty()) model.unsupported(fmt::format("{} \"{}\"", key, model.text(key)), "none");
+    if (!model.text(key, "").empty()) model.unsupported(fmt::format("{} {}", key, quote(model.text(key))), "none");
 
   Vocabulary& vocabulary = out.vocabulary;
   BpeRules rules{.byte_level = out.pre_tokenizer.byte_level(),
@@ -35,7 +37,8 @@ void read_model(const TokenizerJson& file, BpeTokenizer& out) {
   if (model.find("unk_token")) {
     rules.unknown = vocabulary.find(model.text("unk_token"));
     require(rules.unknown != Vocabulary::none, ErrorCode::format, where,
-            "expected model.unk_token in the vocabulary but \"{}\" is not there ({})", model.text("unk_token"), name);
+            "expected model.unk_token in the vocabulary but {} is not there ({})", quote(model.text("unk_token")),
+            name);
   }
   out.bpe.reserve_merges(file.merges.size());
   struct Read {
@@ -50,8 +53,8 @@ void read_model(const TokenizerJson& file, BpeTokenizer& out) {
                        right = vocabulary.find(both.substr(merge.left));
     const std::int32_t result = vocabulary.find(both);
     require(left != Vocabulary::none && right != Vocabulary::none && result != Vocabulary::none, ErrorCode::format,
-            where, "expected merges of pieces in the vocabulary, joined to one in it, but got \"{}\" and \"{}\" ({})",
-            both.substr(0, merge.left), both.substr(merge.left), name);
+            where, "expected merges of pieces in the vocabulary, joined to one in it, but got {} and {} ({})",
+            quote(both.substr(0, merge.left)), quote(both.substr(merge.left)), name);
     merges.push_back({left, right, result});
     spells_special = spells_special || vocabulary.special(result);
   }
@@ -100,8 +103,8 @@ void read_post_processor(const json& section, BpeTokenizer& out) {
   const std::string type = fields.text("type");
   const auto added = [&](const json& pair) {
     require(pair.is_array() && pair.size() == 2 && pair[1].is_number_unsigned() && pair[1] < (1 << 30),
-            ErrorCode::format, where, "expected post_processor.cls and sep as [token, id] but got {} ({})", pair.dump(),
-            out.name);
+            ErrorCode::format, where, "expected post_processor.cls and sep as [token, id] but got {} ({})",
+            io::detail::brief(pair), out.name);
     return pair[1].get<std::int64_t>();
   };
   if (type == "ByteLevel") return;  // only moves offsets
@@ -120,10 +123,10 @@ void read_post_processor(const json& section, BpeTokenizer& out) {
       }
       const std::string id = JsonFields(part.object("SpecialToken"), "SpecialToken", out.name).text("id");
       require(tokens && tokens->is_object() && tokens->contains(id), ErrorCode::format, where,
-              "expected post_processor.special_tokens to hold \"{}\" ({})", id, out.name);
+              "expected post_processor.special_tokens to hold {} ({})", quote(id), out.name);
       for (const json& value : JsonFields((*tokens)[id], "special_tokens", out.name).array("ids")) {
         require(value.is_number_unsigned() && value < (1 << 30), ErrorCode::format, where,
-                "expected ids of post_processor.special_tokens but got {} ({})", value.dump(), out.name);
+                "expected ids of post_processor.special_tokens but got {} ({})", io::detail::brief(value), out.name);
         (seen_text ? out.after : out.before).push_back(value.get<std::int64_t>());
       }
     }
@@ -131,7 +134,7 @@ void read_post_processor(const json& section, BpeTokenizer& out) {
     out.before.push_back(added(fields.array("cls")));
     out.after.push_back(added(fields.array("sep")));
   } else {
-    fields.unsupported("a post_processor of type " + type,
+    fields.unsupported("a post_processor of type " + quote(type),
                        "Sequence, TemplateProcessing, ByteLevel, BertProcessing, RobertaProcessing");
   }
 }
@@ -141,7 +144,7 @@ void read_decoder_step(const JsonFields& fields, TextDecoder& decoder, int& stag
   const std::string type = fields.text("type");
   const auto enter = [&](int next, bool repeats) {
     if (next < stage || (next == stage && !repeats))
-      fields.unsupported("the decoder step " + type + " in this order", "Replace, ByteFallback, Fuse, Strip");
+      fields.unsupported("the decoder step " + quote(type) + " in this order", "Replace, ByteFallback, Fuse, Strip");
     stage = next;
   };
   decoder.kind = TextDecoder::Kind::steps;
@@ -162,7 +165,7 @@ void read_decoder_step(const JsonFields& fields, TextDecoder& decoder, int& stag
     decoder.strip_start = static_cast<int>(fields.integer("start", 0, 1 << 20));
     if (fields.integer("stop", 0, 1 << 20) != 0) fields.unsupported("a decoder Strip at the end", "at the start");
   } else {
-    fields.unsupported("a decoder step of type " + type, "Replace, ByteFallback, Fuse, Strip");
+    fields.unsupported("a decoder step of type " + quote(type), "Replace, ByteFallback, Fuse, Strip");
   }
 }
 
@@ -207,7 +210,7 @@ TokenizerParts read_tokenizer_json(std::string_view bytes, const std::string& na
   const std::size_t most = file.vocabulary.size() + bytes.size();
   for (const auto& [piece, id] : file.vocabulary) {
     require(static_cast<std::size_t>(id) < most, ErrorCode::format, where,
-            "expected ids without large gaps but \"{}\" has {} ({})", piece, id, name);
+            "expected ids without large gaps but {} has {} ({})", quote(piece), id, name);
     out->vocabulary.set(id, piece);
   }
   out->vocabulary.build_index();
