@@ -131,5 +131,56 @@ TEST(PlanProblems, SayWhatIsWrongAndByHowMuch) {
   EXPECT_STEER_ERROR(plan_experiment(dir / "nowhere", study), ErrorCode::io, "check the path");
 }
 
+/// What a plan says of the demo model with this in place of its tokenizer_config.json, in letters and in answers alike.
+std::vector<std::string> template_problems(const nlohmann::json& tokenizer_config, const std::vector<Arm>& arms,
+                                           const LoadOptions& load = {}) {
+  const auto demo = std::filesystem::path(STEER_SOURCE_DIR) / "examples/data/demo";
+  test::TempDir dir;
+  for (const char* name : {"config.json", "model.safetensors", "tokenizer.model"})
+    std::filesystem::copy_file(demo / name, dir / name);
+  std::ofstream(dir / "tokenizer_config.json") << tokenizer_config.dump();
+  Experiment study;
+  study.questions = {{.id = "q", .text = "What is 1 + 1?", .choices = {"1", "2"}, .answer = 1}};
+  study.max_tokens = 8;
+  study.arms = arms;
+  std::vector<std::string> found[2];
+  for (const auto mode : {AnswerMode::generate, AnswerMode::letters}) {
+    study.mode = mode;
+    const auto plan = plan_experiment(dir.path(), study, {.batch = 1}, load);
+    found[mode == AnswerMode::letters] = plan.problems;
+    // What the plan says, loading and running say: nothing is found out in the middle of a run.
+    const auto model = Model::load(dir.path(), load);
+    if (plan.problems.empty())
+      EXPECT_NO_THROW(run_experiment(model, study, {.batch = 1}));
+    else
+      EXPECT_ANY_THROW(run_experiment(model, study, {.batch = 1}));
+  }
+  EXPECT_EQ(found[0], found[1]) << "letters and answers must be told the same";
+  return found[0];
+}
+
+TEST(PlanTemplates, AreTriedAsTheRunWillUseThem) {
+  const std::vector<Arm> alone = {Arm::control()}, with_prompt = {Arm::control(), Arm::prompt()};
+  const auto config = [](const char* text) { return nlohmann::json{{"chat_template", text}}; };
+  EXPECT_TRUE(template_problems(nlohmann::json::object(), with_prompt).empty()) << "no template: contents as they are";
+  EXPECT_TRUE(template_problems(config("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"), with_prompt)
+                  .empty())
+      << "a template that nobody knows";
+  const auto no_system = config(
+      "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system, please') }}{% endif %}"
+      "{{ m.content }}{% endfor %}");
+  EXPECT_TRUE(template_problems(no_system, alone).empty());
+  const auto refused = template_problems(no_system, with_prompt);
+  ASSERT_EQ(refused.size(), 1u);
+  for (const char* part : {"arm prompt", "no system, please", "--chat-format"})
+    EXPECT_NE(refused[0].find(part), std::string::npos) << refused[0];
+  const auto imports = config("{% import 'x' as y %}");
+  const auto unreadable = template_problems(imports, alone);
+  ASSERT_EQ(unreadable.size(), 1u);
+  for (const char* part : {"import", "--chat-format"})
+    EXPECT_NE(unreadable[0].find(part), std::string::npos) << unreadable[0];
+  EXPECT_TRUE(template_problems(imports, with_prompt, {.chat_format = ChatFormat::chatml}).empty());
+}
+
 }  // namespace
 }  // namespace steer

@@ -107,7 +107,9 @@ void try_prompts(const Experiment& experiment, const Tokenizer& tokenizer, const
         const std::string system = eval::detail::system_of(arm, behaviour);
         if (!tried.insert(system).second) continue;
         asking = fmt::format("arm {}", arm.name);
-        std::vector<Message> messages{{Role::user, user_prompt(experiment.questions.front())}};
+        const auto& question = experiment.questions.front();
+        const bool letters = experiment.mode == AnswerMode::letters;
+        std::vector<Message> messages{{Role::user, letters ? letter_prompt(question) : user_prompt(question)}};
         if (!system.empty()) messages.insert(messages.begin(), {Role::system, system});
         (void)chat.render(messages);
       }
