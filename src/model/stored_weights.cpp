@@ -41,8 +41,10 @@ const TensorInfo& part(const TensorReader& reader, const std::string& name, cons
   const TensorInfo* info = reader.find(name);
   require(info, ErrorCode::format, kWhere, "expected {} beside the other parts of a quantised matrix but got none ({})",
           name, reader.path().string());
-  require(info->shape == shape, ErrorCode::shape, kWhere, "expected {} to be [{}] but got [{}] ({})", name,
-          fmt::join(shape, ", "), fmt::join(info->shape, ", "), reader.path().string());
+  require(info->shape == shape, ErrorCode::shape, kWhere,
+          "expected {} to be [{}], as quantization_config says, but got [{}] "
+          "({}); config.json and weights do not belong together",
+          name, fmt::join(shape, ", "), fmt::join(info->shape, ", "), reader.path().string());
   return *info;
 }
 
@@ -349,7 +351,9 @@ StoredWeights read_quantisation(const nlohmann::json& config) {
     return config.contains(key) && config[key].is_string() ? config[key].get<std::string>() : std::string();
   };
   const auto integer = [&](const char* key, std::int64_t missing) {
-    return config.contains(key) && config[key].is_number_integer() ? config[key].get<std::int64_t>() : missing;
+    if (!config.contains(key) || config[key].is_null()) return missing;
+    if (!config[key].is_number_integer()) refuse(fmt::format("{} = {}", key, io::detail::brief(config[key])));
+    return config[key].get<std::int64_t>();
   };
   std::string method = text("quant_method");
   StoredWeights out;
@@ -365,6 +369,8 @@ StoredWeights read_quantisation(const nlohmann::json& config) {
     if (integer("bits", integer("w_bit", 4)) != 4)
       refuse(method + " of " + std::to_string(integer("bits", 0)) + " bits");
     out.group = integer("group_size", integer("q_group_size", 128));
+    if (out.group < 1 && out.group != -1)  // -1: a column is one group
+      refuse("group_size = " + std::to_string(out.group));
     out.zeros_less_one = text("checkpoint_format") != "gptq_v2";
     const std::string version = text("version");
     if (out.kind == StoredKind::awq && !version.empty() && version != "gemm" && version != "GEMM")

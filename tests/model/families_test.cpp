@@ -38,6 +38,8 @@ double distance(const at::Tensor& a, const at::Tensor& b) { return (a - b).abs()
 template <class Check>
 void in_each_family(const char* what, const Check& check) {
   const auto folders = families();
+  ASSERT_FALSE(folders.empty() && test::outside_data("STEER_GOLDEN_DIR", "../shared/fixtures/golden").named)
+      << "STEER_GOLDEN_DIR names a folder without families or models";
   if (folders.empty()) GTEST_SKIP() << "no golden families (STEER_GOLDEN_DIR names them)";
   test::CaseCounter counter(std::string("golden.families (") + what + ")");
   for (const auto& folder : folders) {

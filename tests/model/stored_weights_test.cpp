@@ -82,6 +82,8 @@ TEST(StoredWeights, RefuseWhatTheyDoNotRead) {
   refuse({{"quant_method", "awq"}, {"bits", 4}, {"version", "gemv"}}, "gemv");
   refuse({{"quant_method", "compressed-tensors"}, {"format", "pack-quantized"}}, "pack-quantized");
   refuse({{"bits", 4}}, "quantization_config");
+  refuse({{"quant_method", "awq"}, {"bits", 4}, {"group_size", 0}}, "group_size = 0");
+  refuse({{"quant_method", "gptq"}, {"bits", 4}, {"group_size", "128"}}, "group_size = \"128\"");
   const auto plain = test::tiny_model("llama").reader();
   EXPECT_STEER_ERROR(model::detail::plain_tensors(*plain, model::detail::read_quantisation({{"quant_method", "awq"}})),
                      ErrorCode::unsupported, "quantization_config");
@@ -94,6 +96,33 @@ TEST(StoredWeights, RefuseWhatTheyDoNotRead) {
       model::detail::plain_tensors(
           *reader, model::detail::read_quantisation({{"quant_method", "gptq"}, {"bits", 4}, {"group_size", 64}})),
       ErrorCode::format, "plain.scales");
+}
+
+/// Groups that do not divide the width, or no whole number of blocks: f32, by the formula.
+TEST(StoredWeights, GroupsOfAnyLengthAreRead) {
+  const std::int64_t out = 8, in = 48;
+  for (const std::int64_t group : {16, 24, 32, -1}) {
+    const std::int64_t length = group > 0 ? group : in, groups = (in + length - 1) / length;
+    at::manual_seed(static_cast<std::uint64_t>(group + 2));
+    const at::Tensor words = at::randint(-(1ll << 31), 1ll << 31, {in, 1}, at::kLong).to(at::kInt),
+                     zeros = at::randint(-(1ll << 31), 1ll << 31, {groups, 1}, at::kLong).to(at::kInt),
+                     scales = at::rand({groups, out}).to(at::kHalf);
+    const auto reader = tensors_in_memory({{"m.qweight", words}, {"m.qzeros", zeros}, {"m.scales", scales}}, {});
+    const auto view = model::detail::plain_tensors(
+        *reader, model::detail::read_quantisation({{"quant_method", "awq"}, {"bits", 4}, {"group_size", group}}));
+    const at::Tensor got = view->read("m.weight");
+    constexpr int kPlace[] = {0, 4, 1, 5, 2, 6, 3, 7};  // of a column's four bits in a word (AutoAWQ's GEMM layout)
+    const auto four_bits = [&](const at::Tensor& t, std::int64_t row, std::int64_t column) {
+      return static_cast<int>(static_cast<std::uint32_t>(t[row][0].item<int>()) >> (4 * kPlace[column]) & 15);
+    };
+    for (std::int64_t o = 0; o < out; ++o)
+      for (std::int64_t i = 0; i < in; ++i) {
+        const std::int64_t g = i / length;
+        const float right =
+            scales[g][o].item<float>() * static_cast<float>(four_bits(words, i, o) - four_bits(zeros, g, o));
+        ASSERT_FLOAT_EQ(got[o][i].item<float>(), right) << "group " << group << " [" << o << ", " << i << "]";
+      }
+  }
 }
 
 /// A whole model of four-bit matrices computes what the decoded one computes.

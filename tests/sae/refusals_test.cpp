@@ -14,6 +14,7 @@
 #include <steer/sae/labels.hpp>
 #include <steer/sae/sae.hpp>
 #include <steer/sae/temporal.hpp>
+#include <steer/text/tokenizer.hpp>
 
 #include "io/builders.hpp"
 #include "real_cases.hpp"
@@ -143,6 +144,76 @@ const Refusal kRefusals[] = {
      as_model,
      ErrorCode::io,
      {"Sae::load"}},
+    {"a Git LFS pointer as config.json",
+     [](const TempDir& d) { return file_of(d, "config.json", "version https://git-lfs.github.com/spec/v1\n"); },
+     as_model,
+     ErrorCode::format,
+     {"Git LFS", "config.json", "git lfs pull"}},
+    {"a web page as config.json",
+     [](const TempDir& d) { return file_of(d, "config.json", "<!doctype html><html>"); },
+     as_model,
+     ErrorCode::format,
+     {"web page", "config.json", "download it again"}},
+    {"config.json in UTF-16",
+     [](const TempDir& d) { return file_of(d, "config.json", "\xff\xfe{\0\"\0"); },
+     as_model,
+     ErrorCode::format,
+     {"UTF-16", "save it as UTF-8"}},
+    {"a web page as tokenizer.json",
+     [](const TempDir& d) { return file_of(d, "tokenizer.json", "<!doctype html><html>"); },
+     [](const fs::path& p) { Tokenizer::load(p); },
+     ErrorCode::format,
+     {"web page", "tokenizer.json", "download it again"}},
+    {"a family that steer does not have",
+     [](const TempDir& d) { return file_of(d, "config.json", R"({"model_type": "gemma3n_text"})"); },
+     as_model,
+     ErrorCode::unsupported,
+     {"\"gemma3n_text\"", "gemma3_text", "adding-a-family.md", "config.json"}},
+    {"a wrapper that steer does not have",
+     [](const TempDir& d) {
+       return file_of(d, "config.json", R"({"model_type": "llava", "text_config": {"model_type": "llama"}})");
+     },
+     as_model,
+     ErrorCode::unsupported,
+     {"\"llava\"", "wraps a language model", "adding-a-family.md"}},
+    {"another tower in a known wrapper",
+     [](const TempDir& d) {
+       return file_of(d, "config.json", R"({"model_type": "gemma3", "text_config": {"model_type": "gemma4_text"}})");
+     },
+     as_model,
+     ErrorCode::unsupported,
+     {"\"gemma4_text\"", "gemma3_text", "adding-a-family.md"}},
+    {"a GGUF architecture that steer does not have",
+     [](const TempDir& d) {
+       save_gguf(d / "a.gguf", {{"general.architecture", "mamba"}}, {{"w", at::ones({32})}});
+       return d / "a.gguf";
+     },
+     as_model,
+     ErrorCode::unsupported,
+     {"\"mamba\"", "a.gguf", "adding-a-family.md"}},
+    {"a hub's cache",
+     [](const TempDir& d) {
+       fs::create_directories(d / "snapshots/0123abc");
+       file_of(d, "snapshots/0123abc/config.json", "{}");
+       return d.path();
+     },
+     as_model,
+     ErrorCode::io,
+     {"snapshots/0123abc", "give the path"}},
+    {"the folder around a model",
+     [](const TempDir& d) {
+       fs::create_directories(d / "model");
+       file_of(d, "model/config.json", "{}");
+       return d.path();
+     },
+     as_model,
+     ErrorCode::io,
+     {"/model", "give the path"}},
+    {"a model's original release",
+     [](const TempDir& d) { return file_of(d, "params.json", "{}"), d.path(); },
+     as_model,
+     ErrorCode::io,
+     {"Hugging Face layout", "download"}},
     {"an adapter alone",
      [](const TempDir& d) {
        file_of(d, "adapter_config.json", "{\"peft_type\": \"LORA\", \"base_model_name_or_path\": \"org/base\"}");
