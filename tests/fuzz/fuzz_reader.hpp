@@ -4,14 +4,11 @@
 
 #include <steer/io/tensor_reader.hpp>
 
-#include <sys/mman.h>
-#include <unistd.h>
-
-#include <cstdlib>
-#include <string>
 #include <string_view>
 
 #include <steer/core/error.hpp>
+
+#include "fuzz_file.hpp"
 
 namespace steer::fuzz {
 
@@ -22,12 +19,8 @@ inline void touch(const at::Tensor& tensor) {
 }
 
 inline void read_everything(std::string_view bytes) {
-  static const int fd = ::memfd_create("fuzz", 0);
-  if (fd < 0 || ::ftruncate(fd, 0) != 0 ||
-      ::pwrite(fd, bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size()))
-    std::abort();
   try {
-    const auto reader = open_tensors("/proc/self/fd/" + std::to_string(fd));
+    const auto reader = open_tensors(file_of(bytes));
     for (const auto& info : reader->tensors()) {
       try {
         touch(reader->raw(info.name));
