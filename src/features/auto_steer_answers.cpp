@@ -61,7 +61,11 @@ AnswerStore::AnswerStore(Model model, const AutoSteerOptions& options)
       how_{.sampling = options.sampling, .batch = options.batch},
       progress_(options.progress),
       cancelled_(options.cancelled) {
-  if (cancelled_) how_.on_token = [cancelled = cancelled_](const TokenEvent&) { return !cancelled(); };
+  if (cancelled_)
+    how_.on_token = [this](const TokenEvent&) {
+      check_cancelled();
+      return true;
+    };
   if (options.journal.empty()) return;
   journal_ = std::make_unique<Journal>(options.journal, identity_of(model_, options.sampling));
   kept_ = journal_->records();
@@ -77,13 +81,7 @@ std::vector<GenerateResult> AnswerStore::generate(std::span<const GenerateReques
   how.max_tokens = max_tokens;
   how.progress = progress_.part(what, std::ssize(requests));
   check_cancelled();
-  // Answers that were cut short are no answers: none reaches the caller or the journal.
-  const auto answer = [&](std::span<const GenerateRequest> asked) {
-    auto answers = steer::generate(model_, asked, how);
-    check_cancelled();
-    return answers;
-  };
-  if (!journal_) return answer(requests);
+  if (!journal_) return steer::generate(model_, requests, how);
   const auto keys = keys_of(requests, max_tokens);
   std::vector<GenerateResult> results(requests.size());
   std::vector<std::size_t> missing;
@@ -99,7 +97,7 @@ std::vector<GenerateResult> AnswerStore::generate(std::span<const GenerateReques
     const auto some = std::span(missing).subspan(begin, std::min(part, missing.size() - begin));
     std::vector<GenerateRequest> asked;
     for (std::size_t i : some) asked.push_back(requests[i]);
-    auto answered = answer(asked);
+    auto answered = steer::generate(model_, asked, how);
     std::vector<JournalEntry> entries;
     for (std::size_t n = 0; n < some.size(); ++n) {
       entries.push_back({keys[some[n]], record_of(answered[n])});

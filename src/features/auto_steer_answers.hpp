@@ -19,6 +19,7 @@ class AnswerStore {
  public:
   /// @throws as Journal for a file that cannot be used or is of another model or sampling.
   AnswerStore(Model model, const AutoSteerOptions& options);
+  AnswerStore(const AnswerStore&) = delete;
   const Model& model() const { return model_; }
   /// @throws Error(cancelled) when nobody wants the search any more.
   void check_cancelled() const;
