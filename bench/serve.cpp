@@ -186,6 +186,9 @@ int main(int argc, char** argv) {
     http.push_back(served / direct);
     speed.push_back(served);
     plain.push_back(over_http(model, false) / served);
+    fmt::print("pair {}: {:.1f} tokens/s over HTTP, {:.3f} of in process; unsteered {:.3f} of steered\n", pair + 1,
+               served, http.back(), plain.back());
+    std::fflush(stdout);
   }
   fmt::print("{} clients, {} prompt and {} new tokens each, each steered in its own way: {} tokens/s\n", kClients,
              kPrompt, kTokens, spread(speed));

@@ -21,7 +21,8 @@ using nlohmann::json;
 constexpr std::size_t kMostJobs = 64;  ///< remembered; the oldest that has ended goes first
 
 struct Job {
-  std::string id, behaviour, sae;
+  std::string id, sae;
+  SearchRequest request{};
   std::mutex mutex{};
   std::string status = "running", message{};  ///< then "done", "failed" or "cancelled"
   json result{};
@@ -41,7 +42,9 @@ struct Job {
 
   json to_json() {
     const std::lock_guard lock(mutex);
-    json state{{"id", id}, {"object", "auto_steer"}, {"behaviour", behaviour}, {"sae", sae}, {"status", status}};
+    json state{
+        {"id", id},   {"object", "auto_steer"}, {"behaviour", request.behaviour}, {"mode", to_string(request.mode)},
+        {"sae", sae}, {"status", status}};
     state["progress"] = progress();
     if (!message.empty()) state["error"] = message;
     if (!result.is_null()) state["result"] = result;
@@ -55,16 +58,16 @@ struct Job {
   }
 };
 
-/// The jobs of one server. A search cannot be interrupted: one that was cancelled goes on to its end unseen.
+/// The jobs of one server. One that is cancelled ends at its next token.
 class Jobs {
  public:
   ~Jobs() {
     for (auto& thread : threads_) thread.join();
   }
 
-  std::shared_ptr<Job> start(Service& service, const ServedSae& served, const std::string& behaviour) {
+  std::shared_ptr<Job> start(Service& service, const ServedSae& served, SearchRequest request) {
     auto job = std::make_shared<Job>();
-    job->id = random_id("as"), job->behaviour = behaviour, job->sae = served.name;
+    job->id = random_id("as"), job->request = std::move(request), job->sae = served.name;
     const std::lock_guard lock(mutex_);
     forget();
     jobs_.push_back(job);
@@ -88,7 +91,7 @@ class Jobs {
         const std::lock_guard lock(job.mutex);
         return job.status == "running" && !service.stopping;
       };
-      const AutoSteerResult found = find_published(service, served, job.behaviour, progress, still);
+      const AutoSteerResult found = find_steering(service, served, job.request, progress, still);
       json result = found.to_json();
       result["explanation"] = found.explain();
       result["curve_svg"] = found.to_svg();
@@ -110,19 +113,70 @@ class Jobs {
   std::vector<std::thread> threads_;
 };
 
+std::vector<ChoiceQuestion> read_questions(Fields& fields) {
+  std::vector<ChoiceQuestion> questions;
+  if (!fields.has("questions")) return questions;
+  const json& list = fields.array("questions");
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    Fields entry(list[i], fmt::format("{}[{}]", fields.name("questions"), i));
+    ChoiceQuestion question{.message = entry.text("message")};
+    for (const json& choice : entry.array("choices")) {
+      if (!choice.is_string() || choice.get_ref<const std::string&>().empty())
+        entry.fail("choices", "expected \"choices\" to be texts as the answer names them: \"A\", \"B\", ...");
+      question.choices.push_back(choice.get<std::string>());
+    }
+    if (question.choices.size() < 2) entry.fail("choices", "expected at least two \"choices\"");
+    question.right = static_cast<std::size_t>(entry.integer("right", 0, std::ssize(question.choices) - 1));
+    entry.done();
+    questions.push_back(std::move(question));
+  }
+  return questions;
+}
+
+SearchRequest read_search(Fields& fields, const Service& service) {
+  SearchRequest request{.behaviour = fields.text("behaviour")};
+  if (request.behaviour.empty() || request.behaviour.size() > 1000)
+    fields.fail("behaviour", "expected \"behaviour\" to be some words");
+  const std::string mode = fields.text("mode", "published");
+  if (mode != "published" && mode != "safe") fields.fail("mode", "expected \"mode\" of published or safe");
+  request.mode = mode == "safe" ? AutoSteerMode::safe : AutoSteerMode::published;
+  if (fields.has("prompts"))
+    for (const json& prompt : fields.array("prompts")) {
+      if (!prompt.is_string()) fields.fail("prompts", "expected \"prompts\" to be a list of user messages");
+      request.prompts.push_back(prompt.get<std::string>());
+    }
+  if (fields.has("prompts") && request.prompts.size() < 4) fields.fail("prompts", "expected at least 4 \"prompts\"");
+  request.max_tokens = fields.integer("max_tokens", 64, 1, service.model.config().context - 1);
+  request.seed = static_cast<std::uint64_t>(fields.integer("seed", 42, 0, INT64_MAX));
+  request.questions = read_questions(fields);
+  if (request.mode == AutoSteerMode::safe && request.questions.empty())
+    fields.fail(
+        "questions",
+        "mode \"safe\" needs \"questions\" that steering must not spoil: [{\"message\", \"choices\", \"right\"}]");
+  if (fields.has("certificate")) {
+    Fields proof = fields.object("certificate");
+    CertificateSet& set = request.certificate;
+    set.questions = read_questions(proof);
+    set.opening = proof.text("opening", set.opening);
+    set.closing = proof.text("closing", set.closing);
+    set.accuracy_loss = proof.number("accuracy_loss", set.accuracy_loss, 1e-6, 1);
+    set.format_loss = proof.number("format_loss", set.format_loss, 1e-6, 1);
+    set.level = proof.number("level", set.level, 0.5, 0.9999);
+    proof.done();
+    if (request.mode != AutoSteerMode::safe || set.questions.empty())
+      fields.fail("certificate", "\"certificate\" is for mode \"safe\" and needs \"questions\" of its own");
+  }
+  return request;
+}
+
 json start(Service& service, Jobs& jobs, const HttpRequest& request) {
   const json body = parse_body(request.body);
   Fields fields(body);
   service.check_model(fields);
   const ServedSae& served = service.sae(fields.text("sae", ""), "sae");
-  const std::string behaviour = fields.text("behaviour");
-  if (behaviour.empty() || behaviour.size() > 1000) fields.fail("behaviour", "expected \"behaviour\" to be some words");
-  if (fields.text("mode", "published") != "published")
-    fields.fail("mode",
-                "expected mode \"published\": \"safe\" needs questions that steering must not spoil; use the library "
-                "or the program auto_steer");
+  SearchRequest search = read_search(fields, service);
   fields.done();
-  return jobs.start(service, served, behaviour)->to_json();
+  return jobs.start(service, served, std::move(search))->to_json();
 }
 
 /// One event whenever something changed, the last with the result.

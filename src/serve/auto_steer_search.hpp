@@ -11,11 +11,20 @@
 
 namespace steer::serve::detail {
 
-/// `AutoSteerMode::published` with eight neutral questions, answers of some length and this SAE's labels. One search at
-/// a time: later ones wait.
-/// @param still  asked before it begins whether anybody still wants it. @throws Error(cancelled) when not.
-AutoSteerResult find_published(Service& service, const ServedSae& served, std::string_view behaviour,
-                               const Progress& progress = {}, const std::function<bool()>& still = {});
+struct SearchRequest {
+  std::string behaviour{};
+  AutoSteerMode mode = AutoSteerMode::published;
+  std::vector<std::string> prompts{};       ///< neutral ones; empty: eight of this server's
+  std::vector<ChoiceQuestion> questions{};  ///< that steering must not spoil; `safe` needs them
+  CertificateSet certificate{};
+  std::int64_t max_tokens = 64;
+  std::uint64_t seed = 42;
+};
+
+/// Searches with this SAE's labels. One search at a time: later ones wait.
+/// @param still  asked at every token whether anybody still wants it. @throws Error(cancelled) when not.
+AutoSteerResult find_steering(Service& service, const ServedSae& served, const SearchRequest& request,
+                              const Progress& progress = {}, const std::function<bool()>& still = {});
 
 /// /v1/auto_steer: searches as jobs.
 std::vector<Route> auto_steer_routes(Service& service);

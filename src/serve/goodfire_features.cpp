@@ -260,7 +260,8 @@ HttpReply auto_steer(Service& service, const HttpRequest& request) {
   const std::string behaviour = fields.text("specification");
   fields.done();
   const std::shared_future<json> answer = std::async(std::launch::async, [&service, &served, behaviour] {
-    return edits(served, find_published(service, served, behaviour));
+    return edits(
+        served, find_steering(service, served, {.behaviour = behaviour}, {}, [&service] { return !service.stopping; }));
   });
   if (answer.wait_for(kQuiet) == std::future_status::ready) return json_reply(answer.get());
   HttpReply reply;

@@ -26,7 +26,7 @@ constexpr std::string_view kWhere = "Server";
 using Family = std::vector<Route> (*)(Service&);
 constexpr Family kFamilies[] = {status_routes,  completion_routes, chat_routes,          token_routes,
                                 reading_routes, feature_routes,    goodfire_chat_routes, goodfire_feature_routes,
-                                page_routes,    auto_steer_routes};
+                                page_routes,    auto_steer_routes, neuronpedia_routes};
 
 bool is_loopback(std::string_view host) {
   return host == "localhost" || host == "::1" || host == "[::1]" || host.starts_with("127.");
@@ -123,6 +123,7 @@ struct Server::Impl {
     if (o.key.empty() || (route && route->open)) return true;
     std::string_view given = head.header("Authorization");
     if (given.starts_with("Bearer ")) given.remove_prefix(7);
+    if (given.empty()) given = head.header("X-SECRET-KEY");  // as Neuronpedia's clients bring it
     if (given.empty()) return refuse(401, "expected a key: \"Authorization: Bearer KEY\"", "invalid_api_key");
     if (!equal_secret(given, o.key)) return refuse(401, "the key is not this server's", "invalid_api_key");
     return true;
@@ -189,8 +190,8 @@ int Server::port() const { return impl_->http->port(); }
 
 std::int64_t Server::stop(double grace_seconds) {
   const std::int64_t left = impl_->http->drain(grace_seconds);
+  impl_->service.stopping = true;  // those that still wait are told, searches end
   if (left > 0) {
-    impl_->service.stopping = true;  // those that still wait are told
     impl_->service.loop.stop();
     impl_->http->drain(1);
   }

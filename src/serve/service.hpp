@@ -64,5 +64,6 @@ std::vector<Route> chat_routes(Service& service);
 std::vector<Route> token_routes(Service& service);
 std::vector<Route> reading_routes(Service& service);
 std::vector<Route> feature_routes(Service& service);
+std::vector<Route> neuronpedia_routes(Service& service);
 
 }  // namespace steer::serve::detail

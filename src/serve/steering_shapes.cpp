@@ -5,17 +5,22 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include <steer/core/error.hpp>
 
+#include "serve/zstd.hpp"
+
 namespace steer::serve::detail {
 
 using nlohmann::json;
 
 namespace {
+
+constexpr std::size_t kMostTensor = 256 << 20;  ///< bytes of one that a request brings
 
 /// JSON, or text that holds JSON (what vLLM's extra arguments can carry).
 json unpacked(const json& value, const std::string& path) {
@@ -81,27 +86,36 @@ const VectorSet& registered(const Service& service, const std::string& name, con
                  path);
 }
 
-/// A tensor of vllm-lens: raw bytes in base64, or the older f32.
+/// A tensor of vllm-lens: base64 of its bytes, as they are or compressed, or the older form that says less.
 at::Tensor read_tensor(Fields fields) {
-  if (fields.has("compression") && fields.text("compression") != "none")
-    fields.fail("compression", fmt::format("tensors compressed with {} are not supported: send the bytes as they are, "
-                                           "without \"compression\"",
-                                           fields.text("compression")));
+  const std::string compression = fields.text("compression", "none");
+  if (compression != "none" && compression != "zstd")
+    fields.fail("compression", fmt::format("expected \"compression\" of zstd or none but got \"{}\"", compression));
   const std::string dtype = fields.text("dtype", "float32");
   const bool bf16 = dtype == "int16" && fields.text("original_dtype", "") == "torch.bfloat16";
   if (dtype != "float32" && dtype != "float16" && !bf16)
     fields.fail("dtype", "expected \"dtype\" float32, float16, or int16 of torch.bfloat16");
   fields.ignore({"original_dtype"});
   const auto shape = fields.integers("shape", 1, INT32_MAX);
-  const std::string bytes = decode_base64(fields.text("data"), fields.name("data"));
+  std::string bytes = decode_base64(fields.text("data"), fields.name("data"));
   fields.done();
-  std::int64_t elements = static_cast<std::int64_t>(bytes.size()) / (dtype == "float32" ? 4 : 2);
-  const std::int64_t given = elements;
-  for (const auto size : shape) elements = elements % size == 0 ? elements / size : 0;
-  if ((shape.size() != 2 && shape.size() != 3) || elements != 1)
-    fields.fail("shape", fmt::format("expected [layers, width] or [layers, positions, width] of {} numbers", given));
-  const auto type = dtype == "float32" ? at::kFloat : bf16 ? at::kBFloat16 : at::kHalf;
-  at::Tensor tensor = at::empty(shape, at::dtype(type));
+  if (shape.size() != 2 && shape.size() != 3)
+    fields.fail("shape", "expected [layers, width] or [layers, positions, width]");
+  const std::size_t width = dtype == "float32" ? 4 : 2;
+  std::size_t size = width;
+  for (const auto extent : shape) size = size > kMostTensor ? size : size * static_cast<std::size_t>(extent);
+  if (size > kMostTensor) fields.fail("shape", fmt::format("expected a tensor of at most {} bytes", kMostTensor));
+  if (compression == "zstd") {
+    try {
+      bytes = decode_zstd(bytes, size);
+    } catch (const Error& error) {
+      fields.fail("data", error.what());
+    }
+  }
+  if (bytes.size() != size)
+    fields.fail("shape", fmt::format("expected {} numbers in \"data\", as \"shape\" says, but got {}", size / width,
+                                     bytes.size() / width));
+  at::Tensor tensor = at::empty(shape, at::dtype(dtype == "float32" ? at::kFloat : bf16 ? at::kBFloat16 : at::kHalf));
   std::memcpy(tensor.mutable_data_ptr(), bytes.data(), bytes.size());
   return tensor.to(at::kFloat);
 }
@@ -111,7 +125,8 @@ void add_lens_vector(Steering& steering, const json& source, const std::string& 
   const at::Tensor values = read_tensor(fields.object("activations"));
   const auto layers = fields.integers("layer_indices", 0, INT32_MAX);
   const double scale = fields.number("scale", 1, -1e6, 1e6);
-  const bool keep_norm = fields.boolean("norm_match", false);
+  // The vector at the residual's own norm: h + scale |h| v^.
+  const StrengthUnit unit = fields.boolean("norm_match", false) ? StrengthUnit::residual_norm : StrengthUnit::raw;
   auto positions = fields.integers("position_indices", 0, INT32_MAX);
   fields.done();
   if (std::ssize(layers) != values.size(0))
@@ -126,8 +141,7 @@ void add_lens_vector(Steering& steering, const json& source, const std::string& 
     const HookPoint point = layer_output(layers[i], service, fields.name("layer_indices"));
     const at::Tensor layer = values[static_cast<std::int64_t>(i)];
     const auto add = [&](const at::Tensor& vector, const Scope& scope) {
-      steering.add(vector, point, scale, {.scope = scope});
-      if (keep_norm) steering.keep_norm(point, {.scope = scope});
+      steering.add(vector, point, scale, {.scope = scope, .unit = unit});
     };
     if (values.dim() == 2) add(layer, {.include_bos = true});
     for (std::size_t p = 0; p < positions.size(); ++p)
@@ -198,6 +212,9 @@ LensRequest read_lens(const json& arguments, const std::string& path, const Serv
       const json wrapped{{"layers", layers}};
       Fields list(wrapped, fields.name("output_residual_stream"));
       request.residual_layers = list.integers("layers", 0, service.model.config().n_layers - 1);
+      std::ranges::sort(request.residual_layers);
+      request.residual_layers.erase(std::ranges::unique(request.residual_layers).begin(),
+                                    request.residual_layers.end());
     } else if (layers != json(false)) {
       fields.fail("output_residual_stream", "expected true or a list of layers");
     }

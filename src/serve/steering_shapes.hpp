@@ -21,7 +21,7 @@ struct LensRequest {
   Steering steering{};
   std::vector<std::int64_t> residual_layers{};
 };
-/// Each may be JSON or text that holds it. @throws ApiError(400) for tensors compressed with zstd, and as `Fields`.
+/// Each may be JSON or text that holds it. @throws ApiError(400).
 LensRequest read_lens(const nlohmann::json& arguments, const std::string& path, const Service& service);
 
 /// Collects the outputs of layers while a row runs: prompt and generated tokens, as vllm-lens returns them.
