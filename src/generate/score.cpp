@@ -14,9 +14,9 @@
 #include <steer/core/error.hpp>
 #include <steer/generate/engine.hpp>
 
+#include "generate/batch.hpp"
 #include "generate/divergence.hpp"
 #include "model/log_probability.hpp"
-#include "model/reproducible.hpp"
 
 namespace steer {
 namespace {
@@ -58,31 +58,13 @@ EngineRequest row_of(const ScoreRequest& request, bool steered) {
           .given = {begin, end}};
 }
 
-EngineOptions engine_options(const Model& model, std::size_t rows) {
-  return {.max_rows = 32,
-          .step_tokens = 1024,
-          .max_waiting = static_cast<std::int64_t>(rows),
-          .keep_answers = false,
-          .batch_invariant = model::detail::reproducible(model).batch_invariant};
-}
-
 /// Runs what was submitted. @param ended  is told of the row's result. @throws what a row failed with, naming its text.
-void run(Engine& engine, std::string_view where, const std::function<std::size_t(RowId)>& text_of,
-         const std::function<void(RowId, const GenerateResult&)>& ended) {
-  const auto on_event = [&](const EngineEvent& e) {
-    if (!e.result) return;
-    if (e.error) {
-      try {
-        std::rethrow_exception(e.error);
-      } catch (const Error& error) {
-        fail(error.code(), where, "text {}, token {} of its tail: {}", text_of(e.row), e.result->ids.size(),
-             error.what());
-      }
-    }
-    ended(e.row, *e.result);
+void run_tails(Engine& engine, std::string_view where, const std::function<std::size_t(RowId)>& text_of,
+               const std::function<void(RowId, const GenerateResult&)>& ended) {
+  const auto name_of = [&](RowId row, const GenerateResult& read) {
+    return fmt::format("text {}, token {} of its tail", text_of(row), read.ids.size());
   };
-  while (engine.step(on_event)) {
-  }
+  generation::detail::run_batch(engine, where, name_of, ended);
 }
 
 }  // namespace
@@ -92,12 +74,12 @@ std::vector<TextScore> score_texts(const Model& model, std::span<const ScoreRequ
   if (requests.empty()) return {};
   const c10::NoGradGuard no_grad;
   Progress progress = shown;
-  Engine engine(model, engine_options(model, requests.size()));
+  Engine engine(model, generation::detail::batch_options(model, requests.size()));
   const std::vector<std::size_t> order = by_prompt(requests);
   for (const std::size_t r : order) engine.submit(row_of(requests[r], true));
   std::vector<TextScore> results(requests.size());
   const auto text_of = [&](RowId row) { return order[static_cast<std::size_t>(row)]; };
-  run(engine, "score_texts", text_of, [&](RowId row, const GenerateResult& read) {
+  run_tails(engine, "score_texts", text_of, [&](RowId row, const GenerateResult& read) {
     TextScore& result = results[text_of(row)];
     result.token_log_probabilities = read.log_probabilities;
     result.tokens = std::ssize(result.token_log_probabilities);
@@ -140,7 +122,7 @@ void read_tails(const Model& model, std::span<const ScoreRequest> requests, std:
   if (requests.empty()) return;
   const c10::NoGradGuard no_grad;
   const std::size_t copies = kinds.size();
-  Engine engine(model, engine_options(model, copies * requests.size()));
+  Engine engine(model, generation::detail::batch_options(model, copies * requests.size()));
   const std::vector<std::size_t> order = by_prompt(requests);
   for (const std::size_t r : order)
     for (const bool steered : kinds) {
@@ -151,7 +133,7 @@ void read_tails(const Model& model, std::span<const ScoreRequest> requests, std:
       engine.submit(std::move(row));
     }
   const auto text_of = [&](RowId row) { return order[static_cast<std::size_t>(row) / copies]; };
-  run(engine, kWhere, text_of, [&](RowId row, const GenerateResult&) {
+  run_tails(engine, kWhere, text_of, [&](RowId row, const GenerateResult&) {
     if (static_cast<std::size_t>(row) % copies == copies - 1) progress.advance();
   });
 }

@@ -13,6 +13,7 @@
 #include <steer/model/session.hpp>
 #include <steer/text/tokenizer.hpp>
 
+#include "eval/judge/local_judge.hpp"
 #include "support.hpp"
 
 namespace steer {
@@ -79,6 +80,33 @@ TEST(LogitJudge, GivesTheExpectedDigit) {
       3, 1e-5);
   rising["x"] = half;
   EXPECT_NEAR(judge_one(chosen_logits(rising, -20), Rubric::coherence)[0].score.value(), 55.0 / 15, 1e-5);
+}
+
+/// Prompts that begin alike, and one that is another's beginning, each against a pass of its own.
+TEST(TokenChooser, EachPromptCountsAloneWhateverItSharesWithOthers) {
+  const Model model = Model::load(std::filesystem::path(STEER_SOURCE_DIR) / "examples/data/demo");
+  const std::string head = "In the land of Pelia they hold a feast when the winter is over, and all the people come. ";
+  std::vector<std::string> prompts{"Say A or B.", head + "Say A or B.", head + "Is it A, or is it B? Say one.", head};
+  for (int i = 0; i < 40; ++i) prompts.push_back(head + std::string(static_cast<std::size_t>(i), 'A') + " or B?");
+  const eval::detail::TokenChooser chooser(model, {"A", "B"}, "test");
+  const auto chosen = chooser.choose(prompts);
+  ASSERT_EQ(chosen.size(), prompts.size());
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    Session session(model);
+    const auto ids = model.chat().render({{Role::user, prompts[i]}}).ids;
+    const at::Tensor p = session.forward(ids, {.logits = Logits::last}).to(at::kDouble).softmax(-1)[0];
+    ASSERT_EQ(chosen[i].size(), 2u);
+    EXPECT_EQ(chooser.choose(std::span(prompts).subspan(i, 1))[0], chosen[i]) << "to the bit";
+    for (std::size_t option = 0; option < 2; ++option) {
+      const auto id = model.tokenizer().encode(option == 0 ? "A" : "B", {.add_special = false}).back();
+      const double alone = p[id].item<double>();
+      EXPECT_NEAR(chosen[i][option], alone, 1e-6 * alone) << prompts[i];
+    }
+  }
+}
+
+TEST(TokenChooser, LogitsThatAreNotFiniteAreAnErrorThatNamesThePrompt) {
+  EXPECT_STEER_ERROR(judge_one(chosen_logits({{"4", 2e39}}, 0), Rubric::behaviour), ErrorCode::argument, "prompt 0");
 }
 
 TEST(LogitJudge, AModelThatWantsNoDigitGivesNoScore) {

@@ -1,20 +1,18 @@
 #include "eval/judge/local_judge.hpp"
 
-#include <ATen/Functions.h>
-
-#include <algorithm>
+#include <cmath>
 
 #include <steer/core/error.hpp>
 #include <steer/core/hash.hpp>
-#include <steer/model/session.hpp>
 
 #include "eval/run/prompts.hpp"
-#include "model/reproducible.hpp"
+#include "generate/batch.hpp"
+#include "model/log_probability.hpp"
 
 namespace steer::eval::detail {
 
 TokenChooser::TokenChooser(Model model, std::vector<std::string> options, std::string_view where)
-    : model_(std::move(model)) {
+    : model_(std::move(model)), where_(where) {
   require(model_.has_tokenizer(), ErrorCode::config, where, "expected a model with a tokenizer");
   for (const auto& option : options) {
     const auto ids = model_.tokenizer().encode(option, {.add_special = false});
@@ -29,23 +27,17 @@ std::string TokenChooser::identity() const {
 }
 
 std::vector<std::vector<double>> TokenChooser::choose(std::span<const std::string> prompts) const {
-  constexpr std::size_t kBatch = 16;
-  std::vector<std::vector<double>> chosen;
-  Session session(model_, model::detail::reproducible(model_));
-  for (std::size_t begin = 0; begin < prompts.size(); begin += kBatch) {
-    const auto some = prompts.subspan(begin, std::min(kBatch, prompts.size() - begin));
-    std::vector<std::vector<std::int64_t>> texts;
-    for (const auto& prompt : some) texts.push_back(chat_ids(model_, "", prompt));
-    std::vector<StepInput> inputs;
-    for (const auto& ids : texts) inputs.push_back({session.open(), ids, Phase::prompt});
-    const at::Tensor p = session.step(inputs).softmax(-1).cpu();
-    for (const auto& input : inputs) session.close(input.sequence);
-    for (std::int64_t row = 0; row < p.size(0); ++row) {
-      std::vector<double> shares;
-      for (const auto id : ids_) shares.push_back(p[row][id].item<double>());
-      chosen.push_back(std::move(shares));
-    }
-  }
+  std::vector<std::vector<double>> chosen(prompts.size());
+  if (prompts.empty()) return chosen;
+  Engine engine(model_, generation::detail::batch_options(model_, prompts.size()));
+  for (std::size_t i = 0; i < prompts.size(); ++i)
+    engine.submit({.ids = chat_ids(model_, "", prompts[i]), .max_tokens = 1, .on_logits = [&, i](const auto& next) {
+                     const double sum = model::detail::log_sum_exp(next.logits.data(), std::ssize(next.logits));
+                     for (const auto id : ids_)
+                       chosen[i].push_back(std::exp(next.logits[static_cast<std::size_t>(id)] - sum));
+                   }});
+  generation::detail::run_batch(engine, where_,
+                                [](RowId row, const GenerateResult&) { return fmt::format("prompt {}", row); }, {});
   return chosen;
 }
 
