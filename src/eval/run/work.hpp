@@ -4,14 +4,14 @@
 #include <filesystem>
 #include <functional>
 #include <map>
-#include <memory>
 #include <set>
 #include <span>
 #include <string>
 #include <vector>
 
 #include <steer/core/progress.hpp>
-#include <steer/eval/workers.hpp>
+
+#include "eval/run/team.hpp"
 
 namespace steer::eval::detail {
 
@@ -23,25 +23,6 @@ struct WorkRecord {
 
 /// Does items [indices] of the plan and returns one record each, in order.
 using DoItems = std::function<std::vector<WorkRecord>(std::span<const std::size_t> indices)>;
-
-/// The processes of one run: a c10d TCPStore at rank 0 and a heartbeat each, for as long as this lives.
-class Team {
- public:
-  /// Meets the other processes. @param identity  of the run (see Journal): all must have the same.
-  /// @throws Error(io) when they do not come within `timeout_s`; Error(config) naming settings in which this process
-  /// differs from rank 0.
-  explicit Team(const Workers& workers, const std::string& identity = "{}");
-  ~Team();
-  const Workers& workers() const;
-  /// Called by all at the end: rank 0, where the store lives, waits for those still alive. @throws Error(io).
-  void leave();
-
-  struct Impl;
-  Impl& impl() { return *impl_; }
-
- private:
-  std::unique_ptr<Impl> impl_;
-};
 
 struct WorkOptions {
   std::filesystem::path journal;    ///< of rank 0; rank r writes <stem>.rank<r><extension>. Empty: keep in memory only
