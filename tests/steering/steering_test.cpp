@@ -296,6 +296,65 @@ TEST(Compiled, CostsOneDotAPinnedFeatureAndNoneANudge) {
   EXPECT_TRUE(rows.program(3).points().empty());
 }
 
+/// Every kind against the table of docs/steering-schema.md: the units it may be measured in, and vectors of no
+/// direction.
+TEST(BadInput, UnitsThatAKindHasNotAndVectorsOfNoDirectionAreRefused) {
+  const Sae sae = sae_of();
+  const at::Tensor v = ones(), w = at::arange(kWidth, at::kFloat), zero = at::zeros({kWidth});
+  using Build = std::function<void(Steering&, const at::Tensor&, StrengthUnit)>;
+  struct Kind {
+    const char* name;
+    Build build;  ///< with the vector that needs a direction, if it has one
+    bool norm, activation, direction;
+  };
+  const auto with = [](StrengthUnit unit) { return EditOptions{.unit = unit}; };
+  const auto feature = [](StrengthUnit unit) {
+    return EditOptions{.unit = unit, .max_activation = unit == StrengthUnit::max_activation ? 2.0 : 0.0};
+  };
+  const std::vector<Kind> kinds{
+      {"add", [&](auto& s, auto& x, auto u) { s.add(x, kPoint, 1, with(u)); }, true, false, false},
+      {"nudge", [&](auto& s, auto&, auto u) { s.nudge(sae, 1, 1, feature(u)); }, true, true, false},
+      {"pin", [&](auto& s, auto&, auto u) { s.pin(sae, 1, 1, feature(u)); }, true, true, false},
+      {"mul", [&](auto& s, auto&, auto u) { s.mul(sae, 1, 2, feature(u)); }, false, false, false},
+      {"project_out", [&](auto& s, auto& x, auto u) { s.project_out(x, kPoint, with(u)); }, false, false, true},
+      {"scale_along", [&](auto& s, auto& x, auto u) { s.scale_along(x, kPoint, 2, with(u)); }, false, false, true},
+      {"project_to", [&](auto& s, auto& x, auto u) { s.project_to(x, kPoint, 1, TargetSide::both, with(u)); }, true,
+       false, true},
+      {"set_along_metric",
+       [&](auto& s, auto& x, auto u) {
+         s.set_along_metric(x, ActivationMetric::of(at::eye(kWidth)), kPoint, 1, with(u));
+       },
+       false, false, true},
+      {"swap", [&](auto& s, auto& x, auto u) { s.swap(x, w, kPoint, with(u)); }, false, false, true},
+      {"rotate", [&](auto& s, auto& x, auto u) { s.rotate(x, w, kPoint, 1, with(u)); }, false, false, true},
+      {"gated_add", [&](auto& s, auto& x, auto u) { s.gated_add(x, 0, w, kPoint, 1, with(u)); }, false, false, false},
+      {"splice", [&](auto& s, auto&, auto u) { s.splice(sae, false, with(u)); }, false, false, false},
+      {"cap_norm", [&](auto& s, auto&, auto u) { s.cap_norm(kPoint, 1, with(u)); }, true, false, false},
+      {"keep_norm", [&](auto& s, auto&, auto u) { s.keep_norm(kPoint, with(u)); }, false, false, false},
+      {"custom", [&](auto& s, auto&, auto u) { s.custom([](const CustomContext& c) { return c.h; }, kPoint, with(u)); },
+       false, false, false},
+  };
+  for (const Kind& kind : kinds) {
+    SCOPED_TRACE(kind.name);
+    for (const auto [unit, takes] :
+         {std::pair(StrengthUnit::raw, true), std::pair(StrengthUnit::residual_norm, kind.norm),
+          std::pair(StrengthUnit::max_activation, kind.activation)}) {
+      Steering s;
+      if (takes) {
+        EXPECT_NO_THROW(kind.build(s, v, unit)) << to_string(unit);
+        EXPECT_EQ(s.edits().size(), 1u);
+      } else {
+        EXPECT_STEER_ERROR(kind.build(s, v, unit), ErrorCode::argument, "unit");
+        EXPECT_TRUE(s.empty());
+      }
+    }
+    if (kind.direction) {
+      Steering s;
+      EXPECT_STEER_ERROR(kind.build(s, zero, StrengthUnit::raw), ErrorCode::argument, "zero vector");
+    }
+  }
+}
+
 TEST(BadInput, IsRefusedWhenTheEditIsMade) {
   const Sae sae = sae_of();
   const double nan = std::nan("");
