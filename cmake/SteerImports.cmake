@@ -25,7 +25,8 @@ function(_steer_import_torch)
   endif()
 endfunction()
 
-# libtorch brings a libgomp of its own; a program must not run two, so steer links that one where it exists.
+# libtorch brings a libgomp of its own; a program must not run two, so steer links that one where it exists. clang writes
+# calls to another runtime, which answers libgomp's names too.
 function(_steer_import_openmp)
   if(TARGET steer::dep_openmp OR NOT TARGET OpenMP::OpenMP_CXX)
     return()
@@ -33,7 +34,7 @@ function(_steer_import_openmp)
   add_library(steer::dep_openmp INTERFACE IMPORTED GLOBAL)
   target_compile_options(steer::dep_openmp INTERFACE ${OpenMP_CXX_FLAGS})
   file(GLOB gomp "${TORCH_INSTALL_PREFIX}/lib/libgomp*.so*")
-  if(gomp)
+  if(gomp AND NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
     list(GET gomp 0 gomp)
     target_link_libraries(steer::dep_openmp INTERFACE "${gomp}")
   else()

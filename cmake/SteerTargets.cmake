@@ -38,15 +38,26 @@ endfunction()
 
 # The first target makes the precompiled header; all others reuse that one file.
 function(steer_use_pch target)
-  # One header serves objects and programs only if all are compiled alike: -fPIC for both, not -fPIE for some.
-  set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
-  target_compile_options(${target} PRIVATE -fPIC)
+  # One header serves objects and programs only if all are compiled alike: -fPIC for both, not -fPIE for some. Inside
+  # another project there are objects alone, and that project's CMAKE_POSITION_INDEPENDENT_CODE decides.
+  if(PROJECT_IS_TOP_LEVEL)
+    set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+    target_compile_options(${target} PRIVATE -fPIC)
+  elseif(NOT DEFINED CMAKE_POSITION_INDEPENDENT_CODE)
+    set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE ON)
+  endif()
   target_link_libraries(${target} PRIVATE steer::dep_openmp)
   if(target STREQUAL "steer_core")
     target_precompile_headers(steer_core PRIVATE "${PROJECT_SOURCE_DIR}/src/pch.hpp")
     file(SHA256 "${PROJECT_SOURCE_DIR}/src/pch.hpp" checksum)
-    file(CONFIGURE OUTPUT "${PROJECT_BINARY_DIR}/CMakeFiles/steer_core.dir/cmake_pch.hxx.gch.sum"
-         CONTENT "${checksum} ${Torch_VERSION} ${CMAKE_CXX_COMPILER_VERSION} ${CMAKE_BUILD_TYPE} ${CMAKE_CXX_FLAGS} ${STEER_SANITIZE}\n")
+    if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+      set(kind gch)
+    else()
+      set(kind pch)
+      target_compile_options(steer_core PRIVATE "SHELL:-Xclang -fno-pch-timestamp")
+    endif()
+    file(CONFIGURE OUTPUT "${PROJECT_BINARY_DIR}/CMakeFiles/steer_core.dir/cmake_pch.hxx.${kind}.sum"
+         CONTENT "${checksum} ${Torch_VERSION} ${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION} ${CMAKE_BUILD_TYPE} ${CMAKE_CXX_FLAGS} ${CMAKE_CXX_FLAGS_CHECK} ${STEER_SANITIZE}\n")
   else()
     target_precompile_headers(${target} REUSE_FROM steer_core)
   endif()

@@ -17,7 +17,7 @@ packages=(
 check=0
 if [[ ${1:-} == --check ]]; then
   check=1
-  packages+=(clang-16 clang-tidy-16)
+  packages+=(clang-16 clang-tidy-16 llvm-16 libomp-16-dev)
 fi
 
 # A tool counts as installed when it is on the PATH, wherever it came from.
@@ -28,6 +28,7 @@ installed() {
     pkg-config) command -v pkg-config >/dev/null ;;
     clang-16) command -v clang++-16 >/dev/null ;;
     clang-tidy-16) command -v clang-tidy-16 >/dev/null ;;
+    llvm-16) command -v llvm-cov-16 >/dev/null ;;
     python3-venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
     *) dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'ok installed' ;;
   esac
