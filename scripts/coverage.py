@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Which lines the tests ran, by module: coverage.py BUILD_FOLDER   (after the tests of the preset asan)
 
-Prints a table for docs/coverage.md, and names every file of src of which no line ran.
+Prints a table, and names every file of src of which no line ran.
 """
 import collections
 import json
