@@ -6,5 +6,6 @@
 
 int main() {
   steer::Server server(steer::Model::load(std::getenv("STEER_CONSUMER_MODEL")), {.port = 0});
-  std::printf("serving: %s, %lld cut off\n", server.port() > 0 ? "yes" : "no", static_cast<long long>(server.stop(1)));
+  const bool listening = server.port() > 0;
+  std::printf("serving: %s, %lld cut off\n", listening ? "yes" : "no", static_cast<long long>(server.stop(1)));
 }
