@@ -147,7 +147,8 @@ ModelConfig ModelConfig::from_hugging_face(const nlohmann::json& config, std::sp
   if (type == family->wrapper) family = &text_tower(in, type);
   require_language_model(config);
   ModelConfig c;
-  if (in.has("quantization_config")) c.stored = model::detail::read_quantisation(in.at("quantization_config"));
+  for (const char* key : {"quantization_config", "quantization"})  // the second is MLX's
+    if (in.has(key)) c.stored = model::detail::read_quantisation(in.at(key));
   c.family = family->name;
   if (const auto name = config.find("_name_or_path"); name != config.end() && name->is_string())
     c.name = name->get<std::string>();

@@ -72,32 +72,41 @@ class AdapterConfig {
            "expected a plain low-rank adapter but {} = {} asks for more ({}); merge it into its base in Python", key,
            io::detail::brief(value), path_.string());
     }
-    const auto alphas = object("alpha_pattern");
-    for (const auto& [pattern, alpha] : alphas.items()) {
-      require(alpha.is_number(), ErrorCode::config, where_, "expected numbers in alpha_pattern but got {} ({})",
-              io::detail::brief(alpha), path_.string());
-      patterns_.emplace_back(text::detail::Regex("^(?:.*\\.)?(?:" + pattern + ")$", path_.string()),
-                             alpha.get<double>());
-    }
+    alphas_ = patterns("alpha_pattern");
+    ranks_ = patterns("rank_pattern");
   }
 
   bool transposed() const { return flag("fan_in_fan_out"); }
 
-  /// The factor of B A for a module of this rank.
-  double scale(const std::string& module, std::int64_t rank) const {
-    double alpha = number("lora_alpha", 8);
-    for (const auto& [pattern, value] : patterns_) {
-      text::detail::Regex::Matcher matcher(pattern);
-      text::detail::ByteRange match;
-      if (!matcher.find(module, 0, match)) continue;
-      alpha = value;
-      break;
-    }
-    const auto r = static_cast<double>(rank);
+  /// The rank that a module was trained with, and the factor of its B A.
+  double rank(const std::string& module) const { return of(module, ranks_, number("r", 8)); }
+  double scale(const std::string& module) const {
+    const double alpha = of(module, alphas_, number("lora_alpha", 8)), r = rank(module);
     return alpha / (flag("use_rslora") ? std::sqrt(r) : r);
   }
 
  private:
+  using Patterns = std::vector<std::pair<text::detail::Regex, double>>;
+
+  /// The number of the first pattern that the module's name ends with, or else what all have.
+  static double of(const std::string& module, const Patterns& patterns, double all) {
+    for (const auto& [pattern, value] : patterns) {
+      text::detail::Regex::Matcher matcher(pattern);
+      text::detail::ByteRange match;
+      if (matcher.find(module, 0, match)) return value;
+    }
+    return all;
+  }
+  Patterns patterns(const char* key) const {
+    Patterns out;
+    const auto all = object(key);
+    for (const auto& [pattern, value] : all.items()) {
+      require(value.is_number(), ErrorCode::config, where_, "expected numbers in {} but got {} ({})", key,
+              io::detail::brief(value), path_.string());
+      out.emplace_back(text::detail::Regex("^(?:.*\\.)?(?:" + pattern + ")$", path_.string()), value.get<double>());
+    }
+    return out;
+  }
   void refuse_unless(const char* key, std::initializer_list<std::string_view> allowed) const {
     const auto found = config_.find(key);
     const auto value = found != config_.end() && found->is_string() ? found->get<std::string>() : std::string();
@@ -130,7 +139,7 @@ class AdapterConfig {
   fs::path path_;
   std::string_view where_;
   json config_;
-  std::vector<std::pair<text::detail::Regex, double>> patterns_;
+  Patterns alphas_, ranks_;
 };
 
 /// What the adapter does to one tensor of the base.
@@ -250,7 +259,12 @@ class Collector {
             "was made for another base",
             io::detail::quote(tensor), io::detail::shape_text(there->shape), io::detail::shape_text(a),
             io::detail::shape_text(b), io::detail::shape_text(made_for), adapter_.path().string());
-    change.scale = config_.scale(tensor.substr(0, tensor.size() - std::string_view(".weight").size()), a[0]);
+    const auto module = tensor.substr(0, tensor.size() - std::string_view(".weight").size());
+    const double rank = config_.rank(module);
+    require(static_cast<double>(a[0]) == rank, ErrorCode::shape, where_,
+            "expected {} of rank {}, as adapter_config.json says, but got {} ({}); take both files of one adapter",
+            io::detail::quote(tensor), rank, a[0], adapter_.path().string());
+    change.scale = config_.scale(module);
   }
 
   const TensorReader &base_, &adapter_;
@@ -271,7 +285,7 @@ void refuse_adapter_alone(const fs::path& folder, std::string_view where) {
   const auto base = config.is_object() ? config.value("base_model_name_or_path", json()) : json();
   fail(ErrorCode::unsupported, where,
        "expected a model but got an adapter for the base {} ({}); load the base and give this folder as "
-       "LoadOptions::adapter",
+       "LoadOptions::adapter (--adapter in the programs)",
        base.is_string() ? io::detail::quote(base.get<std::string>()) : "it was trained on", folder.string());
 }
 

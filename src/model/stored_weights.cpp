@@ -362,6 +362,7 @@ StoredWeights read_quantisation(const nlohmann::json& config) {
     out.kind = StoredKind::fp8;
     return out;
   }
+  if (method.empty()) refuse("no quant_method, as MLX writes it");
   const auto kind = find_enum<StoredKind>(method);
   if (!kind || *kind == StoredKind::plain) refuse("quant_method = \"" + method + "\"");
   out.kind = *kind;

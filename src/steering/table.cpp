@@ -25,7 +25,8 @@ void TableBuilder::gather(std::map<std::int64_t, int>& wanted, ReadRows read_row
 }
 
 void TableBuilder::gather() {
-  for (auto& [hash, wanted] : wanted_) {
+  for (auto& of_sae : wanted_) {
+    auto& wanted = of_sae.second;  // clang 16 with OpenMP captures no structured binding
     gather(wanted.encoder, [&](const auto& features) { return wanted.sae->encoder_rows(features); });
     gather(wanted.decoder, [&](const auto& features) { return wanted.sae->decoder_rows(features); });
   }

@@ -82,6 +82,7 @@ TEST(StoredWeights, RefuseWhatTheyDoNotRead) {
   refuse({{"quant_method", "awq"}, {"bits", 4}, {"version", "gemv"}}, "gemv");
   refuse({{"quant_method", "compressed-tensors"}, {"format", "pack-quantized"}}, "pack-quantized");
   refuse({{"bits", 4}}, "quantization_config");
+  refuse({{"bits", 4}, {"group_size", 64}}, "MLX");
   refuse({{"quant_method", "awq"}, {"bits", 4}, {"group_size", 0}}, "group_size = 0");
   refuse({{"quant_method", "gptq"}, {"bits", 4}, {"group_size", "128"}}, "group_size = \"128\"");
   const auto plain = test::tiny_model("llama").reader();

@@ -222,6 +222,25 @@ const Refusal kRefusals[] = {
      as_model,
      ErrorCode::unsupported,
      {"adapter", "org/base", "LoadOptions::adapter"}},
+    {"an adapter of another rank than its configuration says",
+     [](const TempDir& d) {
+       file_of(d, "adapter_config.json", R"({"peft_type": "LORA", "r": 4, "lora_alpha": 8})");
+       const auto q = open_tensors(kDemo)->info("model.layers.0.self_attn.q_proj.weight").shape;
+       const std::string module = "base_model.model.model.layers.0.self_attn.q_proj.";
+       save_safetensors(d / "adapter_model.safetensors", {{module + "lora_A.weight", at::ones({2, q[1]})},
+                                                          {module + "lora_B.weight", at::ones({q[0], 2})}});
+       return d.path();
+     },
+     [](const fs::path& p) { Model::load(kDemo, {.adapter = p}); },
+     ErrorCode::shape,
+     {"rank 4", "got 2", "adapter_model.safetensors", "of one adapter"}},
+    {"a model quantised by MLX",
+     [](const TempDir& d) {
+       return file_of(d, "config.json", R"({"model_type": "llama", "quantization": {"bits": 4, "group_size": 64}})");
+     },
+     as_model,
+     ErrorCode::unsupported,
+     {"MLX", "bf16 safetensors"}},
     {"two GGUF files",
      [](const TempDir& d) {
        for (const auto* name : {"a.gguf", "b.gguf"})
