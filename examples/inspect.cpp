@@ -130,8 +130,8 @@ struct Candidate {
   std::function<std::string()> load;
 };
 
-std::string describe_model(const fs::path& path) {
-  const auto model = steer::check_model(path);
+std::string describe_model(const fs::path& path, const fs::path& adapter) {
+  const auto model = steer::check_model(path, {.adapter = adapter});
   const auto& c = model.config;
   auto text = fmt::format("{}, {} layers of width {}, {} tokens, {}, {}", c.family, c.n_layers, c.d_model, c.vocab_size,
                           size_text(static_cast<double>(model.weight_bytes)),
@@ -189,7 +189,7 @@ void add_texts(const fs::path& path, std::vector<Candidate>& list) {
                     [=] { return describe_export(path); }});
 }
 
-std::vector<Candidate> candidates(const fs::path& path) {
+std::vector<Candidate> candidates(const fs::path& path, const fs::path& adapter) {
   const auto folder = fs::is_directory(path) ? path : path.parent_path();
   const auto has = [&](const char* name) { return fs::exists(folder / name); };
   const auto ending = path.extension();
@@ -208,7 +208,7 @@ std::vector<Candidate> candidates(const fs::path& path) {
        }},
       {"an SAE", "Sae::load", is_sae, [=] { return describe_sae(path); }},
       {"a model", "Model::load", ending == ".gguf" || has("config.json") || has("adapter_config.json"),
-       [=] { return describe_model(path); }},
+       [=] { return describe_model(path, adapter); }},
       {"a tokenizer", "Tokenizer::load", path.filename() == "tokenizer.json" || ending == ".model",
        [=] { return fmt::format("{} tokens", steer::Tokenizer::load(path).vocab_size()); }},
       {"a steering", "Steering::load", ending == ".json" && path.filename() != "config.json",
@@ -219,8 +219,8 @@ std::vector<Candidate> candidates(const fs::path& path) {
 }
 
 // Says what the path loads as, the likeliest first; where it is nothing, why, for what it looks most like.
-bool print_verdict(const fs::path& path) {
-  auto list = candidates(path);
+bool print_verdict(const fs::path& path, const fs::path& adapter) {
+  auto list = candidates(path, adapter);
   add_texts(path, list);
   std::stable_partition(list.begin(), list.end(), [](const Candidate& candidate) { return candidate.likely; });
   bool loads = false;
@@ -270,13 +270,14 @@ int main(int argc, char** argv) {
       "Says whether a file or folder can be loaded, as what, and what is missing; then what it holds: format, "
       "metadata, "
       "and the names, types and shapes of its tensors. Reads headers only and never runs code from a file."};
-  fs::path file;
+  fs::path file, adapter;
   bool all = false, as_json = false;
   app.add_option(
          "FILE", file,
          "A model, an SAE, an adapter, a tokenizer, a steering, labels, questions, results, or any file of tensors; a "
          "file or a folder")
       ->required();
+  app.add_option("--adapter", adapter, "FILE is a model: with this LoRA adapter (a folder) merged into it");
   app.add_flag("-a,--all", all, "Every tensor and key on its own line, instead of one screen");
   app.add_flag("--json", as_json, "Everything as JSON");
   CLI11_PARSE(app, argc, argv);
@@ -293,7 +294,7 @@ int main(int argc, char** argv) {
     } catch (const steer::Error&) {
       if (as_json) throw;
       fmt::print("{}: no file of tensors\n", file.string());
-      return print_verdict(file) ? 0 : 1;
+      return print_verdict(file, adapter) ? 0 : 1;
     }
     const auto& tensors = reader->tensors();
     if (as_json) {
@@ -317,7 +318,7 @@ int main(int argc, char** argv) {
     const auto count = values < 1e6 ? fmt::format("{:.0f}", values) : fmt::format("{:.4g} M", values / 1e6);
     fmt::print("{}: {}, {} tensors, {} values, {}\n", file.string(), reader->format(), tensors.size(), count,
                size_text(bytes));
-    loads = print_verdict(file);
+    loads = print_verdict(file, adapter);
     const std::size_t lines = all ? SIZE_MAX : 18, width = all ? 2000 : 60;
     print_json(reader->metadata(), "metadata", lines, width);
     print_config(file, lines, width);

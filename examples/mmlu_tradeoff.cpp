@@ -27,7 +27,7 @@ struct Settings {
   std::string model, sae, mmlu, questions, search_questions, behaviour_file,
       judge = "words", judge_url = "https://api.openai.com/v1", judge_model, judge_temperature = "0",
       judge_key_variable = "OPENAI_API_KEY", judge_key_header = "Authorization", pairs, calibration, mode = "generate",
-      out = "tradeoff", device = "cpu", weights = "stored", chat_format;
+      out = "tradeoff", device = "cpu", weights = "stored", chat_format, adapter;
   std::vector<std::string> behaviours, rules, arms{"control", "prompt", "published", "safe", "safe+prompt", "random"},
       steer, allow_unknown_config;
   std::vector<double> sweep;
@@ -42,7 +42,7 @@ struct Settings {
                                               behaviours, rules, arms, steer, sweep, per_subject, limit, search_prompts,
                                               search_checks, certify, off_target, sweep_every, max_tokens, batch,
                                               temperature, top_p, seed, kl, device, weights, chat_format,
-                                              allow_unknown_config, draws, force_answers)
+                                              allow_unknown_config, draws, force_answers, adapter)
 };
 
 /// Settings from a JSON file. A key that is none of ours would be a setting that is silently not made.
@@ -72,6 +72,7 @@ Settings read_settings(const std::string& path) {
 
 void add_options(CLI::App& app, Settings& s) {
   app.add_option("--model", s.model, "model: a Hugging Face folder or a GGUF file")->group("Model");
+  app.add_option("--adapter", s.adapter, "folder of a LoRA adapter to merge into the model")->group("Model");
   app.add_option("--sae", s.sae, "sparse autoencoder; needed by published, safe and what is made from them")
       ->group("Model");
   app.add_option("--device", s.device, "cpu or cuda:N")->capture_default_str()->group("Model");
@@ -424,7 +425,8 @@ int run(const Settings& settings, bool plan_only, int threads, const steer::Stop
   steer::ExperimentOptions options{.judge = nullptr, .journal = out / "journal.jsonl", .batch = settings.batch};
   steer::LoadOptions load{.weights = steer::parse_enum<steer::WeightFormat>(settings.weights, "mmlu_tradeoff"),
                           .device = steer::parse_device(settings.device),
-                          .allow_unknown_config = settings.allow_unknown_config};
+                          .allow_unknown_config = settings.allow_unknown_config,
+                          .adapter = settings.adapter};
   if (!settings.chat_format.empty())
     load.chat_format = steer::parse_enum<steer::ChatFormat>(settings.chat_format, "mmlu_tradeoff");
   const steer::Experiment planned = experiment_of(settings, std::nullopt);
