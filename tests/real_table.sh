@@ -12,5 +12,5 @@ for program in "$build"/tests/test_*; do
   STEER_REAL_TABLE=1 "$program" --gtest_brief=1 --gtest_filter='Real*:RepliesOfJudges*' >>"$table" 2>&1 || result=1
 done
 grep -E '^(ok|WRONG) ' "$table" || true
-grep -E '^real \(|Failure$|FAILED' "$table" || true
+grep -E '^(real \(|judges: )|Failure$|FAILED' "$table" || true
 exit $result
