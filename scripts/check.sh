@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 always=(format release tidy)
 # A part joins the turns once it has passed whole; until then it is asked for by name.
 turns=()
-by_name=(asan tsan odr fuzz clang)
+by_name=(asan tsan odr fuzz clang python)
 minutes=${STEER_CHECK_MINUTES:-60}
 modules='core stats io text model sae steering generate features eval serve'
 read -ra all_tests <<<"test_${modules// / test_}"
@@ -73,6 +73,15 @@ part_clang() { cmake --preset clang && cmake --build --preset clang --target ste
 
 part_fuzz() { cmake --preset fuzz && cmake --build --preset fuzz --target fuzz && tests/fuzz/run.sh build/fuzz 30; }
 
+# The Python package's tests, where its build's own packages are here already or can be had.
+part_python() {
+  if [[ ! -x build/python-venv/bin/python ]] && ! python3 -m pip download -q --no-deps -d build/check/python nanobind; then
+    echo "python: no package index can be reached, so nanobind and pytest cannot be installed"
+    return 77
+  fi
+  ./scripts/python.sh
+}
+
 # part_NAME in the background with a time limit in seconds; 124 when it was ended.
 run_part() {
   local part=$1 limit=$2
@@ -123,7 +132,12 @@ for part in "${parts[@]}"; do
     0)
       verdict=ok
       passed=$((passed + 1))
-      grep -E '^[0-9]+% tests passed|: [0-9]+ cases passed|: no finding|^tidy:' "$logs/$part.log"
+      grep -E '^[0-9]+% tests passed|: [0-9]+ cases passed|: no finding|^tidy:|^\| all \||^[0-9]+ passed' "$logs/$part.log"
+      ;;
+    77)
+      verdict=skipped
+      skipped=$((skipped + 1))
+      tail -n 1 "$logs/$part.log"
       ;;
     124)
       verdict=unfinished
