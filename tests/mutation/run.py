@@ -35,7 +35,7 @@ TARGETS = {
     "src/generate/sampler.cpp": "test_generate",
 }
 # Programs of whose tests only some are about these sources.
-FILTERS = {"test_eval": "*Answer*:*Letter*:Paper*:Report*:Analysis*:Tradeoff*"}
+FILTERS = {"test_eval": "*Answer*:*Letter*:Paper*:Report*:Analys*:Tradeoff*:Arms*"}
 
 LEFT, RIGHT = r"(?<=[\w)\]]) ", r" (?=[\w(])"
 

@@ -153,6 +153,10 @@ TEST_F(SessionSteering, EntropyIsObservedWhateverLogitsAreAskedFor) {
     const SequenceId s =
         session.open({.steering = Steering().abort_when(Condition::entropy_between(0, 100), "always")});
     EXPECT_TRUE(session.needs_logits(s));
+    Steering blind;
+    blind.add(at::ones({session.model().config().d_model}), "blocks.1.hook_resid_post", 1);
+    EXPECT_FALSE(session.needs_logits(session.open())) << "unsteered";
+    EXPECT_FALSE(session.needs_logits(session.open({.steering = blind}))) << "it looks at no distribution";
     const at::Tensor out = session.step({{s, prompt(), Phase::prompt}}, logits);
     EXPECT_EQ(out.defined(), logits != Logits::none);
     EXPECT_EQ(session.abort_reason(s), "always");
@@ -188,6 +192,8 @@ TEST_F(SessionSteering, LogitsAreThoseAskedFor) {
     }
   }
   EXPECT_STEER_ERROR(session.log_probabilities(prompt(), {.begin = 0}), ErrorCode::argument, "[1, 7)");
+  EXPECT_STEER_ERROR(session.log_probabilities(prompt(), {.end = std::ssize(prompt()) + 1}), ErrorCode::argument,
+                     "[1, 7)");
 }
 
 TEST_F(SessionSteering, WarningsReachThePersonOrAreErrors) {
