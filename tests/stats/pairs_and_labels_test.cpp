@@ -70,7 +70,7 @@ TEST(BradleyTerry, IntervalsCoverWhereQuestionsMatter) {
         clusters.push_back(question);
       }
     }
-    const auto& interval = bradley_terry(2, games, clusters)[1].interval;
+    const auto interval = bradley_terry(2, games, clusters)[1].interval;
     covered += interval.low <= std::log(0.7 / 0.3) && std::log(0.7 / 0.3) <= interval.high;
   }
   EXPECT_GE(covered, 366) << "of 400; 95 % less four standard errors";
