@@ -6,9 +6,11 @@
 #include <steer/eval/model_judge.hpp>
 #include <steer/eval/report.hpp>
 
+#include <fmt/format.h>
 #include <nanobind/stl/function.h>
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/shared_ptr.h>
+
 #include <nlohmann/json.hpp>
 
 #include "bind.hpp"
@@ -46,6 +48,14 @@ nb::object row_of(const ResultRow& row) {
   nlohmann::ordered_json json;
   to_json(json, row);
   return to_python(nlohmann::json(json));
+}
+
+nb::dict estimate(double mean, double low, double high) {
+  nb::dict out;
+  out["mean"] = mean;
+  out["low"] = low;
+  out["high"] = high;
+  return out;
 }
 
 }  // namespace
@@ -162,6 +172,8 @@ void bind_eval(nb::module_& m) {
       .def_rw("title", &Report::title)
       .def("verdict", &Report::verdict, "Headline and findings as text.")
       .def("headline", &Report::headline)
+      .def("__repr__",
+           [](const Report& r) { return fmt::format("Report({} results: {})", r.results.size(), r.headline()); })
       .def("findings", &Report::findings)
       .def("html", &Report::html)
       .def("markdown", &Report::markdown)
@@ -188,20 +200,19 @@ void bind_eval(nb::module_& m) {
               row["arm"] = cell.arm;
               row["behaviour"] = cell.behaviour;
               row["n"] = cell.n;
-              row["accuracy"] = cell.accuracy.value;
-              row["accuracy_low"] = cell.accuracy.interval.low;
-              row["accuracy_high"] = cell.accuracy.interval.high;
-              for (const auto& [name, score] : cell.scores) {
-                row[name.c_str()] = score.summary.mean;
-                row[(name + "_low").c_str()] = score.interval.low;
-                row[(name + "_high").c_str()] = score.interval.high;
-              }
+              row["accuracy"] = estimate(cell.accuracy.value, cell.accuracy.interval.low, cell.accuracy.interval.high);
+              nb::dict scores;  // of their own: a judge's score is called "behaviour" too
+              for (const auto& [name, score] : cell.scores)
+                scores[name.c_str()] = estimate(score.summary.mean, score.interval.low, score.interval.high);
+              row["scores"] = scores;
               out.append(row);
             }
             return out;
           },
           nb::sig("def tradeoffs(self) -> list[dict[str, object]]"),
-          "One dict an arm and behaviour (\"\": all): accuracy and mean scores with their intervals.");
+          "One dict an arm and behaviour (\"\": all): arm, behaviour, n, accuracy and scores by name, each a dict of "
+          "mean, "
+          "low and high, the 95 % interval by question.");
 
   m.def(
       "run_experiment",

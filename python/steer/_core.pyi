@@ -1145,6 +1145,8 @@ class Report:
 
     def headline(self) -> str: ...
 
+    def __repr__(self) -> str: ...
+
     def findings(self) -> list[str]: ...
 
     def html(self) -> str: ...
@@ -1172,7 +1174,7 @@ class Report:
 
     def tradeoffs(self) -> list[dict[str, object]]:
         """
-        One dict an arm and behaviour ("": all): accuracy and mean scores with their intervals.
+        One dict an arm and behaviour ("": all): arm, behaviour, n, accuracy and scores by name, each a dict of mean, low and high, the 95 % interval by question.
         """
 
 def run_experiment(model: Model, *, questions: Sequence[Question], behaviours: Sequence[Behaviour], arms: Sequence[Arm], mode: str = 'generate', temperature: float = 0.6, top_p: float = 0.9, max_tokens: int = 1024, seed: int = 42, nll: bool = True, kl: bool = False, force_answers: bool = False, judge: Judge | None = None, journal: str | os.PathLike = ..., batch: int = 64, baseline: str = 'control', progress: bool = False, rank: int = 0, ranks: int = 1, address: str = '', port: int = 0, timeout_s: float = 60.0) -> Report:

@@ -51,9 +51,13 @@ def report_html(report: Report) -> str:
     """Headline, findings and the trade-off."""
     findings = "".join(f"<li>{escape(f)}</li>" for f in report.findings())
     rows = [r for r in report.tradeoffs() if r["behaviour"] == ""]
-    names = list(dict.fromkeys(k for r in rows for k in r if not k.endswith(("_low", "_high"))))
-    shown = ([f"{v:.3f}" if isinstance(v := r.get(k, ""), float) else v for k in names] for r in rows)
-    return f"<h4>{escape(report.headline())}</h4><ul>{findings}</ul>{_table(names, shown)}"
+    names = list(dict.fromkeys(name for r in rows for name in r["scores"]))
+    shown = ([r["arm"], r["n"], _shown(r["accuracy"]), *(_shown(r["scores"].get(n)) for n in names)] for r in rows)
+    return f"<h4>{escape(report.headline())}</h4><ul>{findings}</ul>{_table(['arm', 'n', 'accuracy', *names], shown)}"
+
+
+def _shown(estimate: dict[str, float] | None) -> str:
+    return f"{estimate['mean']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]" if estimate else ""
 
 
 def to_pandas(report: Report) -> Any:
@@ -67,12 +71,12 @@ def plot_tradeoff(report: Report, score: str = "behaviour", behaviour: str = "",
 
     axes = ax if ax is not None else plt.subplots(figsize=(6, 4), layout="constrained")[1]
     for row in report.tradeoffs():
-        if row["behaviour"] != behaviour or score not in row:
+        if row["behaviour"] != behaviour or score not in row["scores"]:
             continue
-        x, y = row[score], row["accuracy"]
+        x, y = row["scores"][score], row["accuracy"]
         axes.errorbar(
-            x, y, xerr=[[x - row[f"{score}_low"]], [row[f"{score}_high"] - x]],
-            yerr=[[y - row["accuracy_low"]], [row["accuracy_high"] - y]], fmt="o", capsize=3, label=row["arm"],
+            x["mean"], y["mean"], xerr=[[x["mean"] - x["low"]], [x["high"] - x["mean"]]],
+            yerr=[[y["mean"] - y["low"]], [y["high"] - y["mean"]]], fmt="o", capsize=3, label=row["arm"],
         )  # fmt: skip
     axes.set(xlabel=score.replace("_", " "), ylabel="accuracy", title="What steering gains, and what it costs")
     axes.legend(frameon=False)

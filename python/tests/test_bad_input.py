@@ -285,5 +285,6 @@ def test_leaves_nothing_behind_at_exit() -> None:
 
 
 def test_import_needs_no_more_than_torch() -> None:
-    done = run("import sys, steer; print([n for n in ('pandas', 'matplotlib', 'tqdm', 'transformers', 'ray') if n in sys.modules])")
+    done = run("import sys, torch; before = set(sys.modules); import steer; new = set(sys.modules) - before; "
+               "print([n for n in ('pandas', 'matplotlib', 'tqdm', 'transformers', 'ray') if n in new])")  # fmt: skip
     assert done.stdout.strip() == "[]", done.stderr
