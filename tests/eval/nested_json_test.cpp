@@ -1,5 +1,6 @@
 // Every reader of JSON, each given values nested deeper than a stack is, and files that are cut off: an error, short,
 // in words of ours.
+#include <ATen/Functions.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -86,8 +87,7 @@ TEST(CutOffJson, IsRefusedByEveryReaderWithWhereItEnds) {
   Sae::load(kDemo / "sae.safetensors").save(sae);
   std::filesystem::copy_file(std::filesystem::path(STEER_SOURCE_DIR) / "tests/data/text/byte_level.json",
                              dir / "tokenizer.json");
-  Steering steering;
-  steering.nudge(Sae::load(kDemo / "sae.safetensors"), 3, 2);
+  const Steering steering = Steering().add(at::ones({4}), {Site::resid_post, 1}, 2);
   const auto load_model = [&] { Model::load(model); };
   const auto load_tokenizer = [&] { Tokenizer::load(model); };
   const JsonFile files[] = {
@@ -114,7 +114,8 @@ TEST(CutOffJson, IsRefusedByEveryReaderWithWhereItEnds) {
       {dir / "steering.json", steering.to_json().dump(2), [&] { Steering::load(dir / "steering.json"); }},
       {dir / "results.jsonl", R"({"arm": "a", "behaviour": "b", "question": "q", "response": "r"})",
        [&] { load_results(dir / "results.jsonl"); }},
-      {dir / "behaviours.json", R"([{"name": "funny", "description": "d"}])",
+      {dir / "behaviours.json",
+       R"([{"name": "short", "instruction": "Be short.", "rule": {"kind": "at_most_words", "limit": 9}}])",
        [&] { load_behaviours(dir / "behaviours.json"); }},
   };
   for (const auto& file : files) {
@@ -138,9 +139,10 @@ TEST(CutOffJson, IsRefusedByEveryReaderWithWhereItEnds) {
     write("\xef\xbb\xbf" + whole);  // as editors on Windows save it
     try {
       file.read();
-    } catch (const Error& error) {  // of an adapter without weights and the like, not of the mark
-      const std::string_view text = error.what();
-      EXPECT_EQ(text.find("JSON"), std::string_view::npos) << text;
+    } catch (const Error& error) {  // of what these two name, which is not there, not of the mark
+      const auto name = file.path.filename();
+      EXPECT_TRUE(name == "adapter_config.json" || name == "model.safetensors.index.json") << error.what();
+      EXPECT_EQ(std::string_view(error.what()).find("JSON"), std::string_view::npos) << error.what();
     }
     write(whole);
     if (file.path.parent_path() == model && file.path.filename() != "config.json" &&
