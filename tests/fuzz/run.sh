@@ -5,7 +5,7 @@ build=$1 seconds=${2:-60}
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-for format in ${3:-safetensors gguf npy zip pickle legacy json yaml template tokenizer sentencepiece config csv judge_reply questions labels sae steering}; do
+for format in ${3:-safetensors gguf npy zip pickle legacy json yaml template tokenizer sentencepiece config csv judge_reply questions labels sae steering request}; do
   mkdir "$work/$format"
   # 192 MiB in one block is more than any reader may ask for; the rest is the sanitizer and libtorch.
   "$build/tests/fuzz/fuzz_$format" -max_total_time="$seconds" -rss_limit_mb=1024 -malloc_limit_mb=192 -timeout=20 \

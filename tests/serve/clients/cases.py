@@ -6,6 +6,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import time
 import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
@@ -229,6 +230,46 @@ def case_auto_steer_job(serving):
     assert [event["status"] for event in events[:-1]] == ["running"] * (len(events) - 1) and events[-1]["status"] == "done"
     assert events[-1]["result"]["verdict"] and "<svg" in events[-1]["result"]["curve_svg"]
     assert json.loads(call(f"/v1/auto_steer/{other['id']}"))["status"] == "cancelled"
+
+
+def case_auto_steer_safe(serving):
+    """Auto Steer in mode safe: bounds, a certificate of questions of its own; a search under way ends when cancelled"""
+    def call(path, body=None, method=None):
+        request = urllib.request.Request(serving.url + path, json.dumps(body).encode() if body else None, method=method)
+        with urllib.request.urlopen(request, timeout=300) as answer:
+            return json.loads(answer.read())
+    lines = (DEMO / "questions_dev.jsonl").read_text().splitlines()
+    asked = [json.loads(line) for line in lines]
+    def questions(some):
+        return [{"message": one["question"] + "\n" + "\n".join(f"{name}. {text}" for name, text in zip("ABCD", one["choices"]))
+                 + "\n\nThink step by step inside <thinking> tags, then give the letter of the right choice, and nothing "
+                 "else, inside <answer> tags.",
+                 "choices": list("ABCD"[:len(one["choices"])]), "right": "ABCD".index(one["answer"])} for one in some]
+    body = {"behaviour": "funny", "mode": "safe", "max_tokens": 96, "prompts": [one["message"] for one in questions(asked[:4])],
+            "questions": questions(asked[4:8]),
+            "certificate": {"questions": questions(asked[8:20]), "accuracy_loss": 0.5, "format_loss": 0.9}}
+    job = call("/v1/auto_steer", body)
+    while call(f"/v1/auto_steer/{job['id']}")["progress"] == "":
+        time.sleep(0.1)
+    begun = time.monotonic()
+    assert call(f"/v1/auto_steer/{job['id']}", method="DELETE")["status"] == "cancelled"
+    job = call("/v1/auto_steer", body)  # waits until the first has ended
+    while call(f"/v1/auto_steer/{job['id']}")["progress"] == "":
+        time.sleep(0.1)
+    assert time.monotonic() - begun < 60, "the cancelled search went on"
+    while (state := call(f"/v1/auto_steer/{job['id']}"))["status"] == "running":
+        time.sleep(0.5)
+    assert state["status"] == "done" and state["mode"] == "safe", state
+    result = state["result"]
+    assert result["explanation"] and (result["certificate"] or result["verdict"] != "steered"), result
+    for bad, field in ((dict(body, questions=[]), "questions"), (dict(body, mode="published"), "certificate"),
+                       (dict(body, questions=[{"message": "?", "choices": ["A"], "right": 0}]), "choices")):
+        try:
+            call("/v1/auto_steer", bad)
+        except urllib.error.HTTPError as error:
+            assert error.code == 400 and field in error.read().decode(), field
+        else:
+            raise AssertionError(field)
 
 
 def main():
