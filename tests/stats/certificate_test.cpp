@@ -70,6 +70,7 @@ TEST_F(CertificateSuite, PublishedFigures) {
   near(certificate_power(171, 0.02, 0), 1, 1e-12, "nothing is ever lost");
   near(certificate_power(171, 0.02, 0.005), std::pow(0.995, 171), 1e-9, "171 questions may lose none");
   expect(certificate_power(64, 0.02, 0) == 0, "64 questions are too few");
+  near(certificate_power(1, 0.9, 0.3, 0.8), 0.7, 1e-12, "one question, which must not be lost");
   expect(certificate_plan(64, 0.02).find("4.6 points if none is lost") != std::string::npos,
          certificate_plan(64, 0.02));
   expect(certificate_plan(64, 0.02).find("149 with none lost") != std::string::npos, "how many are needed");

@@ -55,6 +55,10 @@ TEST_F(Stats, SimultaneousLevelsAreThoseOfTheJointDistribution) {
   Rng rng(5);
   const Simultaneous alone(rows_of(effects(rng, 1, 200, 0)), {.draws = 4000});
   near(alone.adjusted_level(0.95), 0.95, 0.01, "one comparison pays nothing");
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {  // one draw cannot tell 5 %, and must not lower the level
+    const Simultaneous few(rows_of(effects(rng, 1, 200, 0)), {.draws = 1, .seed = seed});
+    expect(few.adjusted_level(0.95) >= 0.95, "never below the level");
+  }
 }
 
 TEST_F(Stats, NothingWorksAndNothingIsFound) {
