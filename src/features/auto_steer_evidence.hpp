@@ -26,7 +26,7 @@ struct Answer {
 struct PromptPair {
   std::vector<std::int64_t> plain;                     ///< the user's message alone
   std::vector<std::int64_t> asked;                     ///< with the request for the behaviour
-  std::vector<std::vector<std::int64_t>> others = {};  ///< with requests for other behaviours
+  std::vector<std::vector<std::int64_t>> others = {};  ///< with requests for some other behaviours
 };
 
 /// Whether a text mostly repeats itself: fewer than half of its 3-grams are distinct.
@@ -34,7 +34,7 @@ bool loops(std::span<const std::int64_t> ids);
 
 /// How answers read to the unsteered model, means over answers; empty answers count as unlike the behaviour.
 struct Reading {
-  double posterior = 0;  ///< that the behaviour was asked for, at even odds of this, nothing and every other behaviour
+  double posterior = 0;  ///< that the behaviour was asked for, at even odds of this, nothing and the prompt's others
   double nll = 0;        ///< nats a token, under the reading that explains the answer better
 };
 Reading read(const Model& model, const std::vector<PromptPair>& prompts, std::span<const Answer> answers);

@@ -200,8 +200,9 @@ struct AutoSteerResult {
 /// (`published`), and a search that minds what steering costs (`safe`).
 ///
 /// The behaviour score of an answer is the unsteered model's own posterior that the behaviour was asked for, at even
-/// odds of this, of nothing and of each of `AutoSteerOptions::others`: p(answer | request, prompt) over the sum of
-/// p(answer | prompt) and of p(answer | each request, prompt). Without `others` any style may score high.
+/// odds of this, of nothing and of three of `AutoSteerOptions::others`, with each prompt the next three:
+/// p(answer | request, prompt) over the sum of p(answer | prompt) and of p(answer | each request, prompt). Without
+/// `others` any style may score high.
 /// Steps: the model's answers to neutral prompts with the behaviour asked for, not asked for and its opposite asked
 /// for; features by contrast between them, read without the request, and by how far their decoder rows point along the
 /// mean difference; each nudged alone on the first tokens of a few answers and kept if that alone moves the behaviour
