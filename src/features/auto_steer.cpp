@@ -23,7 +23,8 @@ std::int64_t features::detail::search_answers(AutoSteerMode mode, std::int64_t p
     return (evidence + 2 * sets) * prompts;  // each set and its placebo
   }
   const auto tried = static_cast<std::int64_t>(finalists);
-  return (evidence + tried) * prompts + (1 + tried) * capability_prompts + certificate;
+  return evidence * prompts + tried * prompts / 3 + tried / 2 * (prompts - prompts / 3) +
+         (1 + tried) * capability_prompts + certificate;
 }
 
 struct AutoSteer::Impl : features::detail::Search {

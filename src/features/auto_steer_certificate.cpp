@@ -243,7 +243,7 @@ void Search::certify(const Evidence& found, AutoSteerResult& result) {
     result.trials.push_back(std::move(weaker));
     result.chosen = std::ssize(result.trials) - 1;
     const std::size_t last[] = {result.trials.size() - 1};
-    measure_behaviour(found, result.trials, last);
+    measure_behaviour(found, result.trials, last, found.prompts.size());
     measure_cost(result.trials, last);
     result.reason = fmt::format(
         "{} at {:.2f}, {:g} times the strength that the search chose: behaviour {:.2f} of what "

@@ -70,7 +70,7 @@ void Search::find_published(const Evidence& found, AutoSteerResult& result) {
   for (auto& trial : trials) trial.nll_gain = trial.accuracy = trial.format = trial.loops = trial.kl = unknown;
   std::vector<std::size_t> all(trials.size());
   std::iota(all.begin(), all.end(), std::size_t{0});
-  const auto looping = measure_behaviour(found, trials, all);
+  const auto looping = measure_behaviour(found, trials, all, found.prompts.size());
   for (std::size_t t : all) {
     if (looping[t] > most_loops)
       trials[t].dropped = fmt::format("{:.0f}% of answers loop", 100 * looping[t]);

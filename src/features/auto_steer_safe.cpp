@@ -55,6 +55,22 @@ std::vector<std::size_t> pick_finalists(std::vector<AutoSteerTrial>& trials) {
   return picked;
 }
 
+/// Of trials measured on a part of the prompts those that the fewest others outdo: gain more at an effect no larger.
+std::vector<std::size_t> better_half(std::vector<AutoSteerTrial>& trials, const std::vector<std::size_t>& measured) {
+  const auto outdone = [&](std::size_t t) {
+    return std::ranges::count_if(measured, [&](std::size_t u) {
+      return trials[u].target <= trials[t].target && trials[u].behaviour > trials[t].behaviour;
+    });
+  };
+  auto order = measured;
+  std::ranges::stable_sort(order, {}, [&](std::size_t t) { return std::pair(outdone(t), -trials[t].behaviour); });
+  const auto kept = std::min(order.size(), finalists / 2);
+  for (std::size_t t : std::span(order).subspan(kept))
+    trials[t].dropped = "others of no larger effect gain more in whole answers to a third of the prompts";
+  order.resize(kept);
+  return order;
+}
+
 /// The ladder of a form that acts sharply: steps in between, equally far apart in the logarithm.
 std::vector<double> finer(const std::vector<double>& effects) {
   std::vector<double> result;
@@ -190,8 +206,11 @@ void Search::find_safe(const Evidence& found, AutoSteerResult& result) {
   result.loops_unsteered = capability_.loops;
   auto& trials = result.trials = propose(found);
   screen_trials(found, trials);
-  const auto picked = pick_finalists(trials);
-  measure_behaviour(found, trials, picked);
+  // Seeds are the prompts': no answer is made twice.
+  const auto first = pick_finalists(trials);
+  measure_behaviour(found, trials, first, (found.prompts.size() + 2) / 3);
+  const auto picked = better_half(trials, first);
+  measure_behaviour(found, trials, picked, found.prompts.size());
   // What gains most is tested first, so that the first within the bounds is the best.
   std::vector<std::size_t> open;
   double best_any = 0;

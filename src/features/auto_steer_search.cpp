@@ -122,10 +122,10 @@ void Search::measure_capability() {
 }
 
 std::vector<double> Search::measure_behaviour(const Evidence& found, std::vector<AutoSteerTrial>& trials,
-                                              std::span<const std::size_t> which) {
+                                              std::span<const std::size_t> which, std::size_t prompts) {
   std::vector<GenerateRequest> requests;
   for (std::size_t t : which)
-    for (std::size_t p = 0; p < found.prompts.size(); ++p)
+    for (std::size_t p = 0; p < prompts; ++p)
       requests.push_back({found.prompts[p].plain, trials[t].steering, derive_seed(options_.seed, "measure", p)});
   const auto results = store_.generate(requests, options_.max_tokens, "answers under each steering");
   std::vector<double> looping;
@@ -134,8 +134,8 @@ std::vector<double> Search::measure_behaviour(const Evidence& found, std::vector
     std::vector<Answer> answers;
     std::int64_t edited = 0;
     double loop_count = 0;
-    for (std::size_t p = 0; p < found.prompts.size(); ++p) {
-      const auto& result = results[n * found.prompts.size() + p];
+    for (std::size_t p = 0; p < prompts; ++p) {
+      const auto& result = results[n * prompts + p];
       edited += result.audit.edited();
       loop_count += loops(result.ids);
       answers.push_back({p, result.ids, result.finish != FinishReason::length, false});

@@ -18,7 +18,7 @@ namespace steer::features::detail {
 /// More of a steering's answers must not repeat themselves.
 constexpr double most_loops = 0.34;
 
-/// Trials that are measured in full, at most.
+/// Trials whose whole answers are read, at most: to a third of the prompts; to all of them those of the better half.
 constexpr std::size_t finalists = 16;
 /// `published` tries all sets of so many features, at most.
 constexpr std::size_t most_combined = 4;
@@ -57,9 +57,10 @@ class Search {
   void add_vector_forms(const Evidence& found, const HookPoint& point, const at::Tensor& at_asked,
                         const at::Tensor& at_other, std::vector<Form>& forms);
   void screen_trials(const Evidence& found, std::vector<AutoSteerTrial>& trials);
-  /// Behaviour of whole answers to all prompts, for the trials of these numbers. @return each one's share of loops.
+  /// Behaviour of whole answers to the first `prompts`, for the trials of these numbers. @return each one's share of
+  /// loops.
   std::vector<double> measure_behaviour(const Evidence& found, std::vector<AutoSteerTrial>& trials,
-                                        std::span<const std::size_t> which);
+                                        std::span<const std::size_t> which, std::size_t prompts);
   /// What answers under `steering` show. @param behaviour  that the steering is for.
   std::vector<CertificateReading> read_answers(std::span<const ChoiceQuestion* const> questions,
                                                std::span<const GenerateResult> answers,
