@@ -170,6 +170,9 @@ std::vector<Engine::Impl::Row*> Engine::Impl::choose() {
 std::int64_t Engine::Impl::next_tokens(const Row& row, std::int64_t& prompt_room, std::int64_t& logit_room) const {
   if (row.decodes()) return 1;
   std::int64_t count = std::min(row.pending(), prompt_room);
+  // A prompt is kept for others where it ends: what is given after it comes in the next pass.
+  if (const std::int64_t left = row.prompt() - row.computed; left > 0 && row.order->keeps)
+    count = std::min(count, left);
   // A condition on the distribution is told of each one, also when a row that was set back is computed anew.
   if (session->needs_logits(row.sequence))
     count = std::min(count, row.computed < row.prompt() ? row.prompt() - row.computed : 1);
