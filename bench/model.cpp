@@ -37,7 +37,7 @@
 #include <steer/model/session.hpp>
 
 #include "limits.hpp"
-#include "model/kernels/isa.hpp"
+#include "model/kernels/table.hpp"
 
 namespace {
 

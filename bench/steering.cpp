@@ -152,7 +152,7 @@ void add_rows(benchmark::State& state) {
   for (auto _ : state) {
     for (std::int64_t r = 0; r < batch; ++r) {
       const float* v = vectors.const_data_ptr<float>() + r % distinct * width;
-      steering::detail::add_scaled(rows + r * width, &v, &sign, 1, width);
+      steering::detail::kernels().add_scaled(rows + r * width, &v, &sign, 1, width);
     }
     sign = -sign;
   }

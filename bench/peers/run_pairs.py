@@ -8,7 +8,7 @@ their median and quartiles, beside what is asked (must, aim), and the share of t
 weights read a second over the read bandwidth (decode), or operations a second over libtorch's GEMM (prefill), measured
 between the pairs by the same process. The first line says which machine it was.
 
---isa holds both sides to an instruction set: ours by STEER_ISA (products; norms and attention stay as they are), torch by
+--isa holds both sides to an instruction set: ours by STEER_ISA, torch by
 ATEN_CPU_CAPABILITY, ONEDNN_MAX_CPU_ISA and MKL_ENABLE_INSTRUCTIONS. llama.cpp is held by how it was built.
 """
 import argparse

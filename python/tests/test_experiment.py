@@ -152,12 +152,7 @@ def test_ray_with_one_worker_killed(alone: steer.Report, tmp_path: Path) -> None
         killed.append(True)
 
     killed: list[bool] = []
-    # Ray 2.60's own library before torch 2.13's: `import torch` then waits for ever, without steer too.
-    first = tmp_path / "first"
-    first.mkdir()
-    (first / "sitecustomize.py").write_text("import torch\n")
-    path = os.pathsep.join([str(first), *sys.path])
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": path}})
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}})
     try:
         killer = threading.Thread(target=kill_one)
         killer.start()

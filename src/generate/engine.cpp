@@ -5,7 +5,7 @@
 
 #include "generate/engine_impl.hpp"
 #include "generate/row_rules.hpp"
-#include "model/cpu_ops.hpp"
+#include "model/cpu_attention.hpp"
 #include "model/hook_table.hpp"
 #include "model/rope.hpp"
 

@@ -9,6 +9,7 @@
 
 #include <steer/core/error.hpp>
 
+#include "model/cpu_loops.hpp"
 #include "model/log_probability.hpp"
 
 namespace steer::generation::detail {
@@ -71,8 +72,8 @@ std::int64_t choose(std::span<const float> logits, const SamplingOptions& option
   if (options.temperature == 0) return likeliest;
   thread_local std::vector<float> weights;  // as large as a vocabulary: kept
   weights.resize(logits.size());
-  model::detail::exp_relative(logits.data(), std::ssize(logits), best,
-                              std::max(static_cast<float>(options.temperature), 1e-30f), weights.data());
+  model::detail::cpu::loops().exp_relative(logits.data(), std::ssize(logits), best,
+                                           std::max(static_cast<float>(options.temperature), 1e-30f), weights.data());
   // The likeliest weighs 1. Tokens that weigh less than `least` weigh less than 1 - top_p together, or less than min_p
   // each: nothing that is kept is among them, and the vocabulary need not be sorted.
   double total = 0;

@@ -1,8 +1,12 @@
 #include "io/dequantize.hpp"
 
 #include "core/crew.hpp"
+#include "core/isa.hpp"
 
 namespace steer::io::detail {
+
+STEER_TABLE_IN_USE(DequantizeKernels, dequantize_kernels)
+
 namespace {
 
 constexpr auto kFloat = at::ScalarType::Float;
@@ -58,14 +62,7 @@ const GgmlType* find_ggml_type(std::string_view name) {
   return nullptr;
 }
 
-DequantizeKernel dequantize_kernel(const GgmlType& type) {
-#if defined(__x86_64__)
-  // Every processor with AVX2 has F16C too (which clang 16 cannot ask for by name).
-  static const bool has_avx2 = __builtin_cpu_supports("avx2");
-  if (has_avx2) return avx2::kernel_of(type.id);
-#endif
-  return portable::kernel_of(type.id);
-}
+DequantizeKernel dequantize_kernel(const GgmlType& type) { return dequantize_kernels().of(type.id); }
 
 void dequantize(const GgmlType& type, const std::byte* data, std::int64_t blocks, float* out) {
   const auto kernel = dequantize_kernel(type);

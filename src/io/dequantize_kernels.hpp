@@ -8,12 +8,12 @@ namespace steer::io::detail {
 /// Unpacks quantised blocks to f32, on the calling thread.
 using DequantizeKernel = void (*)(const std::byte* data, std::int64_t blocks, float* out);
 
-// The same kernels for two instruction sets; they give the same bits.
-namespace portable {
-DequantizeKernel kernel_of(unsigned type_id);
-}
-namespace avx2 {
-DequantizeKernel kernel_of(unsigned type_id);
-}
+/// Built for each instruction set (core/isa.hpp); all give the same bits.
+struct DequantizeKernels {
+  /// By the number of ggml.h's `enum ggml_type`; a null pointer for a type without a kernel.
+  DequantizeKernel (*of)(unsigned type_id);
+};
+
+const DequantizeKernels& dequantize_kernels();
 
 }  // namespace steer::io::detail

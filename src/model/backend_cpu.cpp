@@ -5,7 +5,7 @@
 
 #include "core/crew.hpp"
 #include "model/backend.hpp"
-#include "model/cpu_gates.hpp"
+#include "model/cpu_loops.hpp"
 #include "model/experts.hpp"
 
 namespace steer::model::detail {
@@ -31,9 +31,9 @@ void norm_rows(float* out, const float* x, const Norm& norm, bool with_gain, std
   const auto eps = static_cast<float>(norm.eps);
   over_rows(rows, width, [&](std::int64_t begin, std::int64_t end) {
     if (norm.kind == NormKind::rms)
-      cpu::rms_norm(out + begin * width, x + begin * width, gain, end - begin, width, eps);
+      cpu::loops().rms_norm(out + begin * width, x + begin * width, gain, end - begin, width, eps);
     else
-      cpu::layer_norm(out + begin * width, x + begin * width, gain, bias, end - begin, width, eps);
+      cpu::loops().layer_norm(out + begin * width, x + begin * width, gain, bias, end - begin, width, eps);
   });
 }
 
@@ -65,7 +65,7 @@ void CpuBackend::gain(at::Tensor& x, const Norm& norm) {
   float* rows = mutable_data(x);
   const std::int64_t width = x.size(1);
   over_rows(x.size(0), width, [&](std::int64_t begin, std::int64_t end) {
-    cpu::multiply_add_rows(rows + begin * width, data(norm.gain), data(norm.bias), end - begin, width);
+    cpu::loops().multiply_add_rows(rows + begin * width, data(norm.gain), data(norm.bias), end - begin, width);
   });
 }
 
@@ -88,8 +88,8 @@ void CpuBackend::rotate(at::Tensor& x, const RopeTables::Rows& rope) {
   float* rows = mutable_data(x);
   const std::int64_t half = rope.cos.size(1), width = x.size(1), d = model_.config.d_head;
   over_rows(x.size(0), width, [&](std::int64_t begin, std::int64_t end) {
-    cpu::rotate(rows + begin * width, data(rope.cos) + begin * half, data(rope.sin) + begin * half, end - begin,
-                width / d, d, half);
+    cpu::loops().rotate(rows + begin * width, data(rope.cos) + begin * half, data(rope.sin) + begin * half, end - begin,
+                        width / d, d, half);
   });
 }
 
@@ -144,20 +144,20 @@ void CpuBackend::activate(at::Tensor& gate, const at::Tensor& up) {
   float* x = mutable_data(gate);
   if (const auto limit = static_cast<float>(model_.config.glu_limit); limit > 0) {
     core::detail::run_ranges(gate.numel(), kActivationGrain, [&](std::int64_t begin, std::int64_t end) {
-      cpu::clamped_glu(x + begin, data(up) + begin, end - begin, limit);
+      cpu::loops().clamped_glu(x + begin, data(up) + begin, end - begin, limit);
     });
     return;
   }
   core::detail::run_ranges(gate.numel(), kActivationGrain, [&](std::int64_t begin, std::int64_t end) {
-    cpu::activate(x + begin, x + begin, up.defined() ? data(up) + begin : nullptr, end - begin,
-                  model_.config.activation);
+    cpu::loops().activate(x + begin, x + begin, up.defined() ? data(up) + begin : nullptr, end - begin,
+                          model_.config.activation);
   });
 }
 
 void CpuBackend::gate(at::Tensor& x, const at::Tensor& by) {
   float* rows = mutable_data(x);
   core::detail::run_ranges(x.numel(), kActivationGrain, [&](std::int64_t begin, std::int64_t end) {
-    cpu::sigmoid_gate(rows + begin, data(by) + begin, end - begin);
+    cpu::loops().sigmoid_gate(rows + begin, data(by) + begin, end - begin);
   });
 }
 
@@ -165,7 +165,7 @@ void CpuBackend::scale_rows(at::Tensor& x, const at::Tensor& factors) {
   float* rows = mutable_data(x);
   const std::int64_t width = x.size(1);
   over_rows(x.size(0), width, [&](std::int64_t begin, std::int64_t end) {
-    cpu::scale_rows(rows + begin * width, data(factors) + begin, end - begin, width);
+    cpu::loops().scale_rows(rows + begin * width, data(factors) + begin, end - begin, width);
   });
 }
 
@@ -208,7 +208,8 @@ at::Tensor CpuBackend::experts(const at::Tensor& x, const at::Tensor& router, st
     const float* from = data(made);
     for (const auto& chosen : routing)
       for (const auto& [row, weight] : chosen) {
-        if (row >= first && row < last) cpu::add_scaled_row(mutable_data(out) + row * width, from, weight, width);
+        if (row >= first && row < last)
+          cpu::loops().add_scaled_row(mutable_data(out) + row * width, from, weight, width);
         from += width;
       }
   });
@@ -225,7 +226,7 @@ void CpuBackend::add(at::Tensor& x, const at::Tensor& y) {
   float* to = mutable_data(x);
   const float* from = data(y);
   over_rows(x.numel(), 1,
-            [&](std::int64_t begin, std::int64_t end) { cpu::add(to + begin, from + begin, end - begin); });
+            [&](std::int64_t begin, std::int64_t end) { cpu::loops().add(to + begin, from + begin, end - begin); });
 }
 
 at::Tensor CpuBackend::unembed(const at::Tensor& x, const Rows&) {
@@ -235,7 +236,7 @@ at::Tensor CpuBackend::unembed(const at::Tensor& x, const Rows&) {
   if (model_.config.logit_scale != 1) out.mul_(model_.config.logit_scale);
   if (const auto cap = static_cast<float>(model_.config.logit_soft_cap); cap > 0)
     core::detail::run_ranges(out.numel(), kActivationGrain, [&](std::int64_t begin, std::int64_t end) {
-      cpu::soft_cap(logits + begin, end - begin, cap);
+      cpu::loops().soft_cap(logits + begin, end - begin, cap);
     });
   return out;
 }

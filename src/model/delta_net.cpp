@@ -8,8 +8,7 @@
 #include <vector>
 
 #include "core/crew.hpp"
-#include "model/cpu_ops.hpp"
-#include "model/vec16.hpp"
+#include "model/cpu_loops.hpp"
 
 namespace steer::model::detail {
 namespace {
@@ -22,47 +21,6 @@ struct Sizes {
       : keys(c.key_heads * c.d_key), values(c.value_heads * c.d_value), channels(2 * keys + values) {}
   std::int64_t keys, values, channels;
 };
-
-/// out[c] = sum over j of weight[c][j] * (column of j steps before)[c]; columns are rows of `history` and `x`.
-STEER_CLONES void convolve(const float* weight, const float* const* columns, std::int64_t kernel, std::int64_t channels,
-                           float* out) {
-  for (std::int64_t c = 0; c < channels; ++c) {
-    float total = 0;
-    for (std::int64_t j = 0; j < kernel; ++j) total += weight[c * kernel + j] * columns[j][c];
-    out[c] = total;
-  }
-}
-
-STEER_CLONES void make_unit(float* x, std::int64_t n, float scale) {
-  float square = 0;
-  for (std::int64_t i = 0; i < n; ++i) square += x[i] * x[i];
-  const float factor = scale / std::sqrt(square + kUnitEps);
-  for (std::int64_t i = 0; i < n; ++i) x[i] *= factor;
-}
-
-/// One token of one head. `recalled` is scratch of [d_value].
-STEER_CLONES void step(float* memory, const float* q, const float* k, const float* v, float decay, float beta,
-                       std::int64_t d_key, std::int64_t d_value, float* recalled, float* out) {
-  for (std::int64_t j = 0; j < d_value; ++j) recalled[j] = 0;
-  for (std::int64_t i = 0; i < d_key; ++i) {
-    float* row = memory + i * d_value;
-    for (std::int64_t j = 0; j < d_value; ++j) {
-      row[j] *= decay;
-      recalled[j] += row[j] * k[i];
-    }
-  }
-  for (std::int64_t j = 0; j < d_value; ++j) {
-    recalled[j] = beta * (v[j] - recalled[j]);
-    out[j] = 0;
-  }
-  for (std::int64_t i = 0; i < d_key; ++i) {
-    float* row = memory + i * d_value;
-    for (std::int64_t j = 0; j < d_value; ++j) {
-      row[j] += k[i] * recalled[j];
-      out[j] += row[j] * q[i];
-    }
-  }
-}
 
 float softplus(float x) { return x > 20 ? x : std::log1p(std::exp(x)); }
 
@@ -87,6 +45,7 @@ at::Tensor delta_net_on_cpu(const DeltaNetConfig& c, const DeltaNetWeights& w, c
                             const at::Tensor& beta, const at::Tensor& alpha, std::span<const DeltaNetRun> runs,
                             std::span<RecurrentState> after) {
   const Sizes size(c);
+  const cpu::Loops& loops = cpu::loops();
   at::Tensor mixed = at::empty_like(qkv), out = at::empty({qkv.size(0), size.values}, qkv.options());
   float* rows = mixed.data_ptr<float>();
   for (std::size_t r = 0; r < runs.size(); ++r) {
@@ -101,11 +60,11 @@ at::Tensor delta_net_on_cpu(const DeltaNetConfig& c, const DeltaNetWeights& w, c
       for (std::int64_t t = begin; t < end; ++t) {
         for (std::int64_t j = 0; j < c.kernel; ++j) columns[static_cast<std::size_t>(j)] = column(t - c.kernel + 1 + j);
         float* row = rows + (run.begin + t) * size.channels;
-        convolve(data(w.conv), columns.data(), c.kernel, size.channels, row);
-        cpu::activate(row, row, nullptr, size.channels, ActivationKind::silu);
+        loops.convolve(data(w.conv), columns.data(), c.kernel, size.channels, row);
+        loops.activate(row, row, nullptr, size.channels, ActivationKind::silu);
         for (std::int64_t head = 0; head < c.key_heads; ++head) {
-          make_unit(row + head * c.d_key, c.d_key, 1 / std::sqrt(static_cast<float>(c.d_key)));
-          make_unit(row + size.keys + head * c.d_key, c.d_key, 1);
+          loops.make_unit(row + head * c.d_key, c.d_key, 1 / std::sqrt(static_cast<float>(c.d_key)), kUnitEps);
+          loops.make_unit(row + size.keys + head * c.d_key, c.d_key, 1, kUnitEps);
         }
       }
     });
@@ -131,9 +90,10 @@ at::Tensor delta_net_on_cpu(const DeltaNetConfig& c, const DeltaNetWeights& w, c
               const std::int64_t at = t * c.value_heads + head;
               const std::int64_t key = w.tiled ? head % c.key_heads : head / group;
               const float rate = data(w.decay)[head] * softplus(data(alpha)[at] + data(w.dt_bias)[head]);
-              step(memory, row + key * c.d_key, row + size.keys + key * c.d_key, row + 2 * size.keys + head * c.d_value,
-                   std::exp(-rate), 1 / (1 + std::exp(-data(beta)[at])), c.d_key, c.d_value, recalled.data(),
-                   out.data_ptr<float>() + t * size.values + head * c.d_value);
+              loops.delta_step(memory, row + key * c.d_key, row + size.keys + key * c.d_key,
+                               row + 2 * size.keys + head * c.d_value, std::exp(-rate),
+                               1 / (1 + std::exp(-data(beta)[at])), c.d_key, c.d_value, recalled.data(),
+                               out.data_ptr<float>() + t * size.values + head * c.d_value);
             }
           }
       });

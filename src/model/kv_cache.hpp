@@ -10,7 +10,7 @@
 #include <steer/model/hooks.hpp>
 #include <steer/model/session.hpp>
 
-#include "model/cpu_ops.hpp"
+#include "model/cpu_attention.hpp"
 
 namespace steer::model::detail {
 

@@ -7,45 +7,14 @@
 
 #include <steer/core/error.hpp>
 
-#include "model/vec16.hpp"
+#include "model/cpu_loops.hpp"
 
 namespace steer::model::detail {
-namespace {
-
-/// The sum of exp(x - most): sixteen lanes in f32 over blocks, the blocks in f64.
-STEER_CLONES double sum_exp(const float* x, std::int64_t n, float most) {
-  using namespace cpu;
-  constexpr std::int64_t block = 64 * kLanes;
-  double total = 0;
-  for (std::int64_t begin = 0; begin < n; begin += block) {
-    const std::int64_t end = std::min(n, begin + block);
-    V part = splat(0);
-    std::int64_t i = begin;
-    for (; i + kLanes <= end; i += kLanes) part += exp(load(x + i) - splat(most));
-    if (i < end) {
-      V last = splat(-1e30f);
-      std::memcpy(&last, x + i, static_cast<std::size_t>(end - i) * sizeof(float));
-      part += exp(last - splat(most));
-    }
-    total += static_cast<double>(sum(part));
-  }
-  return total;
-}
-
-}  // namespace
-
-STEER_CLONES void exp_relative(const float* x, std::int64_t n, float most, float temperature, float* out) {
-  using namespace cpu;
-  const V middle = splat(most), divisor = splat(temperature);
-  std::int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) store(out + i, exp((load(x + i) - middle) / divisor));
-  if (i < n) store_first(out + i, exp((load_first(x + i, n - i) - middle) / divisor), n - i);
-}
 
 double log_sum_exp(const float* x, std::int64_t n) {
   const float most = *std::max_element(x, x + n);
   if (!std::isfinite(most)) return most;
-  return static_cast<double>(most) + std::log(sum_exp(x, n, most));
+  return static_cast<double>(most) + std::log(cpu::loops().sum_exp(x, n, most));
 }
 
 std::vector<std::pair<std::int64_t, double>> likeliest(const float* x, std::int64_t n, double log_sum,

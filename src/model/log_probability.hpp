@@ -16,9 +16,6 @@ namespace steer::model::detail {
 /// log of the sum of exp(x), f64. NaN or infinite where x holds a NaN, an infinity, or nothing finite.
 double log_sum_exp(const float* x, std::int64_t n);
 
-/// out[i] = exp((x[i] - most) / temperature), f32.
-void exp_relative(const float* x, std::int64_t n, float most, float temperature, float* out);
-
 /// The likeliest of n tokens with logits x, and their log-probabilities; the lower id first among equals.
 std::vector<std::pair<std::int64_t, double>> likeliest(const float* x, std::int64_t n, double log_sum,
                                                        std::int64_t count);

@@ -9,7 +9,7 @@
 #include <steer/core/hash.hpp>
 
 #include "core/crew.hpp"
-#include "model/cpu_ops.hpp"
+#include "model/cpu_loops.hpp"
 
 namespace steer::model::detail {
 namespace {
@@ -38,9 +38,10 @@ void require_finite(const at::Tensor& tensor, const std::string& name, const Ten
   const void* data = flat.const_data_ptr();
   std::atomic<bool> ok{true};
   core::detail::run_shares(flat.numel(), 1 << 18, [&](std::int64_t begin, std::int64_t end) {
-    const bool part = type == at::kFloat ? cpu::all_finite(static_cast<const float*>(data) + begin, end - begin)
-                                         : cpu::all_finite_16(static_cast<const std::uint16_t*>(data) + begin,
-                                                              end - begin, type == at::kBFloat16 ? 0x7f80 : 0x7c00);
+    const bool part = type == at::kFloat
+                          ? cpu::loops().all_finite(static_cast<const float*>(data) + begin, end - begin)
+                          : cpu::loops().all_finite_16(static_cast<const std::uint16_t*>(data) + begin, end - begin,
+                                                       type == at::kBFloat16 ? 0x7f80 : 0x7c00);
     if (!part) ok = false;
   });
   require(ok, ErrorCode::format, kWhere,

@@ -61,7 +61,7 @@ at::Tensor product_of_each(const at::Tensor& x, const at::Tensor& w, const at::T
                         .features = features,
                         .stride = matrix.stride(by_rows ? 1 : 0)};
   core::detail::run_ranges(features, by_rows ? 64 : 1024, [&](std::int64_t begin, std::int64_t end) {
-    by_rows ? add_features_by_rows(product, begin, end) : add_features(product, begin, end);
+    by_rows ? kernels().add_features_by_rows(product, begin, end) : kernels().add_features(product, begin, end);
   });
   return out;
 }
@@ -171,7 +171,7 @@ SparseActivations sparse_of(const at::Tensor& f, std::int64_t limit) {
     std::vector<std::int32_t> at(d_sae);
     for (auto t = begin; t < end; ++t) {
       const float* row = f.const_data_ptr<float>() + t * d_sae;
-      const auto count = nonzero(row, d_sae, at.data());
+      const auto count = kernels().nonzero(row, d_sae, at.data());
       collect(row, {at.data(), static_cast<std::size_t>(count)}, limit, rows.index[t], rows.value[t]);
     }
   });
@@ -279,7 +279,7 @@ at::Tensor sparse_decode(const Sae::Impl& sae, const SparseActivations& f) {
     core::detail::run_shares(tokens, 1, [&](std::int64_t begin, std::int64_t end) {
       for (auto t = begin; t < end; ++t)
         for (auto e = offset[t]; e < offset[t + 1]; ++e)
-          add_scaled(to + t * d_out, rows + index[e] * d_out, value[e], d_out);
+          kernels().add_scaled(to + t * d_out, rows + index[e] * d_out, value[e], d_out);
     });
     return out;
   }

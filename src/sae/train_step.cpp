@@ -99,10 +99,10 @@ class Step {
                 std::find_if(kept.begin(), kept.begin() + count, [z](auto i) { return !(z[i] > 0); }) - kept.begin();
             break;
           case SaeActivation::jumprelu:
-            count = above(z, data(threshold_), static_cast<float>(-o_.bandwidth / 2), features_, kept.data());
+            count = kernels().above(z, data(threshold_), static_cast<float>(-o_.bandwidth / 2), features_, kept.data());
             break;
           default:
-            count = above(z, nullptr, cut, features_, kept.data());
+            count = kernels().above(z, nullptr, cut, features_, kept.data());
         }
         auto& row = w_.rows[t];
         row.clear();
@@ -139,7 +139,7 @@ class Step {
         for (auto t = begin; t < end; ++t)
           for (const auto& e : w_.rows[t])
             if (const float f = activate(e.feature, e.z); f != 0)
-              add_scaled(data(error_) + t * d_, data(s_.decoder.value) + e.feature * d_, f, d_);
+              kernels().add_scaled(data(error_) + t * d_, data(s_.decoder.value) + e.feature * d_, f, d_);
       });
     }
     gradient_out_ = error_ * (2.0 / static_cast<double>(tokens_));
@@ -179,7 +179,7 @@ class Step {
           const auto t = w_.token[e];
           const float z = w_.activation[e];
           const float by_activation =
-              dense_ ? data(by_f)[t * features_ + i] : dot(row, data(gradient_out_) + t * d_, d_);
+              dense_ ? data(by_f)[t * features_ + i] : kernels().dot(row, data(gradient_out_) + t * d_, d_);
           const bool active = !jump || z > theta;
           // The straight-through estimator of Rajamanoharan et al. 2024 with a rectangle of the bandwidth's width.
           if (jump && std::abs(z - theta) < width / 2) by_theta -= (theta * by_activation + l0) / width;
@@ -271,7 +271,7 @@ class Step {
     adam_step.rate = static_cast<float>(learning_rate(o_, s_.steps) / (1 - std::pow(o_.beta1, t)));
     adam_step.correction2 = static_cast<float>(1 / std::sqrt(1 - std::pow(o_.beta2, t)));
     const auto move = [&](Trained& p, std::int64_t at, const float* g, std::int64_t n) {
-      adam(data(p.value) + at, data(p.m) + at, data(p.v) + at, g, n, adam_step);
+      kernels().adam(data(p.value) + at, data(p.m) + at, data(p.v) + at, g, n, adam_step);
     };
     at::Tensor dense_encoder, dense_decoder;
     if (dense_) {
@@ -290,19 +290,20 @@ class Step {
           for (auto e = w_.begin[i]; e < w_.begin[i + 1]; ++e) {
             const auto at = static_cast<std::int64_t>(w_.token[e]) * d_;
             if (w_.activation[e] == 0) continue;
-            add_scaled(g_encoder.data(), data(input_) + at, w_.gradient[e], d_);
-            add_scaled(g_decoder.data(), data(gradient_out_) + at, w_.activation[e], d_);
+            kernels().add_scaled(g_encoder.data(), data(input_) + at, w_.gradient[e], d_);
+            kernels().add_scaled(g_decoder.data(), data(gradient_out_) + at, w_.activation[e], d_);
           }
         }
         float g_bias = data(g_b_enc_)[i];
         if (!auxiliary_.slot.empty() && auxiliary_.slot[i] >= 0) {
           const auto at = static_cast<std::int64_t>(auxiliary_.slot[i]);
-          add_scaled(g_encoder.data(), data(auxiliary_.encoder) + at * d_, 1.0f, d_);
-          add_scaled(g_decoder.data(), data(auxiliary_.decoder) + at * d_, 1.0f, d_);
+          kernels().add_scaled(g_encoder.data(), data(auxiliary_.encoder) + at * d_, 1.0f, d_);
+          kernels().add_scaled(g_decoder.data(), data(auxiliary_.decoder) + at * d_, 1.0f, d_);
           g_bias += data(auxiliary_.b_enc)[at];
         }
         float* row = data(s_.decoder.value) + i * d_;
-        add_scaled(g_decoder.data(), row, -dot(g_decoder.data(), row, d_), d_);  // the row only turns
+        kernels().add_scaled(g_decoder.data(), row, -kernels().dot(g_decoder.data(), row, d_),
+                             d_);  // the row only turns
         move(s_.decoder, i * d_, g_decoder.data(), d_);
         normalize(row);
         move(s_.encoder, i * d_, g_encoder.data(), d_);
@@ -314,7 +315,7 @@ class Step {
   }
 
   void normalize(float* row) const {
-    const float norm = std::sqrt(dot(row, row, d_));
+    const float norm = std::sqrt(kernels().dot(row, row, d_));
     if (norm > 0)
       for (std::int64_t j = 0; j < d_; ++j) row[j] /= norm;
   }
@@ -333,7 +334,7 @@ class Step {
     for (std::int64_t i = 0; i < features_; ++i)
       if (idle[i] <= o_.dead_after_tokens) {
         const float* row = data(s_.encoder.value) + i * d_;
-        live_norm += std::sqrt(dot(row, row, d_)), live += 1;
+        live_norm += std::sqrt(kernels().dot(row, row, d_)), live += 1;
       }
     const double scale = 0.2 * (live > 0 ? live_norm / live : 1.0);
     Rng rng(derive_seed(o_.seed, "resample", static_cast<std::uint64_t>(s_.steps)));

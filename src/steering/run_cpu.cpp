@@ -65,7 +65,8 @@ class TokenRunner {
   explicit TokenRunner(const PointProgram& point)
       : instructions_(point.instructions),
         rows_(point.table.rows.defined() ? point.table.row(0) : nullptr),
-        width_(point.table.width) {}
+        width_(point.table.width),
+        kernels_(kernels()) {}
 
   /// All instructions up to the next that needs many tokens at once, or the end.
   void advance(TokenWork& token) const {
@@ -103,7 +104,7 @@ class TokenRunner {
 
   /// Measures |h| on arrival, once.
   void arrive(TokenWork& token) const {
-    if (token.norm < 0) token.norm = std::sqrt(moments(token.h, width_).sum_squares);
+    if (token.norm < 0) token.norm = std::sqrt(kernels_.moments(token.h, width_).sum_squares);
   }
 
   static float relative(float change, const TokenWork& token) {
@@ -115,11 +116,11 @@ class TokenRunner {
     const float* row = row_of(i.registers.front().write);
     const bool by_norm = i.members.front().change.by_norm;
     if (!by_norm && token.norm < 0) {
-      token.norm = std::sqrt(add_measured(token.h, row, width_));
+      token.norm = std::sqrt(kernels_.add_measured(token.h, row, width_));
     } else {
       arrive(token);
       const float unit = by_norm ? token.norm : 1;
-      add_scaled(token.h, &row, &unit, 1, width_);
+      kernels_.add_scaled(token.h, &row, &unit, 1, width_);
     }
     for (std::size_t k = 0; k < i.members.size(); ++k)
       token.change[i.members[k].line] = by_norm ? (token.norm > 0 ? i.sizes[k] : 0.f) : relative(i.sizes[k], token);
@@ -136,9 +137,9 @@ class TokenRunner {
       s.rows[count++] = row_of(r.read);
     }
     if (count > 0 && token.norm < 0)
-      token.norm = std::sqrt(dots_measured(token.h, s.rows.data(), count, width_, s.coefficients.data()));
+      token.norm = std::sqrt(kernels_.dots_measured(token.h, s.rows.data(), count, width_, s.coefficients.data()));
     else
-      dots(token.h, s.rows.data(), count, width_, s.coefficients.data());
+      kernels_.dots(token.h, s.rows.data(), count, width_, s.coefficients.data());
     arrive(token);
     for (std::size_t k = 0; k < i.registers.size(); ++k)
       s.values[k] = i.registers[k].reading == Reading::encode ? encoded[k]
@@ -168,19 +169,19 @@ class TokenRunner {
       const float c = s.moved[k] * norm.out;
       if (c == 0) continue;
       if (i.registers[k].reading == Reading::norm) {
-        if (s.values[k] > 0) scale(token.h, 1 + c / s.values[k], width_);
+        if (s.values[k] > 0) kernels_.scale(token.h, 1 + c / s.values[k], width_);
       } else {
         s.coefficients[count] = c;
         s.rows[count++] = row_of(i.registers[k].write);
       }
       token.changed = true;
     }
-    if (count > 0) add_scaled(token.h, s.rows.data(), s.coefficients.data(), count, width_);
+    if (count > 0) kernels_.add_scaled(token.h, s.rows.data(), s.coefficients.data(), count, width_);
   }
 
   /// |h| now; to the bit what it was on arrival while nothing has changed it.
   float length(const TokenWork& token) const {
-    return token.changed ? std::sqrt(moments(token.h, width_).sum_squares) : token.norm;
+    return token.changed ? std::sqrt(kernels_.moments(token.h, width_).sum_squares) : token.norm;
   }
 
   const float* row_of(int index) const { return rows_ + index * width_; }
@@ -188,6 +189,7 @@ class TokenRunner {
   const std::vector<Instruction>& instructions_;
   const float* rows_;  ///< of the point's table
   std::int64_t width_;
+  const Kernels& kernels_;
 };
 
 at::Tensor gathered(std::span<TokenWork* const> tokens, std::int64_t width) {
@@ -214,8 +216,8 @@ void run_function(const Instruction& i, std::span<TokenWork* const> tokens, cons
   const at::Tensor result = s == 1 ? f.contiguous() : (h + s * (f - h)).contiguous();
   const at::Tensor moved = result - h;
   for (std::size_t t = 0; t < tokens.size(); ++t) {
-    const float m =
-        std::sqrt(moments(moved.const_data_ptr<float>() + static_cast<std::int64_t>(t) * width, width).sum_squares);
+    const float m = std::sqrt(
+        kernels().moments(moved.const_data_ptr<float>() + static_cast<std::int64_t>(t) * width, width).sum_squares);
     tokens[t]->change[i.members.front().line] = TokenRunner::relative(m, *tokens[t]);
     if (m == 0) continue;
     std::memcpy(tokens[t]->h, result.const_data_ptr<float>() + static_cast<std::int64_t>(t) * width,

@@ -165,7 +165,7 @@ void CompiledSteering::read(HookContext& at, const PointProgram& point, const No
     const float* row = point.table.row(node.read.read);
     for (std::int64_t t = run.begin; t < run.end; ++t) {
       float dot = 0;
-      dots(at.value.const_data_ptr<float>() + t * at.value.stride(0), &row, 1, point.table.width, &dot);
+      kernels().dots(at.value.const_data_ptr<float>() + t * at.value.stride(0), &row, 1, point.table.width, &dot);
       values[static_cast<std::size_t>(t - run.begin)] = value_of(node.read, dot, 0.f, 1.f);
     }
     return;

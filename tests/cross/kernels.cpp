@@ -8,8 +8,7 @@
 #include <random>
 #include <vector>
 
-#define STEER_ISA_TABLE kernels_under_test
-#define STEER_ISA_NAME "under test"
+#define STEER_ISA under_test
 #include "model/kernels/kernels-inl.hpp"
 
 namespace {

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "builders.hpp"
+#include "core/isa.hpp"
 #include "io/dequantize.hpp"
 #include "support.hpp"
 
@@ -38,23 +39,29 @@ TEST(GgufReader, DequantisesEveryTypeAsTheGgufPackage) {
   EXPECT_EQ(reader->raw("unread").numel(), 66);
 }
 
-TEST(GgufReader, PortableAndAvx2KernelsGiveTheSameBits) {
-#if defined(__x86_64__)
-  if (!__builtin_cpu_supports("avx2")) GTEST_SKIP() << "this processor has no AVX2";
+TEST(GgufReader, EveryInstructionSetGivesTheSameBits) {
+  using core::detail::Isa;
+  const auto kernel_on = [](Isa isa, unsigned type) {
+    core::detail::set_isa_for_testing(isa);
+    return io::detail::dequantize_kernels().of(type);
+  };
+  const Isa before = core::detail::isa_in_use();
   const auto reader = open_tensors(test::fixture("types.gguf"));
   for (const auto& info : reader->tensors()) {
     const auto& type = *io::detail::find_ggml_type(info.storage);
-    const auto portable = io::detail::portable::kernel_of(type.id), avx2 = io::detail::avx2::kernel_of(type.id);
-    ASSERT_EQ(portable == nullptr, avx2 == nullptr);
-    if (!portable) continue;
+    const auto portable = kernel_on(Isa::portable, type.id);
     const auto raw = reader->raw(info.name);
     const auto blocks = info.bytes / type.block_bytes;
     std::vector<float> a(static_cast<std::size_t>(blocks * type.block_values)), b(a.size());
-    portable(static_cast<const std::byte*>(raw.const_data_ptr()), blocks, a.data());
-    avx2(static_cast<const std::byte*>(raw.const_data_ptr()), blocks, b.data());
-    EXPECT_EQ(std::memcmp(a.data(), b.data(), a.size() * sizeof(float)), 0) << info.name;
+    if (portable) portable(static_cast<const std::byte*>(raw.const_data_ptr()), blocks, a.data());
+    for (const Isa isa : {Isa::avx2, Isa::avx512}) {
+      const auto kernel = kernel_on(isa, type.id);  // the best one where there is none such
+      ASSERT_EQ(portable == nullptr, kernel == nullptr);
+      if (kernel) kernel(static_cast<const std::byte*>(raw.const_data_ptr()), blocks, b.data());
+      EXPECT_EQ(std::memcmp(a.data(), b.data(), a.size() * sizeof(float)), 0) << info.name;
+    }
   }
-#endif
+  core::detail::set_isa_for_testing(before);
 }
 
 TEST(GgufReader, ReadsMetadataOfEveryType) {

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "core/isa.hpp"
 #include "model/kernels/linear.hpp"
 #include "support.hpp"
 
@@ -122,6 +123,10 @@ at::Tensor random_blocks(const Format& f, std::int64_t n, std::int64_t k, unsign
   }
   return raw;
 }
+
+using core::detail::Isa;
+using core::detail::isa_available;
+using core::detail::set_isa_for_testing;
 
 constexpr Isa kIsas[] = {Isa::portable, Isa::avx2, Isa::avx512};
 

@@ -10,20 +10,23 @@
 #include <string_view>
 #include <vector>
 
+#include "core/isa.hpp"
 #include "model/kernels/linear.hpp"
 #include "support.hpp"
 
 namespace steer::model::detail {
 namespace {
 
+using core::detail::Isa;
+using core::detail::isa_available;
+using core::detail::set_isa_for_testing;
+
 constexpr Isa kIsas[] = {Isa::portable, Isa::avx2, Isa::avx512};
 
 /// Runs `body` once for each instruction set available, then goes back to the best.
 template <class Body>
 void for_each_isa(const Body& body) {
-  const Isa before = kernels().name == std::string_view("portable") ? Isa::portable
-                     : kernels().name == std::string_view("avx2")   ? Isa::avx2
-                                                                    : Isa::avx512;
+  const Isa before = core::detail::isa_in_use();
   for (Isa isa : kIsas) {
     if (!isa_available(isa)) continue;
     set_isa_for_testing(isa);

@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-#include "model/kernels/isa.hpp"
+#include "model/kernels/table.hpp"
 
 namespace steer::model::detail::cuda {
 

@@ -15,14 +15,14 @@
 // and, if rows [n, n + rows) have something elsewhere in memory,
 //   static void fetch_apart(const WeightView&, int64 n, int64 rows);
 // Formats whose groups stand alone give `group(const Row&, int64 g, F out[kVectors])` and derive from SingleGroups.
-// Block layouts are ggml's (ggml-common.h and ggml-quants.c of llama.cpp).
+// Blocks lie in memory as io/ggml_blocks.hpp says.
+
+namespace ggml = io::detail::ggml;
 
 constexpr int kGroup = 32;
 constexpr int kVectors = kGroup / kWidth;
 
-inline float read_half(const std::uint8_t* p) {
-  std::uint16_t bits;
-  __builtin_memcpy(&bits, p, sizeof bits);
+inline float read_half(ggml::Half bits) {
 #ifdef STEER_KERNEL_X86
   return _cvtsh_ss(bits);
 #else
@@ -30,13 +30,11 @@ inline float read_half(const std::uint8_t* p) {
 #endif
 }
 
-inline F set1_half(const std::uint8_t* p) {
+inline F set1_half(ggml::Half bits) {
 #ifdef STEER_KERNEL_X86
-  std::int16_t bits;
-  __builtin_memcpy(&bits, p, sizeof bits);
-  return from_halves(bits);
+  return from_halves(static_cast<std::int16_t>(bits));
 #else
-  return set1(read_half(p));
+  return set1(read_half(bits));
 #endif
 }
 
@@ -117,20 +115,24 @@ struct FormatInt8 : SingleGroups<FormatInt8, Int8Row> {
   }
 };
 
-template <class Derived>
-struct SingleBlocks : SingleGroups<Derived, const std::uint8_t*> {
-  using Row = const std::uint8_t*;
-  static Row row(const WeightView& w, std::int64_t n) { return row_start(w, n); }
+/// A row of blocks of one kind.
+template <class B>
+inline const B* blocks_of_row(const WeightView& w, std::int64_t n) {
+  return reinterpret_cast<const B*>(row_start(w, n));
+}
+
+template <class Derived, class B>
+struct SingleBlocks : SingleGroups<Derived, const B*> {
+  static constexpr int kBytes = sizeof(B);
+  using Row = const B*;
+  static Row row(const WeightView& w, std::int64_t n) { return blocks_of_row<B>(w, n); }
 };
 
-struct FormatQ8_0 : SingleBlocks<FormatQ8_0> {
-  static constexpr int kBytes = 34;
+struct FormatQ8_0 : SingleBlocks<FormatQ8_0, ggml::Q8_0> {
   [[gnu::always_inline]] static void group(Row r, std::int64_t g, F out[kVectors]) {
-    const std::uint8_t* b = r + g * 34;
-    const F d = set1_half(b);
-    for (int v = 0; v < kVectors; ++v) {
-      out[v] = mul(to_float(load_i8(reinterpret_cast<const std::int8_t*>(b + 2 + v * kWidth))), d);
-    }
+    const ggml::Q8_0& b = r[g];
+    const F d = set1_half(b.d);
+    for (int v = 0; v < kVectors; ++v) out[v] = mul(to_float(load_i8(b.qs + v * kWidth)), d);
   }
 };
 
@@ -162,41 +164,37 @@ inline I nibbles_halves(const std::uint8_t* qs, int v) {
   }
 }
 
-struct FormatQ4_0 : SingleBlocks<FormatQ4_0> {
-  static constexpr int kBytes = 18;
+struct FormatQ4_0 : SingleBlocks<FormatQ4_0, ggml::Q4_0> {
   [[gnu::always_inline]] static void group(Row r, std::int64_t g, F out[kVectors]) {
-    const std::uint8_t* b = r + g * 18;
-    nibbles_on(line16_through_zero(set1_half(b), -8), b + 2, out);
+    const ggml::Q4_0& b = r[g];
+    nibbles_on(line16_through_zero(set1_half(b.d), -8), b.qs, out);
   }
 };
 
-struct FormatQ4_1 : SingleBlocks<FormatQ4_1> {
-  static constexpr int kBytes = 20;
+struct FormatQ4_1 : SingleBlocks<FormatQ4_1, ggml::Q4_1> {
   [[gnu::always_inline]] static void group(Row r, std::int64_t g, F out[kVectors]) {
-    const std::uint8_t* b = r + g * 20;
-    nibbles_on(line16(set1_half(b), set1_half(b + 2)), b + 4, out);
+    const ggml::Q4_1& b = r[g];
+    nibbles_on(line16(set1_half(b.d), set1_half(b.m)), b.qs, out);
   }
 };
 
-struct FormatQ5_0 : SingleBlocks<FormatQ5_0> {
-  static constexpr int kBytes = 22;
+struct FormatQ5_0 : SingleBlocks<FormatQ5_0, ggml::Q5_0> {
   [[gnu::always_inline]] static void group(Row r, std::int64_t g, F out[kVectors]) {
-    const std::uint8_t* b = r + g * 22;
+    const ggml::Q5_0& b = r[g];
     // d is an f16: all of this is exact in f32.
-    const F d = set1_half(b), sixteen = mul(d, set1(16));
-    nibbles_on(line16_through_zero(d, -16), b + 6, out);
-    for (int v = 0; v < kVectors; ++v) out[v] = add_where(lane_bits(b + 2, v), out[v], sixteen);
+    const F d = set1_half(b.d), sixteen = mul(d, set1(16));
+    nibbles_on(line16_through_zero(d, -16), b.qs, out);
+    for (int v = 0; v < kVectors; ++v) out[v] = add_where(lane_bits(b.qh, v), out[v], sixteen);
   }
 };
 
-struct FormatQ5_1 : SingleBlocks<FormatQ5_1> {
-  static constexpr int kBytes = 24;
+struct FormatQ5_1 : SingleBlocks<FormatQ5_1, ggml::Q5_1> {
   [[gnu::always_inline]] static void group(Row r, std::int64_t g, F out[kVectors]) {
-    const std::uint8_t* b = r + g * 24;
-    const F d = set1_half(b), m = set1_half(b + 2);
-    const std::uint32_t high = read_u32(b + 4);
+    const ggml::Q5_1& b = r[g];
+    const F d = set1_half(b.d), m = set1_half(b.m);
+    const std::uint32_t high = read_u32(b.qh);
     for (int v = 0; v < kVectors; ++v) {
-      out[v] = fma(to_float(or_i(nibbles_halves(b + 8, v), sixteen_where(high >> (v * kWidth)))), d, m);
+      out[v] = fma(to_float(or_i(nibbles_halves(b.qs, v), sixteen_where(high >> (v * kWidth)))), d, m);
     }
   }
 };
@@ -213,9 +211,10 @@ struct FormatQ5_1 : SingleBlocks<FormatQ5_1> {
 
 // What a super-block of Q4_K or Q5_K begins with: for each of its eight groups w = q * scale + offset. Scales and
 // minima are 6 bits each in 12 bytes (get_scale_min_k4), taken four groups at a time: a byte of a word is one of them.
-[[gnu::always_inline]] inline void scales_and_offsets(const std::uint8_t* b, float scale[8], float offset[8]) {
-  const float d = read_half(b), m = -read_half(b + 2);
-  const std::uint32_t low = read_u32(b + 4), mid = read_u32(b + 8), top = read_u32(b + 12);
+template <class B>
+[[gnu::always_inline]] inline void scales_and_offsets(const B& b, float scale[8], float offset[8]) {
+  const float d = read_half(b.d), m = -read_half(b.dmin);
+  const std::uint32_t low = read_u32(b.scales), mid = read_u32(b.scales + 4), top = read_u32(b.scales + 8);
   const std::uint32_t scales[2] = {low & 0x3f3f3f3f, (top & 0x0f0f0f0f) | (low >> 2 & 0x30303030)};
   const std::uint32_t offsets[2] = {mid & 0x3f3f3f3f, (top >> 4 & 0x0f0f0f0f) | (mid >> 2 & 0x30303030)};
   scale_bytes(scales, d, scale);
@@ -223,17 +222,17 @@ struct FormatQ5_1 : SingleBlocks<FormatQ5_1> {
 }
 
 struct FormatQ4_K {
-  static constexpr int kBytes = 18, kBlock = 8, kStep = 2;
-  using Row = const std::uint8_t*;
+  static constexpr int kBytes = sizeof(ggml::Q4_K) / 8, kBlock = 8, kStep = 2;
+  using Row = const ggml::Q4_K*;
   struct Block {
     const std::uint8_t* qs;
     float scale[8], offset[8];
   };
-  static Row row(const WeightView& w, std::int64_t n) { return row_start(w, n); }
+  static Row row(const WeightView& w, std::int64_t n) { return blocks_of_row<ggml::Q4_K>(w, n); }
   [[gnu::always_inline]] static Block block(Row r, std::int64_t g) {
-    const std::uint8_t* b = r + (g >> 3) * 144;
+    const ggml::Q4_K& b = r[g >> 3];
     Block out;
-    out.qs = b + 16;
+    out.qs = b.qs;
     scales_and_offsets(b, out.scale, out.offset);
     return out;
   }
@@ -249,25 +248,25 @@ struct FormatQ4_K {
 };
 
 struct FormatQ5_K {
-  static constexpr int kBytes = 22, kBlock = 8, kStep = 2;
-  using Row = const std::uint8_t*;
+  static constexpr int kBytes = sizeof(ggml::Q5_K) / 8, kBlock = 8, kStep = 2;
+  using Row = const ggml::Q5_K*;
   struct Block {
-    const std::uint8_t* at;
+    const ggml::Q5_K* at;
     float scale[8], offset[8];
   };
-  static Row row(const WeightView& w, std::int64_t n) { return row_start(w, n); }
+  static Row row(const WeightView& w, std::int64_t n) { return blocks_of_row<ggml::Q5_K>(w, n); }
   [[gnu::always_inline]] static Block block(Row r, std::int64_t g) {
     Block out;
-    out.at = r + (g >> 3) * 176;
-    scales_and_offsets(out.at, out.scale, out.offset);
+    out.at = r + (g >> 3);
+    scales_and_offsets(*out.at, out.scale, out.offset);
     return out;
   }
-  // Bit j of the 32 bytes at 16 is the fifth bit of group j; groups 2s and 2s + 1 share the bytes of their low four.
+  // Groups 2s and 2s + 1 share the bytes of their low four bits.
   [[gnu::always_inline]] static void step(const Block& b, int s, F out[2 * kVectors]) {
-    const std::uint8_t* qs = b.at + 48 + s * 32;
+    const std::uint8_t* qs = b.at->qs + s * 32;
     const Line32 even = line32(set1(b.scale[2 * s]), set1(b.offset[2 * s]));
     const Line32 odd = line32(set1(b.scale[2 * s + 1]), set1(b.offset[2 * s + 1]));
-    const std::uint32_t even_high = bit_of_bytes(b.at + 16, 2 * s), odd_high = bit_of_bytes(b.at + 16, 2 * s + 1);
+    const std::uint32_t even_high = bit_of_bytes(b.at->qh, 2 * s), odd_high = bit_of_bytes(b.at->qh, 2 * s + 1);
     for (int v = 0; v < kVectors; ++v) {
       const I bytes = load_u8(qs + v * kWidth);
       out[v] = point(even, bytes, even_high >> v * kWidth);
@@ -277,26 +276,24 @@ struct FormatQ5_K {
 };
 
 struct FormatQ6_K {
-  static constexpr int kBytes = 26, kBlock = 8, kStep = 1;
-  using Row = const std::uint8_t*;
+  static constexpr int kBytes = sizeof(ggml::Q6_K) / 8, kBlock = 8, kStep = 1;
+  using Row = const ggml::Q6_K*;
   struct Block {
-    const std::uint8_t* at;
+    const ggml::Q6_K* at;
     float scale[16];
   };
-  static Row row(const WeightView& w, std::int64_t n) { return row_start(w, n); }
+  static Row row(const WeightView& w, std::int64_t n) { return blocks_of_row<ggml::Q6_K>(w, n); }
   [[gnu::always_inline]] static Block block(Row r, std::int64_t g) {
     Block out;
-    out.at = r + (g >> 3) * 210;
-    const F d = set1_half(out.at + 208);
-    for (int i = 0; i < 16; i += kWidth) {
-      store(out.scale + i, mul(to_float(load_i8(reinterpret_cast<const std::int8_t*>(out.at + 192 + i))), d));
-    }
+    out.at = r + (g >> 3);
+    const F d = set1_half(out.at->d);
+    for (int i = 0; i < 16; i += kWidth) store(out.scale + i, mul(to_float(load_i8(out.at->scales + i)), d));
     return out;
   }
   [[gnu::always_inline]] static void step(const Block& b, int s, F out[kVectors]) {
     const int half = s >> 2, quarter = s & 3;
     std::int8_t q[kGroup];
-    six_bits(b.at + half * 64 + (quarter & 1) * 32, (quarter >> 1) * 4, b.at + 128 + half * 32, quarter * 2, q);
+    six_bits(b.at->ql + half * 64 + (quarter & 1) * 32, (quarter >> 1) * 4, b.at->qh + half * 32, quarter * 2, q);
     const float* scale = b.scale + half * 8 + quarter * 2;
     for (int v = 0; v < kVectors; ++v) {
       out[v] = mul(to_float(load_i8(q + v * kWidth)), set1(scale[v / (kVectors / 2)]));
@@ -325,13 +322,12 @@ struct FormatQ6_K {
 
 // 4-bit floats (1 sign, 2 exponent, 1 mantissa) and a power of two, 2^(e - 127). All exact in f32: the table holds
 // twice the values, so that they are bytes, and the power is halved.
-struct FormatMxFp4 : SingleBlocks<FormatMxFp4> {
-  static constexpr int kBytes = 17;
+struct FormatMxFp4 : SingleBlocks<FormatMxFp4, ggml::MXFP4> {
   [[gnu::always_inline]] static void group(Row r, std::int64_t g, F out[kVectors]) {
-    const std::uint8_t* b = r + g * 17;
+    const ggml::MXFP4& b = r[g];
     std::int8_t q[kGroup];
-    twice_the_values(b + 1, q);
-    const F scale = set1(half_power(b[0]));
+    twice_the_values(b.qs, q);
+    const F scale = set1(half_power(b.e));
     for (int v = 0; v < kVectors; ++v) out[v] = mul(to_float(load_i8(q + v * kWidth)), scale);
   }
 

@@ -1,7 +1,5 @@
-// The kernels of one instruction set. The including file has its compile flags and defines
-//   STEER_ISA_TABLE   the name of the table it defines in steer::model::detail
-//   STEER_ISA_NAME    its name for messages
-// Everything but the table has internal linkage, so that no two of these files share a function.
+// The products of one instruction set (core/isa.hpp). Everything but the table has internal linkage, so that no two of
+// these objects share a function.
 
 #include <cstdint>
 #include <type_traits>
@@ -11,28 +9,12 @@
 #include <arm_neon.h>
 #endif
 
-#include "model/kernels/isa.hpp"
+#include "core/isa.hpp"
+#include "io/ggml_blocks.hpp"
+#include "model/kernels/table.hpp"
 
 namespace steer::model::detail {
 namespace {
-
-// IEEE half to float, for instruction sets without a conversion.
-[[maybe_unused]] inline float half_to_float(std::uint16_t h) {
-  const std::uint32_t sign = static_cast<std::uint32_t>(h & 0x8000) << 16;
-  std::uint32_t exponent = h >> 10 & 31, mantissa = h & 1023, bits;
-  if (exponent == 31) {
-    bits = sign | 0x7f800000 | mantissa << 13;
-  } else if (exponent != 0) {
-    bits = sign | (exponent + 112) << 23 | mantissa << 13;
-  } else {
-    const float value = static_cast<float>(mantissa) * 5.9604644775390625e-8f;  // 2^-24
-    __builtin_memcpy(&bits, &value, sizeof bits);
-    bits |= sign;
-  }
-  float out;
-  __builtin_memcpy(&out, &bits, sizeof out);
-  return out;
-}
 
 #include "model/kernels/vec-inl.hpp"
 //
@@ -111,7 +93,6 @@ void decode_row(const WeightView& w, std::int64_t row, float* out) { decode_for(
 
 }  // namespace
 
-extern const KernelTable STEER_ISA_TABLE;
-const KernelTable STEER_ISA_TABLE = {STEER_ISA_NAME, product, decode_row, rounds, pack};
+STEER_ISA_TABLE(KernelTable, kernels) = {STEER_QUOTE(STEER_ISA), product, decode_row, rounds, pack};
 
 }  // namespace steer::model::detail

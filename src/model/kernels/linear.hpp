@@ -6,7 +6,7 @@
 #include <span>
 #include <string_view>
 
-#include "model/kernels/isa.hpp"
+#include "model/kernels/table.hpp"
 
 namespace steer::model::detail {
 

@@ -165,19 +165,23 @@ struct BytesInt8 {
   }
 };
 
-// Blocks of one group: an f16 scale at 0; offsets `Zero` below, or an f16 minimum at 2.
+// Blocks of one group: a scale `d`; offsets `Zero` below, or a minimum `m`.
 template <class F32, int Zero>
 struct BytesSingle {
   using Format = F32;
-  static void head(const std::uint8_t* r, std::int64_t g, std::int64_t count, Groups8& out) {
-    const std::uint8_t* b = r + g * F32::kBytes;
-    const __m256 scale = halves8(b, count);
+  using Row = typename F32::Row;
+  static void head(Row r, std::int64_t g, std::int64_t count, Groups8& out) {
+    const __m256 scale = halves8(&r[g].d, count);
     _mm256_store_ps(out.scale, scale);
-    _mm256_store_ps(out.offset, Zero != 0 ? _mm256_mul_ps(scale, _mm256_set1_ps(-Zero)) : halves8(b + 2, count));
+    if constexpr (Zero != 0)
+      _mm256_store_ps(out.offset, _mm256_mul_ps(scale, _mm256_set1_ps(-Zero)));
+    else
+      _mm256_store_ps(out.offset, halves8(&r[g].m, count));
   }
 
  private:
-  static __m256 halves8(const std::uint8_t* b, std::int64_t count) {
+  static __m256 halves8(const ggml::Half* first, std::int64_t count) {
+    const auto* b = reinterpret_cast<const std::uint8_t*>(first);
     alignas(16) std::uint16_t bits[8] = {};
     if (count == 8) {
 #pragma GCC unroll 8
@@ -189,24 +193,22 @@ struct BytesSingle {
   }
 };
 struct BytesQ8_0 : BytesSingle<FormatQ8_0, 128> {
-  static __m256i group(const std::uint8_t* r, std::int64_t g) {
-    return _mm256_xor_si256(bytes32(r + g * 34 + 2), _mm256_set1_epi8(-128));
-  }
+  static __m256i group(Row r, std::int64_t g) { return _mm256_xor_si256(bytes32(r[g].qs), _mm256_set1_epi8(-128)); }
 };
 struct BytesQ4_0 : BytesSingle<FormatQ4_0, 8> {
-  static __m256i group(const std::uint8_t* r, std::int64_t g) { return nibbles32(r + g * 18 + 2); }
+  static __m256i group(Row r, std::int64_t g) { return nibbles32(r[g].qs); }
 };
 struct BytesQ4_1 : BytesSingle<FormatQ4_1, 0> {
-  static __m256i group(const std::uint8_t* r, std::int64_t g) { return nibbles32(r + g * 20 + 4); }
+  static __m256i group(Row r, std::int64_t g) { return nibbles32(r[g].qs); }
 };
 struct BytesQ5_0 : BytesSingle<FormatQ5_0, 16> {
-  static __m256i group(const std::uint8_t* r, std::int64_t g) {
-    return _mm256_or_si256(nibbles32(r + g * 22 + 6), fifth_bits(read_u32(r + g * 22 + 2)));
+  static __m256i group(Row r, std::int64_t g) {
+    return _mm256_or_si256(nibbles32(r[g].qs), fifth_bits(read_u32(r[g].qh)));
   }
 };
 struct BytesQ5_1 : BytesSingle<FormatQ5_1, 0> {
-  static __m256i group(const std::uint8_t* r, std::int64_t g) {
-    return _mm256_or_si256(nibbles32(r + g * 24 + 8), fifth_bits(read_u32(r + g * 24 + 4)));
+  static __m256i group(Row r, std::int64_t g) {
+    return _mm256_or_si256(nibbles32(r[g].qs), fifth_bits(read_u32(r[g].qh)));
   }
 };
 // Even groups are the low halves of 32 bytes, odd ones the high halves.
@@ -215,38 +217,35 @@ inline __m256i half_bytes(const std::uint8_t* p, std::int64_t odd) {
 }
 struct BytesQ4_K {
   using Format = FormatQ4_K;
-  static void head(const std::uint8_t* r, std::int64_t g, std::int64_t, Groups8& out) {
-    scales_and_offsets(r + g / 8 * 144, out.scale, out.offset);
+  static void head(Format::Row r, std::int64_t g, std::int64_t, Groups8& out) {
+    scales_and_offsets(r[g / 8], out.scale, out.offset);
   }
-  static __m256i group(const std::uint8_t* r, std::int64_t g) {
-    return half_bytes(r + g / 8 * 144 + 16 + g % 8 / 2 * 32, g % 2);
-  }
+  static __m256i group(Format::Row r, std::int64_t g) { return half_bytes(r[g / 8].qs + g % 8 / 2 * 32, g % 2); }
 };
 struct BytesQ5_K {
   using Format = FormatQ5_K;
-  static void head(const std::uint8_t* r, std::int64_t g, std::int64_t, Groups8& out) {
-    scales_and_offsets(r + g / 8 * 176, out.scale, out.offset);
+  static void head(Format::Row r, std::int64_t g, std::int64_t, Groups8& out) {
+    scales_and_offsets(r[g / 8], out.scale, out.offset);
   }
-  static __m256i group(const std::uint8_t* r, std::int64_t g) {
-    const std::uint8_t* b = r + g / 8 * 176;
-    const __m256i fifth = _mm256_srl_epi16(bytes32(b + 16), _mm_cvtsi64_si128(g % 8));
-    return _mm256_or_si256(half_bytes(b + 48 + g % 8 / 2 * 32, g % 2),
+  static __m256i group(Format::Row r, std::int64_t g) {
+    const ggml::Q5_K& b = r[g / 8];
+    const __m256i fifth = _mm256_srl_epi16(bytes32(b.qh), _mm_cvtsi64_si128(g % 8));
+    return _mm256_or_si256(half_bytes(b.qs + g % 8 / 2 * 32, g % 2),
                            _mm256_slli_epi16(_mm256_and_si256(fifth, _mm256_set1_epi8(1)), 4));
   }
 };
 // Scales of 16 values each: `scale` holds all 16, 32 below which the values are.
 struct BytesQ6_K {
   using Format = FormatQ6_K;
-  static void head(const std::uint8_t* r, std::int64_t g, std::int64_t, Groups8& out) {
-    const std::uint8_t* b = r + g / 8 * 210;
-    const F scales = mul(to_float(load_i8(reinterpret_cast<const std::int8_t*>(b + 192))), set1_half(b + 208));
-    store(out.scale, scales);
+  static void head(Format::Row r, std::int64_t g, std::int64_t, Groups8& out) {
+    const ggml::Q6_K& b = r[g / 8];
+    store(out.scale, mul(to_float(load_i8(b.scales)), set1_half(b.d)));
   }
-  static __m256i group(const std::uint8_t* r, std::int64_t g) {
-    const std::uint8_t* b = r + g / 8 * 210;
+  static __m256i group(Format::Row r, std::int64_t g) {
+    const ggml::Q6_K& b = r[g / 8];
     const std::int64_t half = g % 8 / 4, quarter = g % 4;
-    const __m256i high = _mm256_srl_epi16(bytes32(b + 128 + half * 32), _mm_cvtsi64_si128(2 * quarter));
-    return _mm256_or_si256(half_bytes(b + half * 64 + quarter % 2 * 32, quarter / 2),
+    const __m256i high = _mm256_srl_epi16(bytes32(b.qh + half * 32), _mm_cvtsi64_si128(2 * quarter));
+    return _mm256_or_si256(half_bytes(b.ql + half * 64 + quarter % 2 * 32, quarter / 2),
                            _mm256_slli_epi16(_mm256_and_si256(high, _mm256_set1_epi8(3)), 4));
   }
 };

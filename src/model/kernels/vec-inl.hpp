@@ -1,5 +1,23 @@
-// Vectors of `kWidth` floats for the instruction set this file is compiled for. Included by kernels-inl.hpp only,
-// inside that file's namespace; <immintrin.h> has been included by then.
+// Vectors of `kWidth` floats for the instruction set this file is compiled for. Included inside the unnamed namespace
+// of a file that is built as core/isa.hpp says; <immintrin.h> or <arm_neon.h> has been included by then.
+
+// IEEE half to float, for instruction sets without a conversion.
+[[maybe_unused]] inline float half_to_float(std::uint16_t h) {
+  const std::uint32_t sign = static_cast<std::uint32_t>(h & 0x8000) << 16;
+  std::uint32_t exponent = h >> 10 & 31, mantissa = h & 1023, bits;
+  if (exponent == 31) {
+    bits = sign | 0x7f800000 | mantissa << 13;
+  } else if (exponent != 0) {
+    bits = sign | (exponent + 112) << 23 | mantissa << 13;
+  } else {
+    const float value = static_cast<float>(mantissa) * 5.9604644775390625e-8f;  // 2^-24
+    __builtin_memcpy(&bits, &value, sizeof bits);
+    bits |= sign;
+  }
+  float out;
+  __builtin_memcpy(&out, &bits, sizeof out);
+  return out;
+}
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
 

@@ -1,9 +1,5 @@
 #pragma once
-// The table of CPU kernels and how one is chosen at run time. One source (kernels-inl.hpp) is compiled once for each
-// instruction set (portable.cpp, avx2.cpp, avx512.cpp, with flags from src/model/flags.cmake) into a namespace of its
-// own. Those files include no header with inline functions that another file might also instantiate: the linker keeps
-// one copy of an inline function, and it must not be the one with instructions an older machine lacks. So this header
-// is plain data only.
+// The table of products of weights with activations: kernels-inl.hpp, built for each instruction set (core/isa.hpp).
 
 #include <cstdint>
 
@@ -69,13 +65,6 @@ struct KernelTable {
   void (*pack_rows)(const ProductArgs& a, std::int64_t begin, std::int64_t end, float* packed);
 };
 
-enum class Isa : std::uint8_t { portable, avx2, avx512 };
-
-/// Whether this machine and this build can run it.
-bool isa_available(Isa isa) noexcept;
-/// The best one available, unless a test chose another.
-const KernelTable& kernels() noexcept;
-/// Makes `kernels()` return this table, for tests. Not while other threads compute.
-void set_isa_for_testing(Isa isa);
+const KernelTable& kernels();
 
 }  // namespace steer::model::detail

@@ -1,22 +1,13 @@
 #pragma once
 // Sixteen floats that the compiler turns into whatever the instruction set has (one AVX-512, two AVX2 or four SSE or
-// NEON registers), and the elementary functions on them. Only for files whose functions are built by STEER_CLONES.
+// NEON registers), and the elementary functions on them. For files that are built as core/isa.hpp says.
 
-#include <bit>
 #include <cstdint>
-#include <cstring>
 
-// One copy of a function for each level of x86, chosen when the program is loaded. Sanitizers run before they are ready
-// for such a choice, so they get the plain copy.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12 && defined(__gnu_linux__) && \
-    !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
-#define STEER_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define STEER_CLONES
-#endif
 #define STEER_INLINE inline __attribute__((always_inline))
 
-namespace steer::model::detail::cpu {
+namespace steer::core::detail {
+namespace {
 
 using V = float __attribute__((vector_size(64), aligned(4), may_alias));
 using VI = std::int32_t __attribute__((vector_size(64), aligned(4), may_alias));
@@ -27,17 +18,17 @@ STEER_INLINE void store(float* p, V a) { *reinterpret_cast<V*>(p) = a; }
 STEER_INLINE V splat(float a) { return V{a, a, a, a, a, a, a, a, a, a, a, a, a, a, a, a}; }
 STEER_INLINE V load_first(const float* p, std::int64_t n) {
   V a = splat(0);
-  std::memcpy(&a, p, static_cast<std::size_t>(n) * sizeof(float));
+  __builtin_memcpy(&a, p, static_cast<std::size_t>(n) * sizeof(float));
   return a;
 }
 STEER_INLINE void store_first(float* p, V a, std::int64_t n) {
-  std::memcpy(p, &a, static_cast<std::size_t>(n) * sizeof(float));
+  __builtin_memcpy(p, &a, static_cast<std::size_t>(n) * sizeof(float));
 }
 
 /// The sum of the lanes, always in the same order.
 STEER_INLINE float sum(V a) {
   float x[16];
-  std::memcpy(x, &a, sizeof x);
+  __builtin_memcpy(x, &a, sizeof x);
   for (int half = 8; half > 0; half /= 2)
     for (int i = 0; i < half; ++i) x[i] += x[i + half];
   return x[0];
@@ -73,4 +64,5 @@ STEER_INLINE V exp(V x) {
 /// tanh to about 1e-7 absolute.
 STEER_INLINE V tanh(V x) { return 1.f - 2.f / (exp(x + x) + 1.f); }
 
-}  // namespace steer::model::detail::cpu
+}  // namespace
+}  // namespace steer::core::detail
