@@ -201,7 +201,7 @@ namespace {
 /// Gives `%` its arguments in order, or by name.
 class PercentArguments {
  public:
-  PercentArguments(Machine& machine, const Value& given) : machine_(machine), given_(given) {
+  explicit PercentArguments(const Value& given) : given_(given) {
     const auto* sequence = given.sequence();
     if (sequence && sequence->is_tuple())
       items_ = sequence->items;
@@ -225,7 +225,6 @@ class PercentArguments {
   }
 
  private:
-  Machine& machine_;
   const Value& given_;
   std::vector<Value> items_;
   std::size_t at_ = 0;
@@ -257,7 +256,7 @@ MarkedText percent_number(const Value& value, Layout layout) {
 MarkedText percent_format(Machine& machine, const String& format, const Value& given) {
   const std::string_view text = format.text.bytes();
   machine.look(text.size());
-  PercentArguments arguments(machine, given);
+  PercentArguments arguments(given);
   MarkedText out;
   std::size_t done = 0;
   for (std::size_t at; (at = text.find('%', done)) != std::string_view::npos;) {
