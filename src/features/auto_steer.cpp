@@ -22,9 +22,8 @@ std::int64_t features::detail::search_answers(AutoSteerMode mode, std::int64_t p
     const auto sets = (std::int64_t{1} << std::min<std::int64_t>(features, most_combined)) - 1;
     return (evidence + 2 * sets) * prompts;  // each set and its placebo
   }
-  const auto tried = static_cast<std::int64_t>(finalists);
-  return evidence * prompts + tried * prompts / 3 + tried / 2 * (prompts - prompts / 3) +
-         (1 + tried) * capability_prompts + certificate;
+  const auto all = static_cast<std::int64_t>(finalists), half = all / 2, first = (prompts + 2) / 3;
+  return (evidence + half) * prompts + (all - half) * first + (1 + half) * capability_prompts + certificate;
 }
 
 struct AutoSteer::Impl : features::detail::Search {
