@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import warnings
 from collections.abc import Callable
 from os import PathLike
 from typing import Any
@@ -34,6 +35,24 @@ class _Ray:
     def reap(self, future: Any) -> None:
         self._ray.cancel(future, force=True)
 
+    def failure(self, future: Any) -> BaseException | None:
+        if not self._ray.wait([future], timeout=0)[0]:
+            return None
+        try:
+            self._ray.get(future)
+        except Exception as error:
+            return error
+        return None
+
+
+def _failure(pool: Any, future: Any) -> BaseException | None:
+    """Why a process ended early; None while it runs and when it did its share."""
+    if isinstance(pool, _Ray):
+        return pool.failure(future)
+    if not (hasattr(future, "done") and future.done()) or (hasattr(future, "cancelled") and future.cancelled()):
+        return None
+    return future.exception()
+
 
 def run_on(
     executor: Any,
@@ -51,7 +70,8 @@ def run_on(
 
     build: makes model, experiment and judge, here and in each process; it must be picklable for the executor. Items go
     to whoever is free; what a process finished stands in a journal of its own in the folder of `journal`, which all must
-    see. When a process dies the others do what it had taken, so the report has the bytes of one process's. address: under
+    see. When a process dies the others do what it had taken, so the report has the bytes of one process's; a
+    RuntimeWarning says how many died and the first one's reason. address: under
     which the others reach this machine. timeout_s: a process that is silent for so long is taken for dead. options: those of `Experiment.run`.
     """
     if workers < 1:
@@ -65,7 +85,15 @@ def run_on(
     pool = _Ray(executor, {}) if getattr(executor, "__name__", "") == "ray" else executor
     futures = [pool.submit(_one_process, build, {**common, "rank": rank}) for rank in range(1, workers + 1)]
     try:
-        return experiment.run(model, judge=judge[0] if judge else None, **common, rank=0)
+        report = experiment.run(model, judge=judge[0] if judge else None, **common, rank=0)
+        lost = [why for future in futures if (why := _failure(pool, future)) is not None]
+        if lost:
+            warnings.warn(
+                f"{len(lost)} of {workers} processes ended early and the others did their items; the first: {lost[0]!r}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return report
     finally:
         for future in futures:
             if isinstance(pool, _Ray):

@@ -306,6 +306,25 @@ TEST(Reports, FilesAreCompleteEscapedAndRepeatable) {
       << report.headline();
 }
 
+TEST(Reports, WhatIsRuledOutIsSoForAllArmsTogether) {
+  // None of the prompt's answers is lost: p = .98^n alone, twice that beside a second arm of the same answers.
+  const auto verdict = [](int questions) {
+    std::vector<ResultRow> rows;
+    for (const auto& row : made_up(questions, {"funny", "concise"})) {
+      if (row.arm == "steer") continue;
+      rows.push_back(row);
+      if (row.arm != "prompt") continue;
+      rows.push_back(row);
+      rows.back().arm = "twin";
+    }
+    return make_report(rows).verdict();
+  };
+  const std::string certain = verdict(250), alone = verdict(171);
+  EXPECT_NE(certain.find("no loss of 2.0 points or more"), std::string::npos) << certain;
+  EXPECT_EQ(alone.find("no loss of 2.0 points or more"), std::string::npos) << alone;
+  EXPECT_NE(alone.find("excluded for this arm by itself, not for all arms together"), std::string::npos) << alone;
+}
+
 TEST(Reports, DrawsOfOneMethodAreSpreadApart) {
   std::vector<ResultRow> results;
   for (auto r : made_up(60, {"funny"})) {

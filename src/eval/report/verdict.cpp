@@ -9,6 +9,7 @@
 
 #include <steer/stats/certificate.hpp>
 #include <steer/stats/draws.hpp>
+#include <steer/stats/statistics.hpp>
 
 #include "eval/report/report_parts.hpp"
 
@@ -88,13 +89,35 @@ class Words {
 
   bool gains(const std::string& arm) const { return a_.comparison(arm, "behaviour")->simultaneous.low > 0; }
 
+  /// Whether a loss of the margin or more is ruled out for this arm among all that were looked at (Holm): which one is
+  /// named depends on what they show.
+  bool ruled_out(const ArmComparison& accuracy) const {
+    std::vector<double> p;
+    std::size_t own = 0;
+    for (const auto& arm : a_.arms) {
+      const auto* each = a_.comparison(arm, "accuracy");
+      if (!each || each->unsteered()) continue;
+      if (each->arm == accuracy.arm) own = p.size();
+      p.push_back(each->p_non_inferior);
+    }
+    return !p.empty() && holm(p)[own] <= 1 - a_.options.level;
+  }
+
+  /// What a loss that is not ruled out may be.
+  std::string undecided(const ArmComparison& accuracy) const {
+    if (accuracy.p_non_inferior <= 1 - a_.options.level)
+      return fmt::format("a loss of {} or more is excluded for this arm by itself, not for all arms together",
+                         points(a_.options.margin));
+    return fmt::format("a loss of up to {} is not excluded", points(std::max(0.0, accuracy.loss_bound)));
+  }
+
   /// What the interval of an accuracy difference lets one say.
   std::string accuracy_verdict(const ArmComparison& accuracy) const {
     if (accuracy.unsteered()) return "no answer was steered";
     if (accuracy.simultaneous.high < 0) return "a loss beyond chance";
     if (accuracy.simultaneous.low > 0) return "a gain beyond chance";
-    if (accuracy.p_non_inferior < 1 - a_.options.level) return "no loss of " + points(a_.options.margin) + " or more";
-    return fmt::format("undecided: a loss of up to {} is not excluded", points(std::max(0.0, accuracy.loss_bound)));
+    if (ruled_out(accuracy)) return "no loss of " + points(a_.options.margin) + " or more";
+    return "undecided: " + undecided(accuracy);
   }
 
   std::string price(const std::string& arm) const {
@@ -104,10 +127,8 @@ class Words {
       return fmt::format(" and loses accuracy ({} points)", signed_mean(*accuracy, 100, 1));
     if (accuracy->simultaneous.low > 0)
       return fmt::format(" and gains accuracy ({} points)", signed_mean(*accuracy, 100, 1));
-    if (accuracy->p_non_inferior < 1 - a_.options.level)
-      return fmt::format(" and loses less than {} of accuracy", points(a_.options.margin));
-    return fmt::format("; whether that costs accuracy is undecided (a loss of up to {} is not excluded)",
-                       points(std::max(0.0, accuracy->loss_bound)));
+    if (ruled_out(*accuracy)) return fmt::format(" and loses less than {} of accuracy", points(a_.options.margin));
+    return fmt::format("; whether that costs accuracy is undecided ({})", undecided(*accuracy));
   }
 
   std::string numbers(const std::string& arm) const {
@@ -173,12 +194,12 @@ class Words {
     const double limit = a_.options.tradeoff.accuracy_loss, level = a_.options.level;
     if (all.within_limit.empty()) {
       lines.push_back(fmt::format(
-          "No arm's loss of accuracy is shown to be below {} with {} questions{}; {} with none lost would do for one "
-          "arm.",
+          "No arm's loss of accuracy is shown to be below {} with {} questions, all arms looked at together{}; {} with "
+          "none lost would do for one arm.",
           points(limit), all.questions,
-          all.safest.empty()
-              ? ""
-              : fmt::format(" (smallest bound: {}, of {})", points(std::max(0.0, all.safest_bound)), all.safest),
+          all.safest.empty() ? ""
+                             : fmt::format(" (smallest bound of one by itself: {}, of {})",
+                                           points(std::max(0.0, all.safest_bound)), all.safest),
           questions_to_certify(limit, 0, level)));
       return;
     }
