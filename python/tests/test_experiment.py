@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,21 @@ def test_errors(tmp_path: Path) -> None:
 def test_concurrent_futures(alone: steer.Report, tmp_path: Path) -> None:
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         assert same(run_on(pool, study, workers=2, journal=tmp_path / "run.journal", batch=1), alone)
+
+
+class Refusing:
+    """An executor whose processes never start."""
+
+    def submit(self, *_: object) -> Future[None]:
+        future: Future[None] = Future()
+        future.set_exception(OSError("no room"))
+        return future
+
+
+def test_processes_that_ended_early_are_told_of(alone: steer.Report, tmp_path: Path) -> None:
+    with pytest.warns(RuntimeWarning, match="2 of 2 processes ended early.*no room"):
+        report = run_on(Refusing(), study, workers=2, journal=tmp_path / "run.journal", batch=1, timeout_s=2)
+    assert same(report, alone)
 
 
 def test_ray_with_one_worker_killed(alone: steer.Report, tmp_path: Path) -> None:
