@@ -1,5 +1,5 @@
-// What a request brings before anybody knows what it asks: JSON, its fields, base64, a compressed tensor. The first byte
-// says which.
+// What a request brings before anybody knows what it asks: JSON, its fields, base64, a compressed tensor. The first
+// byte says which.
 #include <string>
 #include <string_view>
 
