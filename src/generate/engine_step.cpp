@@ -170,12 +170,13 @@ std::vector<Engine::Impl::Row*> Engine::Impl::choose() {
 std::int64_t Engine::Impl::next_tokens(const Row& row, std::int64_t& prompt_room, std::int64_t& logit_room) const {
   if (row.decodes()) return 1;
   std::int64_t count = std::min(row.pending(), prompt_room);
-  // A prompt is kept for others where it ends: what is given after it comes in the next pass.
-  if (const std::int64_t left = row.prompt() - row.computed; left > 0 && row.order->keeps)
+  // A prompt is kept for others where it ends: what is given after it comes in the next pass. A condition on the
+  // distribution is told of each one, also when a row that was set back is computed anew.
+  const bool each = session->needs_logits(row.sequence);
+  if (const std::int64_t left = row.prompt() - row.computed; left > 0 && (row.order->keeps || each))
     count = std::min(count, left);
-  // A condition on the distribution is told of each one, also when a row that was set back is computed anew.
-  if (session->needs_logits(row.sequence))
-    count = std::min(count, row.computed < row.prompt() ? row.prompt() - row.computed : 1);
+  else if (each)
+    count = std::min<std::int64_t>(count, 1);
   const std::int64_t unread = std::max<std::int64_t>(row.first_read() - row.computed, 0);
   if (count > unread + 1) {  // several tokens are scored
     count = std::min(count, unread + std::max<std::int64_t>(logit_room, 1));
