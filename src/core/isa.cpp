@@ -6,6 +6,10 @@
 
 #include <steer/core/error.hpp>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace steer::core::detail {
 namespace {
 
@@ -21,6 +25,14 @@ Isa best() {
   return isa_available(Isa::avx512) ? Isa::avx512 : isa_available(Isa::avx2) ? Isa::avx2 : Isa::portable;
 }
 
+#if defined(__x86_64__)
+/// Clang's __builtin_cpu_supports knows no "f16c" before version 19.
+bool has_f16c() noexcept {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+#endif
+
 std::atomic<Isa>& current() {
   static std::atomic<Isa> isa{best()};
   return isa;
@@ -30,7 +42,7 @@ std::atomic<Isa>& current() {
 
 bool isa_available(Isa isa) noexcept {
 #if defined(__x86_64__)
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
   if (isa == Isa::avx2) return avx2;
   if (isa == Isa::avx512) {
     return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
