@@ -12,5 +12,5 @@ set(CPACK_DEBIAN_PACKAGE_SECTION libdevel)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS_PRIVATE_DIRS "${TORCH_INSTALL_PREFIX}/lib")
 set(CPACK_DEBIAN_PACKAGE_RECOMMENDS
-    "g++, cmake, pkg-config, libfmt-dev, nlohmann-json3-dev, libsentencepiece-dev, libpcre2-dev, libxxhash-dev, zlib1g-dev, libssl-dev, libcpp-httplib-dev")
+    "g++, cmake, pkg-config, libfmt-dev, nlohmann-json3-dev, libsentencepiece-dev, libpcre2-dev, libxxhash-dev, zlib1g-dev, libssl-dev, libcpp-httplib-dev, libzstd-dev")
 include(CPack)

@@ -11,7 +11,7 @@ target_link_libraries(steer_common INTERFACE steer::dep_torch fmt::fmt-header-on
 target_compile_options(steer_common INTERFACE "$<BUILD_INTERFACE:-Wall;-Wextra;-Wno-missing-field-initializers;-Wno-unknown-pragmas;-Wno-psabi>")
 set(STEER_PRIVATE_LIBRARIES
   Eigen3::Eigen ZLIB::ZLIB OpenSSL::SSL steer::dep_openmp Threads::Threads
-  steer::dep_sentencepiece steer::dep_pcre2 steer::dep_xxhash steer::dep_httplib)
+  steer::dep_sentencepiece steer::dep_pcre2 steer::dep_xxhash steer::dep_httplib steer::dep_zstd)
 
 configure_file("${PROJECT_SOURCE_DIR}/cmake/version.hpp.in" "${PROJECT_BINARY_DIR}/include/steer/core/version.hpp" @ONLY)
 
@@ -96,7 +96,7 @@ function(steer_add_library)
   steer_add_component(core steer_component_stats MODULES io text model sae steering generate features
                       LINKS ZLIB::ZLIB steer::dep_sentencepiece steer::dep_pcre2 steer::dep_xxhash)
   steer_add_component(eval steer_component_core MODULES eval LINKS ZLIB::ZLIB OpenSSL::SSL steer::dep_httplib)
-  steer_add_component(serve steer_component_core MODULES serve LINKS OpenSSL::SSL steer::dep_httplib)
+  steer_add_component(serve steer_component_core MODULES serve LINKS OpenSSL::SSL steer::dep_httplib steer::dep_zstd)
   add_library(steer_all INTERFACE)
   target_link_libraries(steer_all INTERFACE steer_component_eval)
   add_library(steer::steer ALIAS steer_all)

@@ -9,7 +9,7 @@ clang_format_version=16.0.6
 packages=(
   g++ cmake ninja-build ccache pkg-config python3 python3-venv git
   libeigen3-dev libfmt-dev nlohmann-json3-dev libcli11-dev
-  libsentencepiece-dev libpcre2-dev libxxhash-dev zlib1g-dev libssl-dev libcpp-httplib-dev
+  libsentencepiece-dev libpcre2-dev libxxhash-dev zlib1g-dev libssl-dev libcpp-httplib-dev libzstd-dev
   libboost-math-dev
   libgtest-dev libgmock-dev librapidcheck-dev libbenchmark-dev
   doxygen

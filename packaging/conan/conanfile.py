@@ -22,7 +22,8 @@ class Steer(ConanFile):
     def requirements(self):
         if not self.options.system_libraries:
             for name in ("boost/1.86.0", "cpp-httplib/0.18.0", "eigen/3.4.0", "fmt/9.1.0", "nlohmann_json/3.11.3",
-                         "openssl/3.3.2", "pcre2/10.44", "sentencepiece/0.2.0", "xxhash/0.8.2", "zlib/1.3.1"):
+                         "openssl/3.3.2", "pcre2/10.44", "sentencepiece/0.2.0", "xxhash/0.8.2", "zlib/1.3.1",
+                         "zstd/1.5.6"):
                 self.requires(name)
 
     def export_sources(self):

@@ -7,9 +7,9 @@
 
 namespace steer::serve::detail {
 
-/// The contents of one frame (RFC 8878), without dictionary. Of a frame whose checksum is there it is checked.
+/// The contents of frames (RFC 8878) without dictionary. A checksum is checked where there is one.
 /// @param most  bytes that may come out: a few bytes can ask for any amount of memory.
-/// @throws Error(format) for bytes that are no such frame, are cut off, or hold more.
+/// @throws Error(format) for bytes that are no such frames, are cut off, or hold more.
 std::string decode_zstd(std::string_view frame, std::size_t most);
 
 }  // namespace steer::serve::detail

@@ -82,6 +82,21 @@ TEST(Zstd, BrokenFramesAreRefused) {
   }
 }
 
+TEST(Zstd, AFewBytesDoNotBecomeMany) {
+  using namespace std::string_literals;
+  const std::string magic = "\x28\xb5\x2f\xfd"s, block = "\x02\x00\x10\x00"s;  // 128 KiB of zeros
+  std::string bomb = magic + "\x00\x38"s;                                      // a window of 128 KiB, no size
+  for (int i = 0; i < 8191; ++i) bomb += block;
+  bomb += "\x03\x00\x10\x00"s;  // the last one
+  EXPECT_THROW(decode_zstd(bomb, 1 << 20), steer::Error);
+  const std::string small = magic + "\x00\x38\x03\x00\x10\x00"s;
+  EXPECT_EQ(decode_zstd(small, 1 << 17), std::string(1 << 17, '\0'));
+  EXPECT_THROW(decode_zstd(small, (1 << 17) - 1), steer::Error);
+  // Heads that speak of 2^62 bytes, and of a window of 2^41.
+  EXPECT_THROW(decode_zstd(magic + "\xe0\x00\x00\x00\x00\x00\x00\x00\x40\x03\x00\x10\x00"s, 1 << 20), steer::Error);
+  EXPECT_THROW(decode_zstd(magic + "\x00\xff\x03\x00\x10\x00"s, 1 << 20), steer::Error);
+}
+
 class ServeShapes : public testing::Test {
  protected:
   steer::Server server_{demo_model(), demo_options()};
