@@ -76,6 +76,7 @@ TEST(Analyses, FindsTheEffectsItWasGiven) {
   EXPECT_EQ(prompted->p, 1);
   EXPECT_NEAR(prompted->p_non_inferior, std::pow(0.98, 250), 1e-9)
       << "rows of a question agree: 250 questions, none lost";
+  EXPECT_NEAR(prompted->p_non_inferior_holm, 2 * std::pow(0.98, 250), 1e-9) << "the less certain of two by Holm";
   EXPECT_LT(prompted->difference.interval.low, 0) << "but 250 questions are no certainty";
   const auto* funny = a.comparison("steer", "behaviour", "funny");
   EXPECT_NEAR(funny->difference.mean, 1.5, 0.2);
@@ -184,7 +185,7 @@ TEST(Analyses, IntervalsOverBehavioursCoverWhatAnotherBehaviourWouldShow) {
           if (row.arm == "steer") row.scores["behaviour"] += gain + question[static_cast<std::size_t>(q)];
         }
     }
-    const Analysis a = analyse_results(results, {.draws = 50, .tradeoff = {.bootstrap = {.draws = 5}}});
+    const Analysis a = analyse_results(results, {.draws = 50, .bootstrap = {.draws = 5}});
     const auto* c = a.comparison("steer", "behaviour");
     ASSERT_NE(c, nullptr);
     covered += c->over_behaviours.low <= 0.8 && 0.8 <= c->over_behaviours.high;

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -16,10 +17,12 @@ namespace steer {
 struct AnalysisOptions {
   std::string baseline = "control";  ///< every other arm is compared with it, question by question
   double level = 0.95;               ///< of every interval and bound
-  double margin = 0.02;              ///< of non-inferiority and equivalence in accuracy, as a share: 2 points
-  std::int64_t draws = 10000;        ///< of the adjustment for comparing several arms
+  double accuracy_loss = 0.02;  ///< what may be lost, as a share: the margin of every test against a loss, 2 points
+  double coherence = 4;         ///< what the trade-off must keep
+  std::optional<double> reference = {};  ///< accuracy hypervolume begins at; none: the baseline's - 0.1
+  std::int64_t draws = 10000;            ///< of the adjustment for comparing several arms
   std::uint64_t seed = 42;
-  TradeoffOptions tradeoff = {};
+  BootstrapOptions bootstrap{.draws = 2000};  ///< of hypervolume; its seed also halves the questions
 };
 
 /// A share of rows with its interval: Wilson's, for the effective number of rows where a question has several.
@@ -76,8 +79,9 @@ struct ArmComparison {
   double between_behaviours = NAN;  ///< standard deviation of the behaviours' own differences, without questions' luck
   Interval simultaneous = {};       ///< intervals of all arms that cover together at `level`; over all behaviours
   double effect = 0;                ///< paired standardised difference
-  double p_non_inferior = 1;        ///< accuracy only: against a loss of `margin` or more (loss_test)
-  double p_equivalent = 1;          ///< accuracy only: against a difference of `margin` or more
+  double p_non_inferior = 1;        ///< accuracy only: against a loss of `accuracy_loss` or more (loss_test)
+  double p_non_inferior_holm = 1;   ///< over all behaviours: adjusted for all arms
+  double p_equivalent = 1;          ///< accuracy only: against a difference of `accuracy_loss` or more
   double loss_bound = 1;            ///< accuracy only: one-sided upper bound of the loss at `level`
 
   /// No row can differ: the arm left every one of these answers unsteered.

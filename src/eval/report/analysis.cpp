@@ -211,14 +211,14 @@ ArmComparison compare(const Pairs& pairs, const AnalysisOptions& options) {
     }
   if (pairs.measure != "accuracy") return result;
   if (result.unsteered()) {
-    result.p_non_inferior = result.p_equivalent = result.loss_bound = 0;
+    result.p_non_inferior = result.p_non_inferior_holm = result.p_equivalent = result.loss_bound = 0;
     return result;
   }
   std::vector<double> turned;
   for (double d : pairs.differences) turned.push_back(-d);
-  const auto loss = loss_test(pairs.differences, pairs.questions, options.margin, options.level);
-  const auto gain = loss_test(turned, pairs.questions, options.margin, options.level);
-  result.p_non_inferior = loss.p;
+  const auto loss = loss_test(pairs.differences, pairs.questions, options.accuracy_loss, options.level);
+  const auto gain = loss_test(turned, pairs.questions, options.accuracy_loss, options.level);
+  result.p_non_inferior = result.p_non_inferior_holm = loss.p;
   result.p_equivalent = std::max(loss.p, gain.p);
   result.loss_bound = loss.upper;
   return result;
@@ -262,15 +262,21 @@ void compare_arm(Analysis& analysis, const RowsOf& rows, const std::vector<std::
 
 /// Whoever reads the largest of several arms' differences has chosen it: intervals and p that allow for that.
 void adjust_over_arms(std::vector<std::pair<ArmComparison*, Pairs>>& family, const AnalysisOptions& options) {
+  std::erase_if(family, [](const auto& arm) { return arm.first->unsteered(); });
+  if (family.size() < 2) return;
   std::vector<ComparedRows> rows;
-  for (const auto& [comparison, pairs] : family)
-    if (!comparison->unsteered()) rows.push_back({pairs.differences, pairs.questions});
-  if (rows.size() < 2) return;
+  std::vector<double> losses;
+  for (const auto& [comparison, pairs] : family) {
+    rows.push_back({pairs.differences, pairs.questions});
+    losses.push_back(comparison->p_non_inferior);
+  }
   const Simultaneous all(rows, {.draws = options.draws, .seed = options.seed});
   const double level = all.adjusted_level(options.level);
-  for (auto& [comparison, pairs] : family) {
-    if (comparison->unsteered()) continue;
+  const auto non_inferior = holm(losses);
+  for (std::size_t i = 0; i < family.size(); ++i) {
+    auto& [comparison, pairs] = family[i];
     comparison->p_simultaneous = all.adjusted_p(comparison->p);
+    comparison->p_non_inferior_holm = non_inferior[i];
     comparison->simultaneous = judge(pairs, level).interval;
   }
 }
@@ -349,9 +355,12 @@ Analysis analyse_results(std::span<const ResultRow> results, const AnalysisOptio
                             pair_up(rows.at({options.baseline, ""}), rows.at({comparison.arm, ""}), measure, numbers));
     adjust_over_arms(family, options);
   }
-  auto tradeoff = options.tradeoff;
-  tradeoff.level = options.level;
-  analysis.tradeoffs = tradeoffs(results, options.baseline, tradeoff);
+  analysis.tradeoffs = tradeoffs(results, options.baseline,
+                                 {.accuracy_loss = options.accuracy_loss,
+                                  .coherence = options.coherence,
+                                  .level = options.level,
+                                  .reference = options.reference,
+                                  .bootstrap = options.bootstrap});
   return analysis;
 }
 

@@ -193,8 +193,8 @@ ordered_json limits_view(const Report& report) {
                    gain_of(t.within_accuracy), arm_of(t.within_accuracy_and_coherence),
                    gain_of(t.within_accuracy_and_coherence), value_cell(t.hypervolume, t.hypervolume_interval, 1, 3)});
   }
-  return {{"loss", fmt::format("{:g}", a.options.tradeoff.accuracy_loss * 100)},
-          {"coherence", fmt::format("{:g}", a.options.tradeoff.coherence)},
+  return {{"loss", fmt::format("{:g}", a.options.accuracy_loss * 100)},
+          {"coherence", fmt::format("{:g}", a.options.coherence)},
           {"table", made}};
 }
 

@@ -89,25 +89,15 @@ class Words {
 
   bool gains(const std::string& arm) const { return a_.comparison(arm, "behaviour")->simultaneous.low > 0; }
 
-  /// Whether a loss of the margin or more is ruled out for this arm among all that were looked at (Holm): which one is
-  /// named depends on what they show.
-  bool ruled_out(const ArmComparison& accuracy) const {
-    std::vector<double> p;
-    std::size_t own = 0;
-    for (const auto& arm : a_.arms) {
-      const auto* each = a_.comparison(arm, "accuracy");
-      if (!each || each->unsteered()) continue;
-      if (each->arm == accuracy.arm) own = p.size();
-      p.push_back(each->p_non_inferior);
-    }
-    return !p.empty() && holm(p)[own] <= 1 - a_.options.level;
-  }
+  /// Whether a loss of the limit or more is ruled out for this arm among all that were looked at: which one is named
+  /// depends on what they show.
+  bool ruled_out(const ArmComparison& accuracy) const { return accuracy.p_non_inferior_holm <= 1 - a_.options.level; }
 
   /// What a loss that is not ruled out may be.
   std::string undecided(const ArmComparison& accuracy) const {
     if (accuracy.p_non_inferior <= 1 - a_.options.level)
       return fmt::format("a loss of {} or more is excluded for this arm by itself, not for all arms together",
-                         points(a_.options.margin));
+                         points(a_.options.accuracy_loss));
     return fmt::format("a loss of up to {} is not excluded", points(std::max(0.0, accuracy.loss_bound)));
   }
 
@@ -116,7 +106,7 @@ class Words {
     if (accuracy.unsteered()) return "no answer was steered";
     if (accuracy.simultaneous.high < 0) return "a loss beyond chance";
     if (accuracy.simultaneous.low > 0) return "a gain beyond chance";
-    if (ruled_out(accuracy)) return "no loss of " + points(a_.options.margin) + " or more";
+    if (ruled_out(accuracy)) return "no loss of " + points(a_.options.accuracy_loss) + " or more";
     return "undecided: " + undecided(accuracy);
   }
 
@@ -127,7 +117,8 @@ class Words {
       return fmt::format(" and loses accuracy ({} points)", signed_mean(*accuracy, 100, 1));
     if (accuracy->simultaneous.low > 0)
       return fmt::format(" and gains accuracy ({} points)", signed_mean(*accuracy, 100, 1));
-    if (ruled_out(*accuracy)) return fmt::format(" and loses less than {} of accuracy", points(a_.options.margin));
+    if (ruled_out(*accuracy))
+      return fmt::format(" and loses less than {} of accuracy", points(a_.options.accuracy_loss));
     return fmt::format("; whether that costs accuracy is undecided ({})", undecided(*accuracy));
   }
 
@@ -191,7 +182,7 @@ class Words {
 
   void limits(std::vector<std::string>& lines) const {
     const Tradeoff& all = a_.tradeoffs.back();
-    const double limit = a_.options.tradeoff.accuracy_loss, level = a_.options.level;
+    const double limit = a_.options.accuracy_loss, level = a_.options.level;
     if (all.within_limit.empty()) {
       lines.push_back(fmt::format(
           "No arm's loss of accuracy is shown to be below {} with {} questions, all arms looked at together{}; {} with "
@@ -210,7 +201,7 @@ class Words {
                     "questions and measured on the other: {}.",
                     points(limit), names, gain_text(all.within_accuracy)));
     if (usable("coherence") && a_.cell(base_).scores.contains("coherence"))
-      lines.push_back(fmt::format("At coherence of {:g} or more as well: {}.", a_.options.tradeoff.coherence,
+      lines.push_back(fmt::format("At coherence of {:g} or more as well: {}.", a_.options.coherence,
                                   gain_text(all.within_accuracy_and_coherence)));
   }
 
