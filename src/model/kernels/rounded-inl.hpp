@@ -49,7 +49,7 @@ STEER_ROUNDED inline void pack_bf16(const ProductArgs& a, std::int64_t begin, st
 }
 
 template <int M, int N>
-STEER_ROUNDED [[gnu::noinline]] void tile_bf16(const ProductArgs& a, std::int64_t m, std::int64_t n) {
+[[gnu::noinline]] STEER_ROUNDED void tile_bf16(const ProductArgs& a, std::int64_t m, std::int64_t n) {
   const std::int64_t k = a.weight.k, groups = k / kGroup, rest = k % kGroup;
   const auto* x = reinterpret_cast<const std::uint16_t*>(a.packed + m * padded(k));
   const std::uint16_t* rows[N];
@@ -252,7 +252,7 @@ struct BytesQ6_K {
 
 // M rows of x by row n of W. Even and odd groups have sums of their own: one would wait for its own last addition.
 template <class Bytes, int M>
-STEER_ROUNDED [[gnu::noinline]] void tile_int8(const ProductArgs& a, std::int64_t m, std::int64_t n) {
+[[gnu::noinline]] STEER_ROUNDED void tile_int8(const ProductArgs& a, std::int64_t m, std::int64_t n) {
   constexpr bool kSixteens = std::is_same_v<Bytes, BytesQ6_K>;
   const auto row = Bytes::Format::row(a.weight, n);
   const std::int64_t groups = padded(a.weight.k) / kGroup;
