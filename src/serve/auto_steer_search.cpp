@@ -1,8 +1,10 @@
 #include "serve/auto_steer_search.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <mutex>
 
+#include <steer/core/error.hpp>
 #include <steer/text/chat_template.hpp>
 
 namespace steer::serve::detail {
@@ -52,11 +54,12 @@ AutoSteerOptions options_of(const Service& service, const ServedSae& served, con
 
 AutoSteerResult find_steering(Service& service, const ServedSae& served, const SearchRequest& request,
                               const Progress& progress, const std::function<bool()>& still) {
-  static std::mutex searching;
-  const std::lock_guard lock(searching);
+  std::unique_lock lock(service.searching, std::defer_lock);
+  while (!lock.try_lock_for(std::chrono::milliseconds(100)))
+    require(still(), ErrorCode::cancelled, "Server", "the search was cancelled before it began");
   AutoSteerOptions options = options_of(service, served, request);
   options.progress = progress;
-  if (still) options.cancelled = [&still] { return !still(); };
+  options.cancelled = [&still] { return !still(); };
   return AutoSteer(service.model, served.sae, std::move(options)).find(request.behaviour, request.mode);
 }
 

@@ -22,9 +22,10 @@ struct SearchRequest {
 };
 
 /// Searches with this SAE's labels. One search at a time: later ones wait.
-/// @param still  asked at every token whether anybody still wants it. @throws Error(cancelled) when not.
+/// @param still  asked while it waits and at every token whether anybody still wants it.
+/// @throws Error(cancelled) when not.
 AutoSteerResult find_steering(Service& service, const ServedSae& served, const SearchRequest& request,
-                              const Progress& progress = {}, const std::function<bool()>& still = {});
+                              const Progress& progress, const std::function<bool()>& still);
 
 /// /v1/auto_steer: searches as jobs.
 std::vector<Route> auto_steer_routes(Service& service);

@@ -72,6 +72,11 @@ json goodfire_feature(const ServedSae& served, std::int64_t feature, const char*
   return {{key, feature_uuid(served, feature)}, {"label", std::move(label)}, {"index_in_sae", feature}};
 }
 
+const FeatureLabels& goodfire_labels(const ServedSae& served) {
+  if (!served.labels) throw ApiError(400, "this server's SAE has no labels; start it with them (--labels PATH)");
+  return *served.labels;
+}
+
 double goodfire_unit(const ServedSae& served, std::int64_t feature) {
   const auto most = served.labels ? served.labels->max_activation(feature) : std::nullopt;
   return most && *most > 0 ? *most : 1;

@@ -23,6 +23,8 @@ std::string feature_uuid(const ServedSae& served, std::int64_t feature);
 std::pair<const ServedSae*, std::int64_t> feature_of_uuid(const Service& service, std::string_view uuid);
 /// {"id" or what `key` says, "label", "index_in_sae"}.
 nlohmann::json goodfire_feature(const ServedSae& served, std::int64_t feature, const char* key = "id");
+/// @throws ApiError(400) for an SAE that has none.
+const FeatureLabels& goodfire_labels(const ServedSae& served);
 /// What a strength of 1 stands for: the feature's maximum activation, 1 where the labels know none.
 double goodfire_unit(const ServedSae& served, std::int64_t feature);
 
@@ -44,5 +46,6 @@ std::vector<std::vector<std::pair<std::int64_t, float>>> observed_features(Servi
 
 std::vector<Route> goodfire_chat_routes(Service& service);
 std::vector<Route> goodfire_feature_routes(Service& service);
+std::vector<Route> goodfire_auto_routes(Service& service);
 
 }  // namespace steer::serve::detail

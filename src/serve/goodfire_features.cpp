@@ -1,11 +1,9 @@
-// Goodfire's features: search, rerank, list, lookup, neighbours, contrast, inspection, attribution, Auto Steer.
+// Goodfire's features: search, rerank, list, lookup, neighbours, contrast, inspection, attribution.
 
 #include <ATen/Functions.h>
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
-#include <future>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -15,7 +13,6 @@
 #include <steer/features/search.hpp>
 #include <steer/model/session.hpp>
 
-#include "serve/auto_steer_search.hpp"
 #include "serve/chat_messages.hpp"
 #include "serve/goodfire.hpp"
 
@@ -26,11 +23,6 @@ using nlohmann::json;
 
 constexpr std::int64_t kMostFeatures = 1000;  ///< in an answer
 constexpr std::int64_t kMostActive = 200;     ///< of a token
-
-const FeatureLabels& labels_of(const ServedSae& served) {
-  if (!served.labels) throw ApiError(400, "this server's SAE has no labels; start it with them (--labels PATH)");
-  return *served.labels;
-}
 
 json list_of(const ServedSae& served, const std::vector<std::int64_t>& features) {
   json list = json::array();
@@ -51,7 +43,7 @@ json search(Service& service, const HttpRequest& request) {
   const ServedSae& served = service.sae({}, "model");
   const std::int64_t count = argument(request, "perPage", 10, kMostFeatures);
   const std::int64_t page = argument(request, "page", 1, kMostFeatures);
-  const auto hits = search_labels(labels_of(served), request.argument("query"), count * page);
+  const auto hits = search_labels(goodfire_labels(served), request.argument("query"), count * page);
   json list = json::array();
   for (auto i = static_cast<std::size_t>(count * (page - 1)); i < hits.size(); ++i) {
     list.push_back(goodfire_feature(served, hits[i].feature));
@@ -78,7 +70,8 @@ json rerank(Service& service, const HttpRequest& request) {
   const std::string query = fields.text("query");
   const std::int64_t top = fields.integer("top_k", 10, 1, kMostFeatures);
   std::map<std::int64_t, double> score;
-  for (const auto& hit : search_labels(labels_of(served), query, served.sae.d_sae())) score[hit.feature] = hit.score;
+  for (const auto& hit : search_labels(goodfire_labels(served), query, served.sae.d_sae()))
+    score[hit.feature] = hit.score;
   std::vector<std::int64_t> features;
   for (const json& id : fields.array("feature_ids")) {
     if (!id.is_string()) fields.fail("feature_ids", "expected \"feature_ids\" to be a list of strings");
@@ -234,65 +227,6 @@ json attribute(Service& service, const HttpRequest& request) {
   return {{"to_ablate", std::move(list)}, {"num_input_tokens", ids.size()}};
 }
 
-/// The edits as the client writes them back in a controller.
-json edits(const ServedSae& served, const AutoSteerResult& found) {
-  if (found.verdict != AutoSteerVerdict::steered)
-    throw ApiError(400, fmt::format("Auto Steer found no steering ({}): {}", to_string(found.verdict), found.reason),
-                   "specification", "auto_steer_" + std::string(to_string(found.verdict)));
-  json list = json::array();
-  for (const Edit& edit : found.steering.edits()) {
-    const auto feature = static_cast<std::int64_t>(edit.number("feature"));
-    double raw = edit.number("value") * edit.strength;
-    if (edit.unit == StrengthUnit::max_activation) raw *= edit.number("max_activation");
-    list.push_back({goodfire_feature(served, feature), raw / goodfire_unit(served, feature)});
-  }
-  return {{"edits", std::move(list)}};
-}
-
-/// The client waits a minute between bytes: spaces before the JSON keep it waiting. Until they begin, a failure has a
-/// status of its own; after that the answer ends without JSON.
-HttpReply auto_steer(Service& service, const HttpRequest& request) {
-  constexpr std::chrono::seconds kQuiet{40}, kBetween{5};
-  const json body = parse_body(request.body);
-  Fields fields(body);
-  service.check_model(fields);
-  const ServedSae& served = service.sae({}, "model");
-  const std::string behaviour = fields.text("specification");
-  fields.done();
-  const std::shared_future<json> answer = std::async(std::launch::async, [&service, &served, behaviour] {
-    return edits(
-        served, find_steering(service, served, {.behaviour = behaviour}, {}, [&service] { return !service.stopping; }));
-  });
-  if (answer.wait_for(kQuiet) == std::future_status::ready) return json_reply(answer.get());
-  HttpReply reply;
-  reply.stream = [answer, kBetween](HttpStream& out) {
-    while (answer.wait_for(kBetween) != std::future_status::ready)
-      if (!out.send(" ")) return;
-    try {
-      out.send(dump(answer.get()));
-    } catch (...) {  // what went wrong cannot be said any more
-    }
-  };
-  return reply;
-}
-
-/// The feature whose label answers best, above a quarter of its maximum.
-json auto_conditional(Service& service, const HttpRequest& request) {
-  const json body = parse_body(request.body);
-  Fields fields(body);
-  service.check_model(fields);
-  const ServedSae& served = service.sae({}, "model");
-  const std::string subject = fields.text("specification");
-  fields.done();
-  const auto hits = search_labels(labels_of(served), subject, 1);
-  if (hits.empty())
-    throw ApiError(400, fmt::format("no feature's label speaks of \"{}\"", subject.substr(0, 200)), "specification");
-  const auto feature = hits[0].feature;
-  const json left{{"features", json::array({goodfire_feature(served, feature, "uuid")})}};
-  const json only{{"left_hand", left}, {"right_hand", goodfire_unit(served, feature) / 4}, {"operator", ">"}};
-  return {{"conditional", {{"conditionals", json::array({only})}, {"operator", "AND"}}}};
-}
-
 json generate_contrast(Service&, const HttpRequest&) {
   throw ApiError(400, "this server does not write contrastive conversations; give contrast two sets of your own");
 }
@@ -309,9 +243,6 @@ std::vector<Route> goodfire_feature_routes(Service& service) {
           route("GET", "/features/", list),
           route("POST", "/features/rerank", rerank),
           route("POST", "/features/lookup", lookup),
-          {"POST", fmt::format("{}/features/auto-edits", kGoodfire),
-           [&service](const HttpRequest& r) { return auto_steer(service, r); }},
-          route("POST", "/features/auto-conditional", auto_conditional),
           route("POST", "/attributions/neighbors", neighbours),
           route("POST", "/attributions/compute-logit-attribution", attribute),
           route("POST", "/attributions/generate-contrastive-dataset", generate_contrast),

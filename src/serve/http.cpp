@@ -1,21 +1,7 @@
 #include "serve/http.hpp"
 
-#include <netdb.h>
-#include <poll.h>
-#include <sys/eventfd.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
-#include <algorithm>
-#include <cctype>
-#include <cerrno>
 #include <chrono>
-#include <condition_variable>
-#include <cstring>
-#include <mutex>
 #include <optional>
-#include <set>
-#include <thread>
 
 // As the distribution builds the library: the header and the library must agree.
 #ifndef CPPHTTPLIB_OPENSSL_SUPPORT
@@ -24,84 +10,17 @@
 #endif
 #include <httplib.h>
 
-#include <steer/core/error.hpp>
-
-#include "serve/http_socket.hpp"
+#include "serve/http_head.hpp"
+#include "serve/http_listener.hpp"
 
 namespace steer::serve::detail {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr int kBacklog = 1024;
-constexpr std::string_view kWhere = "Server";
-
-bool same_name(std::string_view a, std::string_view b) {
-  return std::ranges::equal(a, b, [](unsigned char x, unsigned char y) { return std::tolower(x) == std::tolower(y); });
-}
-
-template <class Pairs>
-std::string_view find_name(const Pairs& pairs, std::string_view name, std::string_view fallback) {
-  const auto found = std::ranges::find_if(pairs, [&](const auto& pair) { return same_name(pair.first, name); });
-  return found == pairs.end() ? fallback : std::string_view(found->second);
-}
-
-/// Whether a path is the route's, and what stands for its `{}`.
-bool matches(std::string_view route, std::string_view path, std::vector<std::string>& captured) {
-  captured.clear();
-  while (true) {
-    const auto hole = route.find("{}");
-    if (hole == std::string_view::npos) return route == path;
-    if (!path.starts_with(route.substr(0, hole))) return false;
-    route.remove_prefix(hole + 2);
-    path.remove_prefix(hole);
-    const auto length = std::min(path.find('/'), path.size());
-    if (length == 0) return false;
-    captured.emplace_back(path.substr(0, length));
-    path.remove_prefix(length);
-  }
-}
-
-/// The status for a head that does not say plainly where its body ends; 0 for one that does.
-int framing_fault(const httplib::Request& request) {
-  const auto lengths = request.get_header_value_count("Content-Length");
-  const auto codings = request.get_header_value_count("Transfer-Encoding");
-  if (lengths > 1 || codings > 1 || (lengths && codings)) return 400;
-  if (codings) return same_name(request.get_header_value("Transfer-Encoding"), "chunked") ? 0 : 501;
-  if (!lengths) return 0;
-  const std::string length = request.get_header_value("Content-Length");
-  const bool digits = !length.empty() && length.size() < 19 &&
-                      std::ranges::all_of(length, [](unsigned char c) { return std::isdigit(c); });
-  return digits ? 0 : 400;
-}
-
-/// What is wrong with a request that no handler sees.
-std::string_view fault_message(int status) {
-  switch (status) {
-    case 404:
-      return "nothing is served at this path";
-    case 405:
-      return "this path is served for other methods";
-    case 408:
-      return "the request took too long to arrive";
-    case 413:
-      return "the request's body is larger than this server allows";
-    case 414:
-      return "the request's path is too long";
-    case 415:
-      return "expected a body without Content-Encoding";
-    case 431:
-      return "the request's headers are larger than this server allows";
-    case 501:
-      return "expected no Transfer-Encoding, or \"chunked\"";
-    default:
-      return "expected an HTTP/1.1 request whose head says plainly where its body ends";
-  }
-}
 
 /// One connection, which its thread finds from within httplib's callbacks.
 struct Connection {
-  explicit Connection(int descriptor) : socket(descriptor) {}
-  Socket socket;
+  Socket& socket;
   HttpRequest request{};
   const Route* route = nullptr;
   std::optional<HttpReply> refusal{};  ///< known before the body is read
@@ -148,20 +67,10 @@ class SinkStream : public HttpStream {
 
 }  // namespace
 
-std::string_view HttpRequest::header(std::string_view name) const { return find_name(headers, name, {}); }
-bool HttpRequest::has_header(std::string_view name) const {
-  return std::ranges::any_of(headers, [&](const auto& pair) { return same_name(pair.first, name); });
-}
-std::string_view HttpRequest::argument(std::string_view name, std::string_view fallback) const {
-  const auto found = std::ranges::find(query, name, &std::pair<std::string, std::string>::first);
-  return found == query.end() ? fallback : std::string_view(found->second);
-}
-
 class HttpServer::Impl : public httplib::Server {
  public:
   Impl(const std::string& host, int port, const HttpLimits& limits, HttpPolicy policy)
-      : limits_(limits), policy_(std::move(policy)) {
-    listen_on(host, port);
+      : limits_(limits), policy_(std::move(policy)), listener_(host, port, limits.connections) {
     svr_sock_ = 0;  // httplib's own sign that it is not shutting down
     set_pre_routing_handler([this](const httplib::Request&, httplib::Response& out) {
       if (!current->refusal) return HandlerResponse::Unhandled;
@@ -194,114 +103,15 @@ class HttpServer::Impl : public httplib::Server {
     });
   }
 
+  Listener& listener() { return listener_; }
   void start() {
-    acceptor_ = std::thread([this] { accept_all(); });
-  }
-
-  ~Impl() override {
-    stop_all();
-    ::close(wake_);
-    ::close(listener_);
-  }
-
-  int port() const { return port_; }
-
-  std::int64_t connections() const {
-    const std::lock_guard lock(mutex_);
-    return std::ssize(open_);
-  }
-
-  void close_listener() {
-    const std::uint64_t one = 1;
-    if (acceptor_.joinable() && ::write(wake_, &one, sizeof one) == sizeof one) acceptor_.join();
-  }
-
-  std::int64_t drain(double seconds) {
-    close_listener();
-    std::unique_lock lock(mutex_);
-    ended_.wait_for(lock, std::chrono::duration<double>(seconds), [&] { return open_.empty(); });
-    return std::ssize(open_);
-  }
-
-  void stop_all() {
-    close_listener();
-    std::unique_lock lock(mutex_);
-    for (const Socket* socket : open_) socket->abort();
-    ended_.wait(lock, [&] { return open_.empty(); });
+    listener_.start([this](Socket& socket) {
+      Connection connection{socket};
+      serve(connection);
+    });
   }
 
  private:
-  void listen_on(const std::string& host, int port) {
-    addrinfo hints{}, *found = nullptr;
-    hints.ai_socktype = SOCK_STREAM;
-    hints.ai_flags = AI_PASSIVE;
-    const int error = ::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found);
-    require(error == 0, ErrorCode::io, kWhere, "expected an address to listen on but got \"{}\": {}", host,
-            ::gai_strerror(error));
-    const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owner(found, &::freeaddrinfo);
-    int problem = 0;
-    for (const addrinfo* at = found; at; at = at->ai_next) {
-      const int descriptor = ::socket(at->ai_family, at->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, at->ai_protocol);
-      const int on = 1;
-      if (descriptor >= 0) ::setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-      if (descriptor >= 0 && ::bind(descriptor, at->ai_addr, at->ai_addrlen) == 0 &&
-          ::listen(descriptor, kBacklog) == 0) {
-        listener_ = descriptor;
-        break;
-      }
-      problem = errno;
-      if (descriptor >= 0) ::close(descriptor);
-    }
-    require(listener_ >= 0, ErrorCode::io, kWhere, "expected to listen on {} port {} but got: {}", host, port,
-            std::strerror(problem));
-    sockaddr_storage bound{};
-    socklen_t size = sizeof bound;
-    ::getsockname(listener_, reinterpret_cast<sockaddr*>(&bound), &size);
-    port_ = ntohs(bound.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6&>(bound).sin6_port
-                                              : reinterpret_cast<sockaddr_in&>(bound).sin_port);
-    wake_ = ::eventfd(0, EFD_CLOEXEC);
-    require(wake_ >= 0, ErrorCode::io, kWhere, "expected an event descriptor but got: {}", std::strerror(errno));
-  }
-
-  void accept_all() {
-    while (true) {
-      pollfd entries[] = {{wake_, POLLIN, 0}, {listener_, POLLIN, 0}};
-      // Where all places are taken, connections wait in the kernel's queue.
-      const bool full = connections() >= limits_.connections;
-      if (::poll(entries, full ? 1 : 2, full ? 20 : -1) < 0 && errno != EINTR) break;
-      if (entries[0].revents) break;
-      if (full || !entries[1].revents) continue;
-      const int descriptor = ::accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
-      if (descriptor >= 0)
-        begin(descriptor);
-      else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-        std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    }
-    ::shutdown(listener_, SHUT_RDWR);  // those that wait to be accepted are told
-  }
-
-  void begin(int descriptor) {
-    auto connection = std::make_unique<Connection>(descriptor);
-    Socket* socket = &connection->socket;
-    {
-      const std::lock_guard lock(mutex_);
-      open_.insert(socket);
-    }
-    try {
-      std::thread([this, connection = std::move(connection)]() mutable {
-        serve(*connection);
-        const Socket* ended = &connection->socket;
-        const std::lock_guard lock(mutex_);  // to the end: then nothing of this thread touches the server
-        open_.erase(ended);
-        connection.reset();
-        ended_.notify_all();
-      }).detach();
-    } catch (const std::system_error&) {  // no thread to be had: the connection was closed with its owner
-      const std::lock_guard lock(mutex_);
-      open_.erase(socket);
-    }
-  }
-
   void serve(Connection& connection) {
     current = &connection;
     const auto start = Clock::now();
@@ -339,7 +149,7 @@ class HttpServer::Impl : public httplib::Server {
     const bool known = find_route(request);
     const auto refuse = [&](int status) { current->refusal = policy_.refuse(status, fault_message(status)); };
     HttpReply reply;
-    if (const int fault = framing_fault(in))
+    if (const int fault = framing_fault(request))
       refuse(fault);
     else if (in.has_header("Content-Encoding"))  // a small body may unpack to any size
       refuse(415);
@@ -397,21 +207,16 @@ class HttpServer::Impl : public httplib::Server {
 
   HttpLimits limits_;
   HttpPolicy policy_;
-  int listener_ = -1, wake_ = -1, port_ = 0;
-  mutable std::mutex mutex_;
-  std::condition_variable ended_;
-  std::set<const Socket*> open_;
-  std::thread acceptor_;
+  Listener listener_;  ///< last: its threads use the members before it
 };
 
 HttpServer::HttpServer(const std::string& host, int port, const HttpLimits& limits, HttpPolicy policy)
     : impl_(std::make_unique<Impl>(host, port, limits, std::move(policy))) {}
 HttpServer::~HttpServer() = default;
 void HttpServer::start() { impl_->start(); }
-int HttpServer::port() const { return impl_->port(); }
-std::int64_t HttpServer::connections() const { return impl_->connections(); }
-void HttpServer::close() { impl_->close_listener(); }
-std::int64_t HttpServer::drain(double seconds) { return impl_->drain(seconds); }
-void HttpServer::stop() { impl_->stop_all(); }
+int HttpServer::port() const { return impl_->listener().port(); }
+std::int64_t HttpServer::connections() const { return impl_->listener().open(); }
+std::int64_t HttpServer::drain(double seconds) { return impl_->listener().drain(seconds); }
+void HttpServer::stop() { impl_->listener().stop(); }
 
 }  // namespace steer::serve::detail

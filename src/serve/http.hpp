@@ -92,11 +92,9 @@ class HttpServer {
   void start();
   int port() const;
   std::int64_t connections() const;
-  /// Accepts nothing more.
-  void close();
-  /// Closes, and waits so long for connections to end. @return how many are left.
+  /// Accepts nothing more, and waits so long for connections to end. @return how many are left.
   std::int64_t drain(double seconds);
-  /// Closes, breaks connections that are left and waits for their threads.
+  /// Accepts nothing more, breaks connections that are left and waits for their threads.
   void stop();
 
  private:

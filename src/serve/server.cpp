@@ -24,9 +24,9 @@ namespace {
 constexpr std::string_view kWhere = "Server";
 
 using Family = std::vector<Route> (*)(Service&);
-constexpr Family kFamilies[] = {status_routes,  completion_routes, chat_routes,          token_routes,
-                                reading_routes, feature_routes,    goodfire_chat_routes, goodfire_feature_routes,
-                                page_routes,    auto_steer_routes, neuronpedia_routes};
+constexpr Family kFamilies[] = {status_routes,        completion_routes, chat_routes,          token_routes,
+                                reading_routes,       feature_routes,    goodfire_chat_routes, goodfire_feature_routes,
+                                goodfire_auto_routes, page_routes,       auto_steer_routes,    neuronpedia_routes};
 
 bool is_loopback(std::string_view host) {
   return host == "localhost" || host == "::1" || host == "[::1]" || host.starts_with("127.");

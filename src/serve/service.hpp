@@ -28,6 +28,7 @@ struct Service {
   Metrics metrics;
   std::atomic<bool> stopping = false;  ///< rows that end now were cut off
   std::mutex reading;                  ///< one reading at a time: it computes beside the engine
+  std::timed_mutex searching;          ///< and one search
   std::int64_t started = 0;            ///< seconds since 1970
 
   /// The first name; others are the same model.

@@ -143,6 +143,20 @@ TEST_F(ServeFaults, AClientThatGoesAwayFreesItsRows) {
   EXPECT_LT(generated() - before, kAll);
 }
 
+TEST_F(ServeFaults, ASearchEndsWhenItsClientGoes) {
+  Wire wire(port());
+  wire.send(request_text("POST", "/api/inference/v1/features/auto-edits",
+                         json{{"specification", "imaginative"}, {"model", "demo"}}.dump()));
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  wire.reset();
+  // One search at a time: the next one begins when that one has ended, which would take it some hundred answers.
+  const auto job = post(port(), "/v1/auto_steer", {{"behaviour", "formal"}});
+  ASSERT_EQ(job.status, 202) << job.body;
+  const std::string path = "/v1/auto_steer/" + job.json()["id"].get<std::string>();
+  EXPECT_TRUE(comes_true([&] { return call(port(), "GET", path).json()["progress"] != ""; }, 5));
+  EXPECT_EQ(call(port(), "DELETE", path).json()["status"], "cancelled");
+}
+
 TEST_F(ServeFaults, OtherRowsBitsDoNotChange) {
   const json body{{"prompt", "In the land of Pelia, what is the feast?"},
                   {"max_tokens", 48},

@@ -130,6 +130,7 @@ def case_goodfire_auto(serving):
     assert isinstance(chat(c, variant), str)
     try:
         edits = c.features.AutoSteer("be more concise", model="demo")
+        assert c.features.AutoSteer("be more concise", model="demo") == edits  # kept: a search has one outcome
         steered = goodfire.Variant("demo")
         steered.set(edits)
         assert chat(c, steered) != chat(c, "demo")
