@@ -357,7 +357,7 @@ TEST_F(OnTheDemo, RulesAreCheckedAndNotJudged) {
   for (const auto& result : report.results) {
     EXPECT_FALSE(result.scores.contains("behaviour"));
     EXPECT_TRUE(result.scores.contains("coherence"));
-    const auto& rule = select_behaviours(rule_behaviours(), {result.behaviour})[0].rule;
+    const auto rule = select_behaviours(rule_behaviours(), {result.behaviour})[0].rule;
     EXPECT_EQ(result.scores.at("rule"), keeps_rule(*rule, result.response) ? 1 : 0);
   }
   EXPECT_EQ(judge->asked, std::ssize(report.results)) << "for coherence only";

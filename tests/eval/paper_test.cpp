@@ -246,7 +246,7 @@ json row_summary(const std::vector<Row>& rows, const json& like) {
   std::map<std::string, std::vector<double>> columns;
   std::int64_t n = 0;
   for (const auto& row : rows) {
-    if (row.model != like["model"] || row.arm != like["arm"]) continue;
+    if (like["model"] != row.model || like["arm"] != row.arm) continue;
     ++n;
     for (auto& [name, value] : row.value) columns[name].push_back(value);
   }
@@ -265,7 +265,7 @@ json paired_comparison(const std::vector<Row>& rows, const std::string& model, c
   };
   std::map<std::pair<std::string, std::string>, const Row*> first;
   for (const auto& row : rows)
-    if (row.model == model_of("a") && row.arm == like["a"]) first[{row.behaviour, row.question}] = &row;
+    if (model_of("a") == row.model && like["a"] == row.arm) first[{row.behaviour, row.question}] = &row;
   struct Pair {
     const Row *a, *b;
   };
@@ -274,7 +274,7 @@ json paired_comparison(const std::vector<Row>& rows, const std::string& model, c
   std::map<std::string, std::int64_t> question_ids;
   std::vector<std::int64_t> clusters;
   for (const auto& row : rows) {
-    if (row.model != model_of("b") || row.arm != like["b"]) continue;
+    if (model_of("b") != row.model || like["b"] != row.arm) continue;
     const auto partner = first.find({row.behaviour, row.question});
     if (partner == first.end()) continue;
     pairs.push_back({partner->second, &row});

@@ -14,8 +14,6 @@
 namespace steer {
 namespace {
 
-constexpr double kGiB = 1 << 30;
-
 /// What a published model and SAE look like from outside: true names, shapes and sizes, as holes in files.
 struct Published {
   const char* name;

@@ -26,7 +26,7 @@ std::string differs(const GenerateResult& got, const json& right) {
     const auto count = static_cast<std::int64_t>(got.ids.size());
     return count == right["generated"] || count == right.value("or_generated", -1) ? "" : fmt::format("{} ids", count);
   }
-  if (got.text != right.at("text")) return "text " + got.text;
+  if (right.at("text") != got.text) return "text " + got.text;
   const bool stopped = got.finish == FinishReason::stop_token;
   return stopped == (right.at("finish") == "stop") ? "" : "finish " + std::string(to_string(got.finish));
 }

@@ -79,7 +79,7 @@ TEST(CacheFormats, RoundEachKeyAndValueOnce) {
   for (const auto& [format, type] :
        {std::pair{CacheFormat::bf16, at::kBFloat16}, std::pair{CacheFormat::f16, at::kHalf}}) {
     Session exact(model, {.batch_invariant = true}), rounded(model, {.batch_invariant = true, .cache = format});
-    const auto by_hand = [type](HookContext& at) { at.value.copy_(at.value.to(type)); };
+    const auto by_hand = [type = type](HookContext& at) { at.value.copy_(at.value.to(type)); };
     std::vector<HookHandle> hooks;
     for (int layer = 0; layer < 3; ++layer)
       for (const Site site : {Site::attn_k, Site::attn_v}) hooks.push_back(exact.hook({site, layer}, by_hand));

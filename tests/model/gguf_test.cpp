@@ -74,9 +74,9 @@ TEST(Gguf, EqualsLlamaCppWithWeightsInF32) {
     std::ifstream stream(reference_file);
     const json reference = json::parse(stream);
     const Model model = Model::load(file, {.weights = WeightFormat::f32});
-    const auto check = [&](bool ok, const std::string& what) {
+    const auto check = [&, name = file.filename()](bool ok, const std::string& what) {
       counter.count(ok);
-      EXPECT_TRUE(ok) << file.filename() << ": " << what;
+      EXPECT_TRUE(ok) << name << ": " << what;
     };
     check(model.config().vocab_size == reference["n_vocab"] && model.config().n_layers == reference["n_layer"] &&
               model.config().d_model == reference["n_embd"],

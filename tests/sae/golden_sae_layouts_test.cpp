@@ -35,11 +35,11 @@ bool same_hooks(const SaeConfig& config, const TensorReader& golden) {
   const auto& meta = golden.metadata();
   bool ok = true;
   if (meta.contains("hook_name")) {
-    EXPECT_EQ(config.hook_name, meta["hook_name"]);
-    ok &= config.hook_name == meta["hook_name"];
+    EXPECT_EQ(meta["hook_name"], config.hook_name);
+    ok &= meta["hook_name"] == config.hook_name;
   }
   if (meta.contains("hook_name_out")) {
-    const bool same = config.hook_out && config.hook_out->name() == meta["hook_name_out"];
+    const bool same = config.hook_out && meta["hook_name_out"] == config.hook_out->name();
     EXPECT_TRUE(same) << meta["hook_name_out"];
     ok &= same;
   }
@@ -51,7 +51,7 @@ bool check_sae(const Sae& sae, const TensorReader& golden) {
   bool ok = close(sae.encode(x), want, "feature_acts");
   ok &= close(sae.decode(want, x), recon, "recon");
   ok &= close(sae.reconstruct(x), recon, "reconstruct");
-  return ok & same_hooks(sae.config(), golden);
+  return same_hooks(sae.config(), golden) && ok;
 }
 
 bool check_cross_layer(const fs::path& folder, const TensorReader& golden) {
@@ -73,8 +73,8 @@ bool check_cross_layer(const fs::path& folder, const TensorReader& golden) {
 
 bool check_layer_by_saelens(const fs::path& folder, std::int64_t layer, const TensorReader& golden) {
   const auto sae = CrossLayerTranscoder::load(folder).layer(layer);
-  return close(sae.encode(golden.read("x")), golden.read("feature_acts"), "feature_acts") &
-         same_hooks(sae.config(), golden);
+  const bool encodes = close(sae.encode(golden.read("x")), golden.read("feature_acts"), "feature_acts");
+  return same_hooks(sae.config(), golden) && encodes;
 }
 
 bool check_temporal(const fs::path& folder, const TensorReader& golden) {

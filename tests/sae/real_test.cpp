@@ -19,8 +19,8 @@ TEST(RealNeuronpedia, LabelsOfEveryExport) {
       [&](const test::RealCase& c) { return FeatureLabels::import_neuronpedia(c.input(), dir / "store"); },
       [](const FeatureLabels& got, const nlohmann::json& right) -> std::string {
         if (right.contains("size") && got.size() != right["size"]) return fmt::format("{} features", got.size());
-        if (right.contains("model_id") && got.model_id() != right["model_id"]) return "model " + got.model_id();
-        if (right.contains("source_id") && got.source_id() != right["source_id"]) return "source " + got.source_id();
+        if (right.contains("model_id") && right["model_id"] != got.model_id()) return "model " + got.model_id();
+        if (right.contains("source_id") && right["source_id"] != got.source_id()) return "source " + got.source_id();
         for (const auto& [feature, texts] : right["labels"].items()) {
           const auto labels = got.explanations(std::stoll(feature));
           if (nlohmann::json(std::vector<std::string>(labels.begin(), labels.end())) != texts)

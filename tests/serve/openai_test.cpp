@@ -112,7 +112,7 @@ TEST_F(ServeOpenAi, StreamedPiecesMakeTheWhole) {
     EXPECT_EQ(event["object"], "chat.completion.chunk");
     text += event["choices"][0]["delta"].value("content", "");
   }
-  EXPECT_EQ(text, whole["choices"][0]["message"]["content"]);
+  EXPECT_EQ(whole["choices"][0]["message"]["content"], text);
   EXPECT_EQ(json::parse(events[events.size() - 2])["usage"], whole["usage"]);
 }
 

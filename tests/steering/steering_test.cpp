@@ -336,7 +336,7 @@ TEST(BadInput, UnitsThatAKindHasNotAndVectorsOfNoDirectionAreRefused) {
   };
   for (const Kind& kind : kinds) {
     SCOPED_TRACE(kind.name);
-    for (const auto [unit, takes] :
+    for (const auto& [unit, takes] :
          {std::pair(StrengthUnit::raw, true), std::pair(StrengthUnit::residual_norm, kind.norm),
           std::pair(StrengthUnit::max_activation, kind.activation)}) {
       Steering s;

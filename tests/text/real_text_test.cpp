@@ -46,7 +46,7 @@ std::string differs(const std::vector<Row>& rows, const json& right) {
       if (!test::holds_words(rows[i].refusal, expected["refused"])) return fmt::format("row {} is not refused so", i);
     } else if (!rows[i].refusal.empty()) {
       return fmt::format("row {}: {}", i, rows[i].refusal);
-    } else if (rows[i].text != expected.at("text")) {
+    } else if (expected.at("text") != rows[i].text) {
       return fmt::format("row {}: text {}", i, json(rows[i].text).dump());
     } else if (expected.contains("ids") && rows[i].ids != expected["ids"].get<Ids>()) {
       return fmt::format("row {}: ids {}", i, json(rows[i].ids).dump());
