@@ -1,5 +1,7 @@
 #include "model/hook_table.hpp"
 
+#include <c10/util/SmallVector.h>
+
 #include <algorithm>
 
 #include <steer/core/error.hpp>
@@ -147,6 +149,20 @@ bool HookTable::edits(const List& list) {
   return std::ranges::any_of(list, [](const auto& r) { return !r->options.read_only; });
 }
 
+namespace {
+
+/// Whether a hook left a value as a pass goes on with it.
+bool like(const at::Tensor& value, const at::Tensor& before, at::IntArrayRef shape) {
+  return value.defined() && value.sizes() == shape && value.scalar_type() == before.scalar_type() &&
+         value.device() == before.device();
+}
+
+std::string described(const at::Tensor& value, at::IntArrayRef shape) {
+  return fmt::format("[{}] {} on {}", fmt::join(shape, ", "), at::toString(value.scalar_type()), value.device().str());
+}
+
+}  // namespace
+
 void HookTable::fire(const HookPoint& point, at::Tensor& value, const BatchView& batch) {
   for (const auto& registration : at(point.site, point.layer)) {
     {
@@ -154,25 +170,22 @@ void HookTable::fire(const HookPoint& point, at::Tensor& value, const BatchView&
       if (registration->removed) continue;
     }
     const at::Tensor before = value;
-    const auto shape = before.sizes().vec();
+    const c10::SmallVector<std::int64_t, 4> shape(before.sizes());
     // libtorch counts the changes of a tensor, so a broken promise is seen (not under InferenceMode, which counts
     // none).
     const bool watched = registration->options.read_only && !value.is_inference();
     const auto version = watched ? value._version() : 0;
     HookContext context{point, value, batch};
     registration->function(context);
-    require(!registration->options.read_only || (value.is_same(before) && (!watched || value._version() == version)),
-            ErrorCode::argument, "Session::hook",
-            "expected the read-only hook at {} to leave its value but it changed it; register it without read_only",
-            point.name());
-    require(value.defined() && value.sizes() == shape && value.scalar_type() == before.scalar_type() &&
-                value.device() == before.device(),
-            ErrorCode::shape, "Session::hook",
-            "expected the hook at {} to leave [{}] {} on {} but got {}; keep shape, dtype and device", point.name(),
-            fmt::join(shape, ", "), at::toString(before.scalar_type()), before.device().str(),
-            value.defined() ? fmt::format("[{}] {} on {}", fmt::join(value.sizes(), ", "),
-                                          at::toString(value.scalar_type()), value.device().str())
-                            : "an undefined tensor");
+    // Errors are worded where there is one: this runs at every hook of every pass.
+    if (registration->options.read_only && (!value.is_same(before) || (watched && value._version() != version)))
+      fail(ErrorCode::argument, "Session::hook",
+           "expected the read-only hook at {} to leave its value but it changed it; register it without read_only",
+           point.name());
+    if (!like(value, before, shape))
+      fail(ErrorCode::shape, "Session::hook",
+           "expected the hook at {} to leave {} but got {}; keep shape, dtype and device", point.name(),
+           described(before, shape), value.defined() ? described(value, value.sizes()) : "an undefined tensor");
   }
 }
 

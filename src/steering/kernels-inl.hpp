@@ -13,11 +13,13 @@ typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float))));
 
 [[gnu::always_inline]] inline void load(Lanes& to, const float* from) { __builtin_memcpy(&to, from, sizeof to); }
 [[gnu::always_inline]] inline void store(float* to, const Lanes& from) { __builtin_memcpy(to, &from, sizeof from); }
+/// Half onto half, so that a sum waits for four additions instead of sixteen.
 [[gnu::always_inline]] inline float total(const Lanes& x) {
-  float s = 0;
-#pragma GCC unroll 16
-  for (int i = 0; i < kLanes; ++i) s += x[i];
-  return s;
+  const auto eight = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7) +
+                     __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
+  const auto four =
+      __builtin_shufflevector(eight, eight, 0, 1, 2, 3) + __builtin_shufflevector(eight, eight, 4, 5, 6, 7);
+  return (four[0] + four[2]) + (four[1] + four[3]);
 }
 
 /// `count` dot products in one pass over h, two accumulators each to hide the latency of the additions.

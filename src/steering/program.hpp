@@ -33,8 +33,9 @@ std::int64_t point_width(const ModelConfig& config, const HookPoint& point, std:
 /// All constants of one hook point, gathered once: encoder rows, decoder rows, vectors. Row i starts at i * width.
 struct ConstantTable {
   std::int64_t width = 0;
-  at::Tensor rows;  ///< [n, width], f32, CPU
-  const float* row(int index) const { return rows.const_data_ptr<float>() + index * width; }
+  at::Tensor rows;               ///< [n, width], f32, CPU
+  const float* first = nullptr;  ///< of `rows`: a pass asks libtorch for nothing
+  const float* row(int index) const { return first + index * width; }
 };
 
 /// A compiled condition; its value at a token is kept by position.

@@ -63,10 +63,7 @@ TokenNorm measure(const float* h, std::int64_t width, SaeNormalization kind) {
 class TokenRunner {
  public:
   explicit TokenRunner(const PointProgram& point)
-      : instructions_(point.instructions),
-        rows_(point.table.rows.defined() ? point.table.row(0) : nullptr),
-        width_(point.table.width),
-        kernels_(kernels()) {}
+      : instructions_(point.instructions), rows_(point.table.first), width_(point.table.width), kernels_(kernels()) {}
 
   /// All instructions up to the next that needs many tokens at once, or the end.
   void advance(TokenWork& token) const {

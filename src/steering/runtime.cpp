@@ -89,9 +89,9 @@ void CompiledSteering::run(HookContext& at, std::span<const IntervenedRun> runs)
     return run_pattern(at, *point);
   }
   const std::int64_t width = point->table.width;
-  require(at.value.dim() == 2 && at.value.size(0) == at.batch.size() && at.value.size(1) == width, ErrorCode::shape,
-          "Steering", "expected [{}, {}] at {} but got {} dimensions and {} elements", at.batch.size(), width,
-          at.point.name(), at.value.dim(), at.value.numel());
+  if (at.value.dim() != 2 || at.value.size(0) != at.batch.size() || at.value.size(1) != width)
+    fail(ErrorCode::shape, "Steering", "expected [{}, {}] at {} but got [{}]", at.batch.size(), width, at.point.name(),
+         fmt::join(at.value.sizes(), ", "));
   items_.clear();
   for (const IntervenedRun& own : runs)
     if (own.run->begin < own.run->end) items_.push_back({static_cast<SteeringMemory*>(own.memory), own.run});

@@ -47,7 +47,8 @@ int TableBuilder::add(const at::Tensor& vector) {
 }
 
 ConstantTable TableBuilder::finish() const {
-  ConstantTable table{width_, at::empty({static_cast<std::int64_t>(rows_.size()), width_})};
+  ConstantTable table{.width = width_, .rows = at::empty({static_cast<std::int64_t>(rows_.size()), width_})};
+  table.first = table.rows.const_data_ptr<float>();
   for (std::size_t i = 0; i < rows_.size(); ++i) table.rows[static_cast<std::int64_t>(i)].copy_(rows_[i]);
   return table;
 }
