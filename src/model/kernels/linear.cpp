@@ -15,6 +15,7 @@
 #include <steer/core/error.hpp>
 
 #include "core/crew.hpp"
+#include "model/kernels/run_products.hpp"
 
 namespace steer::model::detail {
 namespace {
@@ -45,135 +46,6 @@ at::Tensor checked_bias(const at::Tensor& bias, std::int64_t out) {
   require(bias.dim() == 1 && bias.size(0) == out, ErrorCode::shape, "Linear",
           "expected a bias of shape [{}] but got {}", out, fmt::join(bias.sizes(), "x"));
   return bias.to(at::kFloat).contiguous();
-}
-
-// Rows [begin, end) of one weight.
-struct Piece {
-  const ProductArgs* args;
-  std::int64_t begin, end;
-};
-
-float* thread_scratch() {
-  struct alignas(64) Buffer {
-    float floats[kScratchFloats];
-  };
-  static thread_local const auto buffer = std::make_unique<Buffer>();
-  return buffer->floats;
-}
-
-// At least `count` floats, aligned to a line of cache: a vector that lies across two is read twice.
-float* thread_packed(std::int64_t count) {
-  constexpr std::size_t kLine = 64;
-  static thread_local std::vector<float> buffer;
-  buffer.resize(std::max(buffer.size(), static_cast<std::size_t>(count) + kLine / sizeof(float)));
-  return buffer.data() + -reinterpret_cast<std::uintptr_t>(buffer.data()) % kLine / sizeof(float);
-}
-
-// Rows of W a thread takes at once: few enough that the threads end together even when one of them shares its core, and
-// many, because a thread has the rows behind its own fetched, which another takes. A multiple of every instruction
-// set's tile, and of the kernels' blocks.
-std::int64_t piece_rows(const ProductArgs& a, std::int64_t all_rows) {
-  constexpr std::int64_t kBlockRows = 24, kBytes = 384 << 10, kPieces = 8;
-  const std::int64_t least = a.m <= 4 ? kBlockRows : 2 * kBlockRows;
-  const std::int64_t rows =
-      std::min(kBytes / std::max<std::int64_t>(1, a.weight.row_bytes), all_rows / (kPieces * threads()));
-  return std::max(least, rows / kBlockRows * kBlockRows);
-}
-
-void run(std::span<const ProductArgs> products) {
-  constexpr std::int64_t kWorthThreads = 1 << 14;  // multiply-adds below which a second thread costs more than it saves
-  const KernelTable& table = kernels();
-  std::int64_t work = 0, rows = 0;
-  for (const auto& a : products) {
-    work += a.m * a.weight.n * a.weight.k;
-    rows += a.weight.n;
-  }
-  if (work < kWorthThreads || threads() == 1) {
-    for (const auto& a : products) table.product(a, 0, a.weight.n, thread_scratch());
-    return;
-  }
-  std::vector<Piece> pieces;
-  for (const auto& a : products) {
-    const std::int64_t step = piece_rows(a, rows);
-    for (std::int64_t n = 0; n < a.weight.n; n += step) pieces.push_back({&a, n, std::min(a.weight.n, n + step)});
-  }
-  core::detail::run_pieces(static_cast<std::int64_t>(pieces.size()), [&](std::int64_t i) {
-    const Piece& piece = pieces[static_cast<std::size_t>(i)];
-    table.product(*piece.args, piece.begin, piece.end, thread_scratch());
-  });
-}
-
-bool same_x(const ProductArgs& a, const ProductArgs& b) { return a.x == b.x && a.m == b.m && a.weight.k == b.weight.k; }
-
-// Gives the products their x as the kernels take it, in memory of the calling thread. Those of the same x stand one
-// after another.
-void pack(std::span<ProductArgs> products) {
-  constexpr std::int64_t kWorthThreads = 1 << 16, kColumns = 256;  // numbers; of k that a thread packs at once
-  const auto length = [](std::int64_t k) { return (k + kPackedGroup - 1) / kPackedGroup * kPackedGroup; };
-  const auto is_packed = [&](const ProductArgs& a) {
-    return a.m == 1 && a.weight.k == length(a.weight.k) && a.rounding == Rounding::none;
-  };
-  std::vector<ProductArgs*> firsts;  // of each x
-  std::int64_t size = 0;
-  for (std::size_t i = 0; i < products.size(); ++i)
-    if ((i == 0 || !same_x(products[i], products[i - 1])) && !is_packed(products[i])) {
-      firsts.push_back(&products[i]);
-      size += products[i].m * length(products[i].weight.k);
-    }
-  struct Columns {
-    const ProductArgs* args;
-    float* to;
-    std::int64_t begin, end;
-  };
-  std::vector<Columns> work;
-  float* to = thread_packed(size);
-  for (auto* a : firsts) {
-    const std::int64_t k = a->weight.k, step = size < kWorthThreads ? k : kColumns;
-    for (std::int64_t begin = 0; begin < k; begin += step) work.push_back({a, to, begin, std::min(begin + step, k)});
-    a->packed = to;
-    to += a->m * length(k);
-  }
-  const auto columns = [&](std::int64_t i) {
-    const Columns& of = work[static_cast<std::size_t>(i)];
-    kernels().pack_rows(*of.args, of.begin, of.end, of.to);
-  };
-  if (size < kWorthThreads)
-    for (std::int64_t i = 0; i < std::ssize(work); ++i) columns(i);
-  else
-    core::detail::run_pieces(std::ssize(work), columns);
-  for (std::size_t i = 0; i < products.size(); ++i) {
-    auto& a = products[i];
-    if (a.packed == nullptr) a.packed = i > 0 && same_x(a, products[i - 1]) ? products[i - 1].packed : a.x;
-  }
-}
-
-// Products of which those of the same x stand one after another: some hundred rows of x at a time.
-void run_packed(std::span<const ProductArgs> products) {
-  constexpr std::int64_t kRows = 256;
-  std::vector<ProductArgs> now;
-  std::int64_t held = 0;
-  const auto flush = [&] {
-    pack(now);
-    run(now);
-    now.clear();
-    held = 0;
-  };
-  for (std::size_t begin = 0, end = 0; begin < products.size(); begin = end) {
-    while (end < products.size() && same_x(products[end], products[begin])) ++end;
-    for (std::int64_t first = 0, all = products[begin].m; first < all; first += kRows) {
-      const std::int64_t rows = std::min(kRows, all - first);
-      if (held + rows > kRows && held > 0) flush();
-      held += rows;
-      for (std::size_t i = begin; i < end; ++i) {
-        ProductArgs a = products[i];
-        a.x += first * a.ldx;
-        a.y += first * a.ldy;
-        a.m = rows;
-        now.push_back(a);
-      }
-    }
-  }
-  if (held > 0) flush();
 }
 
 }  // namespace
@@ -306,8 +178,8 @@ void apply_together(std::span<const LinearGroup> groups, Rounding rounding) {
                       .ldy = call.ldy > 0 ? call.ldy : w.n,
                       .rounding = rounds ? rounding : Rounding::none});
     }
-  run_packed(products);
-  run_packed(rounded);
+  run_products(products);
+  run_products(rounded);
 }
 
 at::Tensor Linear::gather(std::span<const std::int64_t> ids) const {
