@@ -26,6 +26,7 @@
 #include <steer/features/strength.hpp>
 #include <steer/features/trained_vector.hpp>
 #include <steer/generate/generate.hpp>
+#include <steer/stats/statistics.hpp>
 
 namespace {
 
@@ -43,8 +44,15 @@ struct Settings {
 
 /// What a way of steering did at one strength.
 struct Row {
-  double effect = 0, target = 0, other = 0, right = 0, formed = 0;
+  double effect = 0, target = 0, other = 0, right = 0, formed = 0;  ///< KL; shares of the answers
 };
+
+/// A share of n answers in %, with its 95 % interval.
+std::string percent(double share, std::size_t n) {
+  const auto all = static_cast<std::int64_t>(n);
+  const auto interval = steer::proportion_interval(std::llround(share * static_cast<double>(n)), all);
+  return fmt::format("{:.0f} [{:.0f}, {:.0f}]", 100 * share, 100 * interval.low, 100 * interval.high);
+}
 
 class Comparison {
  public:
@@ -168,7 +176,8 @@ class Comparison {
   }
 
   std::vector<std::pair<std::string, Steering>> methods(const std::string& behaviour) {
-    const steer::EditOptions generated{.scope = {.where = steer::Where::generated}};
+    const steer::EditOptions generated{.scope = {.where = steer::Where::generated}},
+        onset{.scope = {.where = steer::Where::onset, .count = 8}};
     const auto after_plain = texts(asked_.at(behaviour), ""), after_asked = texts(asked_.at(behaviour), behaviour);
     const at::Tensor difference = rows_.at(behaviour).mean(0) - plain_rows_.mean(0);
     std::vector<at::Tensor> other_rows;
@@ -181,6 +190,7 @@ class Comparison {
     at::manual_seed(s_.seed);
     add("random direction", at::randn({difference.size(0)}));
     add("mean difference", difference);
+    all.emplace_back("mean difference, onset", Steering().add(difference, point_, 1, onset));
     if (!other_rows.empty()) add("centred", steer::centred_difference(rows_.at(behaviour), other_rows));
     add("least collateral", steer::least_collateral(difference, metric_));
     const auto fit = steer::fit_prompt_replacement(tokens(after_plain), tokens(after_asked));
@@ -203,18 +213,32 @@ class Comparison {
       if (!steering.empty()) all.emplace_back(name, steering);
     };
     nudge("SAE, by contrast", candidates, {});  // on every token, as the hosted service does
+    nudge("SAE, by contrast, onset", candidates, onset);
+    nudge("SAE, random features", random_features(behaviour), {});
     std::vector<std::vector<std::int64_t>> prompts;
     for (std::size_t i = 0; i < 4; ++i) prompts.push_back(prompt_of(fit_[i], ""));
     nudge("SAE, by output score", steer::filter_by_output_score(session_, *sae_, candidates, prompts, 3), generated);
     return all;
   }
 
+  /// Placebos of features that were chosen: three others whose decoder rows are not zero, in equal measure.
+  std::vector<steer::FeatureValue> random_features(const std::string& behaviour) const {
+    steer::Rng rng(steer::derive_seed(s_.seed, "random features " + behaviour));
+    std::vector<steer::FeatureValue> drawn;
+    for (int tries = 0; tries < 1000 && drawn.size() < 3; ++tries) {
+      const auto feature = static_cast<std::int64_t>(rng.below(static_cast<std::uint64_t>(sae_->d_sae())));
+      if (sae_->decoder_rows(std::span(&feature, 1)).norm().item<double>() > 0) drawn.push_back({feature, 1});
+    }
+    return drawn;
+  }
+
   void compare(const std::string& behaviour) {
-    fmt::print("\n{}: {} questions; shares in %\n{:<22} {:>6}  {:>7} {:>7} {:>7} {:>7}\n", behaviour, test_.size(),
-               "method", "KL", "shown", "other", "right", "format");
-    const auto print = [](const std::string& name, const std::string& effect, const Row& row) {
-      fmt::print("{:<22} {:>6}  {:>7.0f} {:>7.0f} {:>7.0f} {:>7.0f}\n", name, effect, 100 * row.target, 100 * row.other,
-                 100 * row.right, 100 * row.formed);
+    fmt::print("\n{}: {} questions; shares in % with 95 % intervals\n{:<24} {:>6}  {:>13} {:>13} {:>13} {:>7}\n",
+               behaviour, test_.size(), "method", "KL", "shown", "other", "right", "format");
+    const auto print = [&](const std::string& name, const std::string& effect, const Row& row) {
+      const auto n = test_.size();
+      fmt::print("{:<24} {:>6}  {:>13} {:>13} {:>13} {:>7.0f}\n", name, effect, percent(row.target, n),
+                 percent(row.other, n), percent(row.right, n), 100 * row.formed);
     };
     print("unsteered", "0", measure(behaviour, "", {}));
     print("prompt", "-", measure(behaviour, behaviour, {}));
@@ -224,7 +248,7 @@ class Comparison {
       const auto ladder = steer::calibrate_strengths(model_, steering, s_.effects, {.texts = neutral_});
       for (const auto& step : ladder) {
         if (!step.reached) {
-          fmt::print("{:<22} {}\n", name, step.reason);
+          fmt::print("{:<24} {}\n", name, step.reason);
           continue;
         }
         rows.push_back(measure(behaviour, "", step.steering));
@@ -232,7 +256,7 @@ class Comparison {
         rows.back().effect = step.kl;
         print(name, fmt::format("{:.2g}", step.kl), rows.back());
       }
-      matched += fmt::format("{:<22} {}\n", name, at_behaviour(rows));
+      matched += fmt::format("{:<24} {}\n", name, at_behaviour(rows));
     }
     fmt::print("at {:.0f} % shown, between the strengths measured:\n{}", 100 * s_.shown, matched);
   }

@@ -257,7 +257,7 @@ Evidence gather_evidence(AnswerStore& store, Session& session, const Sae& sae, c
     if (!candidate.dropped.empty()) continue;
     candidate.output_score = scores[next++].behaviour;
     if (candidate.output_score < least_output_score)
-      candidate.dropped = fmt::format("marks the behaviour but does not cause it (nudged alone it gains {:.2f})",
+      candidate.dropped = fmt::format("marks the behaviour but does not cause it (nudged alone it gains {:.2g})",
                                       candidate.output_score);
   }
   std::ranges::stable_sort(evidence.candidates, [](const auto& a, const auto& b) {

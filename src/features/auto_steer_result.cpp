@@ -55,7 +55,9 @@ nlohmann::json AutoSteerResult::to_json() const {
 namespace {
 
 std::string figure(double value, int width, int digits) {
-  return std::isnan(value) ? fmt::format("{:>{}}", "-", width) : fmt::format("{:>{}.{}f}", value, width, digits);
+  if (std::isnan(value)) return fmt::format("{:>{}}", "-", width);
+  const double scale = std::pow(10, digits), rounded = std::round(value * scale) / scale;
+  return fmt::format("{:>{}.{}f}", rounded == 0 ? 0 : rounded, width, digits);  // no "-0.00"
 }
 
 }  // namespace
@@ -66,19 +68,19 @@ std::string AutoSteerResult::explain() const {
   for (const std::string& warning : warnings) text += "mind: " + warning + "\n";
   text += "\n  feature  d     AUROC [low, high]   attribution  alone  label / why dropped\n";
   for (const auto& c : candidates)
-    text += fmt::format("  {:>7}  {:>5.2f}  {:.2f} [{:.2f}, {:.2f}]  {:>11.4f}  {:>5.2f}  {}{}{}\n", c.feature,
+    text += fmt::format("  {:>7}  {:>5.2f}  {:.2f} [{:.2f}, {:.2f}]  {}  {}  {}{}{}\n", c.feature,
                         c.contrast.standardised, c.contrast.auroc, c.contrast.auroc_low, c.contrast.auroc_high,
-                        c.attribution, c.output_score, c.label, c.label.empty() || c.dropped.empty() ? "" : " / ",
-                        c.dropped);
+                        figure(c.attribution, 11, 4), figure(c.output_score, 5, 2), c.label,
+                        c.label.empty() || c.dropped.empty() ? "" : " / ", c.dropped);
   text += "\n  behaviour  accuracy  format  loops  KL     NLL gain  effect  strength  form / why not chosen\n";
   for (std::size_t t = 0; t < trials.size(); ++t) {
     const auto& trial = trials[t];
     if (std::isnan(trial.nll_gain)) continue;
-    text +=
-        fmt::format("{} {:>9.2f}  {}  {}  {}  {}  {:>8.3f}  {:>6.3g}  {:>8.2f}  {}{}{}\n",
-                    static_cast<std::int64_t>(t) == chosen ? ">" : " ", trial.behaviour, figure(trial.accuracy, 8, 2),
-                    figure(trial.format, 6, 2), figure(trial.loops, 5, 2), figure(trial.kl, 5, 3), trial.nll_gain,
-                    trial.effect, trial.strength, trial.form, trial.dropped.empty() ? "" : " / ", trial.dropped);
+    text += fmt::format("{} {}  {}  {}  {}  {}  {}  {:>6.3g}  {:>8.2f}  {}{}{}\n",
+                        static_cast<std::int64_t>(t) == chosen ? ">" : " ", figure(trial.behaviour, 9, 2),
+                        figure(trial.accuracy, 8, 2), figure(trial.format, 6, 2), figure(trial.loops, 5, 2),
+                        figure(trial.kl, 5, 3), figure(trial.nll_gain, 8, 3), trial.effect, trial.strength, trial.form,
+                        trial.dropped.empty() ? "" : " / ", trial.dropped);
   }
   std::map<std::string, std::array<std::int64_t, 3>>
       dropped;  // of each form: tried, gained or collapsed too early, outdone
