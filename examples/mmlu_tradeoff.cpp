@@ -392,17 +392,22 @@ steer::Experiment experiment_of(const Settings& s, const std::optional<steer::Mo
   return study;
 }
 
-/// Creates the folder and shows, before hours of work, that it takes files.
-void prepare_folder(const std::filesystem::path& out, const Settings& s) {
+/// The settings in one step: a full disk leaves what was there, not half a file.
+void write_config(const std::filesystem::path& out, const Settings& s) {
   std::error_code error;
   std::filesystem::create_directories(out, error);
-  const auto config = out / "config.json";
-  if (!error && std::filesystem::exists(config) && std::filesystem::file_size(config) > 0) return;
-  std::ofstream file(config);
+  const auto whole = out / "config.json", part = out / "config.json.part";
+  std::ofstream file(part);
   file << nlohmann::json(s).dump(2) << '\n';
-  steer::require(!error && file.flush().good(), steer::ErrorCode::io, "mmlu_tradeoff",
-                 "expected a folder that can be written but got \"{}\"{}{}; choose another --out", out.string(),
-                 error ? ": " : "", error ? error.message() : "");
+  const bool written = !error && file.flush().good();
+  file.close();
+  if (written)
+    std::filesystem::rename(part, whole, error);
+  else
+    std::filesystem::remove(part, error);
+  steer::require(written && !error, steer::ErrorCode::io, "mmlu_tradeoff",
+                 "expected a folder that can be written but got \"{}\"; free some space or choose another --out",
+                 out.string());
 }
 
 /// What so many questions can find, before any is asked.
@@ -443,7 +448,9 @@ int run(const Settings& settings, bool plan_only, int threads, const steer::Stop
   plan.require_fits();
   judge_of(settings, std::nullopt, {}, {});  // what is wrong with its settings shows before the model is loaded
   options.workers = steer::Workers::from_environment();
-  if (options.workers.rank == 0) prepare_folder(out, settings);
+  // Now, before hours of work; the settings of an earlier run stay, half a file of them does not.
+  if (options.workers.rank == 0 && !nlohmann::json::accept(std::ifstream(out / "config.json")))
+    write_config(out, settings);
   const steer::Model model = steer::Model::load(settings.model, load);
   for (const auto& warning : model.warnings()) fmt::print(stderr, "note: {}\n", warning);
   const steer::Experiment study = experiment_of(settings, model);
@@ -456,7 +463,7 @@ int run(const Settings& settings, bool plan_only, int threads, const steer::Stop
   options.progress = steer::Progress("mmlu_tradeoff", 0);
   const steer::Report report = steer::run_experiment(model, study, options);
   if (options.workers.rank != 0) return 0;
-  std::ofstream(out / "config.json") << nlohmann::json(settings).dump(2) << '\n';
+  write_config(out, settings);
   report.write(out / "report.html");
   fmt::print("{}\n\n{}\n", report.verdict(), (out / "report.html").string());
   for (const auto& journal : report.journals) fmt::print("from {}\n", journal.string());
