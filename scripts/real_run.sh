@@ -31,7 +31,7 @@ for argument in "$@"; do
     --tiny)
       questions=4 tokens=24 draws=2 certify=6 prompts=4 checks=4 off_target=2 batch=16
       behaviours=funny,technical rules=short
-      features=64 sae_tokens=4096 keep=2048 pieces=4 fit=6 test=4 effects=0.1 train=2 texts=4 calibrate=8
+      features=64 sae_tokens=4096 keep=2048 pieces=12 fit=6 test=4 effects=0.1 train=2 texts=4 calibrate=8
       out=${STEER_REAL_OUT:-build/real-tiny}
       ;;
     *) echo "expected --plan or --tiny but got $argument" >&2; exit 1 ;;
@@ -89,7 +89,7 @@ tradeoff() {  # SAE FURTHER...
 if ((plan)); then
   split
   start=$(date +%s)
-  [[ -f $out/plan-sae.safetensors ]] || train "$out/plan-sae.safetensors" 64 2048 2048 4 >"$out/plan-sae.log" 2>&1
+  [[ -f $out/plan-sae.safetensors ]] || train "$out/plan-sae.safetensors" 64 2048 2048 12 >"$out/plan-sae.log" 2>&1
   echo "an SAE of 64 features on 2,048 tokens: $(($(date +%s) - start)) s"
   tradeoff "$out/plan-sae.safetensors" --plan
   echo "besides                $((24 * 7)) answers that the words judge is fitted on, about $((10 * 4 * (test + 4))) of the"
