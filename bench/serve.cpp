@@ -1,6 +1,6 @@
 // What HTTP costs over the engine in process: 64 clients with 64 distinct steerings, in turn with the same rows
 // submitted directly; how long a newcomer waits for its first token; whether a thousand requests leave anything behind.
-//   STEER_BENCH_MODEL=FOLDER bench/serve [PAIRS]
+//   STEER_BENCH_MODEL=FOLDER bench/serve [ROUNDS]
 // A folder: bench/peers/make_llama.py, with the tokenizer of a model of 32,000 tokens beside it. Rows ignore ends.
 #include <ATen/Functions.h>
 #include <arpa/inet.h>
@@ -28,7 +28,7 @@ using namespace steer;
 using nlohmann::json;
 using Clock = std::chrono::steady_clock;
 
-constexpr std::int64_t kClients = 64, kPrompt = 32, kTokens = 48;
+constexpr std::int64_t kClients = 64, kPrompt = 32, kTokens = 48, kNewcomers = 24;
 
 double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
@@ -82,8 +82,8 @@ double in_process(const Model& model, bool steered) {
 }
 
 struct Streamed {
-  std::vector<double> arrivals{};  ///< of each event, seconds after the request
-  double total = 0;
+  Clock::time_point asked{};
+  std::vector<Clock::time_point> arrivals{};  ///< of each event
 };
 
 Streamed stream(int port, const std::string& body) {
@@ -93,7 +93,7 @@ Streamed stream(int port, const std::string& body) {
   to.sin_family = AF_INET;
   to.sin_port = htons(static_cast<std::uint16_t>(port));
   to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  const auto start = Clock::now();
+  result.asked = Clock::now();
   if (::connect(wire, reinterpret_cast<sockaddr*>(&to), sizeof to) != 0) throw std::runtime_error("no connection");
   const std::string text = fmt::format(
       "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{}", body.size(), body);
@@ -103,10 +103,9 @@ Streamed stream(int port, const std::string& body) {
   for (ssize_t got; (got = ::recv(wire, buffer, sizeof buffer, 0)) > 0;) {
     const std::string_view some(buffer, static_cast<std::size_t>(got));
     for (auto at = some.find("data: {"); at != std::string_view::npos; at = some.find("data: {", at + 1))
-      result.arrivals.push_back(since(start));
+      result.arrivals.push_back(Clock::now());
   }
   ::close(wire);
-  result.total = since(start);
   return result;
 }
 
@@ -136,32 +135,52 @@ double over_http(const Model& model, bool steered) {
   return static_cast<double>(kClients * kTokens) / since(start);
 }
 
-/// A newcomer's first token while all others generate: in steps of theirs.
-std::vector<double> first_tokens(const Model& model) {
+double seconds(Clock::time_point from, Clock::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
+}
+
+/// Newcomers' first tokens while all others generate. They come at random times, so they find a step half done in the
+/// mean; their own step computes their prompt beside the others' tokens.
+void first_tokens(const Model& model) {
   const Server server(model, {.port = 0, .engine = {.max_rows = kClients + 1}});
   std::vector<std::thread> clients;
   std::vector<Streamed> streams(kClients - 1);
   for (std::int64_t c = 0; c + 1 < kClients; ++c)
     clients.emplace_back([&, c] {
       json body = body_of(model, c, true);
-      body["max_tokens"] = 200;
+      body["max_tokens"] = 240;
       streams[static_cast<std::size_t>(c)] = stream(server.port(), body.dump());
     });
-  std::this_thread::sleep_for(std::chrono::seconds(5));  // all of them have begun
-  std::vector<double> waits;
-  for (std::int64_t i = 0; i < 8; ++i) {
+  std::this_thread::sleep_for(std::chrono::seconds(6));  // all of them have begun
+  Rng rng(7);
+  std::vector<Streamed> newcomers;
+  for (std::int64_t i = 0; i < kNewcomers; ++i) {
     json body = body_of(model, 500 + i, true);
     body["max_tokens"] = 1;
-    waits.push_back(stream(server.port(), body.dump()).arrivals.front());
+    const std::string text = body.dump();
+    std::this_thread::sleep_for(std::chrono::duration<double>(rng.uniform()));
+    newcomers.push_back(stream(server.port(), text));
   }
   for (auto& client : clients) client.join();
-  std::vector<double> steps;
+  std::vector<double> steps, waits, rests;
+  std::int64_t at_once = 0;
   for (const auto& one : streams)
-    for (std::size_t i = 1; i < one.arrivals.size(); ++i) steps.push_back(one.arrivals[i] - one.arrivals[i - 1]);
+    for (std::size_t i = 1; i < one.arrivals.size(); ++i)
+      steps.push_back(seconds(one.arrivals[i - 1], one.arrivals[i]));
   const double step = quantile(steps, .5);
-  fmt::print("a step of {} rows: {:.1f} ms\n", kClients - 1, 1000 * step);
-  for (auto& wait : waits) wait /= step;
-  return waits;
+  for (const auto& newcomer : newcomers) {
+    const auto& other = streams.front().arrivals;  // has a token at the end of each step
+    const auto next = std::ranges::upper_bound(other, newcomer.asked);
+    const auto end = std::ranges::upper_bound(other, newcomer.arrivals.front());
+    if (end == other.end()) continue;  // the others were done
+    waits.push_back(seconds(newcomer.asked, newcomer.arrivals.front()) / step);
+    rests.push_back(seconds(newcomer.asked, *next) / step);
+    at_once += end - next <= 2;
+  }
+  fmt::print(
+      "a step of {} rows: {:.1f} ms; a newcomer's first token, in steps: {}, of which until the step that ran "
+      "had ended: {}; {} of {} were in the step after it\n",
+      kClients - 1, 1000 * step, spread(waits), spread(rests), at_once, waits.size());
 }
 
 double resident_mib() {
@@ -178,31 +197,34 @@ int main(int argc, char** argv) {
   if (!folder) return fmt::print(stderr, "set STEER_BENCH_MODEL to a model's folder\n"), 2;
   const auto model = Model::load(folder);
   std::vector<double> http, plain, speed;
-  for (int pair = 0; pair < (argc > 1 ? std::atoi(argv[1]) : 5); ++pair) {
-    const bool swap = pair % 2;
-    double direct = swap ? in_process(model, true) : 0;
-    const double served = over_http(model, true);
-    if (!swap) direct = in_process(model, true);
+  const int pairs = argc > 1 ? std::atoi(argv[1]) : 6;
+  for (int pair = 0; pair < pairs; ++pair) {
+    double direct = 0, served = 0, unsteered = 0;
+    for (int turn = 0; turn < 3; ++turn) {  // each of them is first, second and last equally often
+      const int which = (turn + pair) % 3;
+      (which == 0   ? direct
+       : which == 1 ? served
+                    : unsteered) = which == 0 ? in_process(model, true) : over_http(model, which == 1);
+    }
     http.push_back(served / direct);
     speed.push_back(served);
-    plain.push_back(over_http(model, false) / served);
-    fmt::print("pair {}: {:.1f} tokens/s over HTTP, {:.3f} of in process; unsteered {:.3f} of steered\n", pair + 1,
+    plain.push_back(unsteered / served);
+    fmt::print("round {}: {:.1f} tokens/s over HTTP, {:.3f} of in process; unsteered {:.3f} of steered\n", pair + 1,
                served, http.back(), plain.back());
     std::fflush(stdout);
   }
   fmt::print("{} clients, {} prompt and {} new tokens each, each steered in its own way: {} tokens/s\n", kClients,
              kPrompt, kTokens, spread(speed));
   fmt::print("HTTP / in process: {}\nunsteered / steered over HTTP: {}\n", spread(http), spread(plain));
-  fmt::print("a newcomer's first token, in steps: {}\n", spread(first_tokens(model)));
+  first_tokens(model);
 
   const Server server(model, {.port = 0});
   json body = body_of(model, 0, true);
   body["max_tokens"] = 2;
-  double before = 0;
-  for (int i = 0; i < 1100; ++i) {
-    if (i == 100) before = resident_mib();
+  for (int i = 0; i <= 3250; ++i) {
+    // Until then kept prompts fill their places.
+    if (i == 250 || i == 1250 || i == 3250) fmt::print("resident after {} requests: {:.1f} MiB\n", i, resident_mib());
     body["prompt"] = prompt_of(i);
     stream(server.port(), body.dump());
   }
-  fmt::print("resident after 100 requests {:.1f} MiB, after 1,100 {:.1f} MiB\n", before, resident_mib());
 }

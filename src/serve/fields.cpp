@@ -18,6 +18,12 @@ constexpr std::size_t kDepth = 64;
 
 std::string got(const json& value) { return io::detail::brief(value, 60); }
 
+/// A key as JSON spells it, without the quotes.
+std::string spelled(const std::string& key) {
+  const std::string text = io::detail::brief(json(key), 60);
+  return text.size() > 2 ? text.substr(1, text.size() - 2) : text;
+}
+
 }  // namespace
 
 Fields::Fields(const json& object, std::string path) : object_(object), path_(std::move(path)) {
@@ -127,17 +133,17 @@ void Fields::refuse(std::initializer_list<std::string_view> keys, std::string_vi
 void Fields::done() const {
   for (const auto& [key, value] : object_.items())
     if (!known_.contains(key))
-      throw ApiError(400,
-                     fmt::format("unrecognized field \"{}\"; known here: {}", name(io::detail::brief(json(key), 60)),
-                                 fmt::join(known_, ", ")),
-                     name(key));
+      throw ApiError(
+          400, fmt::format("unrecognized field \"{}\"; known here: {}", name(spelled(key)), fmt::join(known_, ", ")),
+          name(key));
 }
 
 json parse_body(const std::string& body) {
   try {
     return io::detail::parse_json(body, "Server", "the request's body", {.depth = kDepth});
   } catch (const Error& error) {
-    throw ApiError(400, error.what());
+    const std::string_view text = error.what();
+    throw ApiError(400, std::string(text.substr(0, text.rfind("; "))));  // what it advises is for files
   }
 }
 

@@ -97,6 +97,10 @@ std::int64_t unix_time() {
   return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
+std::string listed(const std::vector<std::string>& names) {
+  return names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", "));
+}
+
 std::string random_id(std::string_view prefix) {
   thread_local std::random_device device;
   return fmt::format("{}-{:08x}{:08x}{:08x}", prefix, device(), device(), device());

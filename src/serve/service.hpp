@@ -55,6 +55,8 @@ struct Service {
 
 /// Seconds since 1970.
 std::int64_t unix_time();
+/// Names in a message: "a, b", or "none".
+std::string listed(const std::vector<std::string>& names);
 /// A random id: "cmpl-5f0c...".
 std::string random_id(std::string_view prefix);
 

@@ -51,8 +51,8 @@ class Reader {
     if (found != service_.options.steerings.end()) return found->second;
     std::vector<std::string> names;
     for (const auto& [known, steering] : service_.options.steerings) names.push_back(known);
-    throw ApiError(404, fmt::format("no steering is called \"{}\"; registered here: {}", name, fmt::join(names, ", ")),
-                   path, "steering_not_found");
+    throw ApiError(404, fmt::format("no steering is called \"{}\"; registered here: {}", name, listed(names)), path,
+                   "steering_not_found");
   }
 
   Steering whole(json source, const std::string& path) {

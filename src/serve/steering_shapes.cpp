@@ -82,8 +82,7 @@ const VectorSet& registered(const Service& service, const std::string& name, con
   if (found != service.options.vectors.end()) return found->second;
   std::vector<std::string> names;
   for (const auto& [known, set] : service.options.vectors) names.push_back(known);
-  throw ApiError(404, fmt::format("no vectors are called \"{}\"; registered here: {}", name, fmt::join(names, ", ")),
-                 path);
+  throw ApiError(404, fmt::format("no vectors are called \"{}\"; registered here: {}", name, listed(names)), path);
 }
 
 /// A tensor of vllm-lens: base64 of its bytes, as they are or compressed, or the older form that says less.

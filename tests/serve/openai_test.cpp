@@ -219,6 +219,7 @@ TEST_F(ServeOpenAi, WhatCannotBeDoneIsRefusedByName) {
     EXPECT_EQ(answer.status, refusal.status) << refusal.change << answer.body;
     const json error = answer.json()["error"];
     EXPECT_EQ(error["type"], "invalid_request_error");
+    EXPECT_EQ(error["message"].get<std::string>().find("\"\""), std::string::npos) << answer.body;
     if (!refusal.param.empty()) {
       EXPECT_EQ(error["param"], refusal.param) << answer.body;
     }

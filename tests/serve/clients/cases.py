@@ -11,6 +11,7 @@ import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from counted_cases import end, run_cases
+from docs_cases import *
 from goodfire_cases import *  # more of them
 
 os.environ["NO_PROXY"] = "127.0.0.1,localhost"
@@ -22,6 +23,7 @@ QUESTION = "In the land of Pelia, what is the feast?"
 
 class Serving:
     """The program on a free port, with the demo model; ends with the block."""
+    program, docs, work = SERVER, SOURCE / "docs", WORK
 
     def __init__(self, *arguments, key=None):
         steering = WORK / "imaginative.json"
@@ -55,6 +57,9 @@ class Serving:
             with probe, urllib.request.urlopen(probe.url + "/v1/steerings") as answer:
                 Serving.known = json.load(answer)["saes"][0]["hash"]
         return Serving.known
+
+    def another(self, *arguments):
+        return Serving(*arguments)
 
     def __enter__(self):
         return self
@@ -105,6 +110,47 @@ def case_curl(serving):
     assert curl("-o", "/dev/null", "-w", "%{http_code}", serving.url + "/nothing") == "404"
 
 
+def curl_stream(serving, rows, file):
+    body = {"prompt": "In the land", "max_tokens": 400, "n": rows, "temperature": 1, "ignore_eos": True, "stream": True}
+    return subprocess.Popen(["curl", "-sSN", "--noproxy", "*", serving.url + "/v1/completions", "-d", json.dumps(body)],
+                            stdout=file)
+
+
+def rows_of(serving):
+    with urllib.request.urlopen(serving.url + "/health") as answer:
+        health = json.load(answer)
+    return health["rows_running"] + health["rows_waiting"]
+
+
+def until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.02)
+
+
+def case_killed_client(serving):
+    """curl killed in the middle of its stream: its rows are freed."""
+    client = curl_stream(serving, 64, subprocess.PIPE)
+    assert client.stdout.read(200)
+    assert rows_of(serving) > 0
+    client.kill()
+    client.wait()
+    until(lambda: rows_of(serving) == 0)
+
+
+def case_stopped_under_load(_):
+    """SIGTERM under load: answers under way are told, the program ends with 0."""
+    files = [WORK / f"stream{i}" for i in range(4)]
+    with Serving("--grace", "0.2") as serving:
+        clients = [curl_stream(serving, 64, file.open("w")) for file in files]
+        until(lambda: rows_of(serving) >= 200)
+    assert [client.wait(60) for client in clients] == [0] * 4, "a connection was broken"
+    for file in files:
+        last = file.read_text().rstrip().splitlines()[-1]
+        assert "the server has stopped" in last, last
+
+
 def case_openai(serving):
     """openai: chat, completions, logprobs, n, a stream with usage, errors by their class."""
     import openai
@@ -135,7 +181,8 @@ def case_openai(serving):
                           ({"extra_body": {"steering": "nobody"}}, openai.NotFoundError),
                           ({"extra_body": {"steering": {**NUDGE, "scope": {"where": "span", "begin": 400, "end": 401}},
                                            "require_fired": True}}, openai.UnprocessableEntityError),
-                          ({"timeout": 0.0001}, openai.APITimeoutError)):
+                          ({"timeout": 0.02, "max_completion_tokens": 400, "n": 64, "extra_body": {"ignore_eos": True}},
+                           openai.APITimeoutError)):
         try:
             client.chat.completions.create(**{**ask, **change})
             raise AssertionError(f"expected {error.__name__} for {change}")
