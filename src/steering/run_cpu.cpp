@@ -283,13 +283,13 @@ void CompiledSteering::run_cpu(HookContext& at, const PointProgram& point) {
     }
   // Below some 100 microseconds of work a second thread costs more than it brings.
   constexpr std::int64_t kFloatsPerThread = 1 << 20;
-  const auto stages = static_cast<std::int64_t>(point.instructions.size());
-  const std::int64_t grain = std::max<std::int64_t>(1, kFloatsPerThread / (width * (2 * stages + 1)));
+  const std::int64_t floats = width * (2 * static_cast<std::int64_t>(point.instructions.size()) + 1);  // of a token
   const auto advance = [&] {
-    if (count <= grain) {
+    if (count * floats <= kFloatsPerThread) {
       for (TokenWork& token : tokens) runner.advance(token);
       return;
     }
+    const std::int64_t grain = std::max<std::int64_t>(1, kFloatsPerThread / floats);
     TokenWork* const work = tokens.data();
     core::detail::run_shares(count, grain, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) runner.advance(work[i]);
