@@ -42,17 +42,27 @@ inline F load_wide(const F16* p) { return load_f16(&p->bits); }
 constexpr std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 constexpr std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
 
-/// One block's keys for N rows.
+/// Fetches what M vectors cover. A block begins on pages of its own, where no hardware prefetcher has been: while one
+/// is worked on, the same numbers of the next are brought.
+template <int M, class T>
+[[gnu::always_inline]] inline void fetch(const T* at) {
+  constexpr int kLine = 64 / static_cast<int>(sizeof(T));
+  for (int i = 0; i < M * kWidth; i += kLine) __builtin_prefetch(at + i);
+}
+
+/// One block's keys for N rows; `next` are those of the block behind it.
 template <class T, int N>
-[[gnu::always_inline]] inline void score_block(const T* k, const AttentionTile& a, std::int64_t first_row,
-                                               float* scores) {
+[[gnu::always_inline]] inline void score_block(const T* k, const T* next, const AttentionTile& a,
+                                               std::int64_t first_row, float* scores) {
   constexpr int M = vectors(N);
   for (std::int64_t key = 0; key < kBlock; key += M * kWidth) {
     F sum[N][M];
     for (auto& row : sum)
       for (F& s : row) s = zero();
     const T* at = k + key;
-    for (std::int64_t d = 0; d < a.d_head; ++d, at += kBlock) {
+    const T* ahead = next + key;
+    for (std::int64_t d = 0; d < a.d_head; ++d, at += kBlock, ahead += kBlock) {
+      fetch<M>(ahead);
       F keys[M];
       for (int m = 0; m < M; ++m) keys[m] = load_wide(at + m * kWidth);
       for (int r = 0; r < N; ++r) {
@@ -67,12 +77,14 @@ template <class T, int N>
 
 /// out += p . v over keys [from, to) of a block, for N rows, in M vectors of d.
 template <class T, int N, int M>
-[[gnu::always_inline]] inline void mix_vectors(const T* v, std::int64_t d_head, const float* p, std::int64_t stride,
-                                               std::int64_t from, std::int64_t to, float* out, std::int64_t padded) {
+[[gnu::always_inline]] inline void mix_vectors(const T* v, const T* next, std::int64_t d_head, const float* p,
+                                               std::int64_t stride, std::int64_t from, std::int64_t to, float* out,
+                                               std::int64_t padded) {
   F sum[N][M];
   for (int r = 0; r < N; ++r)
     for (int m = 0; m < M; ++m) sum[r][m] = load(out + r * padded + m * kWidth);
   for (std::int64_t t = from; t < to; ++t) {
+    fetch<M>(next + t * d_head);
     F values[M];
     for (int m = 0; m < M; ++m) values[m] = load_wide(v + t * d_head + m * kWidth);  // may read past the head
     for (int r = 0; r < N; ++r) {
@@ -85,16 +97,17 @@ template <class T, int N, int M>
 }
 
 template <class T, int N>
-inline void mix_keys(const T* v, const AttentionTile& a, std::int64_t row, std::int64_t block, std::int64_t from,
-                     std::int64_t to) {
+inline void mix_keys(const T* v, const T* next, const AttentionTile& a, std::int64_t row, std::int64_t block,
+                     std::int64_t from, std::int64_t to) {
   if (from >= to) return;
   constexpr int M = vectors(N);
   const float* p = a.scores + row * a.stride + (block - a.origin) * kBlock;
   float* out = a.out + row * a.padded;
   std::int64_t d = 0;
   for (; d + M * kWidth <= a.padded; d += M * kWidth)
-    mix_vectors<T, N, M>(v + d, a.d_head, p, a.stride, from, to, out + d, a.padded);
-  for (; d < a.padded; d += kWidth) mix_vectors<T, N, 1>(v + d, a.d_head, p, a.stride, from, to, out + d, a.padded);
+    mix_vectors<T, N, M>(v + d, next + d, a.d_head, p, a.stride, from, to, out + d, a.padded);
+  for (; d < a.padded; d += kWidth)
+    mix_vectors<T, N, 1>(v + d, next + d, a.d_head, p, a.stride, from, to, out + d, a.padded);
 }
 
 /// The blocks among [first, last) that some of the rows look at.
@@ -112,8 +125,10 @@ inline Blocks blocks_of(const AttentionRow* rows, std::int64_t count, std::int64
 
 template <class T, int N>
 void score_rows(const AttentionTile& a, std::int64_t row, Blocks blocks) {
+  const std::int64_t head = a.head * a.d_head * kBlock;
   for (std::int64_t b = blocks.first; b < blocks.last; ++b)
-    score_block<T, N>(static_cast<const T*>(a.blocks[b].k) + a.head * a.d_head * kBlock, a, row,
+    score_block<T, N>(static_cast<const T*>(a.blocks[b].k) + head,
+                      static_cast<const T*>(a.blocks[smaller(b + 1, blocks.last - 1)].k) + head, a, row,
                       a.scores + row * a.stride + (b - a.origin) * kBlock);
 }
 
@@ -121,6 +136,7 @@ template <class T, int N>
 void mix_rows(const AttentionTile& a, std::int64_t row, Blocks blocks) {
   for (std::int64_t b = blocks.first; b < blocks.last; ++b) {
     const T* v = static_cast<const T*>(a.blocks[b].v) + a.head * a.d_head * kBlock;
+    const T* next = static_cast<const T*>(a.blocks[smaller(b + 1, blocks.last - 1)].v) + a.head * a.d_head * kBlock;
     std::int64_t from[N], to[N], all_from = 0, all_to = kBlock;
     for (int r = 0; r < N; ++r) {
       from[r] = larger(a.rows[row + r].begin - b * kBlock, 0);
@@ -130,12 +146,12 @@ void mix_rows(const AttentionTile& a, std::int64_t row, Blocks blocks) {
     }
     // Keys that all rows look at together; before and behind them each row by itself.
     if (all_from >= all_to) {
-      for (int r = 0; r < N; ++r) mix_keys<T, 1>(v, a, row + r, b, from[r], to[r]);
+      for (int r = 0; r < N; ++r) mix_keys<T, 1>(v, next, a, row + r, b, from[r], to[r]);
       continue;
     }
-    for (int r = 0; r < N; ++r) mix_keys<T, 1>(v, a, row + r, b, from[r], all_from);
-    mix_keys<T, N>(v, a, row, b, all_from, all_to);
-    for (int r = 0; r < N; ++r) mix_keys<T, 1>(v, a, row + r, b, all_to, to[r]);
+    for (int r = 0; r < N; ++r) mix_keys<T, 1>(v, next, a, row + r, b, from[r], all_from);
+    mix_keys<T, N>(v, next, a, row, b, all_from, all_to);
+    for (int r = 0; r < N; ++r) mix_keys<T, 1>(v, next, a, row + r, b, all_to, to[r]);
   }
 }
 
