@@ -165,6 +165,24 @@ TEST(Analyses, SteeredRowsStandApartAndUnsteeredOnesSaySo) {
   EXPECT_NE(page.find("unsteered: the same answers"), std::string::npos);
 }
 
+// Answers given by letters have no text: the letters' probabilities say whether they are one answer.
+TEST(Analyses, WithoutTextEqualLettersAreTheSameAnswer) {
+  const auto rows = [](const char* score) {
+    std::vector<ResultRow> results;
+    for (const std::string arm : {"control", "other"})
+      for (int q = 0; q < 20; ++q) {
+        ResultRow r{.arm = arm, .behaviour = "", .question = "q" + std::to_string(q), .gold = "A", .answer = "A"};
+        r.answer_lenient = r.answer;
+        r.scores[score] = 0.3;
+        results.push_back(std::move(r));
+      }
+    return results;
+  };
+  EXPECT_TRUE(analyse_results(rows("p_gold")).comparison("other", "accuracy")->unsteered());
+  EXPECT_FALSE(analyse_results(rows("something else")).comparison("other", "accuracy")->unsteered())
+      << "neither text nor letters: nothing says that they are one";
+}
+
 // Behaviours that differ: questions alone promise too much of the next behaviour.
 TEST(Analyses, IntervalsOverBehavioursCoverWhatAnotherBehaviourWouldShow) {
   constexpr int kStudies = 200, kBehaviours = 8, kQuestions = 30;

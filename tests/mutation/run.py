@@ -23,6 +23,7 @@ import time
 TARGETS = {
     "src/steering/*.cpp": "test_steering",
     "src/steering/instruction.hpp": "test_steering",
+    "src/steering/kernels-inl.hpp": "test_steering",
     "src/steering/edits/*.cpp": "test_steering",
     "src/model/session*.cpp": "test_model",
     "src/model/hook_table.cpp": "test_model",

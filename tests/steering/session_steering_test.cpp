@@ -191,6 +191,10 @@ TEST_F(SessionSteering, LogitsAreThoseAskedFor) {
                   values[i].item<double>(), 1e-5);
     }
   }
+  const LogProbabilities whole = session.log_probabilities(prompt(), {.steering = add});
+  EXPECT_EQ(whole.tokens.size(), prompt().size() - 1);
+  EXPECT_EQ(session.log_probabilities(prompt(), {.steering = add, .end = std::ssize(prompt())}).tokens, whole.tokens)
+      << "the text's own length is an end";
   EXPECT_STEER_ERROR(session.log_probabilities(prompt(), {.begin = 0}), ErrorCode::argument, "[1, 7)");
   EXPECT_STEER_ERROR(session.log_probabilities(prompt(), {.end = std::ssize(prompt()) + 1}), ErrorCode::argument,
                      "[1, 7)");
