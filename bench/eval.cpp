@@ -1,17 +1,21 @@
 // Answers multiple-choice questions by letters under several arms, a repetition a line, so that bench/peers/run_eval.py
 // can alternate it with the same work in Hugging Face transformers.
 //
-//   bench/eval MODEL_FOLDER TOKENIZER_FOLDER MMLU_FOLDER WORK_FOLDER [THREADS]
+//   bench/eval MODEL_FOLDER TOKENIZER_FOLDER MMLU_FOLDER WORK_FOLDER [THREADS [LAYER]]
 //
-// Six arms: control, a system prompt, and four edits of an SAE's features after the middle layer. Writes the SAE
+// Six arms: control, a system prompt, and four edits of an SAE's features after a layer, the middle one. Writes the SAE
 // (random, 16 features a unit of width) and every prompt's ids to WORK_FOLDER for the peer, then reads lines and
 // answers each with one JSON line:
 //   letters BEGIN COUNT   the questions [BEGIN, BEGIN + COUNT) under all arms: seconds, rows, tokens, p_gold of every
-//   row limits                GEMM speed of this machine now
+//                         row
+//   engine BEGIN COUNT REPEATS   the same letters as rows of an engine and as above, in turn: how many times as long
+//                         the engine takes, median and quartiles
+//   limits                GEMM speed of this machine now
 // Uses the engine of `run_experiment` in letters mode, below its journal.
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -19,6 +23,7 @@
 #include <sstream>
 #include <steer/core/threads.hpp>
 #include <steer/eval/experiment.hpp>
+#include <steer/generate/score.hpp>
 #include <steer/io/tensor_reader.hpp>
 #include <string>
 #include <vector>
@@ -77,18 +82,40 @@ std::vector<Arm> arms(const Sae& sae) {
   return out;
 }
 
+/// The same probabilities on the engine: of each row the log-probability of one letter behind its prompt.
+std::vector<ScoreRequest> engine_rows(std::span<const eval::detail::Task> tasks, const nlohmann::json& rows,
+                                      std::size_t begin, std::int64_t letter) {
+  std::vector<ScoreRequest> requests;
+  for (std::size_t i = 0; i < tasks.size(); ++i) {
+    ScoreRequest request;
+    request.ids = rows[begin + i]["ids"].get<std::vector<std::int64_t>>();
+    request.begin = static_cast<std::int64_t>(request.ids.size());
+    request.ids.push_back(letter);
+    if (!tasks[i].steering.empty()) request.steering = tasks[i].steering;
+    requests.push_back(std::move(request));
+  }
+  return requests;
+}
+
+nlohmann::json quartiles(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return {{"low", values[values.size() / 4]},
+          {"median", values[values.size() / 2]},
+          {"high", values[values.size() * 3 / 4]}};
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   if (argc < 5) {
-    fmt::print(stderr, "usage: bench/eval MODEL_FOLDER TOKENIZER_FOLDER MMLU_FOLDER WORK_FOLDER [THREADS]\n");
+    fmt::print(stderr, "usage: bench/eval MODEL_FOLDER TOKENIZER_FOLDER MMLU_FOLDER WORK_FOLDER [THREADS [LAYER]]\n");
     return 2;
   }
   set_threads(argc > 5 ? std::atoi(argv[5]) : 0);
   const Model model = load(argv[1], argv[2]);
   const std::filesystem::path work = argv[4];
   std::filesystem::create_directories(work);
-  const std::int64_t layer = model.config().n_layers / 2 - 1;
+  const std::int64_t layer = argc > 6 ? std::atoi(argv[6]) : model.config().n_layers / 2 - 1;
   const Sae sae = random_sae(model.config().d_model, layer);
   sae.save(work / "sae");
   const auto questions = load_mmlu(argv[3]);
@@ -133,6 +160,18 @@ int main(int argc, char** argv) {
       for (std::size_t i = begin * per; i < (begin + count) * per; ++i) tokens += rows[i]["ids"].size();
       answer["tokens"] = tokens;
       for (const auto& result : results) answer["p_gold"].push_back(result.scores.at("p_gold"));
+    } else if (what == "engine") {
+      std::size_t repeats = 7;
+      words >> repeats;
+      const auto some = std::span(tasks).subspan(begin * conditions.size(), count * conditions.size());
+      const auto requests = engine_rows(some, rows, begin * conditions.size(), letters[0].at(0));
+      std::vector<double> ratios;
+      for (std::size_t i = 0; i <= repeats; ++i) {
+        const double shared = bench::seconds([&] { eval::detail::take_letters(model, some); });
+        const double engine = bench::seconds([&] { score_texts(model, requests); });
+        if (i > 0) ratios.push_back(engine / shared);  // the first warms
+      }
+      answer["engine over shared layers"] = quartiles(std::move(ratios));
     } else if (what == "limits") {
       answer["gemm_flops"] = bench::measure_gemm_limit();
     } else {
