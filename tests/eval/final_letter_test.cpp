@@ -50,7 +50,7 @@ TEST(FinalLetters, AreWhatAReaderTakes) {
       {"The note is C sharp.", '-'},
       {"A man walks.", '-'},
       {"A. cat\nB. dog\nC. fish\nD. bird", '-'},
-      {"A\nB", '-'},
+      {"A. cat\nB. dog", '-'},
       {"The answer is not among A to D.", '-'},
       {"Option B says that the sky is green. Option C says", '-'},
       {"The reason is heat.\n\n(B) fire", 'B'},
