@@ -238,7 +238,7 @@ TEST(Calibration, IntervalsOfAgreementCoverTheTruth) {
       rows.back().scores["behaviour"] = 3 + reference / 2;
       judge.behaviour.push_back(3 + own / 2);
     }
-    const auto& found = calibrate_judge(rows, texts, two(), judge, "the test").agreement.at("behaviour");
+    const auto found = calibrate_judge(rows, texts, two(), judge, "the test").agreement.at("behaviour");
     covered += found.spearman_interval.low <= truth && truth <= found.spearman_interval.high;
   }
   EXPECT_GT(covered, 0.88 * kStudies);  // percentile bootstrap of 60 questions: a little below .95

@@ -282,7 +282,7 @@ TEST(Analyses, MissingJudgementsAreBoundedNotDropped) {
   auto results = made_up(10, {"funny"});
   results[0].scores.erase("behaviour");
   results[0].failed["behaviour"] = "no score";
-  const auto& stats = analyse_results(results).cell("control", "funny").scores.at("behaviour");
+  const auto stats = analyse_results(results).cell("control", "funny").scores.at("behaviour");
   EXPECT_EQ(stats.summary.n, 9);
   EXPECT_EQ(stats.missing, 1);
   EXPECT_NEAR(stats.worst, (stats.summary.mean * 9 + 1) / 10, 1e-12);
