@@ -227,7 +227,8 @@ TEST(Hooks, HuggingFaceNamesNameOneLayerOrAll) {
   Session session(model);
   const auto names = [&](std::string_view pattern) {
     std::vector<std::string> out;
-    for (const auto& [point, value] : session.run_with_cache(some_ids(3), {pattern}).all()) out.push_back(point.name());
+    const auto cache = session.run_with_cache(some_ids(3), {pattern});
+    for (const auto& [point, value] : cache.all()) out.push_back(point.name());
     return out;
   };
   EXPECT_EQ(names("model.layers.1.mlp"), names("blocks.1.hook_mlp_out"));
