@@ -45,6 +45,7 @@ AutoSteerOptions options_of(const Service& service, const ServedSae& served, con
   options.certificate = request.certificate;
   options.max_tokens = request.max_tokens;
   options.seed = request.seed;
+  options.enough = request.enough;
   options.labels = served.labels;
   options.on_warning = OnWarning::ignore;
   return options;

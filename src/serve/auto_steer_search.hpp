@@ -19,6 +19,7 @@ struct SearchRequest {
   CertificateSet certificate{};
   std::int64_t max_tokens = 64;
   std::uint64_t seed = 42;
+  double enough = AutoSteerOptions().enough;
 };
 
 /// Searches with this SAE's labels. One search at a time: later ones wait.

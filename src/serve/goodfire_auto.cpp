@@ -7,9 +7,11 @@
 #include <chrono>
 #include <deque>
 #include <future>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <tuple>
 
 #include <steer/features/search.hpp>
 
@@ -22,18 +24,30 @@ namespace {
 using nlohmann::json;
 
 constexpr std::size_t kMostKept = 64;
+constexpr double kNever = std::numeric_limits<double>::infinity();  ///< steered also where it shows already
+constexpr double kBrokenText = 1;                                   ///< nats a token above what asked-for answers have
 // The client waits a minute between bytes: spaces before the JSON keep it waiting. Until they begin, a failure has a
 // status of its own; after that the answer ends without JSON.
 constexpr std::chrono::seconds kQuiet{40}, kBetween{5};
 constexpr std::chrono::milliseconds kPatience{100};  ///< between two looks at the client
 
-/// The edits as the client writes them back in a controller.
-json edits(const ServedSae& served, const AutoSteerResult& found) {
-  if (found.verdict != AutoSteerVerdict::steered)
+/// What was found. The hosted service does not ask what random features would do: where they do as much, the set that
+/// gains most all the same, of those that leave text what it is if there are any.
+const Steering& steering_of(const AutoSteerResult& found) {
+  if (found.verdict == AutoSteerVerdict::steered) return found.steering;
+  if (found.verdict != AutoSteerVerdict::no_better_than_random)
     throw ApiError(400, fmt::format("Auto Steer found no steering ({}): {}", to_string(found.verdict), found.reason),
                    "specification", "auto_steer_" + std::string(to_string(found.verdict)));
+  const auto rank = [](const AutoSteerTrial& trial) {
+    return std::tuple(!trial.form.starts_with("placebo"), trial.nll_gain <= kBrokenText, trial.behaviour);
+  };
+  return std::ranges::max_element(found.trials, {}, rank)->steering;
+}
+
+/// The edits as the client writes them back in a controller.
+json edits(const ServedSae& served, const AutoSteerResult& found) {
   json list = json::array();
-  for (const Edit& edit : found.steering.edits()) {
+  for (const Edit& edit : steering_of(found).edits()) {
     const auto feature = static_cast<std::int64_t>(edit.number("feature"));
     double raw = edit.number("value") * edit.strength;
     if (edit.unit == StrengthUnit::max_activation) raw *= edit.number("max_activation");
@@ -69,9 +83,9 @@ class Search {
   Search(Service& service, const ServedSae& served, std::shared_ptr<Kept> kept, const std::string& behaviour)
       : answer_(std::async(std::launch::async, [this, &service, &served, kept = std::move(kept), behaviour] {
           const auto still = [&] { return !abandoned_ && !service.stopping; };
-          kept->add(behaviour, std::make_shared<const AutoSteerResult>(
-                                   find_steering(service, served, {.behaviour = behaviour}, {}, still)));
-          return edits(served, *kept->find(behaviour));
+          kept->add(behaviour, std::make_shared<const AutoSteerResult>(find_steering(
+                                   service, served, {.behaviour = behaviour, .enough = kNever}, {}, still)));
+          return kept->find(behaviour);
         })) {}
   ~Search() { abandoned_ = true; }  // and the future waits for the thread
   Search(const Search&) = delete;
@@ -85,11 +99,11 @@ class Search {
     }
     return false;
   }
-  json get() { return answer_.get(); }
+  Kept::Result get() { return answer_.get(); }
 
  private:
   std::atomic<bool> abandoned_ = false;
-  std::future<json> answer_;  ///< last: its thread uses the members before it
+  std::future<Kept::Result> answer_;  ///< last: its thread uses the members before it
 };
 
 HttpReply auto_steer(Service& service, const std::shared_ptr<Kept>& kept, const HttpRequest& request) {
@@ -99,15 +113,25 @@ HttpReply auto_steer(Service& service, const std::shared_ptr<Kept>& kept, const 
   const ServedSae& served = service.sae({}, "model");
   const std::string behaviour = fields.text("specification");
   fields.done();
-  if (const auto known = kept->find(behaviour)) return json_reply(edits(served, *known));
+  const auto note = std::make_shared<std::string>();
+  const auto answer = [&served, note](const AutoSteerResult& found) {
+    *note = fmt::format(R"("auto_steer":"{}")", to_string(found.verdict));
+    return edits(served, found);
+  };
+  const auto reply_of = [&](const AutoSteerResult& found) {
+    HttpReply reply = json_reply(answer(found));
+    reply.note = note;
+    return reply;
+  };
+  if (const auto known = kept->find(behaviour)) return reply_of(*known);
   const auto search = std::make_shared<Search>(service, served, kept, behaviour);
-  if (search->ready_within(kQuiet, request.gone)) return json_reply(search->get());
-  HttpReply reply;
-  reply.stream = [search](HttpStream& out) {
+  if (search->ready_within(kQuiet, request.gone)) return reply_of(*search->get());
+  HttpReply reply{.note = note};
+  reply.stream = [search, answer](HttpStream& out) {
     try {
       while (!search->ready_within(kBetween, [&] { return out.gone(); }))
         if (!out.send(" ")) return;
-      out.send(dump(search->get()));
+      out.send(dump(answer(*search->get())));
     } catch (...) {  // what went wrong cannot be said any more
     }
   };
