@@ -123,40 +123,47 @@ std::vector<Answer> answer_all(AnswerStore& store, const AutoSteerOptions& optio
   return answers;
 }
 
-std::vector<Reading> read_each(const Model& model, const std::vector<PromptPair>& prompts,
-                               std::span<const Answer> answers) {
+std::vector<Reading> read(const Model& model, const Evidence& evidence, std::span<const Answer> answers) {
+  using Key = std::pair<std::size_t, std::vector<std::int64_t>>;
+  auto& known = evidence.readings;
+  std::set<Key> unread;
   std::vector<ScoreRequest> requests;
-  const auto add = [&](const std::vector<std::int64_t>& prompt, const Answer& answer) {
+  const auto add = [&](const std::vector<std::int64_t>& prompt, const std::vector<std::int64_t>& ids) {
     ScoreRequest request{.ids = prompt, .begin = static_cast<std::int64_t>(prompt.size()), .steering = {}};
-    request.ids.insert(request.ids.end(), answer.ids.begin(), answer.ids.end());
+    request.ids.insert(request.ids.end(), ids.begin(), ids.end());
     requests.push_back(std::move(request));
   };
   for (const Answer& answer : answers) {
     if (answer.ids.empty()) continue;
-    add(prompts[answer.prompt].asked, answer);
-    add(prompts[answer.prompt].plain, answer);
-    for (const auto& other : prompts[answer.prompt].others) add(other, answer);
+    if (Key key{answer.prompt, answer.ids}; !known.contains(key)) unread.insert(std::move(key));
+  }
+  for (const auto& [prompt, ids] : unread) {
+    add(evidence.prompts[prompt].asked, ids);
+    add(evidence.prompts[prompt].plain, ids);
+    for (const auto& other : evidence.prompts[prompt].others) add(other, ids);
   }
   const auto scores = score_texts(model, requests);
-  std::vector<Reading> readings(answers.size());
   std::size_t next = 0;
-  for (std::size_t i = 0; i < answers.size(); ++i) {
-    if (answers[i].ids.empty()) continue;
+  for (const Key& key : unread) {
+    const auto& [prompt, ids] = key;
     const double asked = scores[next].log_probability, plain = scores[next + 1].log_probability;
     double against = std::exp(plain - asked);
     next += 2;
-    for (std::size_t o = 0; o < prompts[answers[i].prompt].others.size(); ++o)
+    for (std::size_t o = 0; o < evidence.prompts[prompt].others.size(); ++o)
       against += std::exp(scores[next++].log_probability - asked);
-    readings[i] = {1 / (1 + against), -std::max(asked, plain) / static_cast<double>(answers[i].ids.size())};
+    known[key] = {1 / (1 + against), -std::max(asked, plain) / static_cast<double>(ids.size())};
   }
+  std::vector<Reading> readings;
+  for (const Answer& answer : answers)
+    readings.push_back(answer.ids.empty() ? Reading{} : known.at({answer.prompt, answer.ids}));
   return readings;
 }
 
-Reading read(const Model& model, const std::vector<PromptPair>& prompts, std::span<const Answer> answers) {
+Reading mean_of(std::span<const Reading> readings) {
   Reading mean;
-  for (const Reading& reading : read_each(model, prompts, answers)) {
-    mean.posterior += reading.posterior / static_cast<double>(answers.size());
-    mean.nll += reading.nll / static_cast<double>(answers.size());
+  for (const Reading& reading : readings) {
+    mean.posterior += reading.posterior / static_cast<double>(readings.size());
+    mean.nll += reading.nll / static_cast<double>(readings.size());
   }
   return mean;
 }
@@ -173,7 +180,7 @@ std::vector<ScreenResult> screen(AnswerStore& store, const AutoSteerOptions& opt
   std::vector<Answer> answers;
   for (std::size_t i = 0; i < results.size(); ++i)
     answers.push_back({i % prompts, results[i].ids, true, loops(results[i].ids)});
-  const auto readings = read_each(store.model(), evidence.prompts, answers);
+  const auto readings = read(store.model(), evidence, answers);
   std::vector<ScreenResult> screened(steerings.size());
   for (std::size_t i = 0; i < results.size(); ++i) {
     screened[i / prompts].behaviour += readings[i].posterior / static_cast<double>(prompts);
@@ -207,10 +214,10 @@ Evidence gather_evidence(AnswerStore& store, Session& session, const Sae& sae, c
   auto unasked = unsteered;
   const auto opposite = answer_all(store, options, opposite_prompts, fmt::format("opposite {}", behaviour));
   unasked.insert(unasked.end(), opposite.begin(), opposite.end());
-  evidence.unsteered = read(model, evidence.prompts, unsteered);
-  evidence.asked = read(model, evidence.prompts, asked);
+  evidence.unsteered = mean_of(read(model, evidence, unsteered));
+  evidence.asked = mean_of(read(model, evidence, asked));
   evidence.asked_answers = asked;
-  evidence.opposite = opposite.empty() ? Reading{std::nan(""), std::nan("")} : read(model, evidence.prompts, opposite);
+  evidence.opposite = opposite.empty() ? Reading{std::nan(""), std::nan("")} : mean_of(read(model, evidence, opposite));
 
   // Read without the request: what steering must bring about is the answer's own state, not the memory of being asked.
   const auto positive = after_plain_prompts(evidence.prompts, asked),

@@ -3,7 +3,9 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <steer/features/activations.hpp>
@@ -32,27 +34,29 @@ struct PromptPair {
 /// Whether a text mostly repeats itself: fewer than half of its 3-grams are distinct.
 bool loops(std::span<const std::int64_t> ids);
 
-/// How answers read to the unsteered model, means over answers; empty answers count as unlike the behaviour.
+/// How an answer reads to the unsteered model; an empty one counts as unlike the behaviour.
 struct Reading {
   double posterior = 0;  ///< that the behaviour was asked for, at even odds of this, nothing and the prompt's others
   double nll = 0;        ///< nats a token, under the reading that explains the answer better
 };
-Reading read(const Model& model, const std::vector<PromptPair>& prompts, std::span<const Answer> answers);
-/// One reading an answer.
-std::vector<Reading> read_each(const Model& model, const std::vector<PromptPair>& prompts,
-                               std::span<const Answer> answers);
+Reading mean_of(std::span<const Reading> readings);
 
 double mean_of(const std::vector<double>& values);
 
 struct Evidence {
   std::vector<PromptPair> prompts;
-  Reading unsteered, asked, opposite;          ///< opposite: NaN when it is not asked for
+  Reading unsteered, asked, opposite;          ///< means over answers; opposite: NaN when it is not asked for
   std::vector<AutoSteerCandidate> candidates;  ///< used ones first, best first
   std::size_t usable = 0;                      ///< how many of them were not dropped
   std::vector<Answer> asked_answers;
   at::Tensor residual_asked, residual_other;  ///< [d_in], means over answers
   at::Tensor residual_centre;  ///< [d_in], mean over other behaviours' asked-for answers; may be undefined
+  /// Answers read before, by prompt and ids: weak steerings leave many as they are, and finalists come twice.
+  mutable std::map<std::pair<std::size_t, std::vector<std::int64_t>>, Reading> readings;
 };
+
+/// One reading an answer. Not by several threads at once.
+std::vector<Reading> read(const Model& model, const Evidence& evidence, std::span<const Answer> answers);
 
 /// Answers set after their plain prompts; without empty ones and those that loop.
 std::vector<TokenizedText> after_plain_prompts(const std::vector<PromptPair>& prompts,

@@ -128,24 +128,26 @@ std::vector<double> Search::measure_behaviour(const Evidence& found, std::vector
     for (std::size_t p = 0; p < prompts; ++p)
       requests.push_back({found.prompts[p].plain, trials[t].steering, derive_seed(options_.seed, "measure", p)});
   const auto results = store_.generate(requests, options_.max_tokens, "answers under each steering");
+  std::vector<Answer> answers;
+  for (std::size_t i = 0; i < results.size(); ++i)
+    answers.push_back({i % prompts, results[i].ids, results[i].finish != FinishReason::length, false});
+  const auto readings = read(model_, found, answers);
   std::vector<double> looping;
   for (std::size_t n = 0; n < which.size(); ++n) {
     auto& trial = trials[which[n]];
-    std::vector<Answer> answers;
     std::int64_t edited = 0;
     double loop_count = 0;
     for (std::size_t p = 0; p < prompts; ++p) {
       const auto& result = results[n * prompts + p];
       edited += result.audit.edited();
       loop_count += loops(result.ids);
-      answers.push_back({p, result.ids, result.finish != FinishReason::length, false});
     }
     require(edited > 0, ErrorCode::config, "AutoSteer::find",
             "expected every steering to edit the answers it steers but \"{}\" edited none", trial.steering.describe());
-    const Reading reading = read(model_, found.prompts, answers);
+    const Reading reading = mean_of(std::span(readings).subspan(n * prompts, prompts));
     trial.behaviour = behaviour_share(found, reading.posterior);
     trial.nll_gain = reading.nll - found.asked.nll;
-    looping.push_back(loop_count / static_cast<double>(answers.size()));
+    looping.push_back(loop_count / static_cast<double>(prompts));
   }
   return looping;
 }
