@@ -320,16 +320,19 @@ TEST(ServeAccess, OtherAddressesNeedAKeyAndOtherSitesPagesPermission) {
 }
 
 TEST(ServeStop, AnswersUnderWayEndOrAreTold) {
-  auto server = std::make_unique<steer::Server>(demo_model(), demo_options());
+  auto few = demo_options();
+  few.engine.max_rows = 2;  // so that the long answer takes as long as it must, on any machine
+  auto server = std::make_unique<steer::Server>(demo_model(), few);
   const int port = server->port();
   HttpAnswer brief, endless;
-  std::thread first([&] { brief = call(port, "POST", "/v1/completions", R"({"prompt": "a", "max_tokens": 8})"); });
+  std::thread first(
+      [&] { brief = call(port, "POST", "/v1/completions", R"({"prompt": "a", "max_tokens": 8, "priority": -1})"); });
   std::thread second([&] {
     endless =
         call(port, "POST", "/v1/completions",
-             R"({"prompt": "a", "max_tokens": 400, "n": 64, "temperature": 1, "stream": true, "ignore_eos": true})");
+             R"({"prompt": "a", "max_tokens": 400, "n": 128, "temperature": 1, "stream": true, "ignore_eos": true})");
   });
-  EXPECT_TRUE(comes_true([&] { return rows(port) >= 64; }));
+  EXPECT_TRUE(comes_true([&] { return rows(port) >= 128; }));
   first.join();
   EXPECT_EQ(brief.status, 200);
   EXPECT_EQ(server->stop(0.05), 1);
