@@ -1,143 +1,169 @@
-"""steer beside TransformerLens and SAELens on a model of 110M weights, in one alternating run.
+"""steer beside TransformerLens, SAELens and C++ on a model of 110M random weights, in alternating runs.
 
-    python python/bench/peers.py --pairs 7      # needs transformer-lens 4.3 and sae-lens 6.54 beside steer
+    python python/bench/peers.py --transformer-lens PYTHON --sae-lens PYTHON [--pairs 9] [--wheel FILE]
 
-Prints the CPU, and for each work the median ratio of their time to ours with its quartiles, and the largest difference
-of what both computed.
+PYTHON: an interpreter that has the library; each runs in a process of its own, because SAELens 6.54 does not install beside
+TransformerLens 4. Work is done in turn, ours, theirs, theirs, ours, on the same files and threads; a ratio is of one
+such pair. Prints the CPU, for each work the median of their time over ours with its quartiles, and what differs between
+both results; then what Python adds to C++'s `generate`, a hook's call, the import and the wheel.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import steer
+from worker import DECODED, LAYER, VOCAB, prompt
 
-POINT_LAYER, FEATURES, VALUE = 6, [3, 77, 1234], 2.0
+HERE = Path(__file__).resolve().parent
+ENVIRONMENT = dict(os.environ, OMP_WAIT_POLICY="passive", TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
 
 
 def make_model(folder: Path) -> None:
-    """A Llama of 110M random weights, as Hugging Face keeps it."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    """A Llama of 110M random weights, as Hugging Face keeps it, with a tokenizer, because TransformerLens wants one."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import BPE
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=32000, hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12,
+        vocab_size=VOCAB, hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12,
         num_key_value_heads=12, max_position_embeddings=1024, tie_word_embeddings=True,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
+    letters = Tokenizer(BPE({chr(0x4E00 + i): i for i in range(VOCAB)}, []))
+    names = {"bos_token": chr(0x4E01), "eos_token": chr(0x4E02), "pad_token": chr(0x4E02)}
+    PreTrainedTokenizerFast(tokenizer_object=letters, **names).save_pretrained(folder)
 
 
-def make_sae(folder: Path, d_sae: int = 16384) -> steer.SAE:
+def make_sae(folder: Path, d_sae: int = 16384) -> None:
     torch.manual_seed(1)
     W_dec = torch.nn.functional.normalize(torch.randn(d_sae, 768), dim=-1)
     made = steer.SAE.from_weights(
-        {"architecture": "relu", "hook_name": f"blocks.{POINT_LAYER}.hook_resid_post"},
+        {"architecture": "relu", "hook_name": f"blocks.{LAYER}.hook_resid_post"},
         {"W_enc": W_dec.T.contiguous(), "b_enc": torch.full((d_sae,), -0.5), "W_dec": W_dec, "b_dec": torch.zeros(768)},
     )
     made.save(folder)
-    return steer.SAE.load(folder)
 
 
-def pairs(ours: Callable[[], object], theirs: Callable[[], object], count: int) -> str:
-    """Median and quartiles of their time over ours, and ours in ms, of alternating calls."""
-    ratios, times = [], []
-    ours(), theirs()
-    for i in range(count):
-        took = {}
-        for which, call in (("ours", ours), ("theirs", theirs))[:: 1 if i % 2 else -1]:
-            start = time.perf_counter()
-            call()
-            took[which] = time.perf_counter() - start
-        ratios.append(took["theirs"] / took["ours"])
-        times.append(took["ours"] * 1e3)
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    return f"{middle:.2f} [{low:.2f}, {high:.2f}] ours {statistics.median(times):.1f} ms"
+class Side:
+    """A process that does a line of work at a time and says how long it took."""
+
+    def __init__(self, *command: object) -> None:
+        self.process = subprocess.Popen(
+            [str(c) for c in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
+        )
+        self.read()
+
+    def read(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"peers: {' '.join(self.process.args)} ended with {self.process.wait()}")  # type: ignore[arg-type]
+        return json.loads(line)
+
+    def ask(self, line: object) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        print(line if isinstance(line, str) else json.dumps(line), file=self.process.stdin, flush=True)
+        return self.read()
+
+    def __enter__(self) -> Side:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
 
 
-def hook_call_us(model: steer.Model, ids: list[int], count: int) -> str:
-    """What one call of a Python hook costs beside the same pass without: microseconds a hook, 144 hooks a pass."""
-    session = model.session()
-    names = [n for n in model.hook_names if n.startswith("blocks.") and n.endswith(("resid_pre", "resid_mid", "resid_post"))]
-    differences = []
-    for _ in range(count):
-        took = []
-        for hooked in (False, True):
-            handles = [session.hook(n, lambda x, at: None, shape="rows") for n in names for _ in range(4) if hooked]
-            session.forward(ids, logits="last")
-            start = time.perf_counter()
-            for _ in range(5):
-                session.forward(ids, logits="last")
-            took.append((time.perf_counter() - start) / 5)
-            for handle in handles:
-                handle.remove()
-        differences.append((took[1] - took[0]) / (4 * len(names)) * 1e6)
-    low, middle, high = statistics.quantiles(differences, n=4)
-    return f"{middle:.2f} us [{low:.2f}, {high:.2f}]"
+def shown(values: list[float], digits: int = 2) -> str:
+    """Median and quartiles."""
+    low, middle, high = statistics.quantiles(values, n=4)
+    return f"{middle:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def alternate(ours: Side, theirs: Side, our_work: object, their_work: object, pairs: int) -> tuple[list[float], list[float]]:
+    """Seconds of both, pair by pair; who is first changes from pair to pair."""
+    took: tuple[list[float], list[float]] = [], []
+    for i in range(pairs):
+        for which in (0, 1) if i % 2 else (1, 0):
+            answer = (ours, theirs)[which].ask((our_work, their_work)[which])
+            took[which].append(answer["seconds"])
+    return took
+
+
+def beside(title: str, ours: Side, theirs: Side, work: dict[str, Any], pairs: int, folder: Path) -> None:
+    files = [folder / "ours.pt", folder / "theirs.pt"]
+    for side, file in zip((ours, theirs), files):  # also warms both
+        side.ask({**work, "save": str(file)})
+    mine, other = (torch.load(file) for file in files)
+    if mine.is_floating_point():
+        differ = f"largest difference {(mine - other).abs().max().item():.1e} of {other.abs().max().item():.1f}"
+    else:
+        differ = f"{int((mine != other).sum())} of {mine.shape[0] * DECODED} tokens differ"
+    a, b = alternate(ours, theirs, work, work, pairs)
+    print(f"{title:52} {shown([y / x for x, y in zip(a, b)])}, ours {statistics.median(a) * 1e3:.0f} ms; {differ}", flush=True)
+
+
+def import_seconds(count: int) -> list[float]:
+    """Of `import steer`, once torch is there."""
+    code = "import time, torch; start = time.perf_counter(); import steer; print(time.perf_counter() - start)"
+    return [float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout) for _ in range(count)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--no-peers", action="store_true", help="only what needs no other library")
+    parser.add_argument("--transformer-lens", metavar="PYTHON", help="4.3 or newer")
+    parser.add_argument("--sae-lens", metavar="PYTHON", help="6.54 or newer")
+    parser.add_argument("--cpp", metavar="PROGRAM", default=HERE.parents[1] / "build/release/python/bench/generate")
+    parser.add_argument("--wheel", type=Path, help="of `pip wheel --no-deps .`, to tell its size")
+    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
-    print(f"{cpu}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    with tempfile.TemporaryDirectory() as folder:
-        make_model(Path(folder) / "model")
-        sae = make_sae(Path(folder) / "sae")
-        model = steer.Model.from_pretrained(Path(folder) / "model")
-        ids = torch.randint(0, 32000, (1, 256), generator=torch.Generator().manual_seed(2))
-        print("hook call:", hook_call_us(model, ids[0, :1].tolist(), options.pairs))
-        if not options.no_peers:
-            compare(Path(folder) / "model", Path(folder) / "sae", model, sae, ids, options.pairs)
+    print(f"{cpu}, {options.threads} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model, sae = folder / "model", folder / "sae"
+        make_model(model)
+        make_sae(sae)
+        worker = (HERE / "worker.py", "{}", model, sae, options.threads)
 
+        def side(python: str, library: str) -> Side:
+            return Side(python, *(library if part == "{}" else part for part in worker))
 
-def compare(path: Path, sae_path: Path, model: steer.Model, sae: steer.SAE, ids: torch.Tensor, count: int) -> None:
-    from transformer_lens.model_bridge import TransformerBridge
-
-    torch.set_grad_enabled(False)
-    bridge = TransformerBridge.boot_transformers(str(path), device="cpu", dtype=torch.float32)
-    names = [f"blocks.{i}.hook_resid_post" for i in range(12)]
-    hooked = {f"blocks.{i}.hook_out" for i in range(12)} | set(names)
-    _, ours = model.run_with_cache(ids, names)
-    _, theirs = bridge.run_with_cache(ids, names_filter=lambda n: n in hooked)
-    key = next(k for k in (names[-1], "blocks.11.hook_out") if k in theirs.cache_dict)
-    print("largest difference of the last residual:", (ours[names[-1]] - theirs[key]).abs().max().item())
-    print("run_with_cache of all resid_post, 256 tokens:",
-          pairs(lambda: model.run_with_cache(ids, names), lambda: bridge.run_with_cache(ids, names_filter=lambda n: n in hooked), count))  # fmt: skip
-    from sae_lens import SAE
-
-    peer = SAE.load_from_disk(str(sae_path))
-    x = ours[names[POINT_LAYER]]
-    print("largest difference of features:", (sae.encode(x) - peer.encode(x)).abs().max().item())
-
-    def edit(h: torch.Tensor, hook: object) -> torch.Tensor:
-        f = peer.encode(h)
-        g = f.clone()
-        g[..., FEATURES] += VALUE
-        return h + peer.decode(g) - peer.decode(f)
-
-    steering = steer.Steering()
-    for feature in FEATURES:
-        steering.nudge(sae, feature, VALUE)
-    for rows in (1, 16):
-        prompt = ids[:, :16].expand(rows, -1).contiguous()
-
-        def peer_decode() -> object:
-            with bridge.hooks(fwd_hooks=[(f"blocks.{POINT_LAYER}.hook_out", edit)]):
-                return bridge.generate(prompt, max_new_tokens=16, do_sample=False, stop_at_eos=False, verbose=False, return_type="tokens")
-
-        def our_decode() -> object:
-            return model.generate(prompt, 16, steering=steering, stop_at_eos=False, return_type="tokens")
-
-        print(f"decode of 16 tokens with a 3-feature SAE edit, batch {rows}:", pairs(our_decode, peer_decode, count))
+        with side(sys.executable, "steer") as ours:
+            if options.transformer_lens:
+                with side(options.transformer_lens, "transformer_lens") as theirs:
+                    beside("run_with_cache, all resid_post, 256 tokens", ours, theirs, {"do": "cache"}, options.pairs, folder)
+            if options.sae_lens:
+                with side(options.sae_lens, "sae_lens") as theirs:
+                    for rows in (1, 16):
+                        work = {"do": "decode", "rows": rows}
+                        beside(f"{DECODED} tokens, 3-feature SAE edit, batch {rows}", ours, theirs, work, options.pairs, folder)
+            if Path(options.cpp).exists():
+                with Side(options.cpp, model, options.threads) as cpp:
+                    ids = " ".join(map(str, prompt(16)[0].tolist()))
+                    for rows in (1, 16):
+                        work, line = {"do": "generate", "rows": rows, "tokens": 32}, f"{rows} 32 {ids}"
+                        assert ours.ask(work)["ids"] == cpp.ask(line)["ids"]
+                        a, b = alternate(ours, cpp, work, line, options.pairs)
+                        print(f"{f'generate from Python over C++, batch {rows}, %':52} {shown([100 * (x / y - 1) for x, y in zip(a, b)])}", flush=True)
+            ours.ask({"do": "hook"})
+            print(f"{'a Python hook, us a call':52} {shown([ours.ask({'do': 'hook'})['value'] for _ in range(options.pairs)])}")
+        print(f"{'import steer behind torch, s':52} {shown(import_seconds(options.pairs), 3)}")
+        if options.wheel:
+            print(f"{'wheel, MB':52} {options.wheel.stat().st_size / 1e6:.1f}")
 
 
 if __name__ == "__main__":
