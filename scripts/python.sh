@@ -11,7 +11,7 @@ if [[ ! -x $venv/bin/python ]]; then
   echo "python: will make the virtual environment $venv on top of $base's packages and pip install nanobind, pytest and what notebooks need into it"
   "$base" -m venv "$venv"
   "$base" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth"
-  "$venv/bin/pip" install --quiet "nanobind>=2.8" pytest pandas matplotlib tqdm nbclient ipykernel
+  "$venv/bin/pip" install --quiet "nanobind>=2.8" pytest pandas matplotlib tqdm nbclient ipykernel mypy "pyright[nodejs]"
 fi
 cmake --preset release -DSTEER_BUILD_PYTHON=ON -DPython_EXECUTABLE="$PWD/$venv/bin/python" >build/configure.log || { cat build/configure.log; exit 1; }
 cmake --build --preset release --target steer_python

@@ -1,9 +1,10 @@
-// What Python's `generate` is measured against: the same call from C++, one a line, so that peers.py can alternate them.
+// What Python's `generate` is measured against: the same call from C++, one a line, so that peers.py can alternate
+// them.
 //
 //   python/bench/generate FOLDER THREADS
 //
-// writes one line when the model is loaded, then answers each line `ROWS TOKENS ID...` (the prompt of every row) with the
-// seconds that generating took and the ids of the first row.
+// writes one line when the model is loaded, then answers each line `ROWS TOKENS ID...` (the prompt of every row) with
+// the seconds that generating took and the ids of the first row.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 

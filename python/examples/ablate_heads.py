@@ -15,9 +15,7 @@ for layer in range(model.cfg.n_layers):
         def ablate(z, at):  # [batch, tokens, heads, d_head]
             z[:, :, head] = 0
 
-        logits = model.run_with_hooks(prompt, [(f"blocks.{layer}.attn.hook_z", ablate)])
-        ids = model.to_tokens(prompt)
-        loss = torch.nn.functional.cross_entropy(logits[0, :-1], ids[0, 1:])
+        loss = model.run_with_hooks(prompt, [(f"blocks.{layer}.attn.hook_z", ablate)], return_type="loss")
         effect[layer, head] = loss - whole
 
 print("loss", f"{whole:.3f}", "and what losing a head adds to it (layers down, heads across):")

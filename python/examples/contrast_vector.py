@@ -15,7 +15,7 @@ def last_tokens(texts):
 
 
 vector = steer.difference_of_means(last_tokens(wanted), last_tokens(plain))
-calibrated = steer.calibrate_strength(model, steer.Steering().add(vector, point), 0.5)  # 95th percentile of KL, nats
+calibrated = steer.calibrate_strength(model, steer.Steering().add(vector, point), 3.0)  # 95th percentile of KL, nats
 print(calibrated)
 question = [{"role": "user", "content": steer.load_questions("examples/data/demo/questions.jsonl")[0].prompt()}]
 print(model.generate(question, 40))

@@ -50,6 +50,13 @@ auto without_gil(F&& function) {
 nb::object to_python(const nlohmann::json& json);
 nlohmann::json to_json(nb::handle object);
 
+/// A method whose body is a function of the package: module.function(self, ...). Give it a signature for the stubs.
+inline auto in_python(const char* module, const char* function) {
+  return [=](nb::handle self, nb::args arguments, nb::kwargs named) {
+    return nb::module_::import_(module).attr(function)(self, *arguments, **named);
+  };
+}
+
 void bind_core(nb::module_& m);
 void bind_text(nb::module_& m);
 void bind_model(nb::module_& m);

@@ -69,10 +69,10 @@ void bind_eval(nb::module_& m) {
             new (self) Question{.id = id, .subject = subject, .text = text, .choices = choices, .answer = answer};
           },
           "id"_a, "text"_a, "choices"_a = std::vector<std::string>(), "answer"_a = -1, "subject"_a = "")
-      .def_ro("id", &Question::id)
-      .def_ro("subject", &Question::subject)
-      .def_ro("text", &Question::text)
-      .def_ro("choices", &Question::choices)
+      .def_ro("id", &Question::id, "Names it in results.")
+      .def_ro("subject", &Question::subject, "May be empty.")
+      .def_ro("text", &Question::text, "The question alone.")
+      .def_ro("choices", &Question::choices, "A, B, C, ...; none of an open prompt.")
       .def_ro("answer", &Question::answer, "Index of the right choice; -1 when there are none.")
       .def_prop_ro("gold", &Question::gold, "The right letter.")
       .def(
@@ -85,7 +85,10 @@ void bind_eval(nb::module_& m) {
       [](const std::filesystem::path& folder, const std::string& selection) {
         return load_mmlu(folder, parse_enum<Mmlu>(selection, "load_mmlu"));
       },
-      "folder"_a, "selection"_a = "first_three_dev");
+      "folder"_a, "selection"_a = "first_three_dev",
+      "Questions of MMLU in its original layout, CSV files without a header. selection: first_three_dev (the study's "
+      "171), "
+      "dev, val or test.");
 
   nb::class_<Behaviour>(m, "Behaviour", "Something a model can be steered to be.")
       .def(
@@ -94,17 +97,18 @@ void bind_eval(nb::module_& m) {
             new (self) Behaviour{.name = name, .instruction = instruction};
           },
           "name"_a, "instruction"_a, "instruction completes \"When answering, please ...\": \"be funny\".")
-      .def_ro("name", &Behaviour::name)
-      .def_ro("instruction", &Behaviour::instruction)
+      .def_ro("name", &Behaviour::name, "\"funny\".")
+      .def_ro("instruction", &Behaviour::instruction, "What a prompt asks for.")
       .def("__repr__", [](const Behaviour& b) { return "Behaviour('" + b.name + "')"; });
   m.def(
       "study_behaviours", [] { return study_behaviours(); }, "The 14 behaviours of arXiv:2602.04903.");
-  m.def("load_behaviours", &load_behaviours, "json"_a);
+  m.def("load_behaviours", &load_behaviours, "json"_a,
+        "Behaviours of a JSON file: [{\"name\", \"instruction\"}, ...].");
 
   nb::class_<Arm>(m, "Arm", "One condition of an experiment: what is asked, and how the model is steered.")
       .def_static("control", &Arm::control, "No request, no steering: what the others are compared with.")
       .def_static("prompt", &Arm::prompt, "The request in the system prompt.")
-      .def_static("strong_prompt", &Arm::strong_prompt)
+      .def_static("strong_prompt", &Arm::strong_prompt, "A system prompt that insists.")
       .def_static(
           "steered",
           [](const std::string& name, const std::map<std::string, Steering>& steerings) {
@@ -116,21 +120,24 @@ void bind_eval(nb::module_& m) {
           [](const std::string& name, const std::filesystem::path& path, const std::vector<Sae>& saes) {
             return Arm::from_files(name, path, {.saes = saes});
           },
-          "name"_a, "path"_a, nb::kw_only(), "saes"_a = std::vector<Sae>())
+          "name"_a, "path"_a, nb::kw_only(), "saes"_a = std::vector<Sae>(),
+          "Steering files: one for all behaviours, or a folder of <behaviour>.json. saes: as Steering.load.")
       .def_static(
           "auto_steer",
           [](const Sae& sae, const AutoSteerOptions& options, const std::string& mode) {
             return auto_steer_arm(sae, parse_enum<AutoSteerMode>(mode, "Arm.auto_steer"), options);
           },
           "sae"_a, "options"_a, "mode"_a = "safe", "Steerings found by a search, one a behaviour.")
-      .def("with_prompt", &Arm::with_prompt)
-      .def("random_features", &Arm::random_features, "seed"_a = 42)
-      .def("noise", &Arm::noise, "seed"_a = 42)
-      .def("flipped", &Arm::flipped)
-      .def("at_strength", &Arm::at_strength, "factor"_a)
-      .def("strength_sweep", &Arm::strength_sweep, "strengths"_a, "every"_a = 1)
-      .def_ro("name", &Arm::name)
-      .def_ro("description", &Arm::description)
+      .def("with_prompt", &Arm::with_prompt, "The same steering, and the request in the system prompt.")
+      .def("random_features", &Arm::random_features, "seed"_a = 42,
+           "A control: other features of the same SAE, edited by as much.")
+      .def("noise", &Arm::noise, "seed"_a = 42, "A control: random directions of the same length.")
+      .def("flipped", &Arm::flipped, "A control: the opposite of every edit.")
+      .def("at_strength", &Arm::at_strength, "factor"_a, "Every edit's strength multiplied.")
+      .def("strength_sweep", &Arm::strength_sweep, "strengths"_a, "every"_a = 1,
+           "One arm a strength: the report draws them as a curve. every: answers every n-th question only.")
+      .def_ro("name", &Arm::name, "In results and reports.")
+      .def_ro("description", &Arm::description, "One line.")
       .def("__repr__", [](const Arm& a) { return "Arm('" + a.name + "')"; });
 
   m.def(
@@ -144,7 +151,8 @@ void bind_eval(nb::module_& m) {
       "certificate"_a = 0,
       "Search options from questions that nothing else asks: prompts, checks and a certificate are taken from them.");
 
-  nb::class_<Judge>(m, "Judge", "Scores responses.").def_prop_ro("identity", &Judge::identity);
+  nb::class_<Judge>(m, "Judge", "Scores responses.")
+      .def_prop_ro("identity", &Judge::identity, "What its scores depend on, for journals.");
   m.def(
       "python_judge",
       [](nb::callable function, const std::string& identity) {
@@ -169,18 +177,18 @@ void bind_eval(nb::module_& m) {
       "A judge behind an OpenAI-compatible API; the key comes from the environment.");
 
   nb::class_<Report>(m, "Report", "Results, their analysis, and the files that show them.")
-      .def_rw("title", &Report::title)
+      .def_rw("title", &Report::title, "Of the page.")
       .def("verdict", &Report::verdict, "Headline and findings as text.")
-      .def("headline", &Report::headline)
+      .def("headline", &Report::headline, "The one sentence.")
       .def("__repr__",
            [](const Report& r) { return fmt::format("Report({} results: {})", r.results.size(), r.headline()); })
-      .def("findings", &Report::findings)
-      .def("html", &Report::html)
-      .def("markdown", &Report::markdown)
+      .def("findings", &Report::findings, "The sentences below it.")
+      .def("html", &Report::html, nb::call_guard<nb::gil_scoped_release>(), "The page that `write` writes.")
+      .def("markdown", &Report::markdown, nb::call_guard<nb::gil_scoped_release>(), "The same as Markdown.")
       .def_ro("settings", &Report::settings, "JSON of everything the run depends on.")
-      .def_ro("notes", &Report::notes)
+      .def_ro("notes", &Report::notes, "What a reader should know of the run.")
       .def_ro("steerings", &Report::steerings, "What searches found, by arm and behaviour.")
-      .def("write", &Report::write, "file"_a,
+      .def("write", &Report::write, "file"_a, nb::call_guard<nb::gil_scoped_release>(),
            "One page, and beside it report.md, results.csv, results.jsonl and steerings.")
       .def(
           "rows",
@@ -189,7 +197,14 @@ void bind_eval(nb::module_& m) {
             for (const ResultRow& row : r.results) out.append(row_of(row));
             return out;
           },
-          nb::sig("def rows(self) -> list[dict[str, object]]"), "One dict a result.")
+          nb::sig("def rows(self) -> list[dict[str, typing.Any]]"), "One dict a result.")
+      .def("to_pandas", in_python("steer.display", "to_pandas"), nb::sig("def to_pandas(self) -> typing.Any"),
+           "One row an answer: a DataFrame where pandas is installed, else a list of dicts.")
+      .def(
+          "plot", in_python("steer.display", "plot_tradeoff"),
+          nb::sig("def plot(self, score: str = 'behaviour', behaviour: str = '', ax: typing.Any = None) -> typing.Any"),
+          "Accuracy over a score, one point an arm, with the intervals of both. Returns matplotlib's axes.")
+      .def("_repr_html_", in_python("steer.display", "report_html"), nb::sig("def _repr_html_(self) -> str"))
       .def(
           "tradeoffs",
           [](const Report& r) {
@@ -209,7 +224,7 @@ void bind_eval(nb::module_& m) {
             }
             return out;
           },
-          nb::sig("def tradeoffs(self) -> list[dict[str, object]]"),
+          nb::sig("def tradeoffs(self) -> list[dict[str, typing.Any]]"),
           "One dict an arm and behaviour (\"\": all): arm, behaviour, n, accuracy and scores by name, each a dict of "
           "mean, "
           "low and high, the 95 % interval by question.");

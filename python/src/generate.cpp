@@ -159,17 +159,18 @@ EngineRequest request_of(const Ids& ids, const std::optional<Steering>& steering
 void bind_generate(nb::module_& m) {
   nb::class_<GenerateResult>(m, "GenerateResult", "One generated row.")
       .def_ro("ids", &GenerateResult::ids, "Generated only, without the stop token.")
-      .def_ro("text", &GenerateResult::text)
+      .def_ro("text", &GenerateResult::text, "Of `ids`; up to a stop string.")
       .def_prop_ro(
           "finish", [](const GenerateResult& r) { return std::string(to_string(r.finish)); },
           "stop_token, stop_string, length, context, aborted or failed.")
       .def_ro("stop", &GenerateResult::stop, "For stop_string: which one.")
       .def_ro("abort_reason", &GenerateResult::abort_reason, "For aborted and failed.")
       .def_ro("prompt_log_probabilities", &GenerateResult::prompt_log_probabilities, "From score_from on.")
-      .def_ro("prompt_top", &GenerateResult::prompt_top)
+      .def_ro("prompt_top", &GenerateResult::prompt_top,
+              "By prompt token from score_from on: (alternative, log-probability).")
       .def_ro("log_probabilities", &GenerateResult::log_probabilities, "Of each id, under the unfiltered distribution.")
       .def_ro("top", &GenerateResult::top, "By id: (alternative, log-probability), likeliest first.")
-      .def_ro("audit", &GenerateResult::audit)
+      .def_ro("audit", &GenerateResult::audit, "What the row's steering did.")
       .def_ro("warnings", &GenerateResult::warnings, "What a person should know of the steering.")
       .def("__repr__", [](const GenerateResult& r) {
         return fmt::format("GenerateResult(finish='{}', tokens={}, edited={}, text={})", to_string(r.finish),

@@ -140,7 +140,9 @@ void bind_hooks(nb::module_& m) {
           "name", [](const HookCall& c) { return c.point.name(); }, "The hook point's TransformerLens name.")
       .def(
           "layer", [](const HookCall& c) { return c.point.layer; }, "The block's index.")
-      .def_prop_ro("site", [](const HookCall& c) { return std::string(to_string(c.point.site)); })
+      .def_prop_ro(
+          "site", [](const HookCall& c) { return std::string(to_string(c.point.site)); },
+          "Without the layer: \"resid_post\".")
       .def_prop_ro(
           "ids",
           [](const HookCall& c) {

@@ -175,10 +175,11 @@ void bind_sae(nb::module_& m) {
       .def_prop_ro(
           "cfg", [](const Sae& sae) { return config_of(sae.config()); }, nb::sig("def cfg(self) -> dict[str, object]"),
           "What the file says besides the weights.")
-      .def_prop_ro("d_in", &Sae::d_in)
-      .def_prop_ro("d_out", &Sae::d_out)
-      .def_prop_ro("d_sae", &Sae::d_sae)
-      .def_prop_ro("device", [](const Sae& sae) { return sae.device().str(); })
+      .def_prop_ro("d_in", &Sae::d_in, "Width of what it reads.")
+      .def_prop_ro("d_out", &Sae::d_out, "Width of what it writes.")
+      .def_prop_ro("d_sae", &Sae::d_sae, "How many features it has.")
+      .def_prop_ro(
+          "device", [](const Sae& sae) { return sae.device().str(); }, "Where its weights are.")
       .def_prop_ro("hash", &Sae::hash, "Identifies weights and configuration.")
       .def_prop_ro(
           "hook_name",
@@ -238,19 +239,30 @@ void bind_sae(nb::module_& m) {
                                 c.hook_in ? c.hook_in->name() : c.hook_name);
            })
       .def(
-          "__eq__", [](const Sae& a, const Sae& b) { return a.hash() == b.hash(); }, nb::is_operator())
+          "__eq__", [](const Sae& a, const Sae& b) { return a.hash() == b.hash(); }, nb::is_operator(),
+          nb::sig("def __eq__(self, other: object, /) -> bool"))
+      .def(
+          "feature", in_python("steer.feature", "Feature"),
+          nb::sig("def feature(self, index: int) -> steer.feature.Feature"),
+          "The feature of that index, to steer with: {sae.feature(330): +0.6}. Raises Error(argument) outside the SAE.")
+      .def("__reduce__", in_python("steer._pickle", "reduce_sae"),
+           nb::sig("def __reduce__(self) -> tuple[object, ...]"))
       .def("__hash__",
            [](const Sae& sae) { return static_cast<std::int64_t>(std::hash<std::string>()(sae.hash()) >> 1); });
 
   nb::class_<FeatureLabels>(m, "FeatureLabels",
                             "What is known of an SAE's features besides weights. Immutable, mapped.")
-      .def_static("open", &FeatureLabels::open, "path"_a)
+      .def_static("open", &FeatureLabels::open, "path"_a,
+                  "Opens a store that `import_neuronpedia` wrote: no parsing, whatever its size.")
       .def_static("import_neuronpedia", &FeatureLabels::import_neuronpedia, "folder"_a, "store"_a,
-                  "Reads a Neuronpedia export, writes it to `store` and opens that.")
-      .def("__len__", &FeatureLabels::size)
+                  "Reads a Neuronpedia export, its folder or one file (explanations, .jsonl or .jsonl.gz), writes it "
+                  "to `store` and "
+                  "opens that. Raises Error(io | format) naming file and line.")
+      .def("__len__", &FeatureLabels::size, "One past the largest feature known.")
       .def(
-          "label", [](const FeatureLabels& l, std::int64_t f) { return std::string(l.label(f)); }, "feature"_a)
-      .def("max_activation", &FeatureLabels::max_activation, "feature"_a);
+          "label", [](const FeatureLabels& l, std::int64_t f) { return std::string(l.label(f)); }, "feature"_a,
+          "The first explanation; empty without one.")
+      .def("max_activation", &FeatureLabels::max_activation, "feature"_a, "The largest that was seen, or None.");
 
   nb::class_<SaeTrainer>(m, "SAETrainer",
                          "Trains a sparse autoencoder on a model's activations while they are computed.")
@@ -271,9 +283,10 @@ void bind_sae(nb::module_& m) {
       .def(
           "step", [](SaeTrainer& t) { return metrics_of(without_gil([&] { return t.step(); })); },
           nb::sig("def step(self) -> dict[str, float]"), "Runs one step; what it saw.")
-      .def_prop_ro("steps_done", &SaeTrainer::steps_done)
+      .def_prop_ro("steps_done", &SaeTrainer::steps_done, "Those of a checkpoint included.")
       .def("sae", &SaeTrainer::sae, "The autoencoder as it is now.")
-      .def("save_checkpoint", &SaeTrainer::save_checkpoint, "path"_a);
+      .def("save_checkpoint", &SaeTrainer::save_checkpoint, "path"_a,
+           "Everything a later trainer with this file as its option `checkpoint` goes on from.");
 }
 
 }  // namespace steer::python

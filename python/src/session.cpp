@@ -89,19 +89,21 @@ nb::tuple record(Session& session, const std::vector<Ids>& prompts, const std::v
 void bind_session(nb::module_& m) {
   nb::class_<EditAudit>(m, "EditAudit", "What one edit did in one sequence.")
       .def_ro("edit", &EditAudit::edit, "Its name or description.")
-      .def_prop_ro("point", [](const EditAudit& a) { return a.point.name(); })
+      .def_prop_ro(
+          "point", [](const EditAudit& a) { return a.point.name(); }, "The hook point.")
       .def_ro("seen", &EditAudit::seen, "Tokens that passed the hook point.")
       .def_ro("in_scope", &EditAudit::in_scope, "Of those, tokens its scope and condition selected.")
       .def_ro("edited", &EditAudit::edited, "Of those, tokens whose activation it changed.")
       .def_ro("mean_change", &EditAudit::mean_change, "|change| / |h on arrival|, mean over edited tokens.")
-      .def_ro("max_change", &EditAudit::max_change);
+      .def_ro("max_change", &EditAudit::max_change, "The largest.");
   nb::class_<SteeringAudit>(m, "SteeringAudit", "What a sequence's steering did; empty edits mean it did nothing.")
       .def(nb::init<>())
-      .def_ro("edits", &SteeringAudit::edits)
+      .def_ro("edits", &SteeringAudit::edits, "One EditAudit an edit, in their order.")
       .def_prop_ro("edited", &SteeringAudit::edited, "Tokens changed, over all edits.")
-      .def_prop_ro("fired", &SteeringAudit::fired)
+      .def_prop_ro("fired", &SteeringAudit::fired, "Whether any token was changed.")
       .def("require_fired", &SteeringAudit::require_fired, "where"_a = "require_fired",
            "Raises an Error that lists the counts when there are edits and none changed a token.")
+      .def("_repr_html_", in_python("steer.display", "audit_html"), nb::sig("def _repr_html_(self) -> str"))
       .def("__repr__", &SteeringAudit::describe);
 
   bind_hooks(m);
@@ -109,7 +111,7 @@ void bind_session(nb::module_& m) {
   m.def("point_names", &point_names, "model"_a, "Every hook point of a model, in order of computation.");
   nb::class_<HookHandle>(m, "HookHandle",
                          "Keeps a hook registered: until remove(), the end of a with block, or when it is dropped.")
-      .def("remove", &HookHandle::remove)
+      .def("remove", &HookHandle::remove, "The hook is not called again. Twice does no harm.")
       .def(
           "__enter__", [](HookHandle& h) -> HookHandle& { return h; }, nb::rv_policy::reference)
       .def(
@@ -121,12 +123,14 @@ void bind_session(nb::module_& m) {
           "__getitem__", [](const ActivationCache& c, std::string_view name) { return c[name]; }, "name"_a)
       .def(
           "__contains__", [](const ActivationCache& c, std::string_view name) { return c.contains(name); }, "name"_a)
-      .def("keys",
-           [](const ActivationCache& c) {
-             std::vector<std::string> out;
-             for (const auto& entry : c.all()) out.push_back(entry.first.name());
-             return out;
-           })
+      .def(
+          "keys",
+          [](const ActivationCache& c) {
+            std::vector<std::string> out;
+            for (const auto& entry : c.all()) out.push_back(entry.first.name());
+            return out;
+          },
+          "Names, in order of computation.")
       .def_ro("logits", &ActivationCache::logits, "As asked for; None when the run stopped before the end.");
 
   nb::class_<Session>(m, "Session",
@@ -142,7 +146,7 @@ void bind_session(nb::module_& m) {
           },
           "model"_a, nb::kw_only(), "batch_invariant"_a = false, "prompt_chunk"_a = 512, "max_cache_bytes"_a = 0,
           "cache"_a = "f32", "backend"_a = "automatic", "on_warning"_a = "keep")
-      .def_prop_ro("model", &Session::model, nb::rv_policy::copy)
+      .def_prop_ro("model", &Session::model, nb::rv_policy::copy, "What it runs.")
       .def(
           "hook",
           [](Session& session, std::string_view point, nb::callable function, const std::string& shape, bool read_only,

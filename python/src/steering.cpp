@@ -74,7 +74,9 @@ void bind_steering(nb::module_& m) {
             return Condition::feature_above(sae, feature, threshold, condition_options(point, release, sticky));
           },
           "sae"_a, "feature"_a, "threshold"_a, nb::kw_only(), "point"_a = nb::none(), "release"_a = 0.0,
-          "sticky"_a = false)
+          "sticky"_a = false,
+          "The feature's activation, read as it arrives at `point` (where the SAE was trained), exceeds `threshold`. "
+          "release: once on, stays on until the value is so far below. sticky: once on, stays on for the sequence.")
       .def_static(
           "feature_at_most",
           [](const Sae& sae, std::int64_t feature, double threshold, const std::optional<std::string>& point,
@@ -82,33 +84,38 @@ void bind_steering(nb::module_& m) {
             return Condition::feature_at_most(sae, feature, threshold, condition_options(point, release, sticky));
           },
           "sae"_a, "feature"_a, "threshold"_a, nb::kw_only(), "point"_a = nb::none(), "release"_a = 0.0,
-          "sticky"_a = false)
+          "sticky"_a = false, "The feature's activation is at most `threshold`.")
       .def_static(
           "probe_above",
           [](const at::Tensor& w, double b, const std::string& point, double release, bool sticky) {
             return Condition::probe_above(w, b, condition_options(point, release, sticky));
           },
-          "w"_a, "b"_a, nb::kw_only(), "point"_a, "release"_a = 0.0, "sticky"_a = false)
+          "w"_a, "b"_a, nb::kw_only(), "point"_a, "release"_a = 0.0, "sticky"_a = false,
+          "w.h + b > 0 at `point`, with w [width].")
       .def_static(
           "entropy_between",
           [](double low, double high, bool sticky) {
             return Condition::entropy_between(low, high, {.sticky = sticky});
           },
           "low"_a, "high"_a, nb::kw_only(), "sticky"_a = false, "The next-token entropy lies in [low, high], in nats.")
-      .def_static("all_of", &Condition::all_of, "parts"_a)
-      .def_static("any_of", &Condition::any_of, "parts"_a)
+      .def_static("all_of", &Condition::all_of, "parts"_a, "Every part holds.")
+      .def_static("any_of", &Condition::any_of, "parts"_a, "One part holds.")
       .def("__repr__", [](const Condition& c) { return "Condition(" + c.describe() + ")"; });
 
   nb::class_<Edit>(m, "Edit", "One edit, a value.")
-      .def_prop_ro("point", [](const Edit& e) { return e.point.name(); })
-      .def_prop_ro("kind", [](const Edit& e) { return std::string(e.kind()); })
-      .def_ro("strength", &Edit::strength)
-      .def_prop_ro("unit", [](const Edit& e) { return std::string(to_string(e.unit)); })
-      .def_ro("scope", &Edit::scope)
-      .def_ro("when", &Edit::when)
-      .def_ro("name", &Edit::name)
+      .def_prop_ro(
+          "point", [](const Edit& e) { return e.point.name(); }, "The hook point it acts at.")
+      .def_prop_ro(
+          "kind", [](const Edit& e) { return std::string(e.kind()); }, "As files spell it: \"nudge\", \"add\".")
+      .def_ro("strength", &Edit::strength, "Multiplies what it does.")
+      .def_prop_ro(
+          "unit", [](const Edit& e) { return std::string(to_string(e.unit)); },
+          "raw, residual_norm (shares of |h|) or max_activation (of the feature's).")
+      .def_ro("scope", &Edit::scope, "Which positions it touches.")
+      .def_ro("when", &Edit::when, "Its condition, or None.")
+      .def_ro("name", &Edit::name, "For the audit; may be empty.")
       .def("number", &Edit::number, "parameter"_a, "A parameter by the name it has in files: \"value\", \"feature\".")
-      .def("vector", &Edit::vector, "parameter"_a)
+      .def("vector", &Edit::vector, "parameter"_a, "A vector by the name it has in files: \"vector\", \"w\".")
       .def("__repr__", &Edit::describe);
 
   using S = Steering;
@@ -120,56 +127,60 @@ void bind_steering(nb::module_& m) {
             return s.add(vector, at, strength, STEER_EDIT_OPTIONS);
           },
           "vector"_a, "at"_a, "strength"_a = 1.0, STEER_EDIT_ARGUMENTS, nb::rv_policy::none,
-          "h + strength * vector; with unit=\"residual_norm\" h + strength * |h| * vector / |vector|.")
+          "h + strength * vector; with unit=\"residual_norm\" h + strength * |h| * vector / |vector| "
+          "(arXiv:2308.10248, "
+          "2312.06681).")
       .def(
           "nudge",
           [](S& s, const Sae& sae, std::int64_t feature, double value, STEER_EDIT_PARAMETERS) -> S& {
             return s.nudge(sae, feature, value, STEER_EDIT_OPTIONS);
           },
-          "sae"_a, "feature"_a, "value"_a, STEER_EDIT_ARGUMENTS, nb::rv_policy::none, "Adds to a feature's activation.")
+          "sae"_a, "feature"_a, "value"_a, STEER_EDIT_ARGUMENTS, nb::rv_policy::none,
+          "f' = f + value: adds to a feature's activation. Alone, it needs no encode.")
       .def(
           "pin",
           [](S& s, const Sae& sae, std::int64_t feature, double value, STEER_EDIT_PARAMETERS) -> S& {
             return s.pin(sae, feature, value, STEER_EDIT_OPTIONS);
           },
-          "sae"_a, "feature"_a, "value"_a, STEER_EDIT_ARGUMENTS, nb::rv_policy::none, "Sets a feature's activation.")
+          "sae"_a, "feature"_a, "value"_a, STEER_EDIT_ARGUMENTS, nb::rv_policy::none, "f' = value.")
       .def(
           "mul",
           [](S& s, const Sae& sae, std::int64_t feature, double factor, STEER_EDIT_PARAMETERS) -> S& {
             return s.mul(sae, feature, factor, STEER_EDIT_OPTIONS);
           },
-          "sae"_a, "feature"_a, "factor"_a, STEER_EDIT_ARGUMENTS, nb::rv_policy::none,
-          "Multiplies a feature's activation.")
+          "sae"_a, "feature"_a, "factor"_a, STEER_EDIT_ARGUMENTS, nb::rv_policy::none, "f' = factor * f.")
       .def(
           "clamp",
           [](S& s, const Sae& sae, std::int64_t feature, double low, double high, STEER_EDIT_PARAMETERS) -> S& {
             return s.clamp(sae, feature, low, high, STEER_EDIT_OPTIONS);
           },
-          "sae"_a, "feature"_a, "low"_a, "high"_a, STEER_EDIT_ARGUMENTS, nb::rv_policy::none)
+          "sae"_a, "feature"_a, "low"_a, "high"_a, STEER_EDIT_ARGUMENTS, nb::rv_policy::none,
+          "f' = min(max(f, low), high).")
       .def(
           "cap",
           [](S& s, const Sae& sae, std::int64_t feature, double high, STEER_EDIT_PARAMETERS) -> S& {
             return s.cap(sae, feature, high, STEER_EDIT_OPTIONS);
           },
-          "sae"_a, "feature"_a, "high"_a, STEER_EDIT_ARGUMENTS, nb::rv_policy::none)
+          "sae"_a, "feature"_a, "high"_a, STEER_EDIT_ARGUMENTS, nb::rv_policy::none, "f' = min(f, high).")
       .def(
           "ablate",
           [](S& s, const Sae& sae, std::int64_t feature, STEER_EDIT_PARAMETERS) -> S& {
             return s.ablate(sae, feature, STEER_EDIT_OPTIONS);
           },
-          "sae"_a, "feature"_a, STEER_EDIT_ARGUMENTS, nb::rv_policy::none, "Sets a feature's activation to 0.")
+          "sae"_a, "feature"_a, STEER_EDIT_ARGUMENTS, nb::rv_policy::none, "f' = 0.")
       .def(
           "project_out",
           [](S& s, const at::Tensor& vector, const std::string& at, STEER_EDIT_PARAMETERS) -> S& {
             return s.project_out(vector, at, STEER_EDIT_OPTIONS);
           },
-          "vector"_a, "at"_a, STEER_EDIT_ARGUMENTS, nb::rv_policy::none, "Directional ablation (arXiv:2406.11717).")
+          "vector"_a, "at"_a, STEER_EDIT_ARGUMENTS, nb::rv_policy::none,
+          "h - (h.v^) v^ with v^ = v / |v|: directional ablation (arXiv:2406.11717).")
       .def(
           "scale_along",
           [](S& s, const at::Tensor& vector, const std::string& at, double factor, STEER_EDIT_PARAMETERS) -> S& {
             return s.scale_along(vector, at, factor, STEER_EDIT_OPTIONS);
           },
-          "vector"_a, "at"_a, "factor"_a, STEER_EDIT_ARGUMENTS, nb::rv_policy::none)
+          "vector"_a, "at"_a, "factor"_a, STEER_EDIT_ARGUMENTS, nb::rv_policy::none, "h + (factor - 1) (h.v^) v^.")
       .def(
           "project_to",
           [](S& s, const at::Tensor& vector, const std::string& at, double target, const std::string& side,
@@ -177,18 +188,22 @@ void bind_steering(nb::module_& m) {
             return s.project_to(vector, at, target, parse_enum<TargetSide>(side, "Steering.project_to"),
                                 STEER_EDIT_OPTIONS);
           },
-          "vector"_a, "at"_a, "target"_a, "side"_a = "below", STEER_EDIT_ARGUMENTS, nb::rv_policy::none)
+          "vector"_a, "at"_a, "target"_a, "side"_a = "below", STEER_EDIT_ARGUMENTS, nb::rv_policy::none,
+          "h + (target - h.v^) v^ where h.v^ lies below (or above, or on either side of) the target; with "
+          "unit=\"residual_norm\" the target is a share of |h|.")
       .def(
           "rotate",
           [](S& s, const at::Tensor& a, const at::Tensor& b, const std::string& at, double radians,
              STEER_EDIT_PARAMETERS) -> S& { return s.rotate(a, b, at, radians, STEER_EDIT_OPTIONS); },
-          "a"_a, "b"_a, "at"_a, "radians"_a, STEER_EDIT_ARGUMENTS, nb::rv_policy::none)
+          "a"_a, "b"_a, "at"_a, "radians"_a, STEER_EDIT_ARGUMENTS, nb::rv_policy::none,
+          "Rotates the part of h in the plane of a and b, a towards b; the rest and |h| stay.")
       .def(
           "swap",
           [](S& s, const at::Tensor& a, const at::Tensor& b, const std::string& at, STEER_EDIT_PARAMETERS) -> S& {
             return s.swap(a, b, at, STEER_EDIT_OPTIONS);
           },
-          "a"_a, "b"_a, "at"_a, STEER_EDIT_ARGUMENTS, nb::rv_policy::none)
+          "a"_a, "b"_a, "at"_a, STEER_EDIT_ARGUMENTS, nb::rv_policy::none,
+          "Exchanges the parts of h along a and b; the rest and |h| stay.")
       .def(
           "gated_add",
           [](S& s, const at::Tensor& w, double b, const at::Tensor& z, const std::string& at, double a,
@@ -200,17 +215,21 @@ void bind_steering(nb::module_& m) {
             return s.splice(sae, with_error, STEER_EDIT_OPTIONS);
           },
           "sae"_a, "with_error"_a = false, STEER_EDIT_ARGUMENTS, nb::rv_policy::none,
-          "Puts the reconstruction in h's place.")
+          "Puts decode(encode(h)) in h's place; with_error adds what the SAE does not explain.")
       .def(
           "cap_norm",
           [](S& s, const std::string& at, double limit, STEER_EDIT_PARAMETERS) -> S& {
             return s.cap_norm(at, limit, STEER_EDIT_OPTIONS);
           },
-          "at"_a, "limit"_a, STEER_EDIT_ARGUMENTS, nb::rv_policy::none)
+          "at"_a, "limit"_a, STEER_EDIT_ARGUMENTS, nb::rv_policy::none,
+          "Scales h down to |h| = limit where it is longer; with unit=\"residual_norm\" the limit is a multiple of the "
+          "norm on "
+          "arrival.")
       .def(
           "keep_norm",
           [](S& s, const std::string& at, STEER_EDIT_PARAMETERS) -> S& { return s.keep_norm(at, STEER_EDIT_OPTIONS); },
-          "at"_a, STEER_EDIT_ARGUMENTS, nb::rv_policy::none)
+          "at"_a, STEER_EDIT_ARGUMENTS, nb::rv_policy::none,
+          "Scales h to the norm it had on arrival, undoing what the edits before did to it.")
       .def(
           "custom",
           [](S& s, nb::callable function, const std::string& at, STEER_EDIT_PARAMETERS) -> S& {
@@ -224,13 +243,16 @@ void bind_steering(nb::module_& m) {
           "function"_a, "at"_a, STEER_EDIT_ARGUMENTS, nb::rv_policy::none,
           "h + strength * (function(h, positions) - h), over the tokens in scope: h [tokens, width], a copy.")
       .def(
-          "edit", [](S& s, const Edit& edit) -> S& { return s.edit(edit); }, "edit"_a, nb::rv_policy::none)
+          "edit", [](S& s, const Edit& edit) -> S& { return s.edit(edit); }, "edit"_a, nb::rv_policy::none,
+          "A copy of an edit, of another steering.")
       .def(
           "abort_when",
           [](S& s, const Condition& when, const std::string& reason) -> S& { return s.abort_when(when, reason); },
           "when"_a, "reason"_a, nb::rv_policy::none, "Ends the row when the condition becomes true.")
-      .def_prop_ro("edits", [](const S& s) { return std::vector<Edit>(s.edits().begin(), s.edits().end()); })
-      .def_prop_ro("empty", &S::empty)
+      .def_prop_ro(
+          "edits", [](const S& s) { return std::vector<Edit>(s.edits().begin(), s.edits().end()); },
+          "In the order in which they act.")
+      .def_prop_ro("empty", &S::empty, "Neither edits nor watches.")
       .def("__len__", [](const S& s) { return s.edits().size(); })
       .def("__bool__", [](const S& s) { return !s.empty(); })
       .def(
@@ -239,13 +261,17 @@ void bind_steering(nb::module_& m) {
       .def("__mul__", &S::scaled, "factor"_a, nb::is_operator(), "Every strength multiplied; 0 switches off.")
       .def("__rmul__", &S::scaled, "factor"_a, nb::is_operator())
       .def("__neg__", [](const S& s) { return s.scaled(-1); })
-      .def("scaled", &S::scaled, "factor"_a)
+      .def("scaled", &S::scaled, "factor"_a, "Every strength multiplied; 0 switches off.")
       .def(nb::self == nb::self, nb::sig("def __eq__(self, other: object, /) -> bool"))
       .def("diff", &S::diff, "other"_a, "What differs, one line an edit.")
-      .def("copy", [](const S& s) { return s; })
+      .def(
+          "copy", [](const S& s) { return s; }, "Builders change a steering in place; this keeps the one before.")
       .def("__copy__", [](const S& s) { return s; })
       .def(
           "__deepcopy__", [](const S& s, nb::handle) { return s; }, "memo"_a)
+      .def("__reduce__", in_python("steer._pickle", "reduce_steering"),
+           nb::sig("def __reduce__(self) -> tuple[object, ...]"))
+      .def("_repr_html_", in_python("steer.display", "steering_html"), nb::sig("def _repr_html_(self) -> str"))
       .def("describe", &S::describe, "One line an edit.")
       .def("__repr__",
            [](const S& s) { return s.empty() ? std::string("Steering()") : "Steering(\n" + s.describe() + ")"; })
@@ -260,7 +286,10 @@ void bind_steering(nb::module_& m) {
           [](const std::filesystem::path& file, const std::vector<Sae>& saes) {
             return S::load(file, load_options(saes));
           },
-          "file"_a, nb::kw_only(), "saes"_a = std::vector<Sae>(), "saes: used for references with the same hash.")
+          "file"_a, nb::kw_only(), "saes"_a = std::vector<Sae>(),
+          "Reads what `save` wrote. saes: used for references with the same hash; others are loaded from their path. "
+          "Raises "
+          "Error(format | config) for an unknown key or kind, or a vector or SAE that is not the one of its hash.")
       .def(
           "to_json",
           [](const S& s, const std::map<std::string, std::filesystem::path>& sae_paths) {
@@ -276,7 +305,8 @@ void bind_steering(nb::module_& m) {
           },
           "json"_a, nb::kw_only(), "saes"_a = std::vector<Sae>(), "folder"_a = std::filesystem::path(),
           nb::sig(
-              "def from_json(json: object, *, saes: Sequence[SAE] = [], folder: str | os.PathLike = '') -> Steering"));
+              "def from_json(json: object, *, saes: Sequence[SAE] = [], folder: str | os.PathLike = '') -> Steering"),
+          "From the dict that `to_json` made. folder: what relative paths in it are relative to.");
 
   m.def(
       "from_hosted_variant", [](nb::handle json, const Sae& sae) { return from_hosted_variant(to_json(json), sae); },

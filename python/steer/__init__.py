@@ -51,18 +51,17 @@ from ._core import (
     load_questions,
     logistic_probe,
     principal_direction,
+    search_labels,
     set_threads,
     study_behaviours,
     threads,
 )
 from ._errors import Error
-from . import _pickle as _pickle
 from .cache import ActivationCache
 from .experiment import Experiment, auto_steer, frame, judge, logit_judge, request_evidence, search_options
 from .feature import Feature, as_steering
 from .model import Model
 from .tools import calibrate_strength, contrast, inspect, logit_effects, pooled_features, score, train_sae
-from . import display as display
 
 __all__ = [
     "ActivationCache",
@@ -121,6 +120,7 @@ __all__ = [
     "principal_direction",
     "request_evidence",
     "score",
+    "search_labels",
     "search_options",
     "set_threads",
     "study_behaviours",

@@ -3,16 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 import os
 import pathlib
-from typing import overload
+from typing import Any, overload
 
 import torch
 
-from steer._pickle import _reduce_steering as __reduce__
-from steer.display import (
-    plot_tradeoff as plot,
-    to_pandas as to_pandas
-)
-from steer.feature import feature as feature
+import steer.feature
 
 
 def set_threads(count: int) -> None:
@@ -98,41 +93,68 @@ class ModelConfig:
         """What the file calls itself; may be empty."""
 
     @property
-    def d_vocab(self) -> int: ...
+    def d_vocab(self) -> int:
+        """Rows of the embedding."""
 
     @property
-    def d_model(self) -> int: ...
+    def d_model(self) -> int:
+        """Width of the residual stream."""
 
     @property
-    def n_layers(self) -> int: ...
+    def n_layers(self) -> int:
+        """Blocks."""
 
     @property
-    def n_heads(self) -> int: ...
+    def n_heads(self) -> int:
+        """Query heads a layer."""
 
     @property
-    def n_key_value_heads(self) -> int: ...
+    def n_key_value_heads(self) -> int:
+        """Key and value heads a layer."""
 
     @property
-    def d_head(self) -> int: ...
+    def d_head(self) -> int:
+        """Width of a head."""
 
     @property
-    def d_mlp(self) -> int: ...
+    def d_mlp(self) -> int:
+        """Neurons of an MLP (of an expert, where there are experts)."""
 
     @property
     def n_ctx(self) -> int:
         """Longest sequence."""
 
     @property
-    def bos_ids(self) -> list[int]: ...
+    def bos_ids(self) -> list[int]:
+        """Begin of sequence."""
 
     @property
-    def eos_ids(self) -> list[int]: ...
+    def eos_ids(self) -> list[int]:
+        """End of sequence, by the configuration; see Model.stop_ids."""
 
     @property
-    def tied_embeddings(self) -> bool: ...
+    def tied_embeddings(self) -> bool:
+        """Embedding and unembedding are one matrix."""
 
     @property
-    def parallel_residual(self) -> bool: ...
+    def parallel_residual(self) -> bool:
+        """Attention and MLP both read resid_pre."""
+
+    @property
+    def normalization_type(self) -> str:
+        """RMS or LN, of all norms."""
+
+    @property
+    def eps(self) -> float:
+        """What norms add to the mean square."""
+
+    @property
+    def logit_scale(self) -> float:
+        """Multiplies the logits, before their cap."""
+
+    @property
+    def output_logits_soft_cap(self) -> float:
+        """c of c tanh(logits / c); 0: none."""
 
     @property
     def warnings(self) -> list[str]:
@@ -150,13 +172,16 @@ class Model:
         """From a Hugging Face folder, a weight file of one, or a GGUF file."""
 
     @property
-    def config(self) -> ModelConfig: ...
+    def config(self) -> ModelConfig:
+        """What decides its numbers."""
 
     @property
-    def has_tokenizer(self) -> bool: ...
+    def has_tokenizer(self) -> bool:
+        """Whether its files had one."""
 
     @property
-    def tokenizer(self) -> Tokenizer: ...
+    def tokenizer(self) -> Tokenizer:
+        """Raises Error(config) without one."""
 
     @property
     def chat(self) -> ChatTemplate:
@@ -167,10 +192,12 @@ class Model:
         """Ids that end a generation."""
 
     @property
-    def device(self) -> str: ...
+    def device(self) -> str:
+        """Where its weights are."""
 
     @property
-    def weight_bytes(self) -> int: ...
+    def weight_bytes(self) -> int:
+        """What the weights take."""
 
     @property
     def warnings(self) -> list[str]:
@@ -226,16 +253,20 @@ class SAE:
         """What the file says besides the weights."""
 
     @property
-    def d_in(self) -> int: ...
+    def d_in(self) -> int:
+        """Width of what it reads."""
 
     @property
-    def d_out(self) -> int: ...
+    def d_out(self) -> int:
+        """Width of what it writes."""
 
     @property
-    def d_sae(self) -> int: ...
+    def d_sae(self) -> int:
+        """How many features it has."""
 
     @property
-    def device(self) -> str: ...
+    def device(self) -> str:
+        """Where its weights are."""
 
     @property
     def hash(self) -> str:
@@ -298,7 +329,14 @@ class SAE:
 
     def __repr__(self) -> str: ...
 
-    def __eq__(self, arg: SAE, /) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
+
+    def feature(self, index: int) -> steer.feature.Feature:
+        """
+        The feature of that index, to steer with: {sae.feature(330): +0.6}. Raises Error(argument) outside the SAE.
+        """
+
+    def __reduce__(self) -> tuple[object, ...]: ...
 
     def __hash__(self) -> int: ...
 
@@ -306,17 +344,25 @@ class FeatureLabels:
     """What is known of an SAE's features besides weights. Immutable, mapped."""
 
     @staticmethod
-    def open(path: str | os.PathLike) -> FeatureLabels: ...
+    def open(path: str | os.PathLike) -> FeatureLabels:
+        """
+        Opens a store that `import_neuronpedia` wrote: no parsing, whatever its size.
+        """
 
     @staticmethod
     def import_neuronpedia(folder: str | os.PathLike, store: str | os.PathLike) -> FeatureLabels:
-        """Reads a Neuronpedia export, writes it to `store` and opens that."""
+        """
+        Reads a Neuronpedia export, its folder or one file (explanations, .jsonl or .jsonl.gz), writes it to `store` and opens that. Raises Error(io | format) naming file and line.
+        """
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """One past the largest feature known."""
 
-    def label(self, feature: int) -> str: ...
+    def label(self, feature: int) -> str:
+        """The first explanation; empty without one."""
 
-    def max_activation(self, feature: int) -> float | None: ...
+    def max_activation(self, feature: int) -> float | None:
+        """The largest that was seen, or None."""
 
 class SAETrainer:
     """
@@ -329,12 +375,16 @@ class SAETrainer:
         """Runs one step; what it saw."""
 
     @property
-    def steps_done(self) -> int: ...
+    def steps_done(self) -> int:
+        """Those of a checkpoint included."""
 
     def sae(self) -> SAE:
         """The autoencoder as it is now."""
 
-    def save_checkpoint(self, path: str | os.PathLike) -> None: ...
+    def save_checkpoint(self, path: str | os.PathLike) -> None:
+        """
+        Everything a later trainer with this file as its option `checkpoint` goes on from.
+        """
 
 class Scope:
     """
@@ -354,23 +404,30 @@ class Condition:
     """When an edit acts, decided token by token."""
 
     @staticmethod
-    def feature_above(sae: SAE, feature: int, threshold: float, *, point: str | None = None, release: float = 0.0, sticky: bool = False) -> Condition: ...
+    def feature_above(sae: SAE, feature: int, threshold: float, *, point: str | None = None, release: float = 0.0, sticky: bool = False) -> Condition:
+        """
+        The feature's activation, read as it arrives at `point` (where the SAE was trained), exceeds `threshold`. release: once on, stays on until the value is so far below. sticky: once on, stays on for the sequence.
+        """
 
     @staticmethod
-    def feature_at_most(sae: SAE, feature: int, threshold: float, *, point: str | None = None, release: float = 0.0, sticky: bool = False) -> Condition: ...
+    def feature_at_most(sae: SAE, feature: int, threshold: float, *, point: str | None = None, release: float = 0.0, sticky: bool = False) -> Condition:
+        """The feature's activation is at most `threshold`."""
 
     @staticmethod
-    def probe_above(w: torch.Tensor, b: float, *, point: str, release: float = 0.0, sticky: bool = False) -> Condition: ...
+    def probe_above(w: torch.Tensor, b: float, *, point: str, release: float = 0.0, sticky: bool = False) -> Condition:
+        """w.h + b > 0 at `point`, with w [width]."""
 
     @staticmethod
     def entropy_between(low: float, high: float, *, sticky: bool = False) -> Condition:
         """The next-token entropy lies in [low, high], in nats."""
 
     @staticmethod
-    def all_of(parts: Sequence[Condition]) -> Condition: ...
+    def all_of(parts: Sequence[Condition]) -> Condition:
+        """Every part holds."""
 
     @staticmethod
-    def any_of(parts: Sequence[Condition]) -> Condition: ...
+    def any_of(parts: Sequence[Condition]) -> Condition:
+        """One part holds."""
 
     def __repr__(self) -> str: ...
 
@@ -378,30 +435,40 @@ class Edit:
     """One edit, a value."""
 
     @property
-    def point(self) -> str: ...
+    def point(self) -> str:
+        """The hook point it acts at."""
 
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """As files spell it: "nudge", "add"."""
 
     @property
-    def strength(self) -> float: ...
+    def strength(self) -> float:
+        """Multiplies what it does."""
 
     @property
-    def unit(self) -> str: ...
+    def unit(self) -> str:
+        """
+        raw, residual_norm (shares of |h|) or max_activation (of the feature's).
+        """
 
     @property
-    def scope(self) -> Scope: ...
+    def scope(self) -> Scope:
+        """Which positions it touches."""
 
     @property
-    def when(self) -> Condition | None: ...
+    def when(self) -> Condition | None:
+        """Its condition, or None."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """For the audit; may be empty."""
 
     def number(self, parameter: str) -> float:
         """A parameter by the name it has in files: "value", "feature"."""
 
-    def vector(self, parameter: str) -> torch.Tensor: ...
+    def vector(self, parameter: str) -> torch.Tensor:
+        """A vector by the name it has in files: "vector", "w"."""
 
     def __repr__(self) -> str: ...
 
@@ -412,61 +479,86 @@ class Steering:
 
     def add(self, vector: torch.Tensor, at: str, strength: float = 1.0, *, scope: Scope | None = None, when: Condition | None = None, unit: str = 'raw', max_activation: float = 0.0, point: str | None = None, name: str = '') -> Steering:
         """
-        h + strength * vector; with unit="residual_norm" h + strength * |h| * vector / |vector|.
+        h + strength * vector; with unit="residual_norm" h + strength * |h| * vector / |vector| (arXiv:2308.10248, 2312.06681).
         """
 
     def nudge(self, sae: SAE, feature: int, value: float, *, scope: Scope | None = None, when: Condition | None = None, unit: str = 'raw', max_activation: float = 0.0, point: str | None = None, name: str = '') -> Steering:
-        """Adds to a feature's activation."""
+        """
+        f' = f + value: adds to a feature's activation. Alone, it needs no encode.
+        """
 
     def pin(self, sae: SAE, feature: int, value: float, *, scope: Scope | None = None, when: Condition | None = None, unit: str = 'raw', max_activation: float = 0.0, point: str | None = None, name: str = '') -> Steering:
-        """Sets a feature's activation."""
+        """f' = value."""
 
     def mul(self, sae: SAE, feature: int, factor: float, *, scope: Scope | None = None, when: Condition | None = None, unit: str = 'raw', max_activation: float = 0.0, point: str | None = None, name: str = '') -> Steering:
-        """Multiplies a feature's activation."""
+        """f' = factor * f."""
 
-    def clamp(self, sae: SAE, feature: int, low: float, high: float, *, scope: Scope | None = None, when: Condition | None = None, unit: str = 'raw', max_activation: float = 0.0, point: str | None = None, name: str = '') -> Steering: ...
+    def clamp(self, sae: SAE, feature: int, low: float, high: float, *, scope: Scope | None = None, when: Condition | None = None, unit: str = 'raw', max_activation: float = 0.0, point: str | None = None, name: str = '') -> Steering:
+        """f' = min(max(f, low), high)."""
 
-    def cap(self, sae: SAE, feature: int, high: float, *, scope: Scope | None = None, when: Condition | None = None, unit: str = 'raw', max_activation: float = 0.0, point: str | None = None, name: str = '') -> Steering: ...
+    def cap(self, sae: SAE, feature: int, high: float, *, scope: Scope | None = None, when: Condition | None = None, unit: str = 'raw', max_activation: float = 0.0, point: str | None = None, name: str = '') -> Steering:
+        """f' = min(f, high)."""
 
     def ablate(self, sae: SAE, feature: int, *, scope: Scope | None = None, when: Condition | None = None, unit: str = 'raw', max_activation: float = 0.0, point: str | None = None, name: str = '') -> Steering:
-        """Sets a feature's activation to 0."""
+        """f' = 0."""
 
     def project_out(self, vector: torch.Tensor, at: str, *, scope: Scope | None = None, when: Condition | None = None, unit: str = 'raw', max_activation: float = 0.0, point: str | None = None, name: str = '') -> Steering:
-        """Directional ablation (arXiv:2406.11717)."""
+        """
+        h - (h.v^) v^ with v^ = v / |v|: directional ablation (arXiv:2406.11717).
+        """
 
-    def scale_along(self, vector: torch.Tensor, at: str, factor: float, *, scope: Scope | None = None, when: Condition | None = None, unit: str = 'raw', max_activation: float = 0.0, point: str | None = None, name: str = '') -> Steering: ...
+    def scale_along(self, vector: torch.Tensor, at: str, factor: float, *, scope: Scope | None = None, when: Condition | None = None, unit: str = 'raw', max_activation: float = 0.0, point: str | None = None, name: str = '') -> Steering:
+        """h + (factor - 1) (h.v^) v^."""
 
-    def project_to(self, vector: torch.Tensor, at: str, target: float, side: str = 'below', *, scope: Scope | None = None, when: Condition | None = None, unit: str = 'raw', max_activation: float = 0.0, point: str | None = None, name: str = '') -> Steering: ...
+    def project_to(self, vector: torch.Tensor, at: str, target: float, side: str = 'below', *, scope: Scope | None = None, when: Condition | None = None, unit: str = 'raw', max_activation: float = 0.0, point: str | None = None, name: str = '') -> Steering:
+        """
+        h + (target - h.v^) v^ where h.v^ lies below (or above, or on either side of) the target; with unit="residual_norm" the target is a share of |h|.
+        """
 
-    def rotate(self, a: torch.Tensor, b: torch.Tensor, at: str, radians: float, *, scope: Scope | None = None, when: Condition | None = None, unit: str = 'raw', max_activation: float = 0.0, point: str | None = None, name: str = '') -> Steering: ...
+    def rotate(self, a: torch.Tensor, b: torch.Tensor, at: str, radians: float, *, scope: Scope | None = None, when: Condition | None = None, unit: str = 'raw', max_activation: float = 0.0, point: str | None = None, name: str = '') -> Steering:
+        """
+        Rotates the part of h in the plane of a and b, a towards b; the rest and |h| stay.
+        """
 
-    def swap(self, a: torch.Tensor, b: torch.Tensor, at: str, *, scope: Scope | None = None, when: Condition | None = None, unit: str = 'raw', max_activation: float = 0.0, point: str | None = None, name: str = '') -> Steering: ...
+    def swap(self, a: torch.Tensor, b: torch.Tensor, at: str, *, scope: Scope | None = None, when: Condition | None = None, unit: str = 'raw', max_activation: float = 0.0, point: str | None = None, name: str = '') -> Steering:
+        """Exchanges the parts of h along a and b; the rest and |h| stay."""
 
     def gated_add(self, w: torch.Tensor, b: float, z: torch.Tensor, at: str, a: float, *, scope: Scope | None = None, when: Condition | None = None, unit: str = 'raw', max_activation: float = 0.0, point: str | None = None, name: str = '') -> Steering:
         """h + a relu(w.h + b) z."""
 
     def splice(self, sae: SAE, with_error: bool = False, *, scope: Scope | None = None, when: Condition | None = None, unit: str = 'raw', max_activation: float = 0.0, point: str | None = None, name: str = '') -> Steering:
-        """Puts the reconstruction in h's place."""
+        """
+        Puts decode(encode(h)) in h's place; with_error adds what the SAE does not explain.
+        """
 
-    def cap_norm(self, at: str, limit: float, *, scope: Scope | None = None, when: Condition | None = None, unit: str = 'raw', max_activation: float = 0.0, point: str | None = None, name: str = '') -> Steering: ...
+    def cap_norm(self, at: str, limit: float, *, scope: Scope | None = None, when: Condition | None = None, unit: str = 'raw', max_activation: float = 0.0, point: str | None = None, name: str = '') -> Steering:
+        """
+        Scales h down to |h| = limit where it is longer; with unit="residual_norm" the limit is a multiple of the norm on arrival.
+        """
 
-    def keep_norm(self, at: str, *, scope: Scope | None = None, when: Condition | None = None, unit: str = 'raw', max_activation: float = 0.0, point: str | None = None, name: str = '') -> Steering: ...
+    def keep_norm(self, at: str, *, scope: Scope | None = None, when: Condition | None = None, unit: str = 'raw', max_activation: float = 0.0, point: str | None = None, name: str = '') -> Steering:
+        """
+        Scales h to the norm it had on arrival, undoing what the edits before did to it.
+        """
 
     def custom(self, function: Callable, at: str, *, scope: Scope | None = None, when: Condition | None = None, unit: str = 'raw', max_activation: float = 0.0, point: str | None = None, name: str = '') -> Steering:
         """
         h + strength * (function(h, positions) - h), over the tokens in scope: h [tokens, width], a copy.
         """
 
-    def edit(self, edit: Edit) -> Steering: ...
+    def edit(self, edit: Edit) -> Steering:
+        """A copy of an edit, of another steering."""
 
     def abort_when(self, when: Condition, reason: str) -> Steering:
         """Ends the row when the condition becomes true."""
 
     @property
-    def edits(self) -> list[Edit]: ...
+    def edits(self) -> list[Edit]:
+        """In the order in which they act."""
 
     @property
-    def empty(self) -> bool: ...
+    def empty(self) -> bool:
+        """Neither edits nor watches."""
 
     def __len__(self) -> int: ...
 
@@ -483,18 +575,22 @@ class Steering:
 
     def __neg__(self) -> Steering: ...
 
-    def scaled(self, factor: float) -> Steering: ...
+    def scaled(self, factor: float) -> Steering:
+        """Every strength multiplied; 0 switches off."""
 
     def __eq__(self, other: object, /) -> bool: ...
 
     def diff(self, other: Steering) -> list[str]:
         """What differs, one line an edit."""
 
-    def copy(self) -> Steering: ...
+    def copy(self) -> Steering:
+        """Builders change a steering in place; this keeps the one before."""
 
     def __copy__(self) -> Steering: ...
 
     def __deepcopy__(self, memo: object) -> Steering: ...
+
+    def __reduce__(self) -> tuple[object, ...]: ...
 
     def describe(self) -> str:
         """One line an edit."""
@@ -508,13 +604,18 @@ class Steering:
 
     @staticmethod
     def load(file: str | os.PathLike, *, saes: Sequence[SAE] = []) -> Steering:
-        """saes: used for references with the same hash."""
+        """
+        Reads what `save` wrote. saes: used for references with the same hash; others are loaded from their path. Raises Error(format | config) for an unknown key or kind, or a vector or SAE that is not the one of its hash.
+        """
 
     def to_json(self, *, sae_paths: Mapping[str, str] = {}) -> dict[str, object]:
         """The JSON, vectors inline."""
 
     @staticmethod
-    def from_json(json: object, *, saes: Sequence[SAE] = [], folder: str | os.PathLike = '') -> Steering: ...
+    def from_json(json: object, *, saes: Sequence[SAE] = [], folder: str | os.PathLike = '') -> Steering:
+        """
+        From the dict that `to_json` made. folder: what relative paths in it are relative to.
+        """
 
 def from_hosted_variant(json: object, sae: SAE) -> Steering:
     """A variant of Goodfire's hosted service."""
@@ -530,7 +631,8 @@ class EditAudit:
         """Its name or description."""
 
     @property
-    def point(self) -> str: ...
+    def point(self) -> str:
+        """The hook point."""
 
     @property
     def seen(self) -> int:
@@ -549,7 +651,8 @@ class EditAudit:
         """|change| / |h on arrival|, mean over edited tokens."""
 
     @property
-    def max_change(self) -> float: ...
+    def max_change(self) -> float:
+        """The largest."""
 
 class SteeringAudit:
     """What a sequence's steering did; empty edits mean it did nothing."""
@@ -557,14 +660,16 @@ class SteeringAudit:
     def __init__(self) -> None: ...
 
     @property
-    def edits(self) -> list[EditAudit]: ...
+    def edits(self) -> list[EditAudit]:
+        """One EditAudit an edit, in their order."""
 
     @property
     def edited(self) -> int:
         """Tokens changed, over all edits."""
 
     @property
-    def fired(self) -> bool: ...
+    def fired(self) -> bool:
+        """Whether any token was changed."""
 
     def require_fired(self, where: str = 'require_fired') -> None:
         """
@@ -586,7 +691,8 @@ class HookCall:
         """The block's index."""
 
     @property
-    def site(self) -> str: ...
+    def site(self) -> str:
+        """Without the layer: "resid_post"."""
 
     @property
     def ids(self) -> list[int]:
@@ -614,7 +720,8 @@ class HookHandle:
     Keeps a hook registered: until remove(), the end of a with block, or when it is dropped.
     """
 
-    def remove(self) -> None: ...
+    def remove(self) -> None:
+        """The hook is not called again. Twice does no harm."""
 
     def __enter__(self) -> HookHandle: ...
 
@@ -627,7 +734,8 @@ class FlatCache:
 
     def __contains__(self, name: str) -> bool: ...
 
-    def keys(self) -> list[str]: ...
+    def keys(self) -> list[str]:
+        """Names, in order of computation."""
 
     @property
     def logits(self) -> torch.Tensor:
@@ -641,7 +749,8 @@ class Session:
     def __init__(self, model: Model, *, batch_invariant: bool = False, prompt_chunk: int = 512, max_cache_bytes: int = 0, cache: str = 'f32', backend: str = 'automatic', on_warning: str = 'keep') -> None: ...
 
     @property
-    def model(self) -> Model: ...
+    def model(self) -> Model:
+        """What it runs."""
 
     def hook(self, point: str, function: Callable[[torch.Tensor, HookCall], torch.Tensor | None], *, shape: str = 'flat', read_only: bool = False, order: int = 0) -> HookHandle:
         """
@@ -704,7 +813,8 @@ class GenerateResult:
         """Generated only, without the stop token."""
 
     @property
-    def text(self) -> str: ...
+    def text(self) -> str:
+        """Of `ids`; up to a stop string."""
 
     @property
     def finish(self) -> str:
@@ -723,7 +833,8 @@ class GenerateResult:
         """From score_from on."""
 
     @property
-    def prompt_top(self) -> list[list[tuple[int, float]]]: ...
+    def prompt_top(self) -> list[list[tuple[int, float]]]:
+        """By prompt token from score_from on: (alternative, log-probability)."""
 
     @property
     def log_probabilities(self) -> list[float]:
@@ -734,7 +845,8 @@ class GenerateResult:
         """By id: (alternative, log-probability), likeliest first."""
 
     @property
-    def audit(self) -> SteeringAudit: ...
+    def audit(self) -> SteeringAudit:
+        """What the row's steering did."""
 
     @property
     def warnings(self) -> list[str]:
@@ -799,13 +911,20 @@ def logit_effects(model: Model, sae: SAE, feature: int, top: int = 10) -> tuple[
     (promoted, suppressed): tokens a feature's direction writes for, as (id, logits a unit of activation).
     """
 
+def search_labels(labels: FeatureLabels, query: str, limit: int = 20) -> list[tuple[int, str, float]]:
+    """
+    Features whose label has words of the query, best first, as (feature, label, BM25 score). A number finds the feature of that index.
+    """
+
 class Inspection:
     """Which features a text activates, and where."""
 
     @property
-    def hook_point(self) -> str: ...
+    def hook_point(self) -> str:
+        """Where the SAE read."""
 
-    def to_dict(self) -> dict[str, object]: ...
+    def to_dict(self) -> dict[str, object]:
+        """The numbers: tokens, and features by token and over the text."""
 
     def to_html(self, title: str = 'Feature activations') -> str:
         """A page of its own."""
@@ -813,13 +932,17 @@ class Inspection:
     def write(self, file: str | os.PathLike) -> None:
         """Writes the page or, for a name ending in .json, the numbers."""
 
-def inspect(session: Session, sae: SAE, ids: Sequence[int], *, top_features: int = 30, top_per_token: int = 5, labels: FeatureLabels | None = None) -> Inspection: ...
+def inspect(session: Session, sae: SAE, ids: Sequence[int], *, top_features: int = 30, top_per_token: int = 5, labels: FeatureLabels | None = None) -> Inspection:
+    """
+    Which features ids activate, and where. Position 0, an attention sink, is left out.
+    """
 
 class CalibratedStrength:
     """A steering brought to a wanted effect."""
 
     @property
-    def steering(self) -> Steering: ...
+    def steering(self) -> Steering:
+        """At that strength."""
 
     @property
     def factor(self) -> float:
@@ -830,10 +953,12 @@ class CalibratedStrength:
         """The quantile of its tokens' KL, nats."""
 
     @property
-    def reached(self) -> bool: ...
+    def reached(self) -> bool:
+        """Whether the effect came within reach of the target."""
 
     @property
-    def reason(self) -> str: ...
+    def reason(self) -> str:
+        """What was found, in words."""
 
     def __repr__(self) -> str: ...
 
@@ -843,41 +968,54 @@ def calibrate_strength(model: Model, steering: Steering, target: float, *, texts
     """
 
 def difference_of_means(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
-    """mean(positive) - mean(negative), of [examples, width]."""
+    """
+    mean(positive) - mean(negative), of [examples, width], not normalised (arXiv:2312.06681).
+    """
 
-def principal_direction(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor: ...
+def principal_direction(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
+    """
+    The first principal component of the examples' differences, unit length, from negative to positive (arXiv:2310.01405): of pairs for equally many examples, else about the midpoint of the two means.
+    """
 
 def logistic_probe(positive: torch.Tensor, negative: torch.Tensor, *, l2: float = 0.001) -> tuple[torch.Tensor, float]:
-    """A linear classifier (w [width], b): positive where w.h + b > 0."""
+    """
+    A linear classifier (w [width], b): positive where w.h + b > 0. Logistic regression with a penalty l2 |w|^2 / 2 on standardised inputs; each class weighs one half.
+    """
 
 class AutoSteerTrial:
     """One steering that was tried."""
 
     @property
-    def form(self) -> str: ...
+    def form(self) -> str:
+        """"nudge the first 8 tokens" and so on."""
 
     @property
-    def strength(self) -> float: ...
+    def strength(self) -> float:
+        """In the form's own unit."""
 
     @property
     def effect(self) -> float:
         """95th percentile of next-token KL, nats."""
 
     @property
-    def features(self) -> list[int]: ...
+    def features(self) -> list[int]:
+        """Those that are edited."""
 
     @property
-    def steering(self) -> Steering: ...
+    def steering(self) -> Steering:
+        """What was tried."""
 
     @property
     def behaviour(self) -> float:
         """0: as unsteered, 1: as when asked for."""
 
     @property
-    def accuracy(self) -> float: ...
+    def accuracy(self) -> float:
+        """On the capability questions; NaN where not measured."""
 
     @property
-    def within_bounds(self) -> bool: ...
+    def within_bounds(self) -> bool:
+        """Whether what it costs is allowed."""
 
     @property
     def dropped(self) -> str:
@@ -887,33 +1025,44 @@ class AutoSteerResult:
     """What a search found, and why."""
 
     @property
-    def behaviour(self) -> str: ...
+    def behaviour(self) -> str:
+        """As it was asked for."""
 
     @property
-    def mode(self) -> str: ...
+    def mode(self) -> str:
+        """safe or published."""
 
     @property
-    def verdict(self) -> str: ...
+    def verdict(self) -> str:
+        """"steered", or why there is no steering."""
 
     @property
-    def reason(self) -> str: ...
+    def reason(self) -> str:
+        """A sentence."""
 
     @property
     def steering(self) -> Steering:
         """Empty unless the verdict is "steered"."""
 
     @property
-    def trials(self) -> list[AutoSteerTrial]: ...
+    def trials(self) -> list[AutoSteerTrial]:
+        """Everything that was tried."""
 
     @property
     def chosen(self) -> int:
         """Place in `trials`; -1: none."""
 
     @property
-    def warnings(self) -> list[str]: ...
+    def warnings(self) -> list[str]:
+        """What a person should know of the search."""
 
     def explain(self) -> str:
         """A page of text: the verdict, the features and the strength curve."""
+
+    def plot(self, ax: Any = None) -> Any:
+        """
+        Behaviour and accuracy of every trial over its effect (KL, nats), one line a form. Returns matplotlib's axes.
+        """
 
     def to_svg(self) -> str:
         """The strength curve as a picture."""
@@ -927,67 +1076,89 @@ class AutoSteerOptions:
     """How a search goes; made by search_options."""
 
     @property
-    def seed(self) -> int: ...
+    def seed(self) -> int:
+        """Of everything that is drawn."""
 
     @seed.setter
     def seed(self, arg: int, /) -> None: ...
 
     @property
-    def max_tokens(self) -> int: ...
+    def max_tokens(self) -> int:
+        """Of an answer."""
 
     @max_tokens.setter
     def max_tokens(self, arg: int, /) -> None: ...
 
     @property
-    def batch(self) -> int: ...
+    def batch(self) -> int:
+        """Rows generated at once."""
 
     @batch.setter
     def batch(self, arg: int, /) -> None: ...
 
     @property
-    def candidates(self) -> int: ...
+    def candidates(self) -> int:
+        """Features kept by contrast."""
 
     @candidates.setter
     def candidates(self, arg: int, /) -> None: ...
 
     @property
-    def features(self) -> int: ...
+    def features(self) -> int:
+        """At most this many are edited."""
 
     @features.setter
     def features(self, arg: int, /) -> None: ...
 
     @property
-    def effects(self) -> list[float]: ...
+    def effects(self) -> list[float]:
+        """
+        safe: the effects, see AutoSteerTrial.effect, whose strengths are tried.
+        """
 
     @effects.setter
     def effects(self, arg: Sequence[float], /) -> None: ...
 
     @property
-    def others(self) -> list[str]: ...
+    def others(self) -> list[str]:
+        """Other behaviours that the wanted one is told from."""
 
     @others.setter
     def others(self, arg: Sequence[str], /) -> None: ...
 
     @property
-    def ask(self) -> str: ...
+    def ask(self) -> str:
+        """System prompt that asks; {} is the behaviour."""
 
     @ask.setter
     def ask(self, arg: str, /) -> None: ...
 
     @property
-    def ask_opposite(self) -> str: ...
+    def ask_opposite(self) -> str:
+        """That asks for the opposite; empty: never asked."""
 
     @ask_opposite.setter
     def ask_opposite(self, arg: str, /) -> None: ...
 
     @property
-    def journal(self) -> pathlib.Path: ...
+    def labels(self) -> FeatureLabels | None:
+        """FeatureLabels of the SAE, for names; or None."""
+
+    @labels.setter
+    def labels(self, arg: FeatureLabels | None, /) -> None: ...
+
+    @property
+    def journal(self) -> pathlib.Path:
+        """
+        A file that keeps every answer: a search that was stopped goes on there. Empty: none.
+        """
 
     @journal.setter
     def journal(self, arg: str | os.PathLike, /) -> None: ...
 
     @property
-    def prompts(self) -> list[str]: ...
+    def prompts(self) -> list[str]:
+        """Neutral user messages, at least 4."""
 
     @prompts.setter
     def prompts(self, arg: Sequence[str], /) -> None: ...
@@ -999,7 +1170,10 @@ class AutoSteer:
 
     def __init__(self, model: Model, sae: SAE, options: AutoSteerOptions) -> None: ...
 
-    def find(self, behaviour: str, mode: str = 'safe') -> AutoSteerResult: ...
+    def find(self, behaviour: str, mode: str = 'safe') -> AutoSteerResult:
+        """
+        What `steer.auto_steer` returns. Ctrl-C ends it; with a journal the next goes on there.
+        """
 
 class Question:
     """A multiple-choice question, or an open prompt when it has no choices."""
@@ -1007,16 +1181,20 @@ class Question:
     def __init__(self, id: str, text: str, choices: Sequence[str] = [], answer: int = -1, subject: str = '') -> None: ...
 
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """Names it in results."""
 
     @property
-    def subject(self) -> str: ...
+    def subject(self) -> str:
+        """May be empty."""
 
     @property
-    def text(self) -> str: ...
+    def text(self) -> str:
+        """The question alone."""
 
     @property
-    def choices(self) -> list[str]: ...
+    def choices(self) -> list[str]:
+        """A, B, C, ...; none of an open prompt."""
 
     @property
     def answer(self) -> int:
@@ -1034,7 +1212,10 @@ class Question:
 def load_questions(path: str | os.PathLike) -> list[Question]:
     """Questions from JSON or JSON lines, in any of the published shapes."""
 
-def load_mmlu(folder: str | os.PathLike, selection: str = 'first_three_dev') -> list[Question]: ...
+def load_mmlu(folder: str | os.PathLike, selection: str = 'first_three_dev') -> list[Question]:
+    """
+    Questions of MMLU in its original layout, CSV files without a header. selection: first_three_dev (the study's 171), dev, val or test.
+    """
 
 class Behaviour:
     """Something a model can be steered to be."""
@@ -1043,17 +1224,20 @@ class Behaviour:
         """instruction completes "When answering, please ...": "be funny"."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """"funny"."""
 
     @property
-    def instruction(self) -> str: ...
+    def instruction(self) -> str:
+        """What a prompt asks for."""
 
     def __repr__(self) -> str: ...
 
 def study_behaviours() -> list[Behaviour]:
     """The 14 behaviours of arXiv:2602.04903."""
 
-def load_behaviours(json: str | os.PathLike) -> list[Behaviour]: ...
+def load_behaviours(json: str | os.PathLike) -> list[Behaviour]:
+    """Behaviours of a JSON file: [{"name", "instruction"}, ...]."""
 
 class Arm:
     """
@@ -1069,36 +1253,50 @@ class Arm:
         """The request in the system prompt."""
 
     @staticmethod
-    def strong_prompt() -> Arm: ...
+    def strong_prompt() -> Arm:
+        """A system prompt that insists."""
 
     @staticmethod
     def steered(name: str, steerings: Mapping[str, Steering]) -> Arm:
         """One steering for each behaviour by name, or one for all under ""."""
 
     @staticmethod
-    def from_files(name: str, path: str | os.PathLike, *, saes: Sequence[SAE] = []) -> Arm: ...
+    def from_files(name: str, path: str | os.PathLike, *, saes: Sequence[SAE] = []) -> Arm:
+        """
+        Steering files: one for all behaviours, or a folder of <behaviour>.json. saes: as Steering.load.
+        """
 
     @staticmethod
     def auto_steer(sae: SAE, options: AutoSteerOptions, mode: str = 'safe') -> Arm:
         """Steerings found by a search, one a behaviour."""
 
-    def with_prompt(self) -> Arm: ...
+    def with_prompt(self) -> Arm:
+        """The same steering, and the request in the system prompt."""
 
-    def random_features(self, seed: int = 42) -> Arm: ...
+    def random_features(self, seed: int = 42) -> Arm:
+        """A control: other features of the same SAE, edited by as much."""
 
-    def noise(self, seed: int = 42) -> Arm: ...
+    def noise(self, seed: int = 42) -> Arm:
+        """A control: random directions of the same length."""
 
-    def flipped(self) -> Arm: ...
+    def flipped(self) -> Arm:
+        """A control: the opposite of every edit."""
 
-    def at_strength(self, factor: float) -> Arm: ...
+    def at_strength(self, factor: float) -> Arm:
+        """Every edit's strength multiplied."""
 
-    def strength_sweep(self, strengths: Sequence[float], every: int = 1) -> list[Arm]: ...
+    def strength_sweep(self, strengths: Sequence[float], every: int = 1) -> list[Arm]:
+        """
+        One arm a strength: the report draws them as a curve. every: answers every n-th question only.
+        """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """In results and reports."""
 
     @property
-    def description(self) -> str: ...
+    def description(self) -> str:
+        """One line."""
 
     def __repr__(self) -> str: ...
 
@@ -1111,7 +1309,8 @@ class Judge:
     """Scores responses."""
 
     @property
-    def identity(self) -> str: ...
+    def identity(self) -> str:
+        """What its scores depend on, for journals."""
 
 def python_judge(function: Callable[[str, str, str, str | None], float | None], identity: str) -> Judge:
     """
@@ -1135,7 +1334,8 @@ class Report:
     """Results, their analysis, and the files that show them."""
 
     @property
-    def title(self) -> str: ...
+    def title(self) -> str:
+        """Of the page."""
 
     @title.setter
     def title(self, arg: str, /) -> None: ...
@@ -1143,22 +1343,27 @@ class Report:
     def verdict(self) -> str:
         """Headline and findings as text."""
 
-    def headline(self) -> str: ...
+    def headline(self) -> str:
+        """The one sentence."""
 
     def __repr__(self) -> str: ...
 
-    def findings(self) -> list[str]: ...
+    def findings(self) -> list[str]:
+        """The sentences below it."""
 
-    def html(self) -> str: ...
+    def html(self) -> str:
+        """The page that `write` writes."""
 
-    def markdown(self) -> str: ...
+    def markdown(self) -> str:
+        """The same as Markdown."""
 
     @property
     def settings(self) -> str:
         """JSON of everything the run depends on."""
 
     @property
-    def notes(self) -> list[str]: ...
+    def notes(self) -> list[str]:
+        """What a reader should know of the run."""
 
     @property
     def steerings(self) -> dict[str, dict[str, Steering]]:
@@ -1169,10 +1374,20 @@ class Report:
         One page, and beside it report.md, results.csv, results.jsonl and steerings.
         """
 
-    def rows(self) -> list[dict[str, object]]:
+    def rows(self) -> list[dict[str, Any]]:
         """One dict a result."""
 
-    def tradeoffs(self) -> list[dict[str, object]]:
+    def to_pandas(self) -> Any:
+        """
+        One row an answer: a DataFrame where pandas is installed, else a list of dicts.
+        """
+
+    def plot(self, score: str = 'behaviour', behaviour: str = '', ax: Any = None) -> Any:
+        """
+        Accuracy over a score, one point an arm, with the intervals of both. Returns matplotlib's axes.
+        """
+
+    def tradeoffs(self) -> list[dict[str, Any]]:
         """
         One dict an arm and behaviour ("": all): arm, behaviour, n, accuracy and scores by name, each a dict of mean, low and high, the 95 % interval by question.
         """

@@ -17,3 +17,6 @@ class Error(Exception):
 
     def __reduce__(self) -> tuple[type[Error], tuple[str, str]]:
         return Error, (str(self), self.code)
+
+
+Error.__module__ = "steer"  # as it is imported, and as tracebacks should name it

@@ -30,7 +30,7 @@ def _source(hash: str) -> str:
     return path
 
 
-def _reduce_sae(self: SAE) -> Any:
+def reduce_sae(self: SAE) -> Any:
     return _load_sae, (_source(self.hash), self.hash)
 
 
@@ -38,10 +38,7 @@ def _load_steering(text: str, saes: dict[str, str]) -> Steering:
     return Steering.from_json(json.loads(text), saes=[_load_sae(path, hash) for hash, path in saes.items()])
 
 
-def _reduce_steering(self: Steering) -> Any:
+def reduce_steering(self: Steering) -> Any:
     value: dict[str, Any] = self.to_json()
     return _load_steering, (json.dumps(value), {hash: _source(hash) for hash in value.get("saes", {})})
 
-
-SAE.__reduce__ = _reduce_sae  # type: ignore[method-assign]
-Steering.__reduce__ = _reduce_steering  # type: ignore[method-assign]

@@ -18,12 +18,17 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
 
 
+def _what(description: str, point: str) -> str:
+    """Of "nudge 330 by 6 at blocks.1.hook_resid_post, all" what stands before the point, which has a column."""
+    return description.split(f" at {point}")[0]
+
+
 def steering_html(steering: Steering) -> str:
     """A table, one row an edit."""
     if not steering:
         return "<em>no steering</em>"
-    rows = ((i, repr(e), e.point, e.strength, repr(e.scope)[6:-1], e.when or "") for i, e in enumerate(steering.edits))
-    return _table(["", "edit", "point", "strength", "scope", "when"], rows)
+    rows = ((e.name or _what(repr(e), e.point), e.point, repr(e.scope)[6:-1], e.when or "") for e in steering.edits)
+    return _table(["edit", "point", "scope", "when"], rows)
 
 
 def audit_html(audit: SteeringAudit) -> str:
@@ -31,7 +36,7 @@ def audit_html(audit: SteeringAudit) -> str:
     if not audit.edits:
         return "<em>no edits</em>"
     rows = (
-        (e.edit, e.point, e.seen, e.in_scope, e.edited, f"{e.mean_change:.3f}", f"{e.max_change:.3f}") for e in audit.edits
+        (_what(e.edit, e.point), e.point, e.seen, e.in_scope, e.edited, f"{e.mean_change:.3f}", f"{e.max_change:.3f}") for e in audit.edits
     )
     table = _table(["edit", "point", "seen", "in scope", "edited", "mean change", "max change"], rows)
     return table if audit.fired else table + "<p><strong>No token was changed.</strong></p>"
@@ -57,7 +62,7 @@ def report_html(report: Report) -> str:
 
 
 def _shown(estimate: dict[str, float] | None) -> str:
-    return f"{estimate['mean']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]" if estimate else ""
+    return f"{estimate['mean']:.2f} [{estimate['low']:.2f}, {estimate['high']:.2f}]" if estimate else ""
 
 
 def to_pandas(report: Report) -> Any:
@@ -87,23 +92,15 @@ def plot_strength(result: AutoSteerResult, ax: Any = None) -> Any:
     """Behaviour and accuracy of every trial over its effect (KL, nats), one line a form. Returns matplotlib's axes."""
     import matplotlib.pyplot as plt
 
-    axes = ax if ax is not None else plt.subplots(figsize=(7, 4), layout="constrained")[1]
+    axes = ax if ax is not None else plt.subplots(figsize=(9, 4), layout="constrained")[1]
     forms = dict.fromkeys(t.form for t in result.trials)
     for form in forms:
         trials = sorted((t for t in result.trials if t.form == form), key=lambda t: t.effect)
         line = axes.plot([t.effect for t in trials], [t.behaviour for t in trials], "o-", label=form)[0]
         axes.plot([t.effect for t in trials], [t.accuracy for t in trials], "x:", color=line.get_color())
     axes.set(xscale="log", xlabel="95th percentile of next-token KL (nats)", ylabel="behaviour (o), accuracy (x)",
-             title=f"{result.behaviour}: {result.verdict}")  # fmt: skip
-    axes.legend(frameon=False, fontsize="small")
+             title=f"{result.behaviour}: {result.verdict.replace('_', ' ')}")  # fmt: skip
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     return axes
-
-
-for _type, _html in (
-    (Steering, steering_html), (SteeringAudit, audit_html), (Inspection, inspection_html),
-    (AutoSteerResult, result_html), (Report, report_html),
-):  # fmt: skip
-    _type._repr_html_ = _html  # type: ignore[attr-defined]
-Report.to_pandas = to_pandas  # type: ignore[attr-defined]
-Report.plot = plot_tradeoff  # type: ignore[attr-defined]
-AutoSteerResult.plot = plot_strength  # type: ignore[attr-defined]

@@ -36,14 +36,6 @@ class Feature:
 SteeringLike = Union[Steering, Mapping[Feature, float], None]
 
 
-def feature(sae: SAE, index: int) -> Feature:
-    """The feature of that index, to steer with: {sae.feature(330): +0.6}. Raises Error(argument) outside the SAE."""
-    return Feature(sae, index)
-
-
-SAE.feature = feature  # type: ignore[method-assign]
-
-
 def as_steering(given: SteeringLike) -> Steering | None:
     """A Steering of what a caller gave; a mapping nudges each feature's activation by its value, everywhere."""
     if given is None or isinstance(given, Steering):

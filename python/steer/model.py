@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import Any, Literal, Union
+from typing import Any, Literal, Union, cast
 
 import torch
 
@@ -17,6 +17,7 @@ from ._core import (
     ChatTemplate, Engine, GenerateResult, HookCall, ModelConfig, Session, Steering, SteeringAudit, Tokenizer,
 )  # fmt: skip
 from ._errors import Error
+from ._progress import bar, counting
 from .cache import ActivationCache
 from .feature import SteeringLike, as_steering
 
@@ -51,7 +52,7 @@ class _Active:
 
     model: Model
     steered: Steered | None = None
-    hooks: tuple[Hook, ...] = ()
+    hooks: tuple[tuple[str, HookFunction], ...] = ()
 
 
 _active: ContextVar[tuple[_Active, ...]] = ContextVar("steer_active", default=())
@@ -114,6 +115,7 @@ class Model:
 
     @property
     def device(self) -> torch.device:
+        """Where its weights are."""
         return torch.device(self._core.device)
 
     @property
@@ -135,6 +137,33 @@ class Model:
         """Logits [tokens, d_vocab] of residuals [tokens, d_model] as a pass computes them behind the last layer: final norm,
         unembedding, scale and cap. Of an earlier layer's residuals this is the logit lens."""
         return self._core.unembed(residual)
+
+    def logit_attribution(
+        self, cache: ActivationCache, tokens: int | Sequence[int]
+    ) -> tuple[list[str], torch.Tensor]:
+        """Direct logit attribution: what each part of the residual stream adds to the logits of some tokens.
+
+        Returns (names, parts [len(names), batch, tokens, len(tokens)]): the embedding, each layer's attention and MLP and,
+        where the final norm has one, its bias. The final norm's scale is held at what it was, so that parts add up to the
+        logits before their soft cap. cache: of `run_with_cache` with all points, or at least resid_pre of layer 0, all
+        attn_out and mlp_out and the last resid_post. Raises Error(argument) for a cache without them.
+        """
+        last = cache["resid_post", self.cfg.n_layers - 1].float()
+        named = {"embed": cache["resid_pre", 0]}
+        for layer in range(self.cfg.n_layers):
+            named |= {f"{layer}.attn_out": cache["attn_out", layer], f"{layer}.mlp_out": cache["mlp_out", layer]}
+        ids = torch.tensor([tokens] if isinstance(tokens, int) else list(tokens))
+        columns = (self._core.unembedding[ids] * self._core.final_norm_gain).T * self.cfg.logit_scale  # [d_model, tokens]
+        centred = self.cfg.normalization_type == "LN"
+        if centred:  # what the norm subtracts from the stream may as well be taken from what reads it
+            columns = columns - columns.mean(0)
+            last = last - last.mean(-1, keepdim=True)
+        scale = (last.square().mean(-1, keepdim=True) + self.cfg.eps).sqrt()
+        parts = torch.stack([value.float() @ columns for value in named.values()]) / scale
+        if not centred:
+            return list(named), parts
+        bias = self.unembed(torch.zeros(1, self.cfg.d_model))[0, ids]
+        return [*named, "final_bias"], torch.cat([parts, bias.expand_as(parts[:1])])
 
     @property
     def hook_names(self) -> list[str]:
@@ -168,14 +197,14 @@ class Model:
         bos = tokenizer.bos_token_id
         return [bos, *ids] if prepend_bos and bos is not None else ids
 
-    def to_string(self, tokens: torch.Tensor | Sequence[int] | Sequence[Sequence[int]]) -> str | list[str]:
+    def to_string(self, tokens: torch.Tensor | Sequence[int] | Sequence[Sequence[int]]) -> Any:
         """Text of ids [tokens]; a list of texts of ids [batch, tokens]."""
         rows = _rows("Model.to_string", tokens)
         texts = [self.tokenizer.decode(row) for row in rows]
         return texts if _is_batch(tokens) else texts[0]
 
-    def to_str_tokens(self, input: Input, prepend_bos: bool = True) -> list[str] | list[list[str]]:
-        """The text of each token; for a batch a list of lists."""
+    def to_str_tokens(self, input: Input, prepend_bos: bool = True) -> Any:
+        """The text of each token, a list; for a batch a list of lists."""
         if isinstance(input, str):
             return self._pieces(self._encode(input, prepend_bos))
         rows = self._rows("Model.to_str_tokens", input, prepend_bos)
@@ -183,8 +212,8 @@ class Model:
         return out if _is_batch(input) else out[0]
 
     def _pieces(self, ids: Sequence[int]) -> list[str]:
-        decode = self.tokenizer.decode
-        return [decode([i]) for i in ids]
+        tokenizer = self.tokenizer
+        return [tokenizer.token(i) if tokenizer.is_special(i) else tokenizer.decode([i]) for i in ids]
 
     def to_single_token(self, text: str) -> int:
         """The id of a text that is one token. Raises Error(argument) for any other."""
@@ -303,8 +332,8 @@ class Model:
         finally:
             _active.reset(token)
 
-    def _resolved(self, hooks: Sequence[Hook]) -> tuple[Hook, ...]:
-        out: list[Hook] = []
+    def _resolved(self, hooks: Sequence[Hook]) -> list[tuple[str, HookFunction]]:
+        out: list[tuple[str, HookFunction]] = []
         for name, function in hooks:
             if not callable(function):
                 raise _refuse("Model.hooks", f"expected functions as hooks but got {function!r} for {name!r}")
@@ -315,7 +344,7 @@ class Model:
                 out.extend((n, function) for n in chosen)
             else:
                 out.append((name, function))
-        return tuple(out)
+        return out
 
     def _patterns(self, names: NamesFilter, stop_after_layer: int) -> list[str]:
         if names is None:
@@ -397,7 +426,7 @@ class Model:
             **options,
         )  # fmt: skip
         chat = _is_chat(input)
-        rows = [self.chat.render(input)[1]] if chat else self._rows("Model.generate", input, prepend_bos)
+        rows = [self.chat.render(cast(Chat, input))[1]] if chat else self._rows("Model.generate", cast(Input, input), prepend_bos)
         each: list[SteeringLike] = list(steering) if isinstance(steering, Sequence) else [steering] * len(rows)
         if len(each) != len(rows):
             raise _refuse("Model.generate", f"expected one steering a row but got {len(each)} for {len(rows)} rows")
@@ -419,14 +448,12 @@ class Model:
         mine = [entry for entry in _active.get() if entry.model is self]
         steered = [entry.steered for entry in mine if entry.steered is not None]
         hooked = [hook for entry in mine for hook in entry.hooks]
-        if verbose:
-            from ._progress import counting
-
-            options["on_token"] = counting(rows, options["max_tokens"], options.get("on_token"))
-
         def run(prompts: list[list[int]], each: list[Steering | None], seeds: list[int]) -> list[GenerateResult]:
             total = [_sum([s.steering for s in steered] + [own]) for own in each]
             with ExitStack() as stack:
+                if verbose:
+                    line = stack.enter_context(bar("generate", rows * options["max_tokens"]))
+                    options["on_token"] = counting(line, options.get("on_token"))
                 on: Any = self._core
                 if hooked:
                     on = Session(self._core, batch_invariant=options.pop("batch_invariant", True))
@@ -463,8 +490,8 @@ class _Run:
         if len(rows) == 1 and not self.steered:
             out = self.session.forward(rows[0], steering=self.steering, logits=logits)
             return None if out is None else out.unsqueeze(0)
-        out = self._step(rows, logits)
-        return None if out is None else out.view(len(rows), -1, out.shape[-1])
+        together = self._step(rows, logits)
+        return None if together is None else together.view(len(rows), -1, together.shape[-1])
 
     def _step(self, rows: list[list[int]], logits: str) -> torch.Tensor | None:
         opened: list[int] = []

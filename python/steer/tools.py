@@ -68,12 +68,12 @@ def train_sae(
     if checkpoint is not None:
         options["checkpoint"] = checkpoint
     trainer = _core.SAETrainer(model._core, hook_point, list(texts), options, context)
-    shown = bar("train", steps) if progress else None
-    while trainer.steps_done < steps:
-        metrics = trainer.step()
-        if shown is not None:
-            shown.update()
-            shown.set_postfix(explained=f"{metrics['explained_variance']:.3f}", l0=f"{metrics['l0']:.0f}")
+    with bar("train", steps, progress) as line:
+        line.update(trainer.steps_done)
+        while trainer.steps_done < steps:
+            metrics = trainer.step()
+            line.set_postfix(explained=f"{metrics['explained_variance']:.3f}", l0=f"{metrics['l0']:.0f}", refresh=False)
+            line.update()
     if checkpoint is not None:
         trainer.save_checkpoint(checkpoint)
     return trainer.sae()

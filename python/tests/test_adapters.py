@@ -27,6 +27,8 @@ def test_transformer_lens(model: steer.Model, sae: steer.SAE) -> None:
     assert torch.equal(logits, expected) and set(cache.cache_dict) == set(own)
     assert all(torch.equal(cache[n], own[n]) for n in own)
     torch.testing.assert_close(bridge.forward(IDS, return_type="loss"), model(IDS, return_type="loss"))
+    whole = bridge.generate(IDS, max_new_tokens=6, stop_at_eos=False, return_type="tokens")
+    assert torch.equal(whole, model.generate(IDS, 6, stop_at_eos=False, return_type="tokens"))
     new = driver.forward(IDS, max_new_tokens=6).new_tokens
     assert torch.equal(new, model.generate(IDS, 6, stop_at_eos=False, return_type="tokens")[:, IDS.shape[1] :])
     spec = {"blocks.1.hook_resid_post": {"op": "add", "value": sae.W_dec[330], "pos": 2}}

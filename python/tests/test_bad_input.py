@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 
+import numpy
 import pytest
 import torch
 from conftest import DEMO
@@ -105,6 +106,84 @@ def test_tensors_of_the_wrong_kind(model: steer.Model, sae: steer.SAE) -> None:
         sae.encode(torch.zeros(2, sae.d_in, device="meta"))
     with pytest.raises((steer.Error, RuntimeError)):
         sae.encode(torch.zeros(2, sae.d_in, dtype=torch.int64))
+
+
+def test_vectors_whose_memory_was_freed(model: steer.Model) -> None:
+    width = model.cfg.d_model
+    memory = numpy.random.default_rng(0).standard_normal(width).astype(numpy.float32)
+    copy = torch.tensor(memory)
+    sae = steer.SAE.load(DEMO / "sae.safetensors")
+    steering = steer.Steering().add(torch.from_numpy(memory), POINT, 1.0).nudge(sae, 330, 2.0)
+    row, expected_row = sae.W_dec[330], sae.W_dec[330].clone()
+    del memory, sae
+    gc.collect()
+    filler = [numpy.full(width, 7, numpy.float32) for _ in range(64)]
+    again = steer.Steering().add(copy, POINT, 1.0).nudge(steer.SAE.load(DEMO / "sae.safetensors"), 330, 2.0)
+    assert torch.equal(model(TEXT, steering=steering), model(TEXT, steering=again)) and filler
+    assert torch.equal(row, expected_row)
+
+
+def test_a_steering_keeps_the_vector_it_was_given(model: steer.Model) -> None:
+    vector = torch.randn(model.cfg.d_model, generator=torch.Generator().manual_seed(0))
+    steering = steer.Steering().add(vector, POINT, 1.0)
+    before = model(TEXT, steering=steering)
+    vector.fill_(float("nan"))
+    assert torch.equal(model(TEXT, steering=steering), before)
+
+
+def test_tensors_that_are_not_contiguous(model: steer.Model, sae: steer.SAE) -> None:
+    ids = model.to_tokens(TEXT)
+    every_other = torch.stack([ids[0], ids[0] + 1], -1).flatten()[::2]
+    assert not every_other.is_contiguous() and torch.equal(model(every_other), model(ids))
+    square = torch.randn(model.cfg.d_model, model.cfg.d_model, generator=torch.Generator().manual_seed(0))
+    column = square[:, 5]
+    one, other = (steer.Steering().add(v, POINT, 1.0) for v in (column, column.clone()))
+    assert one == other and torch.equal(model(TEXT, steering=one), model(TEXT, steering=other))
+    wide = torch.randn(3, 2 * sae.d_in, generator=torch.Generator().manual_seed(1))[:, ::2]
+    assert torch.equal(sae.encode(wide), sae.encode(wide.contiguous()))
+    features = sae.encode(wide).T.contiguous().T
+    torch.testing.assert_close(sae.decode(features), sae.decode(features.contiguous()))
+    torch.testing.assert_close(model.unembed(square.T), model.unembed(square.T.contiguous()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.bool, torch.complex64], ids=str)
+def test_vectors_of_other_dtypes(model: steer.Model, dtype: torch.dtype) -> None:
+    vector = torch.ones(model.cfg.d_model).to(dtype)
+    if dtype.is_floating_point:
+        exact = steer.Steering().add(torch.ones(model.cfg.d_model), POINT, 1.0)
+        assert torch.equal(model(TEXT, steering=steer.Steering().add(vector, POINT, 1.0)), model(TEXT, steering=exact))
+    else:
+        assert error_of(lambda: steer.Steering().add(vector, POINT, 1.0)).code == "argument"
+
+
+def test_callbacks_that_raise(model: steer.Model) -> None:
+    class Mine(Exception):
+        pass
+
+    def raising(*_: object) -> None:
+        raise Mine
+
+    with pytest.raises(Mine):
+        model.generate(TEXT, 5, on_token=raising)
+    with pytest.raises(Mine):
+        model(TEXT, steering=steer.Steering().custom(raising, POINT))
+    engine = model.engine()
+    row = engine.submit([1, 2, 3], max_tokens=4)
+    with pytest.raises(Mine):
+        while engine.step(raising):
+            pass
+    engine.cancel(row)
+    done = []
+    engine.submit([1, 2, 3], max_tokens=4)
+    while engine.step(lambda row, id, text, result: done.append(result) if result else None):
+        pass
+    assert model.generate([[1, 2, 3]], 4, return_type="results")[0].ids == done[-1].ids
+
+
+def test_a_callback_that_generates(model: steer.Model) -> None:
+    alone, inner = model.generate(TEXT, 5), []
+    assert model.generate(TEXT, 5, on_token=lambda *_: inner.append(model.generate("In", 2)) or True) == alone
+    assert len(set(inner)) == 1
 
 
 def test_a_hook_that_raises(model: steer.Model) -> None:
@@ -246,7 +325,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), torch.equal(model(ids), 
     assert done.stdout.split() == ["0", "True"], done.stderr
 
 
-@pytest.mark.parametrize("call", ["model.generate('In the', 100000, stop_at_eos=False)", "engine_loop()", "many()"])
+@pytest.mark.parametrize("call", ["model.generate('In the', 100000, stop_at_eos=False)", "engine_loop()", "many()", "train()", "search()"])
 def test_ctrl_c(call: str) -> None:
     code = f"""
 import steer, torch, sys
@@ -255,6 +334,13 @@ def many():
     ids = torch.zeros(64, 200, dtype=torch.long)
     while True:
         model(ids)
+def train():
+    steer.train_sae(model, "{POINT}", ["In the land of Pelia"] * 50, d_sae=64, steps=10**6, k=4, batch_tokens=64,
+                    buffer_tokens=512, progress=False)
+def search():
+    sae = steer.SAE.load({str(DEMO / "sae.safetensors")!r})
+    held_out = steer.load_questions({str(DEMO / "questions_dev.jsonl")!r})
+    steer.auto_steer(model, sae, "imaginative", options=steer.search_options(model, held_out, 200))
 def engine_loop():
     while True:
         engine = model.engine()
@@ -276,6 +362,17 @@ except KeyboardInterrupt:
     out, err = process.communicate(timeout=60)
     assert out == "stopped True\n", err
     assert process.returncode == 0 and "Traceback" not in err
+
+
+def test_an_error_is_printed_without_a_cpp_trace() -> None:
+    for call, says in (
+        ("steer.Model.from_pretrained('absent')", "steer.Error: [steer::"),
+        ("sae.encode(torch.zeros(2, sae.d_in, dtype=torch.int64))", "Error: "),
+        ("sae.encode(torch.zeros(2, sae.d_in, device='meta'))", "Error: "),
+    ):
+        done = run(f"import steer, torch; sae = steer.SAE.load({str(DEMO / 'sae.safetensors')!r}); {call}")
+        last = done.stderr.strip().splitlines()[-1]
+        assert done.returncode == 1 and says in last and "raised from" not in done.stderr and "frame #" not in done.stderr, done.stderr
 
 
 def test_leaves_nothing_behind_at_exit() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
@@ -115,6 +116,17 @@ def test_errors(tmp_path: Path) -> None:
 def test_concurrent_futures(alone: steer.Report, tmp_path: Path) -> None:
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         assert same(run_on(pool, study, workers=2, journal=tmp_path / "run.journal", batch=1), alone)
+
+
+def test_submitit(alone: steer.Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    submitit = pytest.importorskip("submitit")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))  # jobs import this file
+    executor = submitit.AutoExecutor(folder=tmp_path / "jobs", cluster="local")
+    executor.update_parameters(timeout_min=5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report = run_on(executor, study, workers=2, journal=tmp_path / "run.journal", batch=1)
+    assert same(report, alone)
 
 
 class Refusing:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import golden_dirs
+from conftest import ROOT, golden_dirs
 from golden import read
 
 import steer
@@ -37,6 +38,12 @@ def test_model(folder: Path) -> None:
     assert difference(logits, golden["logits"]) <= 1e-4
     for name, value in stored.items():
         assert difference(cache[name], value) <= 1e-4, name
+    attributed = [f"blocks.{i}.hook_{s}" for i in range(model.cfg.n_layers) for s in ("attn_out", "mlp_out")]
+    ends = ["blocks.0.hook_resid_pre", f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"]
+    _, parts = model.logit_attribution(model.run_with_cache(ids, attributed + ends)[1], [5, 0, 7])
+    total, cap = parts.sum(0), model.cfg.output_logits_soft_cap
+    total = cap * torch.tanh(total / cap) if cap else total
+    assert difference(total, golden["logits"][..., [5, 0, 7]]) <= 1e-3
     if "steered_all.logits" not in golden:
         return
 
@@ -73,3 +80,41 @@ def test_sae(folder: Path) -> None:
     assert difference(sae.decode(features, x), golden["recon"]) <= 1e-4
     if "forward" in golden:
         assert difference(sae(x), golden["forward"]) <= 1e-4
+
+
+def layouts() -> list[tuple[Path, Path]]:
+    """(weights, golden) of SAEs in their hub layouts; whole cross-layer and temporal transcoders have no Python names."""
+    out = []
+    for root in golden_dirs():
+        for golden in sorted((root / "sae_layouts").rglob("golden*.safetensors")):
+            beside = golden.with_name(golden.name.removeprefix("golden."))
+            files = [beside] if beside.name != "safetensors" and beside.exists() else list(golden.parent.glob("*.pt"))
+            out += [(file, golden) for file in files]
+    return out
+
+
+@pytest.mark.parametrize("weights, golden", layouts(), ids=lambda p: f"{p.parent.name}-{p.stem}"[-40:])
+def test_sae_layout(weights: Path, golden: Path) -> None:
+    tensors, _ = read(golden)
+    sae = steer.SAE.load(weights)
+    features = sae.encode(tensors["x"])
+    assert difference(features, tensors["feature_acts"]) <= 1e-4
+    assert difference(sae.decode(features, tensors["x"]), tensors["recon"]) <= 1e-4
+
+
+def tokenizers() -> list[tuple[Path, Path]]:
+    """(folder of a tokenizer, its cases)."""
+    named = os.environ.get("STEER_TOKENIZERS")
+    folder = Path(named) if named else ROOT.parent / "shared" / "data" / "tokenizers"
+    cases = [f for root in golden_dirs() for f in sorted((root / "tokenizers").glob("*.jsonl")) if not f.name.startswith("chat.")]
+    return [(folder / f.name.split(".")[0], f) for f in cases if (folder / f.name.split(".")[0]).is_dir()]
+
+
+@pytest.mark.parametrize("folder, cases", tokenizers(), ids=lambda p: p.name)
+def test_tokenizer(folder: Path, cases: Path) -> None:
+    tokenizer = steer.Tokenizer.load(folder)
+    plain = "sentencepiece" in cases.name  # by that library itself: special tokens in a text are text
+    for case in map(json.loads, cases.read_text().splitlines()):
+        ids = tokenizer.encode(case["text"], add_special=case.get("add_special", False), parse_special=not plain)
+        assert ids == case["ids"], case["text"]
+        assert tokenizer.decode(ids) == case["decoded"], case["text"]

@@ -167,6 +167,16 @@ def test_generate_is_the_argmax_of_forward(model: steer.Model) -> None:
     assert same[0] == same[1]
 
 
+def test_bars_end_with_the_work(model: steer.Model, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tqdm")
+    plain = model.generate("In the", 5, return_type="results")
+    seen: list[int] = []
+    shown = model.generate("In the", 5, return_type="results", verbose=True, on_token=lambda row, id, text: seen.append(id))
+    assert shown[0].ids == plain[0].ids and seen
+    last = capsys.readouterr().err.rstrip().split("\r")[-1]
+    assert last.startswith("generate: 100%") and f"{len(plain[0].ids)}/{len(plain[0].ids)}" in last
+
+
 def test_hooks_see_generated_tokens(model: steer.Model) -> None:
     shapes: list[tuple[int, ...]] = []
     generated: list[list[bool]] = []

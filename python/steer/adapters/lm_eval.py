@@ -91,16 +91,16 @@ class SteerLM(TemplateLM):
     def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
         out = []
         for request in requests:
-            windows = utils.get_rolling_token_windows(
+            windows = utils.get_rolling_token_windows(  # pyright: ignore[reportAttributeAccessIssue]
                 token_list=self.tok_encode(request.args[0], add_special_tokens=False),
                 prefix_token=self.prefix_token_id, max_seq_len=self.max_length - 1, context_len=1,
             )  # fmt: skip
-            parts = [(None, *utils.make_disjoint_window(w)) for w in windows]
+            parts = [(None, *utils.make_disjoint_window(w)) for w in windows]  # pyright: ignore[reportAttributeAccessIssue]
             out.append(sum(p for p, _ in self._loglikelihood_tokens(parts)))
         return out
 
     def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
-        rows = []
+        rows: list[Any] = []
         for request in requests:
             context, given = request.args
             until = given.get("until") or []

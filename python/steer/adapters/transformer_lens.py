@@ -87,7 +87,8 @@ class SteerDriver:
 
 def _intervention(name: str, spec: Any) -> HookFunction:
     if callable(spec):
-        return lambda x, at: spec(x)
+        function: Any = spec
+        return lambda x, at: function(x)
     op = spec.get("op") if isinstance(spec, Mapping) else None
     if op not in _OPS or set(spec) - {"op", "pos", "factor" if op == "scale" else "value"}:
         raise Error(
@@ -120,10 +121,18 @@ class _Adapter(ArchitectureAdapter):
 
     def __init__(self, cfg: TransformerBridgeConfig) -> None:
         super().__init__(cfg)
-        self.component_mapping = {}
+        self.component_mapping: dict[str, Any] = {}
 
 
-def boot(model: Model, tokenizer: Any = None) -> RemoteBridge:
+class SteerBridge(RemoteBridge):
+    """TransformerLens' RemoteBridge, which runs and caches, and the `generate` that it lacks."""
+
+    def generate(self, input: Any, max_new_tokens: int = 10, **options: Any) -> Any:
+        """`Model.generate`: greedy unless sampling is asked for; steering=, return_type= and the others are its own."""
+        return self._driver.model.generate(input, max_new_tokens, **options)
+
+
+def boot(model: Model, tokenizer: Any = None) -> SteerBridge:
     """TransformerLens' bridge on a model. tokenizer: a Hugging Face one, for calls that take text."""
     driver = SteerDriver(model, tokenizer)
-    return RemoteBridge(adapter=_Adapter(driver.bridge_config), tokenizer=tokenizer, driver=driver)
+    return SteerBridge(adapter=_Adapter(driver.bridge_config), tokenizer=tokenizer, driver=driver)
