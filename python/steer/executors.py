@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 import warnings
 from collections.abc import Callable
 from os import PathLike
@@ -54,6 +55,13 @@ def _failure(pool: Any, future: Any) -> BaseException | None:
     return future.exception()
 
 
+def _let_end(futures: list[Any], seconds: float = 5) -> None:
+    """Processes whose work is done leave by themselves; what has not even started by then is cancelled."""
+    deadline = time.monotonic() + seconds
+    while any(hasattr(f, "done") and not f.done() for f in futures) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
 def run_on(
     executor: Any,
     build: Build,
@@ -86,6 +94,7 @@ def run_on(
     futures = [pool.submit(_one_process, build, {**common, "rank": rank}) for rank in range(1, workers + 1)]
     try:
         report = experiment.run(model, judge=judge[0] if judge else None, **common, rank=0)
+        _let_end(futures)
         lost = [why for future in futures if (why := _failure(pool, future)) is not None]
         if lost:
             warnings.warn(
