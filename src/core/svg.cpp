@@ -8,7 +8,8 @@
 namespace steer::core::detail {
 namespace {
 
-constexpr double kLeft = 52, kRight = 12, kTop = 10, kBottom = 42, kTitle = 18;
+constexpr double kLeft = 52, kRight = 12, kTop = 10, kBottom = 42, kTitle = 18, kTitleLine = 14;
+constexpr double kBoldLetter = 7;  // of a title, across, on average
 constexpr const char* kGrid = "var(--grid, #9aa0a6)";
 
 bool finite(const PlotPoint& p) { return std::isfinite(p.x) && std::isfinite(p.y); }
@@ -50,6 +51,20 @@ std::string line(double x1, double y1, double x2, double y2, std::string_view st
 std::string text(double x, double y, std::string_view words, std::string_view style) {
   return fmt::format("<text x='{:.1f}' y='{:.1f}' fill='currentColor' {}>{}</text>\n", x, y, style,
                      escape_markup(words));
+}
+
+/// A title's words in lines no wider than `width`; a longer word has a line of its own.
+std::vector<std::string> title_lines(std::string_view title, double width) {
+  std::vector<std::string> lines;
+  while (!title.empty()) {
+    const auto word = title.substr(0, title.find(' '));
+    title.remove_prefix(std::min(title.size(), word.size() + 1));
+    if (lines.empty() || kBoldLetter * static_cast<double>(lines.back().size() + 1 + word.size()) > width)
+      lines.emplace_back(word);
+    else
+      lines.back().append(" ").append(word);
+  }
+  return lines;
 }
 
 std::string axes(const Plot& plot, const Axis& x, const Axis& y) {
@@ -140,16 +155,18 @@ std::vector<double> ticks(PlotRange range, int most) {
       break;
     }
   for (double k = std::ceil(range.low / step - 1e-9); k * step <= range.high + 1e-9 * span; ++k)
-    found.push_back(k * step);
+    found.push_back(k * step + 0.0);  // not -0
   return found;
 }
 
 std::string draw_panel(const Plot& plot, double x, double y) {
-  const double top = kTop + (plot.title.empty() ? 0 : kTitle);
+  const auto title = title_lines(plot.title, plot.width - kLeft - kRight);
+  const double top = kTop + (title.empty() ? 0 : kTitle + kTitleLine * static_cast<double>(title.size() - 1));
   const Axis across{plot.x_range.value_or(span_of(plot, true)), x + kLeft, x + plot.width - kRight};
   const Axis up{plot.y_range.value_or(span_of(plot, false)), y + plot.height - kBottom, y + top};
   std::string svg = "<g font-family='system-ui, sans-serif' font-size='12'>\n";
-  if (!plot.title.empty()) svg += text(across.from, y + kTitle - 2, plot.title, "font-weight='bold'");
+  for (std::size_t i = 0; i < title.size(); ++i)
+    svg += text(across.from, y + kTitle - 2 + kTitleLine * static_cast<double>(i), title[i], "font-weight='bold'");
   svg += axes(plot, across, up);
   for (const auto& series : plot.series) svg += draw_series(series, across, up);
   return svg + "</g>\n";

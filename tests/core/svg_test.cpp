@@ -47,5 +47,18 @@ TEST(Svg, APlotOfOnePointHasAxes) {
   EXPECT_EQ(svg.find("inf"), std::string::npos);
 }
 
+TEST(Svg, ALongTitleIsBrokenBetweenWordsAndZeroHasNoSign) {
+  const Plot plot{.title = "add the mean difference to the first 6 tokens",
+                  .series = {{.colour = "#000000", .points = {{.x = 0, .y = 0}, {.x = 1, .y = 1}}}},
+                  .width = 270,
+                  .x_range = PlotRange{0, 1},
+                  .y_range = PlotRange{0, 1}};
+  const std::string svg = draw(plot);
+  EXPECT_NE(svg.find(">add the mean difference to<"), std::string::npos) << svg;
+  EXPECT_NE(svg.find(">the first 6 tokens<"), std::string::npos) << svg;
+  EXPECT_EQ(svg.find(">-0<"), std::string::npos);
+  EXPECT_NE(svg.find(">0<"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace steer::core::detail
