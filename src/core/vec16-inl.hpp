@@ -13,8 +13,16 @@ using V = float __attribute__((vector_size(64), aligned(4), may_alias));
 using VI = std::int32_t __attribute__((vector_size(64), aligned(4), may_alias));
 inline constexpr std::int64_t kLanes = 16;
 
-STEER_INLINE V load(const float* p) { return *reinterpret_cast<const V*>(p); }
-STEER_INLINE void store(float* p, V a) { *reinterpret_cast<V*>(p) = a; }
+// Vectors at any address: clang does not keep the alignment that an alias asks for, a packed structure's it does.
+struct __attribute__((packed, may_alias)) UnalignedV {
+  V value;
+};
+struct __attribute__((packed, may_alias)) UnalignedVI {
+  VI value;
+};
+STEER_INLINE V load(const float* p) { return reinterpret_cast<const UnalignedV*>(p)->value; }
+STEER_INLINE VI load_bits(const float* p) { return reinterpret_cast<const UnalignedVI*>(p)->value; }
+STEER_INLINE void store(float* p, V a) { reinterpret_cast<UnalignedV*>(p)->value = a; }
 STEER_INLINE V splat(float a) { return V{a, a, a, a, a, a, a, a, a, a, a, a, a, a, a, a}; }
 STEER_INLINE V load_first(const float* p, std::int64_t n) {
   V a = splat(0);

@@ -145,7 +145,7 @@ bool all_finite(const float* x, std::int64_t n) {
   VI worst = {};
   std::int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
-    const VI bits = *reinterpret_cast<const VI*>(x + i) & 0x7f800000;
+    const VI bits = load_bits(x + i) & 0x7f800000;
     worst = bits > worst ? bits : worst;
   }
   bool ok = true;
@@ -156,10 +156,13 @@ bool all_finite(const float* x, std::int64_t n) {
 
 bool all_finite_16(const std::uint16_t* x, std::int64_t n, std::uint16_t exponent_mask) {
   using U = std::uint16_t __attribute__((vector_size(64), aligned(2), may_alias));
+  struct __attribute__((packed, may_alias)) Unaligned {
+    U value;
+  };
   U bad = {};
   std::int64_t i = 0;
   for (; i + 32 <= n; i += 32) {
-    const U bits = *reinterpret_cast<const U*>(x + i) & exponent_mask;
+    const U bits = reinterpret_cast<const Unaligned*>(x + i)->value & exponent_mask;
     bad |= reinterpret_cast<U>(bits == exponent_mask);
   }
   bool ok = true;

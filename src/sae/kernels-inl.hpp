@@ -62,6 +62,14 @@ void add_features(const Product& p, std::int64_t begin, std::int64_t end) {
 
 typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float)), aligned(4), may_alias));
 
+// At any address: clang does not keep the alignment that an alias asks for, a packed structure's it does.
+inline __attribute__((always_inline)) Lanes load(const float* p) {
+  struct __attribute__((packed, may_alias)) Unaligned {
+    Lanes value;
+  };
+  return reinterpret_cast<const Unaligned*>(p)->value;
+}
+
 /// out[t] += x[t] . w for `tokens` rows of x.
 template <int tokens>
 inline __attribute__((always_inline)) void add_dots(const float* x, std::int64_t inputs, const float* w, float* out,
@@ -69,11 +77,11 @@ inline __attribute__((always_inline)) void add_dots(const float* x, std::int64_t
   Lanes even[tokens] = {}, odd[tokens] = {};
   std::int64_t k = 0;
   for (; k + 2 * kLanes <= inputs; k += 2 * kLanes) {
-    const Lanes a = *reinterpret_cast<const Lanes*>(w + k), b = *reinterpret_cast<const Lanes*>(w + k + kLanes);
+    const Lanes a = load(w + k), b = load(w + k + kLanes);
 #pragma GCC unroll 4
     for (int t = 0; t < tokens; ++t) {
-      even[t] += a * *reinterpret_cast<const Lanes*>(x + t * inputs + k);
-      odd[t] += b * *reinterpret_cast<const Lanes*>(x + t * inputs + k + kLanes);
+      even[t] += a * load(x + t * inputs + k);
+      odd[t] += b * load(x + t * inputs + k + kLanes);
     }
   }
 #pragma GCC unroll 4
