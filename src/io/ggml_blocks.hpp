@@ -1,7 +1,7 @@
 #pragma once
 // The blocks of GGUF's quantised types as they lie in memory, after ggml-common.h of llama.cpp (the formats'
-// definition). Plain data: two readers share it, io/dequantize-inl.hpp, which unpacks blocks with the bits that ggml
-// gives them, and model/kernels/formats-inl.hpp, which widens them in registers during a product.
+// definition). Plain data: three readers share it, io/dequantize-inl.hpp, which unpacks blocks with the bits that ggml
+// gives them, and model/kernels/formats-inl.hpp and model/cuda/products.cu, which widen them in registers in a product.
 
 #include <cstdint>
 

@@ -1,12 +1,15 @@
 // Products with few rows of x, where reading the weights is all the time: a warp takes two rows of W, a lane eight
 // weights at a time, widened in registers from the type they are kept in. Each row of x is summed in an order of its
-// own, so that its bits do not depend on the others. Block layouts are ggml's (ggml-common.h of llama.cpp).
+// own, so that its bits do not depend on the others.
 
+#include "io/ggml_blocks.hpp"
 #include "model/cuda/kernels.hpp"
 #include "model/cuda/language.hpp"
 
 namespace steer::model::detail::cuda {
 namespace {
+
+namespace ggml = io::detail::ggml;
 
 constexpr int kRun = 8;   // consecutive weights of a lane
 constexpr int kRows = 2;  // of W in a warp
@@ -27,7 +30,11 @@ __device__ void read8(const Byte* p, Byte out[kRun]) {
   }
 }
 
-__device__ float half_at(const Byte* p) { return from_half(*reinterpret_cast<const std::uint16_t*>(p)); }
+/// The block of row n that weight k is in.
+template <class Block>
+__device__ const Block& block_of(const WeightView& w, std::int64_t n, std::int64_t k) {
+  return reinterpret_cast<const Block*>(row_of(w, n))[k / Block::values];
+}
 
 // A format gives the weights [k, k + 8) of row n, k a multiple of 8. Those without blocks also give one alone, for the
 // rest of a row.
@@ -79,35 +86,37 @@ struct Int8 {
 struct Q8_0 {
   static constexpr bool kWholeRuns = true;
   __device__ static void run(const WeightView& w, std::int64_t n, std::int64_t k, float out[kRun]) {
-    const Byte* block = row_of(w, n) + k / 32 * 34;
+    const auto& block = block_of<ggml::Q8_0>(w, n, k);
     Byte q[kRun];
-    read8(block + 2 + k % 32, q);
-    const float d = half_at(block);
+    read8(reinterpret_cast<const Byte*>(block.qs) + k % 32, q);
+    const float d = from_half(block.d);
     for (int i = 0; i < kRun; ++i) out[i] = static_cast<float>(static_cast<std::int8_t>(q[i])) * d;
   }
 };
 
-/// Blocks of 32 with 16 bytes of low bits, the first half in the low nibbles; `five`: 32 high bits before them;
-/// `offset`: a second half-precision number is added, else values are centred.
-template <bool five, bool offset>
+/// Blocks of 32 with 16 bytes of low bits, the first half in the low nibbles. Those with a fifth bit have it in `qh`;
+/// those with a second half-precision number add it, all others are centred.
+template <class Block>
 struct Nibbles {
   static constexpr bool kWholeRuns = true;
-  static constexpr int kHigh = offset ? 4 : 2, kLow = kHigh + (five ? 4 : 0), kBytes = kLow + 16;
+  static constexpr bool kFive = requires(Block b) { b.qh; }, kOffset = requires(Block b) { b.m; };
   __device__ static void run(const WeightView& w, std::int64_t n, std::int64_t k, float out[kRun]) {
-    const Byte* block = row_of(w, n) + k / 32 * kBytes;
+    const auto& block = block_of<Block>(w, n, k);
     const int first = static_cast<int>(k % 32), shift = first >= 16 ? 4 : 0;
     Byte q[kRun];
-    read8(block + kLow + first % 16, q);
+    read8(block.qs + first % 16, q);
     std::uint32_t high = 0;
-    if (five) {
-      const auto* h = reinterpret_cast<const std::uint16_t*>(block + kHigh);
+    if constexpr (kFive) {
+      const auto* h = reinterpret_cast<const std::uint16_t*>(block.qh);
       high = (h[0] | static_cast<std::uint32_t>(h[1]) << 16) >> first;
     }
-    const float d = half_at(block), m = offset ? half_at(block + 2) : 0;
+    const float d = from_half(block.d);
+    float m = 0;
+    if constexpr (kOffset) m = from_half(block.m);
     for (int i = 0; i < kRun; ++i) {
       int value = (q[i] >> shift) & 15;
-      if (five) value |= static_cast<int>((high >> i) & 1) << 4;
-      out[i] = offset ? static_cast<float>(value) * d + m : static_cast<float>(value - (five ? 16 : 8)) * d;
+      if (kFive) value |= static_cast<int>((high >> i) & 1) << 4;
+      out[i] = kOffset ? static_cast<float>(value) * d + m : static_cast<float>(value - (kFive ? 16 : 8)) * d;
     }
   }
 };
@@ -123,39 +132,38 @@ __device__ void k_scale(const Byte* packed, int group, int* scale, int* offset) 
   }
 }
 
-/// Q4_K and Q5_K: blocks of 256: d, dmin, scales, for `five` 32 bytes of high bits, 128 of low ones.
-template <bool five>
+/// Q4_K and, with a fifth bit in `qh`, Q5_K.
+template <class Block>
 struct K45 {
   static constexpr bool kWholeRuns = true;
-  static constexpr int kHigh = 16, kLow = five ? 48 : 16, kBytes = kLow + 128;
+  static constexpr bool kFive = requires(Block b) { b.qh; };
   __device__ static void run(const WeightView& w, std::int64_t n, std::int64_t k, float out[kRun]) {
-    const Byte* block = row_of(w, n) + k / 256 * kBytes;
+    const auto& block = block_of<Block>(w, n, k);
     const int at = static_cast<int>(k % 256), group = at / 32, shift = group % 2 * 4;
     Byte q[kRun], high[kRun];
-    read8(block + kLow + at / 64 * 32 + at % 32, q);
-    if (five) read8(block + kHigh + at % 32, high);
+    read8(block.qs + at / 64 * 32 + at % 32, q);
+    if constexpr (kFive) read8(block.qh + at % 32, high);
     int scale, offset;
-    k_scale(block + 4, group, &scale, &offset);
-    const float d = half_at(block) * static_cast<float>(scale), m = half_at(block + 2) * static_cast<float>(offset);
+    k_scale(block.scales, group, &scale, &offset);
+    const float d = from_half(block.d) * static_cast<float>(scale),
+                m = from_half(block.dmin) * static_cast<float>(offset);
     for (int i = 0; i < kRun; ++i) {
       int value = (q[i] >> shift) & 15;
-      if (five) value |= ((high[i] >> group) & 1) << 4;
+      if (kFive) value |= ((high[i] >> group) & 1) << 4;
       out[i] = static_cast<float>(value) * d - m;
     }
   }
 };
 
-/// Blocks of 256: 128 bytes of low nibbles, 64 of high pairs, 16 int8 scales, d.
 struct Q6_K {
   static constexpr bool kWholeRuns = true;
   __device__ static void run(const WeightView& w, std::int64_t n, std::int64_t k, float out[kRun]) {
-    const Byte* block = row_of(w, n) + k / 256 * 210;
+    const auto& block = block_of<ggml::Q6_K>(w, n, k);
     const int at = static_cast<int>(k % 256), half = at / 128, quarter = at % 128 / 32, first = at % 32;
     Byte low[kRun], high[kRun];
-    read8(block + half * 64 + quarter % 2 * 32 + first, low);
-    read8(block + 128 + half * 32 + first, high);
-    const auto scale = static_cast<std::int8_t>(block[192 + half * 8 + quarter * 2 + first / 16]);
-    const float d = half_at(block + 208) * static_cast<float>(scale);
+    read8(block.ql + half * 64 + quarter % 2 * 32 + first, low);
+    read8(block.qh + half * 32 + first, high);
+    const float d = from_half(block.d) * static_cast<float>(block.scales[half * 8 + quarter * 2 + first / 16]);
     for (int i = 0; i < kRun; ++i) {
       const int value = ((low[i] >> (quarter / 2 * 4)) & 15) | (((high[i] >> (2 * quarter)) & 3) << 4);
       out[i] = static_cast<float>(value - 32) * d;
@@ -163,17 +171,16 @@ struct Q6_K {
   }
 };
 
-/// Blocks of 32: a power of two in one byte (E8M0), then E2M1 numbers, the first half in the low nibbles.
+/// A power of two in one byte (E8M0), then E2M1 numbers, the first half in the low nibbles.
 struct MxFp4 {
   static constexpr bool kWholeRuns = true;
   __device__ static void run(const WeightView& w, std::int64_t n, std::int64_t k, float out[kRun]) {
-    const Byte* block = row_of(w, n) + k / 32 * 17;
+    const auto& block = block_of<ggml::MXFP4>(w, n, k);
     const int first = static_cast<int>(k % 32), shift = first >= 16 ? 4 : 0;
     // Half the power, for twice the values. Below 2^-126 a bit of the mantissa stands for it.
-    const float half =
-        from_bits(block[0] >= 2 ? static_cast<std::uint32_t>(block[0] - 1) << 23 : 0x200000u << block[0]);
+    const float half = from_bits(block.e >= 2 ? static_cast<std::uint32_t>(block.e - 1) << 23 : 0x200000u << block.e);
     for (int i = 0; i < kRun; ++i) {
-      const int q = (block[1 + first % 16 + i] >> shift) & 15, size = q & 7;
+      const int q = (block.qs[first % 16 + i] >> shift) & 15, size = q & 7;
       const int twice = size < 4 ? size : size < 6 ? 2 * size - 4 : 4 * size - 16;
       out[i] = static_cast<float>(q & 8 ? -twice : twice) * half;
     }
@@ -244,19 +251,19 @@ void with_format(WeightType type, const F& f) {
     case WeightType::int8:
       return f(Int8());
     case WeightType::q4_0:
-      return f(Nibbles<false, false>());
+      return f(Nibbles<ggml::Q4_0>());
     case WeightType::q4_1:
-      return f(Nibbles<false, true>());
+      return f(Nibbles<ggml::Q4_1>());
     case WeightType::q5_0:
-      return f(Nibbles<true, false>());
+      return f(Nibbles<ggml::Q5_0>());
     case WeightType::q5_1:
-      return f(Nibbles<true, true>());
+      return f(Nibbles<ggml::Q5_1>());
     case WeightType::q8_0:
       return f(Q8_0());
     case WeightType::q4_k:
-      return f(K45<false>());
+      return f(K45<ggml::Q4_K>());
     case WeightType::q5_k:
-      return f(K45<true>());
+      return f(K45<ggml::Q5_K>());
     case WeightType::q6_k:
       return f(Q6_K());
     case WeightType::mxfp4:
