@@ -13,6 +13,7 @@
 #include <cmath>
 #include <filesystem>
 #include <map>
+#include <set>
 #include <steer/core/error.hpp>
 #include <steer/core/hash.hpp>
 #include <steer/core/random.hpp>
@@ -101,8 +102,12 @@ class Comparison {
     for (std::size_t q = 0; q < questions.size(); ++q)
       requests.push_back({prompt_of(questions[q], behaviour), steering,
                           steer::derive_seed(steer::derive_seed(s_.seed, purpose), behaviour, q)});
-    return steer::generate(model_, requests,
-                           {.sampling = {.temperature = 0.6, .top_p = 0.9}, .max_tokens = s_.max_tokens, .batch = 64});
+    auto answers = steer::generate(
+        model_, requests, {.sampling = {.temperature = 0.6, .top_p = 0.9}, .max_tokens = s_.max_tokens, .batch = 64});
+    for (const auto& answer : answers)
+      for (const auto& warning : answer.warnings)
+        if (told_.insert(warning).second) fmt::print(stderr, "mind: {}\n", warning);
+    return answers;
   }
 
   /// Answers after their questions, asked as `behaviour` says.
@@ -291,6 +296,7 @@ class Comparison {
   steer::Model model_;
   steer::Session session_;
   std::optional<steer::Sae> sae_;
+  mutable std::set<std::string> told_;  ///< warnings, each once
   steer::HookPoint point_;
   std::vector<steer::Question> fit_, test_;
   std::vector<std::string> others_;

@@ -41,6 +41,7 @@ int main(int argc, char** argv) {
     for (int step = 1; left; ++step) {
       left = engine.step([&](const steer::EngineEvent& e) {
         if (!e.result) return;
+        for (const auto& warning : e.result->warnings) fmt::print(stderr, "mind: {}\n", warning);
         fmt::print("step {:3}  {:10} {:10} {:2} tokens, {:2} edited: {}\n", step, names[e.row],
                    steer::to_string(e.result->finish), e.result->ids.size(), e.result->audit.edited(), e.result->text);
       });

@@ -83,6 +83,7 @@ void run(const Settings& s) {
     for (const auto& [behaviour, steering] : steerings(text.substr(cut + 1))) {
       std::vector<double> added;
       const auto scores = steer::score_texts(model, requests(steering));
+      for (const auto& warning : scores.front().warnings) fmt::print(stderr, "mind: {}\n", warning);
       for (std::size_t i = 0; i < scores.size(); ++i) added.push_back(scores[i].nll() - plain[i]);
       fmt::print("{:<24} {:<16} {:<28} {}\n", text.substr(0, cut), behaviour, shown(added),
                  shown(steer::kl_from_unsteered(model, requests(steering))));
