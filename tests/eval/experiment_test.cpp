@@ -109,6 +109,31 @@ class OnTheDemo : public testing::Test {
 
 std::optional<Model> OnTheDemo::model_;
 
+TEST_F(OnTheDemo, WarningsOfSteeringsAreNotesOfTheReportOrErrors) {
+  Rng rng(2);
+  const std::int64_t width = model_->config().d_model;
+  SaeConfig config;
+  config.hook_in = config.hook_out = HookPoint{Site::resid_post, 1};
+  const Sae sae = Sae::from_weights(config, {.W_enc = at::randn({width, 8}),
+                                             .b_enc = at::zeros({8}),
+                                             .W_dec = at::randn({8, width}),
+                                             .b_dec = at::zeros({width})});
+  Experiment study = experiment();
+  study.questions.resize(1);
+  study.arms = {
+      Arm::control(),
+      Arm::steered("nudged", {{"", Steering().nudge(sae, 1, 0.1, {.point = HookPoint{Site::resid_post, 2}})}})};
+  study.max_tokens = 4;
+  const Report report = run_experiment(*model_, study, {});
+  EXPECT_EQ(std::ranges::count_if(report.notes,
+                                  [](const std::string& note) {
+                                    return note.starts_with("Mind: ") && note.find("trained at") != std::string::npos;
+                                  }),
+            1)
+      << "once, whatever how many rows have it";
+  EXPECT_STEER_ERROR(run_experiment(*model_, study, {.on_warning = OnWarning::error}), ErrorCode::config, "trained at");
+}
+
 /// Scores that tell the rubrics, and texts, apart.
 class LengthJudge : public Judge {
  public:

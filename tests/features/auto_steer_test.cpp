@@ -1,5 +1,6 @@
 #include <steer/features/auto_steer.hpp>
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -8,6 +9,7 @@
 #include <set>
 
 #include <steer/io/journal.hpp>
+#include <steer/io/tensor_reader.hpp>
 
 #include "support.hpp"
 
@@ -225,6 +227,30 @@ TEST(AutoSteer, SaysSoWhenNothingKeepsToTheBounds) {
   EXPECT_EQ(result.verdict, AutoSteerVerdict::no_gain_in_bounds);
   EXPECT_TRUE(result.steering.empty());
   EXPECT_NE(result.reason.find("loosen CapabilityBounds"), std::string::npos);
+}
+
+TEST(AutoSteer, AnSaeOfAnotherModelIsSaidSoOrAnError) {
+  std::ifstream file(demo / "config.json");
+  ModelConfig named = ModelConfig::from_hugging_face(nlohmann::json::parse(file));
+  named.name = "steer-demo";
+  const Model model = Model::from_tensors(named, *open_tensors(demo), {}, Tokenizer::load(demo));
+  const Sae own = Sae::load(demo / "sae.safetensors");
+  SaeConfig config = own.config();
+  config.model_name = "other-7b";
+  const Sae sae = Sae::from_weights(config, {.W_enc = own.W_enc(),
+                                             .b_enc = own.b_enc(),
+                                             .W_dec = own.W_dec(),
+                                             .b_dec = own.b_dec(),
+                                             .threshold = own.threshold()});
+  auto options = quick_options(model);
+  options.candidates = 2;
+  options.features = 1;
+  options.max_tokens = 16;
+  const auto result = AutoSteer(model, sae, options).find("funny");
+  EXPECT_THAT(result.warnings, testing::ElementsAre(testing::HasSubstr("other-7b")));
+  EXPECT_THAT(result.describe(), testing::HasSubstr("mind: ")) << "what programs print";
+  options.on_warning = OnWarning::error;
+  EXPECT_STEER_ERROR(AutoSteer(model, sae, options), ErrorCode::config, "other-7b");
 }
 
 TEST(AutoSteer, BadInputIsNamed) {

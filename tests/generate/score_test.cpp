@@ -65,6 +65,21 @@ TEST(Score, EqualsWhatGenerationSaw) {
   EXPECT_GT(std::abs(score_texts(model, {&again, 1})[0].log_probability - sum), 1e-3);
 }
 
+TEST(Score, WarningsAreInTheResultOfTheirText) {
+  const Model model = test::tiny_model();
+  SaeConfig config;
+  config.hook_in = HookPoint{Site::resid_post, 0};
+  const Sae sae = Sae::from_weights(
+      config,
+      {.W_enc = at::randn({32, 4}), .b_enc = at::zeros({4}), .W_dec = at::randn({4, 32}), .b_dec = at::zeros({32})});
+  auto requests = random_requests(2);
+  requests[1].steering = Steering().nudge(sae, 1, 0.5, {.point = HookPoint{Site::resid_post, 1}});
+  const auto scores = score_texts(model, requests);
+  EXPECT_TRUE(scores[0].warnings.empty());
+  ASSERT_EQ(scores[1].warnings.size(), 1u);
+  EXPECT_NE(scores[1].warnings[0].find("trained at"), std::string::npos) << scores[1].warnings[0];
+}
+
 TEST(Score, KlIsZeroWithoutAnEditAndPositiveWithOne) {
   const Model model = test::tiny_model();
   auto requests = random_requests(10);
