@@ -1,6 +1,9 @@
 """The work of bench/model in another library, by the same line protocol (see bench/model.cpp).
 
-usage: model_peer.py (transformers|transformers-bf16|llama_cpp) PATH [THREADS] [first]
+usage: model_peer.py (transformers|transformers-bf16|llama_cpp|xllamacpp) PATH [THREADS] [first]
+
+llama_cpp is llama-cpp-python, which pip builds for this machine; xllamacpp the wheel of that name, which comes built for
+AVX2: beside it hold ours to AVX2 (run_pairs.py --isa avx2 --llama-cpp xllamacpp).
 """
 import json
 import os
@@ -77,11 +80,36 @@ class LlamaCpp:
         return time.perf_counter() - start
 
 
+class XLlamaCpp:
+    """The wheel's own server, asked in this process; it says itself how long prompt and tokens took."""
+
+    def __init__(self, path, threads):
+        import xllamacpp
+
+        params = xllamacpp.CommonParams()
+        params.model.path = path
+        params.n_ctx, params.n_batch, params.n_ubatch, params.n_parallel, params.warmup = 20480, 512, 512, 1, False
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+        self.server = xllamacpp.Server(params)
+
+    def ask(self, prompt, tokens):
+        out = self.server.handle_completions({"prompt": prompt_of(30000, prompt, 0), "max_tokens": tokens, "temperature": 0,
+                                              "cache_prompt": False, "ignore_eos": True})
+        return (json.loads(out) if isinstance(out, (str, bytes)) else out)["timings"]
+
+    def decode(self, rows, tokens, context=8):
+        assert rows == 1, "one row at a time"
+        return self.ask(context, tokens)["predicted_per_token_ms"] * tokens / 1e3
+
+    def prefill(self, tokens):
+        return self.ask(tokens, 1)["prompt_ms"] / 1e3
+
+
 def main():
     library, path = sys.argv[1:3]
     first = sys.argv[-1] == "first"
     threads = int(sys.argv[3]) if len(sys.argv) > 3 and sys.argv[3] != "first" else len(os.sched_getaffinity(0))
-    peer = {"transformers": Transformers, "llama_cpp": LlamaCpp,
+    peer = {"transformers": Transformers, "llama_cpp": LlamaCpp, "xllamacpp": XLlamaCpp,
             "transformers-bf16": lambda *a: Transformers(*a, dtype="bfloat16")}[library](path, threads)
     if first:
         peer.prefill(8)

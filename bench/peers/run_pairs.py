@@ -127,6 +127,7 @@ def main():
     parser.add_argument("--llama", required=True, help="folder written by make_llama.py")
     parser.add_argument("--demo", help="folder of a 6-layer, 256-wide model")
     parser.add_argument("--gguf", nargs="*", default=[])
+    parser.add_argument("--llama-cpp", choices=["llama_cpp", "xllamacpp"], default="llama_cpp", help="which build of it")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--isa", choices=["portable", "avx2", "avx512"], help="hold both sides to it")
@@ -216,7 +217,7 @@ def main():
         name = pathlib.Path(path).stem
         short = name[:10] + ".." + name[-6:]
         if any(wanted(n) for n in ("gguf decode", "gguf prompt 256", "gguf prompt 512", "gguf prompt 4096")):
-            with steer(path) as ours, Program(peer + ["llama_cpp", path, args.threads]) as theirs:
+            with steer(path) as ours, Program(peer + [args.llama_cpp, path, args.threads]) as theirs:
                 if wanted("gguf decode"):
                     result = alternate(ours, theirs, "decode 1 24", "decode 1 24", args.repeats)
                     result["share"] = read_share(ours, result, ours.about["weight_bytes"])  # tied: the table is read as unembedding

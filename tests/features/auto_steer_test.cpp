@@ -248,7 +248,7 @@ TEST(AutoSteer, AnSaeOfAnotherModelIsSaidSoOrAnError) {
   options.max_tokens = 16;
   const auto result = AutoSteer(model, sae, options).find("funny");
   EXPECT_THAT(result.warnings, testing::ElementsAre(testing::HasSubstr("other-7b")));
-  EXPECT_THAT(result.describe(), testing::HasSubstr("mind: ")) << "what programs print";
+  EXPECT_THAT(result.explain(), testing::HasSubstr("mind: ")) << "what programs print";
   options.on_warning = OnWarning::error;
   EXPECT_STEER_ERROR(AutoSteer(model, sae, options), ErrorCode::config, "other-7b");
 }
