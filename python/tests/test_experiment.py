@@ -150,7 +150,7 @@ def test_ray_with_one_worker_killed(alone: steer.Report, tmp_path: Path) -> None
     pids.mkdir()
 
     def wait_for(what: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 400  # workers import torch, which takes a busy machine minutes
         while not what():
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -184,7 +184,7 @@ def test_ray_with_one_worker_killed(alone: steer.Report, tmp_path: Path) -> None
         killer = threading.Thread(target=kill_one)
         killer.start()
         report = run_on(ray, build, workers=2, journal=tmp_path / "run.journal", batch=1, timeout_s=5)
-        killer.join(timeout=130)
+        killer.join(timeout=410)
     finally:
         ray.shutdown()
     assert killed and same(report, alone)
