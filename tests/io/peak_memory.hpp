@@ -7,7 +7,9 @@
 #include <fstream>
 #include <string>
 
-#if defined(__SANITIZE_ADDRESS__)
+#include "sanitized.hpp"
+
+#if defined(STEER_ADDRESS_SANITIZER)
 #include <atomic>
 
 // Of sanitizer/allocator_interface.h, which gcc 12 does not install; its libasan has them.
@@ -20,7 +22,7 @@ int __sanitizer_install_malloc_and_free_hooks(void (*on_malloc)(const volatile v
 
 namespace steer::test {
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(STEER_ADDRESS_SANITIZER)
 // Resident memory would show the sanitizer's own; so count the live bytes of the heap.
 struct HeapCount {
   static inline std::atomic<std::int64_t> live{0}, peak{0};

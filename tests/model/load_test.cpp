@@ -9,6 +9,7 @@
 #include <steer/model/session.hpp>
 
 #include "model/tiny_models.hpp"
+#include "sanitized.hpp"
 #include "support.hpp"
 
 namespace steer {
@@ -256,7 +257,7 @@ std::int64_t status_kib(const char* key) {
 
 /// A model of 100 million parameters, mapped: loading it and generating takes its own size and hardly more.
 TEST(Load, PeakMemoryIsTheWeightsAndTheCache) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(STEER_ADDRESS_SANITIZER) || defined(STEER_THREAD_SANITIZER)
   GTEST_SKIP() << "sanitizers keep memory of their own";
 #endif
   test::TempDir dir;
