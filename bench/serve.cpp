@@ -41,10 +41,11 @@ std::string spread(const std::vector<double>& values) {
   return fmt::format("{:.3f} [{:.3f}, {:.3f}]", quantile(values, .5), quantile(values, .25), quantile(values, .75));
 }
 
-std::vector<std::int64_t> prompt_of(std::int64_t client) {
+std::vector<std::int64_t> prompt_of(const Model& model, std::int64_t client) {
   Rng rng(static_cast<std::uint64_t>(client));
   std::vector<std::int64_t> ids;
-  for (std::int64_t i = 0; i < kPrompt; ++i) ids.push_back(static_cast<std::int64_t>(rng.below(30000)) + 3);
+  for (std::int64_t i = 0; i < kPrompt; ++i)
+    ids.push_back(static_cast<std::int64_t>(rng.below(static_cast<std::uint64_t>(model.config().vocab_size - 3))) + 3);
   return ids;
 }
 
@@ -67,7 +68,7 @@ double in_process(const Model& model, bool steered) {
   std::int64_t left = kClients;
   const auto start = Clock::now();
   for (std::int64_t c = 0; c < kClients; ++c) {
-    EngineRequest request{.ids = prompt_of(c), .max_tokens = kTokens, .ignore_eos = true};
+    EngineRequest request{.ids = prompt_of(model, c), .max_tokens = kTokens, .ignore_eos = true};
     if (steered) request.steering.add(vector_of(model, c), point_of(model, c), 0.1);
     request.on_event = [&](const EngineEvent& event) {
       if (!event.result) return;
@@ -110,7 +111,7 @@ Streamed stream(int port, const std::string& body) {
 }
 
 json body_of(const Model& model, std::int64_t client, bool steered) {
-  json body{{"prompt", prompt_of(client)},
+  json body{{"prompt", prompt_of(model, client)},
             {"max_tokens", kTokens},
             {"temperature", 0},
             {"stream", true},
@@ -160,6 +161,7 @@ void first_tokens(const Model& model) {
     const std::string text = body.dump();
     std::this_thread::sleep_for(std::chrono::duration<double>(rng.uniform()));
     newcomers.push_back(stream(server.port(), text));
+    if (newcomers.back().arrivals.empty()) throw std::runtime_error("a newcomer had no answer");
   }
   for (auto& client : clients) client.join();
   std::vector<double> steps, waits, rests;
@@ -197,7 +199,7 @@ int main(int argc, char** argv) {
   if (!folder) return fmt::print(stderr, "set STEER_BENCH_MODEL to a model's folder\n"), 2;
   const auto model = Model::load(folder);
   std::vector<double> http, plain, speed;
-  const int pairs = argc > 1 ? std::atoi(argv[1]) : 6;
+  const int pairs = std::max(argc > 1 ? std::atoi(argv[1]) : 6, 1);
   for (int pair = 0; pair < pairs; ++pair) {
     double direct = 0, served = 0, unsteered = 0;
     for (int turn = 0; turn < 3; ++turn) {  // each of them is first, second and last equally often
@@ -224,7 +226,7 @@ int main(int argc, char** argv) {
   for (int i = 0; i <= 3250; ++i) {
     // Until then kept prompts fill their places.
     if (i == 250 || i == 1250 || i == 3250) fmt::print("resident after {} requests: {:.1f} MiB\n", i, resident_mib());
-    body["prompt"] = prompt_of(i);
+    body["prompt"] = prompt_of(model, i);
     stream(server.port(), body.dump());
   }
 }
