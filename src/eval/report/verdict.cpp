@@ -46,7 +46,8 @@ class Words {
     if (!steered_.empty() && !steered_beyond)
       text =
           fmt::format("No arm steered without being asked shows more of the behaviour than {} beyond chance; ", base_);
-    text += fmt::format("{} shows more of {} ({} of 5)", arm, text.empty() ? "the behaviour than " + base_ : "it",
+    text += fmt::format("{} shows more of {} ({} on a scale from 1 to 5)", arm,
+                        text.empty() ? "the behaviour than " + base_ : "it",
                         signed_mean(*a_.comparison(arm, "behaviour"), 1, 2));
     return text + price(arm) + ".";
   }
@@ -246,8 +247,9 @@ class Words {
         if (values.front().size() < 2) continue;
         const auto spread = draw_spread(values, a_.options.level);
         const bool accuracy = std::string_view(measure) == "accuracy";
-        text += fmt::format("{} {} of {}, draws apart by a standard deviation of {}", text.empty() ? "" : ";",
-                            with_interval(spread.mean, spread.interval, accuracy ? 100 : 1, accuracy ? 1 : 2), measure,
+        text += fmt::format("{} {} {}, draws apart by a standard deviation of {}", text.empty() ? "" : ";",
+                            with_interval(spread.mean, spread.interval, accuracy ? 100 : 1, accuracy ? 1 : 2),
+                            accuracy ? "points of accuracy" : "of behaviour",
                             number(spread.between_sd * (accuracy ? 100 : 1), accuracy ? 1 : 2));
       }
       if (!text.empty())
@@ -267,9 +269,9 @@ class Words {
         const auto* c = usable(measure) ? a_.comparison(shown[i], measure) : nullptr;
         if (!c || std::isnan(c->over_behaviours.low)) continue;
         const bool accuracy = std::string_view(measure) == "accuracy";
-        one += fmt::format("{} {} of {} (behaviours apart by a standard deviation of {})", one.empty() ? "" : ",",
+        one += fmt::format("{} {} {} (behaviours apart by a standard deviation of {})", one.empty() ? "" : ",",
                            with_interval(c->difference.mean, c->over_behaviours, accuracy ? 100 : 1, accuracy ? 1 : 2),
-                           accuracy ? "points of accuracy" : measure,
+                           accuracy ? "points of accuracy" : "of behaviour",
                            number(c->between_behaviours * (accuracy ? 100 : 1), accuracy ? 1 : 2));
       }
       if (!one.empty()) text += fmt::format("{} {}{}", text.empty() ? "" : ";", shown[i], one);
