@@ -305,7 +305,8 @@ TEST(KernelProduct, SeveralInputsTogetherEqualOneByOne) {
         spoil_packed_rows();
         apply_together(groups, rounding);
         for (std::size_t i = 0; i < weights.size(); ++i)
-          EXPECT_EQ(std::memcmp(together[i].data(), alone[i].data(), alone[i].size() * sizeof(float)), 0)
+          EXPECT_TRUE(alone[i].empty() ||
+                      std::memcmp(together[i].data(), alone[i].data(), alone[i].size() * sizeof(float)) == 0)
               << "product " << i << " of width " << k << ", rounding " << static_cast<int>(rounding);
       }
   });
