@@ -261,7 +261,7 @@ TEST(Calibration, RowsOfAQuestionAreResampledTogether) {
         rows.back().scores["behaviour"] = 3 + x / 2;
         judge.behaviour.push_back(3 + (x + rng.normal()) / 4);
       }
-    const auto& found =
+    const auto found =
         calibrate_judge(rows, texts, two(), judge, "the test", "arm0").agreement.at("behaviour").spearman_interval;
     return found.high - found.low;
   };
