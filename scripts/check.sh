@@ -53,8 +53,8 @@ part_tidy() {
 # Two types or functions of one name: seen only when all translation units are linked at once.
 part_odr() { cmake --preset odr && cmake --build --preset odr --target test_eval; }
 
-# Suites that took more than 35 processor seconds in the asan tree, or that prove numbers over simulations rather than
-# memory; part_release runs them. Their code is run by the suites beside them.
+# Suites that take minutes in the asan tree, or that prove numbers over simulations rather than memory; part_release runs
+# them. Their code is run by the suites beside them.
 long_in_asan='^(stats[.](Stats|CertificateSuite)|features[.]AutoSteer.*|sae[.]Recovery|steering[.]Edits|model[.]Cuda.*)$'
 
 # All suites but those with the sanitizers and the standard library's assertions, compiled by clang with warnings as
