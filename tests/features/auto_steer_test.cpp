@@ -6,6 +6,7 @@
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <regex>
 #include <set>
 
 #include <steer/io/journal.hpp>
@@ -191,7 +192,8 @@ TEST(AutoSteer, EveryTrialSaysWhyItLost) {
   }
   EXPECT_EQ(measured_forms, forms) << "each form that gains on the first tokens is measured in full at least once";
   const std::string svg = result.to_svg();
-  for (const auto& form : forms) EXPECT_NE(svg.find(form), std::string::npos);
+  const std::string words = std::regex_replace(svg, std::regex("</text>\\s*<text[^>]*>"), " ");  // titles have lines
+  for (const auto& form : forms) EXPECT_NE(words.find(form), std::string::npos) << form;
   EXPECT_TRUE(svg.starts_with("<svg") && svg.ends_with("</svg>\n"));
 }
 

@@ -11,7 +11,7 @@ PLACES = {
     r"/proc/meminfo": "src/eval/run/plan_experiment.cpp",
     r"sched_getaffinity|cgroup|proc/self/(mountinfo|cgroup)": "src/core/available_cores.cpp",
     r"posix_fallocate": "src/io/atomic_file.cpp",
-    r"eventfd": "src/serve/http.cpp",
+    r"eventfd": "src/serve/http_listener.cpp",
     r"\bepoll_|\binotify_|\bsignalfd|\btimerfd|\bgettid\(|\bprctl\(|\bO_TMPFILE\b|\bmremap\(|\bsendfile\(": None,
 }
 
