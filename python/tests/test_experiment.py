@@ -129,6 +129,16 @@ def test_submitit(alone: steer.Report, tmp_path: Path, monkeypatch: pytest.Monke
     assert same(report, alone)
 
 
+def test_dask(alone: steer.Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))  # workers import this file
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        assert same(run_on(client, study, workers=2, journal=tmp_path / "run.journal", batch=1), alone)
+
+
 class Refusing:
     """An executor whose processes never start."""
 
