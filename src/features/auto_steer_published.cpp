@@ -83,6 +83,7 @@ void Search::find_published(const Evidence& found, AutoSteerResult& result) {
   };
   const auto places = std::span(std::as_const(all));
   const auto best = *std::ranges::max_element(places.first(sets), {}, rank);
+  result.best_set = static_cast<std::int64_t>(best);
   // A placebo is judged as its set is: by what it gains in text that is not broken, if any is.
   const auto placebo = sets == all.size() ? best : *std::ranges::max_element(places.subspan(sets), {}, rank);
   const bool random_does_as_much = placebo != best && rank(placebo) >= rank(best);
@@ -103,7 +104,7 @@ void Search::find_published(const Evidence& found, AutoSteerResult& result) {
                                 trials.size() - sets, best_placebo);
     return;
   }
-  result.chosen = static_cast<std::int64_t>(best);
+  result.chosen = result.best_set;
   result.verdict = AutoSteerVerdict::steered;
   result.reason =
       fmt::format("{} (random features of equal KL: {:.2f} at best); cost not considered", described, best_placebo);

@@ -11,7 +11,6 @@
 #include <memory>
 #include <mutex>
 #include <nlohmann/json.hpp>
-#include <tuple>
 
 #include <steer/features/search.hpp>
 
@@ -25,23 +24,19 @@ using nlohmann::json;
 
 constexpr std::size_t kMostKept = 64;
 constexpr double kNever = std::numeric_limits<double>::infinity();  ///< steered also where it shows already
-constexpr double kBrokenText = 1;                                   ///< nats a token above what asked-for answers have
 // The client waits a minute between bytes: spaces before the JSON keep it waiting. Until they begin, a failure has a
 // status of its own; after that the answer ends without JSON.
 constexpr std::chrono::seconds kQuiet{40}, kBetween{5};
 constexpr std::chrono::milliseconds kPatience{100};  ///< between two looks at the client
 
 /// What was found. The hosted service does not ask what random features would do: where they do as much, the set that
-/// gains most all the same, of those that leave text what it is if there are any.
+/// gains most all the same.
 const Steering& steering_of(const AutoSteerResult& found) {
   if (found.verdict == AutoSteerVerdict::steered) return found.steering;
   if (found.verdict != AutoSteerVerdict::no_better_than_random)
     throw ApiError(400, fmt::format("Auto Steer found no steering ({}): {}", to_string(found.verdict), found.reason),
                    "specification", "auto_steer_" + std::string(to_string(found.verdict)));
-  const auto rank = [](const AutoSteerTrial& trial) {
-    return std::tuple(!trial.form.starts_with("placebo"), trial.nll_gain <= kBrokenText, trial.behaviour);
-  };
-  return std::ranges::max_element(found.trials, {}, rank)->steering;
+  return found.trials[static_cast<std::size_t>(found.best_set)].steering;
 }
 
 /// The edits as the client writes them back in a controller.
@@ -83,9 +78,10 @@ class Search {
   Search(Service& service, const ServedSae& served, std::shared_ptr<Kept> kept, const std::string& behaviour)
       : answer_(std::async(std::launch::async, [this, &service, &served, kept = std::move(kept), behaviour] {
           const auto still = [&] { return !abandoned_ && !service.stopping; };
-          kept->add(behaviour, std::make_shared<const AutoSteerResult>(find_steering(
-                                   service, served, {.behaviour = behaviour, .enough = kNever}, {}, still)));
-          return kept->find(behaviour);
+          const auto found = std::make_shared<const AutoSteerResult>(
+              find_steering(service, served, {.behaviour = behaviour, .enough = kNever}, {}, still));
+          kept->add(behaviour, found);
+          return found;
         })) {}
   ~Search() { abandoned_ = true; }  // and the future waits for the thread
   Search(const Search&) = delete;

@@ -13,6 +13,7 @@
 #include <steer/generate/engine_loop.hpp>
 #include <steer/generate/score.hpp>
 
+#include "generate/misplaced.hpp"
 #include "model/tiny_models.hpp"
 #include "sanitized.hpp"
 #include "support.hpp"
@@ -296,13 +297,7 @@ TEST(EngineRequests, ARowFailsAlone) {
 
 TEST(EngineRequests, WarningsAreOfTheRowsOwnSteering) {
   const Model model = test::tiny_model("llama").load();
-  SaeConfig config;
-  config.hook_in = HookPoint{Site::resid_post, 0};
-  const Sae sae = Sae::from_weights(
-      config,
-      {.W_enc = at::randn({32, 4}), .b_enc = at::zeros({4}), .W_dec = at::randn({4, 32}), .b_dec = at::zeros({32})});
-  EngineRequest misplaced{.ids = some_ids(5), .max_tokens = 2};
-  misplaced.steering.nudge(sae, 1, 0.5, {.point = HookPoint{Site::resid_post, 1}});
+  const EngineRequest misplaced{.ids = some_ids(5), .steering = test::misplaced_nudge(), .max_tokens = 2};
   Engine engine(model);
   engine.submit(misplaced);
   engine.submit({.ids = some_ids(5), .max_tokens = 2});

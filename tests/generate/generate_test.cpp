@@ -6,6 +6,7 @@
 
 #include <steer/core/random.hpp>
 
+#include "generate/misplaced.hpp"
 #include "support.hpp"
 #include "tiny_model.hpp"
 
@@ -226,14 +227,7 @@ TEST(Generate, RunsOnASessionWithItsHooksAndKeepsSequencesForTheNextTurn) {
 
 TEST(Generate, WarningsAreInTheResult) {
   const Model model = test::tiny_model();
-  SaeConfig config;
-  config.hook_in = HookPoint{Site::resid_post, 0};
-  const Sae sae = Sae::from_weights(
-      config,
-      {.W_enc = at::randn({32, 4}), .b_enc = at::zeros({4}), .W_dec = at::randn({4, 32}), .b_dec = at::zeros({32})});
-  Steering misplaced;
-  misplaced.nudge(sae, 1, 0.5, {.point = HookPoint{Site::resid_post, 1}});
-  const GenerateRequest request{{1, 7, 8}, misplaced, {}};
+  const GenerateRequest request{{1, 7, 8}, test::misplaced_nudge(), {}};
   EXPECT_EQ(generate(model, {&request, 1}, {.max_tokens = 2}).front().warnings.size(), 1u);
   EXPECT_STEER_ERROR(generate(model, {&request, 1}, {.max_tokens = 2, .on_warning = OnWarning::error}),
                      ErrorCode::config, "trained at");

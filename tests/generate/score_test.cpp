@@ -7,6 +7,7 @@
 #include <steer/core/random.hpp>
 #include <steer/generate/generate.hpp>
 
+#include "generate/misplaced.hpp"
 #include "support.hpp"
 #include "tiny_model.hpp"
 
@@ -67,13 +68,8 @@ TEST(Score, EqualsWhatGenerationSaw) {
 
 TEST(Score, WarningsAreInTheResultOfTheirText) {
   const Model model = test::tiny_model();
-  SaeConfig config;
-  config.hook_in = HookPoint{Site::resid_post, 0};
-  const Sae sae = Sae::from_weights(
-      config,
-      {.W_enc = at::randn({32, 4}), .b_enc = at::zeros({4}), .W_dec = at::randn({4, 32}), .b_dec = at::zeros({32})});
   auto requests = random_requests(2);
-  requests[1].steering = Steering().nudge(sae, 1, 0.5, {.point = HookPoint{Site::resid_post, 1}});
+  requests[1].steering = test::misplaced_nudge();
   const auto scores = score_texts(model, requests);
   EXPECT_TRUE(scores[0].warnings.empty());
   ASSERT_EQ(scores[1].warnings.size(), 1u);

@@ -182,6 +182,7 @@ struct AutoSteerResult {
   double score_asked = 0;      ///< of answers with the behaviour asked for
   double score_opposite = 0;   ///< of answers with its opposite asked for; NaN when that is not asked
   std::int64_t chosen = -1;    ///< place in `trials`
+  std::int64_t best_set = -1;  ///< of `published`: place of the set that gains most, whether it was chosen or not
   std::vector<AutoSteerCandidate> candidates;
   std::vector<AutoSteerTrial> trials;
   double accuracy_unsteered = 0, format_unsteered = 0, loops_unsteered = 0;

@@ -9,7 +9,6 @@
 
 #include <steer/stats/certificate.hpp>
 #include <steer/stats/draws.hpp>
-#include <steer/stats/statistics.hpp>
 
 #include "eval/report/report_parts.hpp"
 
