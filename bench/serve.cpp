@@ -11,10 +11,12 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <condition_variable>
 #include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <thread>
 #include <vector>
 
@@ -29,6 +31,18 @@ using nlohmann::json;
 using Clock = std::chrono::steady_clock;
 
 constexpr std::int64_t kClients = 64, kPrompt = 32, kTokens = 48, kNewcomers = 24;
+constexpr std::int64_t kShort = 16;  // new tokens where two runs are compared that differ by less than a machine drifts
+
+double mean_of(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+double standard_error(const std::vector<double>& values) {
+  const double mean = mean_of(values), n = static_cast<double>(values.size());
+  double squares = 0;
+  for (double value : values) squares += (value - mean) * (value - mean);
+  return std::sqrt(squares / (n - 1) / n);
+}
 
 double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
@@ -110,9 +124,9 @@ Streamed stream(int port, const std::string& body) {
   return result;
 }
 
-json body_of(const Model& model, std::int64_t client, bool steered) {
+json body_of(const Model& model, std::int64_t client, bool steered, std::int64_t tokens = kTokens) {
   json body{{"prompt", prompt_of(model, client)},
-            {"max_tokens", kTokens},
+            {"max_tokens", tokens},
             {"temperature", 0},
             {"stream", true},
             {"ignore_eos", true}};
@@ -125,15 +139,30 @@ json body_of(const Model& model, std::int64_t client, bool steered) {
   return body;
 }
 
-double over_http(const Model& model, bool steered) {
+double over_http(const Model& model, bool steered, std::int64_t tokens = kTokens) {
   const Server server(model, {.port = 0, .engine = {.max_rows = kClients}});
   std::vector<std::string> bodies;
-  for (std::int64_t c = 0; c < kClients; ++c) bodies.push_back(body_of(model, c, steered).dump());
+  for (std::int64_t c = 0; c < kClients; ++c) bodies.push_back(body_of(model, c, steered, tokens).dump());
   std::vector<std::thread> clients;
   const auto start = Clock::now();
   for (const auto& body : bodies) clients.emplace_back([&] { stream(server.port(), body); });
   for (auto& client : clients) client.join();
-  return static_cast<double>(kClients * kTokens) / since(start);
+  return static_cast<double>(kClients * tokens) / since(start);
+}
+
+/// What steering costs over HTTP: short runs in the order steered, plain, plain, steered, so that a machine that slows
+/// down evenly counts for nothing; a ratio of each four.
+void cost_of_steering(const Model& model, int fours) {
+  std::vector<double> ratios;
+  for (int i = 0; i < fours; ++i) {
+    double seconds[2] = {0, 0};
+    for (const bool steered : {true, false, false, true}) seconds[steered] += 1 / over_http(model, steered, kShort);
+    ratios.push_back(seconds[1] / seconds[0]);
+  }
+  fmt::print(
+      "unsteered / steered over HTTP, {} fours of runs of {} tokens a row: {}; mean {:.4f} +- {:.4f} (1.96 standard "
+      "errors)\n",
+      fours, kShort, spread(ratios), mean_of(ratios), 1.96 * standard_error(ratios));
 }
 
 double seconds(Clock::time_point from, Clock::time_point to) {
@@ -198,26 +227,21 @@ int main(int argc, char** argv) {
   const char* folder = std::getenv("STEER_BENCH_MODEL");
   if (!folder) return fmt::print(stderr, "set STEER_BENCH_MODEL to a model's folder\n"), 2;
   const auto model = Model::load(folder);
-  std::vector<double> http, plain, speed;
-  const int pairs = std::max(argc > 1 ? std::atoi(argv[1]) : 6, 1);
+  std::vector<double> http, speed;
+  const int pairs = std::max(argc > 1 ? std::atoi(argv[1]) : 6, 2);
   for (int pair = 0; pair < pairs; ++pair) {
-    double direct = 0, served = 0, unsteered = 0;
-    for (int turn = 0; turn < 3; ++turn) {  // each of them is first, second and last equally often
-      const int which = (turn + pair) % 3;
-      (which == 0   ? direct
-       : which == 1 ? served
-                    : unsteered) = which == 0 ? in_process(model, true) : over_http(model, which == 1);
-    }
-    http.push_back(served / direct);
-    speed.push_back(served);
-    plain.push_back(unsteered / served);
-    fmt::print("round {}: {:.1f} tokens/s over HTTP, {:.3f} of in process; unsteered {:.3f} of steered\n", pair + 1,
-               served, http.back(), plain.back());
+    const bool first = pair % 2 == 0;  // each of the two is first equally often
+    double direct = first ? in_process(model, true) : 0;
+    speed.push_back(over_http(model, true));
+    if (!first) direct = in_process(model, true);
+    http.push_back(speed.back() / direct);
+    fmt::print("round {}: {:.1f} tokens/s over HTTP, {:.3f} of in process\n", pair + 1, speed.back(), http.back());
     std::fflush(stdout);
   }
   fmt::print("{} clients, {} prompt and {} new tokens each, each steered in its own way: {} tokens/s\n", kClients,
              kPrompt, kTokens, spread(speed));
-  fmt::print("HTTP / in process: {}\nunsteered / steered over HTTP: {}\n", spread(http), spread(plain));
+  fmt::print("HTTP / in process: {}\n", spread(http));
+  cost_of_steering(model, 3 * pairs);
   first_tokens(model);
 
   const Server server(model, {.port = 0});

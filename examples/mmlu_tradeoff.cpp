@@ -465,8 +465,7 @@ int run(const Settings& settings, bool plan_only, int threads, const steer::Stop
   if (options.workers.rank != 0) return 0;
   write_config(out, settings);
   report.write(out / "report.html");
-  for (const auto& note : report.notes)
-    if (note.starts_with("Mind:")) fmt::print(stderr, "{}\n", note);
+  for (const auto& warning : report.warnings) fmt::print(stderr, "mind: {}\n", warning);
   fmt::print("{}\n\n{}\n", report.verdict(), (out / "report.html").string());
   for (const auto& journal : report.journals) fmt::print("from {}\n", journal.string());
   return 0;

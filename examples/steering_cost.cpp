@@ -81,12 +81,12 @@ void run(const Settings& s) {
     steer::require(cut != std::string::npos, steer::ErrorCode::argument, "steering_cost",
                    "expected --steer NAME=PATH but got \"{}\"", text);
     for (const auto& [behaviour, steering] : steerings(text.substr(cut + 1))) {
-      std::vector<double> added;
+      std::vector<double> added, kl;
       const auto scores = steer::score_texts(model, requests(steering));
       for (const auto& warning : scores.front().warnings) fmt::print(stderr, "mind: {}\n", warning);
       for (std::size_t i = 0; i < scores.size(); ++i) added.push_back(scores[i].nll() - plain[i]);
-      fmt::print("{:<24} {:<16} {:<28} {}\n", text.substr(0, cut), behaviour, shown(added),
-                 shown(steer::kl_from_unsteered(model, requests(steering))));
+      for (const auto& moved : steer::divergence_from_unsteered(model, requests(steering))) kl.push_back(moved.mean);
+      fmt::print("{:<24} {:<16} {:<28} {}\n", text.substr(0, cut), behaviour, shown(added), shown(kl));
     }
   }
 }

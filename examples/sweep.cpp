@@ -53,8 +53,7 @@ int main(int argc, char** argv) {
     study.arms.insert(study.arms.begin(), {steer::Arm::control(), steer::Arm::prompt()});
     const auto report = steer::run_experiment(
         model, study, {.judge = steer::request_evidence(model, steer::study_behaviours(), {.trim = 0})});
-    for (const auto& note : report.notes)
-      if (note.starts_with("Mind:")) fmt::print(stderr, "{}\n", note);
+    for (const auto& warning : report.warnings) fmt::print(stderr, "mind: {}\n", warning);
 
     fmt::print("{}\n{} questions; shares and means with 95% intervals\n\n{:16} {:22} {:22} {}\n", steering.describe(),
                study.questions.size(), "arm", "right answers", "request evidence, nats", "repetition");

@@ -1,11 +1,13 @@
 """Two builds of this library in turn, old against new, as one table of ratios.
 
-usage: run_builds.py OLD_BENCH NEW_BENCH --llama FOLDER [--repeats 7] [--only TEXT]
+usage: run_builds.py OLD_BENCH NEW_BENCH --llama FOLDER [--repeats 7] [--only TEXT] [--old-word WORD]
 
 OLD_BENCH and NEW_BENCH are folders of bench programs (build/release/bench of two trees), FOLDER is written by
 make_llama.py. Each line of work is done old, new, old, new ...; a ratio is new speed over old of one such pair: median
 [quartiles], above 1 the new one is faster. Lines that only one build has are left out. bench/steering runs on one thread
-and counts processor time. At the end: what steering costs of a decode step of the new build. About ten minutes.
+and counts processor time. `--old-word invariant` asks a build from before there was one order of additions for the mode that
+keeps a row's bits whatever its batch, which its generation, scores and experiments used. At the end: what steering costs of a decode step of the new build. About
+ten minutes.
 """
 import argparse
 import json
@@ -36,7 +38,10 @@ def models(args):
                 name = f"model {weights} {work}"
                 if args.only not in name:
                     continue
-                speed = lambda program: (lambda got: got["tokens"] / got["seconds"])(program.ask(work))
+                def speed(program):
+                    got = program.ask(f"{args.old_word} {work}".strip() if program is old else work)
+                    return got["tokens"] / got["seconds"]
+
                 speed(old), speed(new)
                 report(name, [(speed(old), speed(new)) for _ in range(args.repeats)])
 
@@ -72,6 +77,7 @@ def main():
     parser.add_argument("new", type=pathlib.Path)
     parser.add_argument("--llama", required=True)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--old-word", default="", help="said before each line of the model's work to the old build")
     parser.add_argument("--only", default="", help="work whose name contains this; `steering REGEX` and `step ` of bench/steering alone")
     args = parser.parse_args()
     if not args.only or args.only.startswith("model"):

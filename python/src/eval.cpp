@@ -187,6 +187,7 @@ void bind_eval(nb::module_& m) {
       .def("markdown", &Report::markdown, nb::call_guard<nb::gil_scoped_release>(), "The same as Markdown.")
       .def_ro("settings", &Report::settings, "JSON of everything the run depends on.")
       .def_ro("notes", &Report::notes, "What a reader should know of the run.")
+      .def_ro("warnings", &Report::warnings, "Of the steerings; shown before the notes.")
       .def_ro("steerings", &Report::steerings, "What searches found, by arm and behaviour.")
       .def("write", &Report::write, "file"_a, nb::call_guard<nb::gil_scoped_release>(),
            "One page, and beside it report.md, results.csv, results.jsonl and steerings.")

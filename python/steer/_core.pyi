@@ -1366,6 +1366,10 @@ class Report:
         """What a reader should know of the run."""
 
     @property
+    def warnings(self) -> list[str]:
+        """Of the steerings; shown before the notes."""
+
+    @property
     def steerings(self) -> dict[str, dict[str, Steering]]:
         """What searches found, by arm and behaviour."""
 

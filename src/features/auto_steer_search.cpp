@@ -195,7 +195,9 @@ double Search::kl_of(const Steering& steering) const {
     request.ids.insert(request.ids.end(), capability_answers_[p].ids.begin(), capability_answers_[p].ids.end());
     requests.push_back(std::move(request));
   }
-  return mean_of(kl_from_unsteered(model_, requests));
+  std::vector<double> kl;
+  for (const auto& text : divergence_from_unsteered(model_, requests)) kl.push_back(text.mean);
+  return mean_of(kl);
 }
 
 }  // namespace steer::features::detail

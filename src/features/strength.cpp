@@ -48,6 +48,7 @@ SteeringEffect effect_of(const std::vector<TextDivergence>& texts, double quanti
   std::vector<double> all;
   for (const auto& text : texts) all.insert(all.end(), text.values.begin(), text.values.end());
   SteeringEffect effect;
+  if (!texts.empty()) effect.warnings = texts.front().warnings;  // one steering for all
   effect.tokens = std::ssize(all);
   for (double kl : all) effect.mean += kl / static_cast<double>(all.size());
   effect.quantile = quantile_of(all, quantile);

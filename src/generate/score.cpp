@@ -67,14 +67,21 @@ void run_tails(Engine& engine, std::string_view where, const std::function<std::
   generation::detail::run_batch(engine, where, name_of, ended);
 }
 
+EngineOptions engine_options(const Model& model, std::size_t rows, const ScoreOptions& options) {
+  EngineOptions result = generation::detail::batch_options(model, rows);
+  result.on_warning = options.on_warning;
+  return result;
+}
+
 }  // namespace
 
-std::vector<TextScore> score_texts(const Model& model, std::span<const ScoreRequest> requests, const Progress& shown) {
+std::vector<TextScore> score_texts(const Model& model, std::span<const ScoreRequest> requests,
+                                   const ScoreOptions& options) {
   check(model, requests, "score_texts");
   if (requests.empty()) return {};
   const c10::NoGradGuard no_grad;
-  Progress progress = shown;
-  Engine engine(model, generation::detail::batch_options(model, requests.size()));
+  Progress progress = options.progress;
+  Engine engine(model, engine_options(model, requests.size(), options));
   const std::vector<std::size_t> order = by_prompt(requests);
   for (const std::size_t r : order) engine.submit(row_of(requests[r], true));
   std::vector<TextScore> results(requests.size());
@@ -101,7 +108,7 @@ double divergence(const at::Tensor& p, const at::Tensor& q, std::size_t text) {
   const at::Tensor a = log_p(p), b = log_p(q);
   // Tokens that p rules out add nothing; 0 * -inf would.
   const double sum = at::where(at::isinf(a), 0.0, (a - b) * a.exp()).sum(at::kDouble).item<double>();
-  require(std::isfinite(sum), ErrorCode::argument, "kl_from_unsteered",
+  require(std::isfinite(sum), ErrorCode::argument, "divergence_from_unsteered",
           "expected finite logits but text {} has a NaN or an infinity; check the weights and the steering's strength",
           text);
   return sum;
@@ -114,15 +121,19 @@ at::Tensor row_of_logits(std::span<const float> logits) {
 /// Is told of each token of a text's tail: of which row, at which place of the tail, and what it was drawn from.
 using OnTail = std::function<void(std::size_t text, bool steered, std::size_t place, const at::Tensor& logits)>;
 
-/// Runs the texts, each once for every entry of `kinds`: whether steered.
-void read_tails(const Model& model, std::span<const ScoreRequest> requests, std::initializer_list<bool> kinds,
-                const OnTail& on_tail, Progress progress = {}) {
-  constexpr auto kWhere = "kl_from_unsteered";
+/// Runs the texts, each once for every entry of `kinds`: whether steered. @return what is to be known of each text's
+/// steering.
+std::vector<std::vector<std::string>> read_tails(const Model& model, std::span<const ScoreRequest> requests,
+                                                 std::initializer_list<bool> kinds, const OnTail& on_tail,
+                                                 const ScoreOptions& options = {}) {
+  constexpr auto kWhere = "divergence_from_unsteered";
   check(model, requests, kWhere);
-  if (requests.empty()) return;
+  std::vector<std::vector<std::string>> warnings(requests.size());
+  if (requests.empty()) return warnings;
   const c10::NoGradGuard no_grad;
+  Progress progress = options.progress;
   const std::size_t copies = kinds.size();
-  Engine engine(model, generation::detail::batch_options(model, copies * requests.size()));
+  Engine engine(model, engine_options(model, copies * requests.size(), options));
   const std::vector<std::size_t> order = by_prompt(requests);
   for (const std::size_t r : order)
     for (const bool steered : kinds) {
@@ -133,9 +144,11 @@ void read_tails(const Model& model, std::span<const ScoreRequest> requests, std:
       engine.submit(std::move(row));
     }
   const auto text_of = [&](RowId row) { return order[static_cast<std::size_t>(row) / copies]; };
-  run_tails(engine, kWhere, text_of, [&](RowId row, const GenerateResult&) {
+  run_tails(engine, kWhere, text_of, [&](RowId row, const GenerateResult& read) {
+    if (!read.warnings.empty()) warnings[text_of(row)] = read.warnings;
     if (static_cast<std::size_t>(row) % copies == copies - 1) progress.advance();
   });
+  return warnings;
 }
 
 std::vector<TextDivergence> without_values(std::span<const ScoreRequest> requests) {
@@ -145,11 +158,12 @@ std::vector<TextDivergence> without_values(std::span<const ScoreRequest> request
   return results;
 }
 
-std::vector<TextDivergence> with_means(std::vector<TextDivergence> results) {
-  for (TextDivergence& result : results)
-    result.mean =
-        std::accumulate(result.values.begin(), result.values.end(), 0.0) / static_cast<double>(result.values.size());
-  return results;
+void add_means_and_warnings(std::vector<TextDivergence>& results, std::vector<std::vector<std::string>> warnings) {
+  for (std::size_t r = 0; r < results.size(); ++r) {
+    const std::vector<double>& values = results[r].values;
+    results[r].mean = std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+    results[r].warnings = std::move(warnings[r]);
+  }
 }
 
 }  // namespace
@@ -169,21 +183,23 @@ TailLogits unsteered_logits(const Model& model, std::span<const ScoreRequest> re
 std::vector<TextDivergence> divergence_from(const TailLogits& unsteered, const Model& model,
                                             std::span<const ScoreRequest> requests) {
   std::vector<TextDivergence> results = without_values(requests);
-  read_tails(model, requests, {true}, [&](std::size_t r, bool, std::size_t place, const at::Tensor& logits) {
-    results[r].values[place] = divergence(unsteered[r][static_cast<std::int64_t>(place)], logits, r);
-  });
-  return with_means(std::move(results));
+  auto warnings =
+      read_tails(model, requests, {true}, [&](std::size_t r, bool, std::size_t place, const at::Tensor& logits) {
+        results[r].values[place] = divergence(unsteered[r][static_cast<std::int64_t>(place)], logits, r);
+      });
+  add_means_and_warnings(results, std::move(warnings));
+  return results;
 }
 
 }  // namespace generation::detail
 
 std::vector<TextDivergence> divergence_from_unsteered(const Model& model, std::span<const ScoreRequest> requests,
-                                                      const Progress& progress) {
-  check(model, requests, "kl_from_unsteered");
+                                                      const ScoreOptions& options) {
+  check(model, requests, "divergence_from_unsteered");
   std::vector<TextDivergence> results = without_values(requests);
   // Distributions of one of a text's two rows, until the other one's come.
   std::map<std::pair<std::size_t, std::size_t>, at::Tensor> waiting;
-  read_tails(
+  auto warnings = read_tails(
       model, requests, {false, true},
       [&](std::size_t r, bool steered, std::size_t place, const at::Tensor& logits) {
         const auto other = waiting.find({r, place});
@@ -195,15 +211,9 @@ std::vector<TextDivergence> divergence_from_unsteered(const Model& model, std::s
         results[r].values[place] = steered ? divergence(before, logits, r) : divergence(logits, before, r);
         waiting.erase(other);
       },
-      progress);
-  return with_means(std::move(results));
-}
-
-std::vector<double> kl_from_unsteered(const Model& model, std::span<const ScoreRequest> requests,
-                                      const Progress& shown) {
-  std::vector<double> means;
-  for (const TextDivergence& text : divergence_from_unsteered(model, requests, shown)) means.push_back(text.mean);
-  return means;
+      options);
+  add_means_and_warnings(results, std::move(warnings));
+  return results;
 }
 
 }  // namespace steer

@@ -113,18 +113,6 @@ std::string brief(const Json& value, std::size_t most) {
   return text + "...";
 }
 
-void require_shallow(const nlohmann::json& value, std::string_view where) {
-  std::vector<std::pair<const nlohmann::json*, std::size_t>> open = {{&value, 1}};
-  while (!open.empty()) {
-    const auto [at, level] = open.back();
-    open.pop_back();
-    if (!at->is_structured()) continue;
-    require(level <= JsonLimits{}.depth, ErrorCode::argument, where,
-            "expected JSON nested at most {} levels deep but got more", JsonLimits{}.depth);
-    for (const auto& item : *at) open.emplace_back(&item, level + 1);
-  }
-}
-
 #define STEER_JSON_OF(Json)                                                                                \
   template Json parse_json<Json>(std::string_view, std::string_view, std::string_view, const JsonLimits&); \
   template std::optional<Json> find_json<Json>(std::string_view, const JsonLimits&);                       \

@@ -39,9 +39,6 @@ Json read_json(const std::filesystem::path& path, std::string_view where, const 
 template <class Json>
 std::string brief(const Json& value, std::size_t most = 80);
 
-/// For trees that a caller made. @throws Error(argument) when `value` is nested deeper than JsonLimits allows.
-void require_shallow(const nlohmann::json& value, std::string_view where);
-
 /// A reader's events, with the path of object keys that leads to each value. Derive, override what the format has;
 /// everything else is refused.
 class JsonEvents : public nlohmann::json_sax<nlohmann::json> {

@@ -22,6 +22,17 @@ typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float))));
   return (four[0] + four[2]) + (four[1] + four[3]);
 }
 
+/// The squares of what is left behind the last vector, added to `sum`. Out of line: where it is inlined, a compiler
+/// contracts to fused additions in one place and not in another, and |h|^2 has the same bits in all loops.
+[[gnu::noinline]] float squares_of_rest(float sum, const float* h, std::int64_t count) {
+  for (std::int64_t k = 0; k < count; ++k) sum += h[k] * h[k];
+  return sum;
+}
+
+[[gnu::always_inline]] inline float add_rest(float sum, const float* h, std::int64_t count) {
+  return count > 0 ? squares_of_rest(sum, h, count) : sum;
+}
+
 /// `count` dot products in one pass over h, two accumulators each to hide the latency of the additions.
 /// @return |h|^2 if it is to be measured, summed as `moments` does
 template <int count, bool measured>
@@ -51,9 +62,7 @@ template <int count, bool measured>
     out[i] = s;
   }
   if (!measured) return 0;
-  float sum_squares = total(squares + more);
-  for (; k < width; ++k) sum_squares += h[k] * h[k];
-  return sum_squares;
+  return add_rest(total(squares + more), h + k, width - k);
 }
 
 template <int count>
@@ -83,11 +92,8 @@ Moments moments(const float* h, std::int64_t width) {
     squares += x * x;
     more += y * y;
   }
-  Moments result{total(sum), total(squares + more)};
-  for (; k < width; ++k) {
-    result.sum += h[k];
-    result.sum_squares += h[k] * h[k];
-  }
+  Moments result{total(sum), add_rest(total(squares + more), h + k, width - k)};
+  for (; k < width; ++k) result.sum += h[k];
   return result;
 }
 
@@ -129,11 +135,8 @@ float add_measured(float* h, const float* v, std::int64_t width) {
     load(r, v + k + kLanes);
     store(h + k + kLanes, y + r);
   }
-  float result = total(squares + more);
-  for (; k < width; ++k) {
-    result += h[k] * h[k];
-    h[k] += v[k];
-  }
+  const float result = add_rest(total(squares + more), h + k, width - k);
+  for (; k < width; ++k) h[k] += v[k];
   return result;
 }
 

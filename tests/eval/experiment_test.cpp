@@ -125,12 +125,9 @@ TEST_F(OnTheDemo, WarningsOfSteeringsAreNotesOfTheReportOrErrors) {
       Arm::steered("nudged", {{"", Steering().nudge(sae, 1, 0.1, {.point = HookPoint{Site::resid_post, 2}})}})};
   study.max_tokens = 4;
   const Report report = run_experiment(*model_, study, {});
-  EXPECT_EQ(std::ranges::count_if(report.notes,
-                                  [](const std::string& note) {
-                                    return note.starts_with("Mind: ") && note.find("trained at") != std::string::npos;
-                                  }),
-            1)
-      << "once, whatever how many rows have it";
+  ASSERT_EQ(report.warnings.size(), 1u) << "once, whatever how many rows have it";
+  EXPECT_NE(report.warnings[0].find("trained at"), std::string::npos);
+  EXPECT_NE(report.markdown().find("Mind: " + report.warnings[0] + "."), std::string::npos);
   EXPECT_STEER_ERROR(run_experiment(*model_, study, {.on_warning = OnWarning::error}), ErrorCode::config, "trained at");
 }
 

@@ -109,7 +109,9 @@ TEST(AutoSteer, FindsASteeringThatKeepsToItsBounds) {
   EXPECT_EQ(published.steering.empty(), published.verdict != AutoSteerVerdict::steered);
   ASSERT_GE(published.best_set, 0) << "whether it was chosen or not";
   EXPECT_EQ(published.trials[static_cast<std::size_t>(published.best_set)].form, "nudge everywhere");
-  if (best > -1e9) EXPECT_EQ(published.trials[static_cast<std::size_t>(published.best_set)].behaviour, best);
+  if (best > -1e9) {
+    EXPECT_EQ(published.trials[static_cast<std::size_t>(published.best_set)].behaviour, best);
+  }
   EXPECT_EQ(nlohmann::json::parse(published.to_json().dump())["mode"], "published");
 }
 

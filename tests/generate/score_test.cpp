@@ -74,15 +74,21 @@ TEST(Score, WarningsAreInTheResultOfTheirText) {
   EXPECT_TRUE(scores[0].warnings.empty());
   ASSERT_EQ(scores[1].warnings.size(), 1u);
   EXPECT_NE(scores[1].warnings[0].find("trained at"), std::string::npos) << scores[1].warnings[0];
+  const auto apart = divergence_from_unsteered(model, requests);
+  EXPECT_TRUE(apart[0].warnings.empty());
+  EXPECT_EQ(apart[1].warnings, scores[1].warnings);
+  const ScoreOptions strict{.on_warning = OnWarning::error};
+  EXPECT_STEER_ERROR(score_texts(model, requests, strict), ErrorCode::config, "trained at");
+  EXPECT_STEER_ERROR(divergence_from_unsteered(model, requests, strict), ErrorCode::config, "trained at");
 }
 
 TEST(Score, KlIsZeroWithoutAnEditAndPositiveWithOne) {
   const Model model = test::tiny_model();
   auto requests = random_requests(10);
   for (auto& request : requests) request.steering = shift(0.0, Where::all);
-  for (double kl : kl_from_unsteered(model, requests)) EXPECT_EQ(kl, 0);
+  for (const auto& text : divergence_from_unsteered(model, requests)) EXPECT_EQ(text.mean, 0);
   for (auto& request : requests) request.steering = shift(1.0, Where::all);
-  for (double kl : kl_from_unsteered(model, requests)) EXPECT_GT(kl, 0);
+  for (const auto& text : divergence_from_unsteered(model, requests)) EXPECT_GT(text.mean, 0);
 }
 
 TEST(Score, GivesEachTokenAndEndsWhereAsked) {
@@ -119,7 +125,7 @@ TEST(Score, BrokenLogitsAreAnErrorThatNamesTheText) {
   broken.custom([](const CustomContext& at) { return at.h * std::nan(""); }, "blocks.1.hook_resid_post");
   const std::vector<ScoreRequest> requests{{{1, 2, 3}, 1, {}}, {{1, 2, 3}, 1, broken}};
   EXPECT_STEER_ERROR(score_texts(model, requests), ErrorCode::argument, "text 1");
-  EXPECT_STEER_ERROR(kl_from_unsteered(model, requests), ErrorCode::argument, "text 1");
+  EXPECT_STEER_ERROR(divergence_from_unsteered(model, requests), ErrorCode::argument, "text 1");
 }
 
 /// A text's bits do not depend on the texts scored beside it.

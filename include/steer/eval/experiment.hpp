@@ -76,7 +76,7 @@ struct ExperimentOptions {
   std::int64_t batch = 64;                        ///< answers computed at once
   Workers workers{};                       ///< processes that share the work; they must share the journal's folder
   std::string baseline = "control";        ///< of the analysis
-  OnWarning on_warning = OnWarning::keep;  ///< what a steering that warns is; kept ones are notes of the report
+  OnWarning on_warning = OnWarning::keep;  ///< what a steering that warns is; kept ones are the report's `warnings`
   std::function<bool()> stop{};  ///< asked at every step: true ends the run with Error(cancelled), journals synced
   Progress progress{};
 };

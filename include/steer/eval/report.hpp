@@ -37,6 +37,7 @@ struct Report {
   std::vector<ArmNote> arms;
   std::string settings;                              ///< JSON of everything the run depends on
   std::vector<std::string> notes;                    ///< caveats, shown beside the verdict
+  std::vector<std::string> warnings = {};            ///< of the steerings; shown before the notes, printed by programs
   std::map<std::string, std::string> withheld = {};  ///< measures that no verdict may rest on, with the reason
   std::vector<OffTarget> off_target = {};  ///< which other behaviours rose, an arm each; empty where not judged
   std::optional<PairTable> pairs = {};     ///< answers compared with the baseline's; none: not done

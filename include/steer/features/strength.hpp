@@ -13,9 +13,10 @@ namespace steer {
 
 /// How much a steering changes next-token distributions: KL(p unsteered || p steered), nats a token.
 struct SteeringEffect {
-  double quantile = 0;      ///< of the tokens' KL: by default the 95th percentile
-  double mean = 0;          ///< of the tokens' KL
-  std::int64_t tokens = 0;  ///< measured
+  double quantile = 0;                  ///< of the tokens' KL: by default the 95th percentile
+  double mean = 0;                      ///< of the tokens' KL
+  std::int64_t tokens = 0;              ///< measured
+  std::vector<std::string> warnings{};  ///< what a person should know of the steering
 };
 
 /// A few short exchanges of this project's own, on everyday subjects and in no particular style, as ids in the model's

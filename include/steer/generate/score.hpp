@@ -7,7 +7,7 @@
 #include <vector>
 
 #include <steer/core/progress.hpp>
-#include <steer/model/model.hpp>
+#include <steer/model/session.hpp>
 #include <steer/steering/steering.hpp>
 
 namespace steer {
@@ -30,23 +30,26 @@ struct TextScore {
   double nll() const { return tokens == 0 ? 0 : -log_probability / static_cast<double>(tokens); }
 };
 
+struct ScoreOptions {
+  OnWarning on_warning = OnWarning::keep;  ///< what a steering that warns is (see SessionOptions)
+  Progress progress{};                     ///< advances by each text
+};
+
 /// log p(tail | prompt) of each text, in the order given. Deterministic; one thread.
 /// @throws Error(argument) for a text without a tail, with ids outside the vocabulary, or whose logits are not finite
 ///         (naming text and token); whatever `Session::open` throws.
 std::vector<TextScore> score_texts(const Model& model, std::span<const ScoreRequest> requests,
-                                   const Progress& progress = {});
+                                   const ScoreOptions& options = {});
 
 /// How far a steering moves a model's next-token distributions over a text's tail.
 struct TextDivergence {
-  double mean = 0;             ///< KL(p unsteered || p steered), in nats, over the tail's tokens
-  std::vector<double> values;  ///< of the distribution that predicts each token of the tail
+  double mean = 0;                    ///< KL(p unsteered || p steered), in nats, over the tail's tokens
+  std::vector<double> values;         ///< of the distribution that predicts each token of the tail
+  std::vector<std::string> warnings;  ///< what a person should know of this text's steering
 };
 
 /// What a steering changes, for each request. @throws as `score_texts`.
 std::vector<TextDivergence> divergence_from_unsteered(const Model& model, std::span<const ScoreRequest> requests,
-                                                      const Progress& progress = {});
-/// Its means.
-std::vector<double> kl_from_unsteered(const Model& model, std::span<const ScoreRequest> requests,
-                                      const Progress& progress = {});
+                                                      const ScoreOptions& options = {});
 
 }  // namespace steer

@@ -31,7 +31,8 @@ class ActivationCache {
   const at::Tensor& operator[](const HookPoint& point) const;
   bool contains(const HookPoint& point) const;
   /// All of them, in order of computation.
-  const std::vector<std::pair<HookPoint, at::Tensor>>& all() const { return values_; }
+  const std::vector<std::pair<HookPoint, at::Tensor>>& all() const& { return values_; }
+  std::vector<std::pair<HookPoint, at::Tensor>> all() && { return std::move(values_); }  ///< for loops over a result
   at::Tensor logits;  ///< as asked for; undefined when the run stopped before the end
 
  private:

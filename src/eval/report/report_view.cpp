@@ -65,8 +65,11 @@ ordered_json samples_view(const Report& report) {
 
 ordered_json view_of(const Report& report) {
   const auto& options = report.analysis.options;
+  std::vector<std::string> notes;
+  for (const std::string& warning : report.warnings) notes.push_back("Mind: " + warning + ".");
+  notes.insert(notes.end(), report.notes.begin(), report.notes.end());
   ordered_json view{{"title", report.title},         {"headline", report.headline()},
-                    {"findings", report.findings()}, {"notes", report.notes},
+                    {"findings", report.findings()}, {"notes", std::move(notes)},
                     {"baseline", options.baseline},  {"level", fmt::format("{:g} %", options.level * 100)}};
   add_plots(view, report);
   view["arm_table"] = arm_table(report);

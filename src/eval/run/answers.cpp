@@ -76,8 +76,8 @@ void add_model_metrics(const Experiment& experiment, const Model& model, std::sp
     for (std::size_t i = 0; i < scores.size(); ++i) results[plain_row[i]].scores["nll"] = scores[i].nll();
   }
   if (!steered.empty()) {
-    const auto kl = kl_from_unsteered(model, steered);
-    for (std::size_t i = 0; i < kl.size(); ++i) results[steered_row[i]].scores["kl"] = kl[i];
+    const auto kl = divergence_from_unsteered(model, steered);
+    for (std::size_t i = 0; i < kl.size(); ++i) results[steered_row[i]].scores["kl"] = kl[i].mean;
   }
 }
 

@@ -108,7 +108,7 @@ bool is_placebo(const Arm& arm) {
 void describe_run(const RunFacts& run, Report& report) {
   report.questions = run.experiment.questions;
   describe_arms(run, report);
-  for (const std::string& warning : run.warnings) report.notes.push_back("Mind: " + warning + ".");
+  report.warnings = run.warnings;
   report.journals.assign(run.journals.begin(), run.journals.end());
   if (run.unanswered > 0)
     report.notes.push_back(

@@ -92,6 +92,18 @@ template <class Format, int M, int N>
   }
 }
 
+// The vector, read once: compilers put a load into each of the additions that take it, which then wait for loads.
+[[gnu::always_inline]] inline F in_register(F a) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(a));
+#elif defined(__x86_64__)
+  asm("" : "+x"(a));
+#elif defined(__aarch64__)
+  asm("" : "+w"(a));
+#endif
+  return a;
+}
+
 // Adds the products over all of k; x is a panel of M rows.
 template <class Format, int M, int N, int Rows = 0>
 [[gnu::always_inline]] inline void accumulate(const typename Format::Row* rows, const float* x, std::int64_t k,
@@ -131,7 +143,7 @@ template <class Format, int M, int N, int Rows = 0>
       for (int v = 0; v < kVectors; ++v) {
         F w[N];
 #pragma GCC unroll 8
-        for (int n = 0; n < N; ++n) w[n] = load(rows[n] + g * kGroup + v * kWidth);
+        for (int n = 0; n < N; ++n) w[n] = in_register(load(rows[n] + g * kGroup + v * kWidth));
 #pragma GCC unroll 8
         for (int m = 0; m < M; ++m) {
           const F xv = load(at + (v * M + m) * kWidth);
