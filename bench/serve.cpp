@@ -31,7 +31,7 @@ using nlohmann::json;
 using Clock = std::chrono::steady_clock;
 
 constexpr std::int64_t kClients = 64, kPrompt = 32, kTokens = 48, kNewcomers = 24;
-constexpr std::int64_t kShort = 16;  // new tokens where two runs are compared that differ by less than a machine drifts
+constexpr std::int64_t kShort = 32;  // new tokens where two runs are compared that differ by less than a machine drifts
 
 double mean_of(const std::vector<double>& values) {
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
@@ -139,34 +139,60 @@ json body_of(const Model& model, std::int64_t client, bool steered, std::int64_t
   return body;
 }
 
-double over_http(const Model& model, bool steered, std::int64_t tokens = kTokens) {
+double seconds(Clock::time_point from, Clock::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
+}
+
+struct Served {
+  double whole = 0;   ///< tokens a second from the first request to the last answer's end
+  double steady = 0;  ///< between the last row's first token and the first row's last one: all rows are in each step
+};
+
+Served over_http(const Model& model, bool steered, std::int64_t tokens = kTokens) {
   const Server server(model, {.port = 0, .engine = {.max_rows = kClients}});
   std::vector<std::string> bodies;
   for (std::int64_t c = 0; c < kClients; ++c) bodies.push_back(body_of(model, c, steered, tokens).dump());
+  std::vector<Streamed> streams(bodies.size());
   std::vector<std::thread> clients;
   const auto start = Clock::now();
-  for (const auto& body : bodies) clients.emplace_back([&] { stream(server.port(), body); });
+  for (std::size_t c = 0; c < bodies.size(); ++c)
+    clients.emplace_back([&, c] { streams[c] = stream(server.port(), bodies[c]); });
   for (auto& client : clients) client.join();
-  return static_cast<double>(kClients * tokens) / since(start);
-}
-
-/// What steering costs over HTTP: short runs in the order steered, plain, plain, steered, so that a machine that slows
-/// down evenly counts for nothing; a ratio of each four.
-void cost_of_steering(const Model& model, int fours) {
-  std::vector<double> ratios;
-  for (int i = 0; i < fours; ++i) {
-    double seconds[2] = {0, 0};
-    for (const bool steered : {true, false, false, true}) seconds[steered] += 1 / over_http(model, steered, kShort);
-    ratios.push_back(seconds[1] / seconds[0]);
+  Served served{.whole = static_cast<double>(kClients * tokens) / since(start)};
+  Clock::time_point begin{}, end = Clock::time_point::max();
+  for (const Streamed& one : streams) {
+    if (std::ssize(one.arrivals) < tokens) throw std::runtime_error("an answer was cut off");
+    begin = std::max(begin, one.arrivals.front());
+    end = std::min(end, one.arrivals[static_cast<std::size_t>(tokens) - 1]);
   }
-  fmt::print(
-      "unsteered / steered over HTTP, {} fours of runs of {} tokens a row: {}; mean {:.4f} +- {:.4f} (1.96 standard "
-      "errors)\n",
-      fours, kShort, spread(ratios), mean_of(ratios), 1.96 * standard_error(ratios));
+  std::int64_t between = 0;
+  for (const Streamed& one : streams)
+    between += std::ranges::count_if(one.arrivals, [&](auto at) { return at > begin && at <= end; });
+  served.steady = static_cast<double>(between) / seconds(begin, end);
+  return served;
 }
 
-double seconds(Clock::time_point from, Clock::time_point to) {
-  return std::chrono::duration<double>(to - from).count();
+/// What steering costs over HTTP: runs in the order steered, plain, plain, steered, so that a machine that slows down
+/// evenly counts for nothing; a ratio of each four.
+void cost_of_steering(const Model& model, int fours) {
+  std::vector<double> whole, steady;
+  for (int i = 0; i < fours; ++i) {
+    double all[2] = {0, 0}, between[2] = {0, 0};
+    for (const bool steered : {true, false, false, true}) {
+      const Served served = over_http(model, steered, kShort);
+      all[steered] += 1 / served.whole;
+      between[steered] += 1 / served.steady;
+    }
+    whole.push_back(all[1] / all[0]);
+    steady.push_back(between[1] / between[0]);
+  }
+  const auto show = [](const std::vector<double>& ratios) {
+    return fmt::format("{}, mean {:.4f} +- {:.4f}", spread(ratios), mean_of(ratios), 1.96 * standard_error(ratios));
+  };
+  fmt::print(
+      "unsteered / steered over HTTP, {} fours of runs of {} tokens a row, mean with 1.96 standard errors: with all "
+      "rows in {}; from the first request to the last answer's end {}\n",
+      fours, kShort, show(steady), show(whole));
 }
 
 /// Newcomers' first tokens while all others generate. They come at random times, so they find a step half done in the
@@ -232,7 +258,7 @@ int main(int argc, char** argv) {
   for (int pair = 0; pair < pairs; ++pair) {
     const bool first = pair % 2 == 0;  // each of the two is first equally often
     double direct = first ? in_process(model, true) : 0;
-    speed.push_back(over_http(model, true));
+    speed.push_back(over_http(model, true).whole);
     if (!first) direct = in_process(model, true);
     http.push_back(speed.back() / direct);
     fmt::print("round {}: {:.1f} tokens/s over HTTP, {:.3f} of in process\n", pair + 1, speed.back(), http.back());
@@ -241,7 +267,7 @@ int main(int argc, char** argv) {
   fmt::print("{} clients, {} prompt and {} new tokens each, each steered in its own way: {} tokens/s\n", kClients,
              kPrompt, kTokens, spread(speed));
   fmt::print("HTTP / in process: {}\n", spread(http));
-  cost_of_steering(model, 3 * pairs);
+  cost_of_steering(model, 2 * pairs);
   first_tokens(model);
 
   const Server server(model, {.port = 0});

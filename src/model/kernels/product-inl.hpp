@@ -143,7 +143,10 @@ template <class Format, int M, int N, int Rows = 0>
       for (int v = 0; v < kVectors; ++v) {
         F w[N];
 #pragma GCC unroll 8
-        for (int n = 0; n < N; ++n) w[n] = in_register(load(rows[n] + g * kGroup + v * kWidth));
+        for (int n = 0; n < N; ++n) {
+          w[n] = load(rows[n] + g * kGroup + v * kWidth);
+          if constexpr (Rows < N) w[n] = in_register(w[n]);  // of fewer panels memory is the limit
+        }
 #pragma GCC unroll 8
         for (int m = 0; m < M; ++m) {
           const F xv = load(at + (v * M + m) * kWidth);
