@@ -11,18 +11,17 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <condition_variable>
 #include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <numeric>
 #include <thread>
 #include <vector>
 
 #include <steer/core/random.hpp>
 #include <steer/generate/engine_loop.hpp>
 #include <steer/serve/server.hpp>
+#include <steer/stats/statistics.hpp>
 
 namespace {
 
@@ -32,17 +31,6 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::int64_t kClients = 64, kPrompt = 32, kTokens = 48, kNewcomers = 24;
 constexpr std::int64_t kShort = 32;  // new tokens where two runs are compared that differ by less than a machine drifts
-
-double mean_of(const std::vector<double>& values) {
-  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
-}
-
-double standard_error(const std::vector<double>& values) {
-  const double mean = mean_of(values), n = static_cast<double>(values.size());
-  double squares = 0;
-  for (double value : values) squares += (value - mean) * (value - mean);
-  return std::sqrt(squares / (n - 1) / n);
-}
 
 double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
@@ -187,10 +175,12 @@ void cost_of_steering(const Model& model, int fours) {
     steady.push_back(between[1] / between[0]);
   }
   const auto show = [](const std::vector<double>& ratios) {
-    return fmt::format("{}, mean {:.4f} +- {:.4f}", spread(ratios), mean_of(ratios), 1.96 * standard_error(ratios));
+    const Summary mean = summarize(ratios);
+    const Interval within = mean_interval(mean);
+    return fmt::format("{}, mean {:.4f} [{:.4f}, {:.4f}]", spread(ratios), mean.mean, within.low, within.high);
   };
   fmt::print(
-      "unsteered / steered over HTTP, {} fours of runs of {} tokens a row, mean with 1.96 standard errors: with all "
+      "unsteered / steered over HTTP, {} fours of runs of {} tokens a row, mean with its 95 % interval: with all "
       "rows in {}; from the first request to the last answer's end {}\n",
       fours, kShort, show(steady), show(whole));
 }

@@ -97,7 +97,7 @@ part_python() {
 run_part() {
   local part=$1 limit=$2
   if ((limit == 0)); then
-    "part_$part"
+    ("part_$part")  # what a part exports is its own
     return
   fi
   set -m

@@ -6,8 +6,8 @@ OLD_BENCH and NEW_BENCH are folders of bench programs (build/release/bench of tw
 make_llama.py. Each line of work is done old, new, old, new ...; a ratio is new speed over old of one such pair: median
 [quartiles], above 1 the new one is faster. Lines that only one build has are left out. bench/steering runs on one thread
 and counts processor time. `--old-word invariant` asks a build from before there was one order of additions for the mode that
-keeps a row's bits whatever its batch, which its generation, scores and experiments used. At the end: what steering costs of a decode step of the new build. About
-ten minutes.
+keeps a row's bits whatever its batch, which its generation, scores and experiments used. At the end: what steering costs of
+a decode step of the new build. About ten minutes.
 """
 import argparse
 import json
@@ -38,8 +38,9 @@ def models(args):
                 name = f"model {weights} {work}"
                 if args.only not in name:
                     continue
+
                 def speed(program):
-                    got = program.ask(f"{args.old_word} {work}".strip() if program is old else work)
+                    got = program.ask(f"{args.old_word} {work}" if program is old and args.old_word else work)
                     return got["tokens"] / got["seconds"]
 
                 speed(old), speed(new)

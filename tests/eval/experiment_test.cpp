@@ -109,7 +109,7 @@ class OnTheDemo : public testing::Test {
 
 std::optional<Model> OnTheDemo::model_;
 
-TEST_F(OnTheDemo, WarningsOfSteeringsAreNotesOfTheReportOrErrors) {
+TEST_F(OnTheDemo, WarningsOfSteeringsAreInTheReportOrErrors) {
   Rng rng(2);
   const std::int64_t width = model_->config().d_model;
   SaeConfig config;
