@@ -6,8 +6,9 @@
 // Names say heads, heads of keys and values, width of a head, format of the cache, tokens in it. STEER_ISA = portable |
 // avx2 | avx512 runs the loops of that instruction set.
 
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/randn.h>
 #include <benchmark/benchmark.h>
 #include <fmt/format.h>
 

@@ -7,7 +7,8 @@
 // nats (mean, median, 99th of 100, most), how often the likeliest token is the same, and the largest difference of a
 // log-probability of the text's own next token.
 
-#include <ATen/Functions.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/tensor.h>
 #include <fmt/format.h>
 
 #include <algorithm>

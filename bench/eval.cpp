@@ -13,6 +13,10 @@
 //   limits                GEMM speed of this machine now
 // Uses the engine of `run_experiment` in letters mode, below its journal.
 
+#include <ATen/ops/full.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
+
 #include <fmt/format.h>
 
 #include <algorithm>

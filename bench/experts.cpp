@@ -5,7 +5,12 @@
 //   OMP_WAIT_POLICY=passive bench/experts [EXPERTS PER_TOKEN WIDTH INNER [PAIRS]]   (128 8 2048 768: qwen3_moe's
 //   30B-A3B)
 
-#include <ATen/Functions.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/randint.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/randn_like.h>
+#include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
 #include <algorithm>

@@ -5,7 +5,9 @@
 //
 // STEER_ISA = portable | avx2 | avx512 runs the kernels of that instruction set.
 
-#include <ATen/Functions.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/randint.h>
+#include <ATen/ops/randn.h>
 #include <benchmark/benchmark.h>
 
 #include <string>

@@ -1,7 +1,8 @@
 #pragma once
 // What this machine can do at best, measured now: the yardsticks of the benchmarks.
 
-#include <ATen/Functions.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/randn.h>
 
 #include <algorithm>
 #include <chrono>

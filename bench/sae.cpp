@@ -4,10 +4,14 @@
 //   encode D_IN D_SAE TOKENS                    dense encode of a jumprelu SAE
 //   subset D_IN D_SAE TOKENS FEATURES           encode_subset of the same
 //   decode D_IN D_SAE TOKENS K                  sparse decode, K active features a token
-#include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/randint.h>
+#include <ATen/ops/randn.h>
 #include <fmt/format.h>
 
 #include <chrono>

@@ -2,7 +2,7 @@
 // submitted directly; how long a newcomer waits for its first token; whether a thousand requests leave anything behind.
 //   STEER_BENCH_MODEL=FOLDER bench/serve [ROUNDS]
 // A folder: bench/peers/make_llama.py, with the tokenizer of a model of 32,000 tokens beside it. Rows ignore ends.
-#include <ATen/Functions.h>
+#include <ATen/ops/tensor.h>
 #include <arpa/inet.h>
 #include <fmt/format.h>
 #include <netinet/in.h>

@@ -2,8 +2,10 @@
 // encode beside it; and, with STEER_BENCH_MODEL=FOLDER, decode steps of a model with and without, in turn.
 //   bench/steering --benchmark_out=steering.json --benchmark_out_format=json
 // One core: OMP_NUM_THREADS=1. bench/peers/run_steering_pairs.py runs the decode lines beside a Python peer.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
 #include <benchmark/benchmark.h>
 #include <fmt/format.h>
 

@@ -5,8 +5,10 @@
 // Directions are made from the model's own answers to some questions and measured on others. Whether an answer shows a
 // behaviour is told by a classifier over words alone (WordClassifier), fitted on answers that were asked for.
 
-#include <ATen/Functions.h>
+#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/randn.h>
 
 #include <CLI/CLI.hpp>
 #include <cctype>

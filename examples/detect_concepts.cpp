@@ -8,8 +8,9 @@
 //
 //   detect_concepts --model gemma-2-2b-it --sae sae --fit train.jsonl --test test.jsonl
 
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/mv.h>
 
 #include <CLI/CLI.hpp>
 #include <fstream>

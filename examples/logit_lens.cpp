@@ -2,8 +2,8 @@
 // unembedding (the logit lens), and how far that is from what it says in the end.
 //
 //   logit_lens MODEL_FOLDER_OR_GGUF "In the land of Pelia, what is the"
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/log_softmax.h>
 
 #include <CLI/CLI.hpp>
 #include <steer/core/error.hpp>

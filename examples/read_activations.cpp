@@ -1,6 +1,5 @@
 // Reads a layer's activations, then edits them, and shows what the edit does to the next token.
 //   read_activations examples/data/demo "What is the river of Pelia? The river of Pelia is"
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 
 #include <CLI/CLI.hpp>

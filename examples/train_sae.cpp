@@ -3,7 +3,7 @@
 //   sae.safetensors
 // Killed, it goes on from OUT.checkpoint when it is started again.
 
-#include <ATen/Functions.h>
+#include <ATen/ops/cat.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>

@@ -1,7 +1,6 @@
 // Precompiled once for all targets: the costly headers nearly every file includes. It changes nothing about
 // what a file must include itself; the header-alone test compiles without it.
 #pragma once
-#include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>

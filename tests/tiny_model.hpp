@@ -1,8 +1,9 @@
 #pragma once
 // A small Llama with random weights, made in memory: enough model for tests of what runs on a model.
 
-#include <ATen/Functions.h>
+#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/randn.h>
 
 #include <cmath>
 #include <nlohmann/json.hpp>

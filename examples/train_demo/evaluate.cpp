@@ -1,6 +1,6 @@
 #include "evaluate.hpp"
 
-#include <ATen/Functions.h>
+#include <ATen/core/Tensor.h>
 #include <fmt/format.h>
 
 #include <algorithm>

@@ -1,7 +1,7 @@
 // Python functions as hooks.
 #include "hooks.hpp"
 
-#include <ATen/Functions.h>
+#include <ATen/core/Tensor.h>
 #include <fmt/ranges.h>
 #include <steer/core/error.hpp>
 

@@ -1,6 +1,6 @@
 // Sessions, hooks and recorded activations.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/stack.h>
 #include <steer/core/error.hpp>
 #include <steer/model/session.hpp>
 #include <steer/steering/steering.hpp>

@@ -7,9 +7,11 @@
 
 #include <steer/core/error.hpp>
 
+#include "core/format_text.hpp"
+
 namespace steer {
 namespace {
-std::string hex_of(XXH128_hash_t hash) { return fmt::format("{:016x}{:016x}", hash.high64, hash.low64); }
+std::string hex_of(XXH128_hash_t hash) { return format_text("{:016x}{:016x}", hash.high64, hash.low64); }
 }  // namespace
 
 struct ContentHasher::State {

@@ -8,15 +8,17 @@
 
 #include <steer/core/error.hpp>
 
+#include "core/format_text.hpp"
+
 namespace steer {
 namespace {
 using Clock = std::chrono::steady_clock;
 
 std::string duration_text(double seconds) {
   const auto s = std::llround(seconds);
-  if (s < 60) return fmt::format("{}s", s);
-  if (s < 3600) return fmt::format("{}m{:02}s", s / 60, s % 60);
-  return fmt::format("{}h{:02}m", s / 3600, s / 60 % 60);
+  if (s < 60) return format_text("{}s", s);
+  if (s < 3600) return format_text("{}m{:02}s", s / 60, s % 60);
+  return format_text("{}h{:02}m", s / 3600, s / 60 % 60);
 }
 }  // namespace
 
@@ -36,12 +38,12 @@ struct Progress::State {
   std::string text() const {
     const double elapsed = std::chrono::duration<double>(Clock::now() - start).count();
     const double rate = elapsed > 0 ? static_cast<double>(done - resumed) / elapsed : 0;
-    std::string line = total > 0 ? fmt::format("{} {}/{} ({:.0f}%)", title, done, total,
+    std::string line = total > 0 ? format_text("{} {}/{} ({:.0f}%)", title, done, total,
                                                100.0 * static_cast<double>(done) / static_cast<double>(total))
-                                 : fmt::format("{} {}", title, done);
-    line += fmt::format(" | {} | {:.3g}/s", duration_text(elapsed), rate);
+                                 : format_text("{} {}", title, done);
+    line += format_text(" | {} | {:.3g}/s", duration_text(elapsed), rate);
     if (total > done && rate > 0)
-      line += fmt::format(" | {} left", duration_text(static_cast<double>(total - done) / rate));
+      line += format_text(" | {} left", duration_text(static_cast<double>(total - done) / rate));
     if (!remark.empty()) line += " | " + remark;
     return line;
   }
@@ -60,8 +62,8 @@ struct Progress::State {
       constexpr int width = 24;
       const int filled = total > 0 ? static_cast<int>(width * std::min(done, total) / total) : 0;
       std::string bar;
-      if (total > 0) bar = fmt::format("[{:#<{}}{:.<{}}] ", "", filled, "", width - filled);
-      write(fmt::format("\r\033[K{}{}{}", bar, text(), last ? "\n" : ""));
+      if (total > 0) bar = format_text("[{:#<{}}{:.<{}}] ", "", filled, "", width - filled);
+      write(format_text("\r\033[K{}{}{}", bar, text(), last ? "\n" : ""));
     } else {
       write(text() + "\n");
     }

@@ -1,9 +1,9 @@
 #include "core/svg.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <iterator>
+
+#include "core/format_text.hpp"
 
 namespace steer::core::detail {
 namespace {
@@ -45,11 +45,11 @@ PlotRange span_of(const Plot& plot, bool across) {
 }
 
 std::string line(double x1, double y1, double x2, double y2, std::string_view style) {
-  return fmt::format("<path d='M{:.1f} {:.1f}L{:.1f} {:.1f}' {}/>\n", x1, y1, x2, y2, style);
+  return format_text("<path d='M{:.1f} {:.1f}L{:.1f} {:.1f}' {}/>\n", x1, y1, x2, y2, style);
 }
 
 std::string text(double x, double y, std::string_view words, std::string_view style) {
-  return fmt::format("<text x='{:.1f}' y='{:.1f}' fill='currentColor' {}>{}</text>\n", x, y, style,
+  return format_text("<text x='{:.1f}' y='{:.1f}' fill='currentColor' {}>{}</text>\n", x, y, style,
                      escape_markup(words));
 }
 
@@ -68,27 +68,27 @@ std::vector<std::string> title_lines(std::string_view title, double width) {
 }
 
 std::string axes(const Plot& plot, const Axis& x, const Axis& y) {
-  const std::string grid = fmt::format("stroke='{}' stroke-opacity='.45' stroke-width='.6'", kGrid);
+  const std::string grid = format_text("stroke='{}' stroke-opacity='.45' stroke-width='.6'", kGrid);
   std::string svg;
   for (double tick : ticks(x.range, 6)) {
     svg += line(x.at(tick), y.from, x.at(tick), y.to, grid);
-    svg += text(x.at(tick), y.from + 15, fmt::format("{:g}", tick), "text-anchor='middle'");
+    svg += text(x.at(tick), y.from + 15, format_text("{:g}", tick), "text-anchor='middle'");
   }
   for (double tick : ticks(y.range, 6)) {
     svg += line(x.from, y.at(tick), x.to, y.at(tick), grid);
-    svg += text(x.from - 6, y.at(tick) + 4, fmt::format("{:g}", tick), "text-anchor='end'");
+    svg += text(x.from - 6, y.at(tick) + 4, format_text("{:g}", tick), "text-anchor='end'");
   }
-  svg += fmt::format("<path d='M{:.1f} {:.1f}V{:.1f}H{:.1f}' fill='none' stroke='currentColor'/>\n", x.from, y.to,
+  svg += format_text("<path d='M{:.1f} {:.1f}V{:.1f}H{:.1f}' fill='none' stroke='currentColor'/>\n", x.from, y.to,
                      y.from, x.to);
   svg += text((x.from + x.to) / 2, y.from + 34, plot.x_label, "text-anchor='middle'");
   const double middle = (y.from + y.to) / 2, edge = x.from - kLeft + 12;
   svg += text(edge, middle, plot.y_label,
-              fmt::format("text-anchor='middle' transform='rotate(-90 {:.1f} {:.1f})'", edge, middle));
+              format_text("text-anchor='middle' transform='rotate(-90 {:.1f} {:.1f})'", edge, middle));
   return svg;
 }
 
 std::string bars(const PlotPoint& p, const Axis& x, const Axis& y, const std::string& colour) {
-  const std::string style = fmt::format("stroke='{}' stroke-width='1.4'", colour);
+  const std::string style = format_text("stroke='{}' stroke-width='1.4'", colour);
   std::string svg;
   if (std::isfinite(p.x_bar.low) && std::isfinite(p.x_bar.high))
     svg += line(x.at(p.x_bar.low), y.at(p.y), x.at(p.x_bar.high), y.at(p.y), style);
@@ -100,15 +100,15 @@ std::string bars(const PlotPoint& p, const Axis& x, const Axis& y, const std::st
 std::string draw_series(const PlotSeries& series, const Axis& x, const Axis& y) {
   std::string svg, path;
   for (const auto& p : series.points)
-    if (finite(p)) path += fmt::format("{:.1f},{:.1f} ", x.at(p.x), y.at(p.y));
+    if (finite(p)) path += format_text("{:.1f},{:.1f} ", x.at(p.x), y.at(p.y));
   if (series.line && !path.empty())
-    svg += fmt::format("<polyline points='{}' fill='none' stroke='{}' stroke-width='1.6'{}/>\n", path, series.colour,
+    svg += format_text("<polyline points='{}' fill='none' stroke='{}' stroke-width='1.6'{}/>\n", path, series.colour,
                        series.dashed ? " stroke-dasharray='6 4'" : "");
   if (!series.marks) return svg;
   for (const auto& p : series.points) {
     if (!finite(p) || !x.holds(p.x) || !y.holds(p.y)) continue;
     svg += bars(p, x, y, series.colour);
-    svg += fmt::format("<circle cx='{:.1f}' cy='{:.1f}' r='{:g}' fill='{}' stroke='{}'>", x.at(p.x), y.at(p.y), p.size,
+    svg += format_text("<circle cx='{:.1f}' cy='{:.1f}' r='{:g}' fill='{}' stroke='{}'>", x.at(p.x), y.at(p.y), p.size,
                        p.hollow ? "var(--card, #fff)" : series.colour, series.colour);
     if (!p.title.empty()) svg += "<title>" + escape_markup(p.title) + "</title>";
     svg += "</circle>\n";
@@ -177,7 +177,7 @@ std::string draw(const Plot& plot) {
     return std::any_of(series.points.begin(), series.points.end(), finite);
   });
   if (!any) return "";
-  return fmt::format("<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {} {}' role='img'>\n{}</svg>\n", plot.width,
+  return format_text("<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {} {}' role='img'>\n{}</svg>\n", plot.width,
                      plot.height, draw_panel(plot));
 }
 

@@ -1,7 +1,13 @@
 #include <steer/features/attribution.hpp>
 
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/mv.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
@@ -12,13 +18,15 @@
 #include <steer/core/error.hpp>
 #include <steer/features/activations.hpp>
 
+#include "core/format_text.hpp"
+
 namespace steer {
 namespace {
 
 double scalar(const at::Tensor& value, std::string_view where) {
   require(value.defined() && value.numel() == 1, ErrorCode::argument, where,
           "expected a metric that returns one number but it returned {}",
-          value.defined() ? fmt::format("{} numbers", value.numel()) : "nothing");
+          value.defined() ? format_text("{} numbers", value.numel()) : "nothing");
   const double number = value.item<double>();
   require(std::isfinite(number), ErrorCode::argument, where, "expected a finite metric but it is {}", number);
   return number;

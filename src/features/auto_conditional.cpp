@@ -1,6 +1,6 @@
 #include <steer/features/auto_conditional.hpp>
 
-#include <ATen/Functions.h>
+#include <ATen/ops/tensor.h>
 
 #include <algorithm>
 #include <limits>

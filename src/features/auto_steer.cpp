@@ -5,6 +5,7 @@
 
 #include <steer/core/error.hpp>
 
+#include "core/format_text.hpp"
 #include "features/auto_steer_search.hpp"
 
 namespace steer {
@@ -83,20 +84,20 @@ AutoSteerResult AutoSteer::find(std::string_view behaviour, AutoSteerMode mode) 
   const bool asking_gains = asked - unsteered >= least_knowledge && unsteered < options.enough * asked;
   // A request that the model ignores scores one half.
   const bool shown = unsteered - opposite >= least_knowledge || unsteered - 0.5 >= least_knowledge;
-  const auto with_opposite = std::isnan(opposite) ? "" : fmt::format(", {:.2f} with the opposite asked for", opposite);
+  const auto with_opposite = std::isnan(opposite) ? "" : format_text(", {:.2f} with the opposite asked for", opposite);
   if (!asking_gains && shown) {
     result.verdict = AutoSteerVerdict::not_needed;
-    result.reason = fmt::format("no steering needed: unsteered answers score {:.2f}, asked-for ones {:.2f}{}",
+    result.reason = format_text("no steering needed: unsteered answers score {:.2f}, asked-for ones {:.2f}{}",
                                 unsteered, asked, with_opposite);
   } else if (!asking_gains) {
     result.verdict = AutoSteerVerdict::not_known;
-    result.reason = fmt::format(
+    result.reason = format_text(
         "asking for \"{}\" hardly changes this model's answers (score {:.2f} asked, {:.2f} unsteered{}): it may not "
         "know the behaviour",
         behaviour, asked, unsteered, with_opposite);
   } else if (found.usable == 0 && (mode == AutoSteerMode::published || !found.residual_asked.defined())) {
     result.reason =
-        fmt::format("none of {} features passed the filters; see each one's reason", found.candidates.size());
+        format_text("none of {} features passed the filters; see each one's reason", found.candidates.size());
   } else if (mode == AutoSteerMode::published) {
     impl_->find_published(found, result);
   } else {

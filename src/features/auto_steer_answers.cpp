@@ -6,6 +6,8 @@
 #include <steer/core/error.hpp>
 #include <steer/core/hash.hpp>
 
+#include "core/format_text.hpp"
+
 namespace steer::features::detail {
 namespace {
 
@@ -32,7 +34,7 @@ std::vector<std::string> keys_of(std::span<const GenerateRequest> requests, std:
     ContentHasher hasher;
     hasher.update(std::string_view(reinterpret_cast<const char*>(request.ids.data()),
                                    request.ids.size() * sizeof request.ids[0]));
-    keys.push_back(hasher.update(fmt::format("|{}|{}|", max_tokens, request.seed.value_or(0))).update(last_text).hex());
+    keys.push_back(hasher.update(format_text("|{}|{}|", max_tokens, request.seed.value_or(0))).update(last_text).hex());
   }
   return keys;
 }

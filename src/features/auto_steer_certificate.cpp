@@ -7,6 +7,7 @@
 #include <steer/core/random.hpp>
 #include <steer/generate/score.hpp>
 
+#include "core/format_text.hpp"
 #include "features/auto_steer_search.hpp"
 
 namespace steer::features::detail {
@@ -14,7 +15,7 @@ namespace {
 
 /// Ids that `text` adds after a text that ends in `before`: no space that a tokenizer puts before a text of its own.
 std::vector<std::int64_t> continuation(const Tokenizer& tokenizer, std::string_view before, std::string_view text) {
-  const auto whole = tokenizer.encode(fmt::format("{}{}", before, text), {.add_special = false}),
+  const auto whole = tokenizer.encode(format_text("{}{}", before, text), {.add_special = false}),
              start = tokenizer.encode(before, {.add_special = false});
   const auto same = std::ranges::mismatch(start, whole);
   return {same.in2, whole.end()};
@@ -102,9 +103,9 @@ std::vector<CertificateReading> Search::read_answers(std::span<const ChoiceQuest
   for (std::size_t i = 0; i < answers.size(); ++i) readings[i] = {right[i], static_cast<double>(opened[i].formed), 0};
   if (options_.others.empty()) return readings;
   // Which of these was asked for, if any? At even odds, by the unsteered model's own likelihoods.
-  std::vector<std::string> asks = {"", fmt::format(fmt::runtime(options_.ask), behaviour)};
+  std::vector<std::string> asks = {"", format_text(fmt::runtime(options_.ask), behaviour)};
   for (const auto& other : options_.others)
-    if (other != behaviour) asks.push_back(fmt::format(fmt::runtime(options_.ask), other));
+    if (other != behaviour) asks.push_back(format_text(fmt::runtime(options_.ask), other));
   std::vector<ScoreRequest> requests;
   for (std::size_t i = 0; i < answers.size(); ++i) {
     if (answers[i].ids.empty()) continue;
@@ -214,11 +215,11 @@ void Search::certify(const Evidence& found, AutoSteerResult& result) {
   CertificateOptions how{
       .level = set.level,
       .questions = std::ssize(set.questions),
-      .conditions = fmt::format("answers of at most {} tokens at temperature {:g}, {} unsteered "
+      .conditions = format_text("answers of at most {} tokens at temperature {:g}, {} unsteered "
                                 "answers a question",
                                 options_.max_tokens, options_.sampling.temperature, set.control_draws)};
   if (!predicted.empty())
-    how.conditions += fmt::format(", of {} questions by a control variate", predicted.front().size());
+    how.conditions += format_text(", of {} questions by a control variate", predicted.front().size());
   how.risks = {{.name = "accuracy", .margin = set.accuracy_loss, .highest = highest},
                {.name = "format", .margin = set.format_loss}};
   if (!options_.others.empty()) how.risks.push_back({.name = "off-target behaviour", .margin = set.off_target});
@@ -239,13 +240,13 @@ void Search::certify(const Evidence& found, AutoSteerResult& result) {
     weaker.steering = searched.steering.scaled(multiple);
     weaker.target = 0;
     weaker.effect = steering_effect(model_, weaker.steering, effect_options().texts).quantile;
-    chosen.dropped = fmt::format("certified at {:g} times its strength only", multiple);
+    chosen.dropped = format_text("certified at {:g} times its strength only", multiple);
     result.trials.push_back(std::move(weaker));
     result.chosen = std::ssize(result.trials) - 1;
     const std::size_t last[] = {result.trials.size() - 1};
     measure_behaviour(found, result.trials, last, found.prompts.size());
     measure_cost(result.trials, last);
-    result.reason = fmt::format(
+    result.reason = format_text(
         "{} at {:.2f}, {:g} times the strength that the search chose: behaviour {:.2f} of what "
         "asking gains",
         searched.form, searched.strength * multiple, multiple, result.trials.back().behaviour);

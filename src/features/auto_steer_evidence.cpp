@@ -1,7 +1,11 @@
 #include "features/auto_steer_evidence.hpp"
 
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/maximum.h>
+#include <ATen/ops/mv.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>
@@ -12,6 +16,8 @@
 #include <steer/core/random.hpp>
 #include <steer/features/attribution.hpp>
 #include <steer/generate/score.hpp>
+
+#include "core/format_text.hpp"
 
 namespace steer::features::detail {
 namespace {
@@ -73,7 +79,7 @@ std::vector<AutoSteerCandidate> candidates_of(const std::vector<FeatureContrast>
     candidates.push_back({.feature = found.feature, .label = {}, .contrast = found, .dropped = {}});
     if (found.auroc_low <= 0.5)
       candidates.back().dropped =
-          fmt::format("contrast not clear of chance (AUROC {:.2f}, low {:.2f})", found.auroc, found.auroc_low);
+          format_text("contrast not clear of chance (AUROC {:.2f}, low {:.2f})", found.auroc, found.auroc_low);
   }
   return candidates;
 }
@@ -116,7 +122,7 @@ std::vector<Answer> answer_all(AnswerStore& store, const AutoSteerOptions& optio
   std::vector<GenerateRequest> requests;
   for (std::size_t p = 0; p < prompts.size(); ++p)
     requests.push_back({.ids = prompts[p], .steering = {}, .seed = derive_seed(options.seed, purpose, p)});
-  const auto results = store.generate(requests, options.max_tokens, fmt::format("answers, {}", purpose));
+  const auto results = store.generate(requests, options.max_tokens, format_text("answers, {}", purpose));
   std::vector<Answer> answers;
   for (std::size_t p = 0; p < results.size(); ++p)
     answers.push_back({p, results[p].ids, results[p].finish != FinishReason::length, loops(results[p].ids)});
@@ -196,7 +202,7 @@ Evidence gather_evidence(AnswerStore& store, Session& session, const Sae& sae, c
                          std::string_view behaviour, const std::vector<Answer>& unsteered) {
   const Model& model = session.model();
   Evidence evidence;
-  const std::string ask = fmt::format(fmt::runtime(options.ask), behaviour);
+  const std::string ask = format_text(fmt::runtime(options.ask), behaviour);
   std::vector<std::vector<std::int64_t>> asked_prompts, opposite_prompts;
   std::vector<std::string> others;
   std::ranges::copy_if(options.others, std::back_inserter(others), [&](const auto& o) { return o != behaviour; });
@@ -205,14 +211,14 @@ Evidence gather_evidence(AnswerStore& store, Session& session, const Sae& sae, c
     evidence.prompts.push_back({render(model, "", prompt), render(model, ask, prompt)});
     for (std::size_t o = 0; o < std::min(others_a_prompt, others.size()); ++o, ++turn)
       evidence.prompts.back().others.push_back(
-          render(model, fmt::format(fmt::runtime(options.ask), others[turn % others.size()]), prompt));
+          render(model, format_text(fmt::runtime(options.ask), others[turn % others.size()]), prompt));
     asked_prompts.push_back(evidence.prompts.back().asked);
     if (!options.ask_opposite.empty())
-      opposite_prompts.push_back(render(model, fmt::format(fmt::runtime(options.ask_opposite), behaviour), prompt));
+      opposite_prompts.push_back(render(model, format_text(fmt::runtime(options.ask_opposite), behaviour), prompt));
   }
-  const auto asked = answer_all(store, options, asked_prompts, fmt::format("asked {}", behaviour));
+  const auto asked = answer_all(store, options, asked_prompts, format_text("asked {}", behaviour));
   auto unasked = unsteered;
-  const auto opposite = answer_all(store, options, opposite_prompts, fmt::format("opposite {}", behaviour));
+  const auto opposite = answer_all(store, options, opposite_prompts, format_text("opposite {}", behaviour));
   unasked.insert(unasked.end(), opposite.begin(), opposite.end());
   evidence.unsteered = mean_of(read(model, evidence, unsteered));
   evidence.asked = mean_of(read(model, evidence, asked));
@@ -264,7 +270,7 @@ Evidence gather_evidence(AnswerStore& store, Session& session, const Sae& sae, c
     if (!candidate.dropped.empty()) continue;
     candidate.output_score = scores[next++].behaviour;
     if (candidate.output_score < least_output_score)
-      candidate.dropped = fmt::format("marks the behaviour but does not cause it (nudged alone it gains {:.2g})",
+      candidate.dropped = format_text("marks the behaviour but does not cause it (nudged alone it gains {:.2g})",
                                       candidate.output_score);
   }
   std::ranges::stable_sort(evidence.candidates, [](const auto& a, const auto& b) {

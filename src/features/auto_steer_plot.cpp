@@ -1,5 +1,4 @@
 // The strength curve as SVG: a panel a form, side by side; strength across, shares upwards.
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
@@ -7,6 +6,7 @@
 
 #include <steer/features/auto_steer.hpp>
 
+#include "core/format_text.hpp"
 #include "core/svg.hpp"
 
 namespace steer {
@@ -28,7 +28,7 @@ Plot panel(const std::string& form, const Curve& curve, const AutoSteerTrial* ch
     behaviour.points.push_back(
         {.x = strength,
          .y = trial->behaviour,
-         .title = fmt::format("behaviour {:.2f}, accuracy {:.2f}{}: {}", trial->behaviour, trial->accuracy,
+         .title = format_text("behaviour {:.2f}, accuracy {:.2f}{}: {}", trial->behaviour, trial->accuracy,
                               std::isfinite(trial->nll_gain) ? "" : " (first tokens only)",
                               trial->dropped.empty() ? "chosen" : trial->dropped),
          .size = trial == chosen ? 6 : 3.5,
@@ -58,7 +58,7 @@ std::string AutoSteerResult::to_svg() const {
   }
   const std::size_t rows = (curves.size() + kColumns - 1) / kColumns;
   const auto across = static_cast<int>(std::clamp<std::size_t>(curves.size(), 2, kColumns));
-  std::string svg = fmt::format(
+  std::string svg = format_text(
       "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {0} {1}' width='{0}' height='{1}' font-family='system-ui, "
       "sans-serif' font-size='12' color='#333' fill='#333'>\n<rect width='100%' height='100%' fill='#fff'/>\n"
       "<text x='8' y='18' font-size='13'>{2} ({3}): {4}</text>\n<text x='8' y='36'><tspan fill='{5}'>behaviour "

@@ -7,6 +7,7 @@
 
 #include <steer/core/random.hpp>
 
+#include "core/format_text.hpp"
 #include "features/auto_steer_forms.hpp"
 #include "features/auto_steer_search.hpp"
 
@@ -73,9 +74,9 @@ void Search::find_published(const Evidence& found, AutoSteerResult& result) {
   const auto looping = measure_behaviour(found, trials, all, found.prompts.size());
   for (std::size_t t : all) {
     if (looping[t] > most_loops)
-      trials[t].dropped = fmt::format("{:.0f}% of answers loop", 100 * looping[t]);
+      trials[t].dropped = format_text("{:.0f}% of answers loop", 100 * looping[t]);
     else if (trials[t].nll_gain > broken_text)
-      trials[t].dropped = fmt::format("breaks the text (NLL gain {:.2f})", trials[t].nll_gain);
+      trials[t].dropped = format_text("breaks the text (NLL gain {:.2f})", trials[t].nll_gain);
   }
   // A behaviour that only broken text shows is none: if every set breaks it, the one that does so least.
   const auto rank = [&](std::size_t t) {
@@ -93,21 +94,21 @@ void Search::find_published(const Evidence& found, AutoSteerResult& result) {
   const std::string warning = std::exchange(trials[best].dropped, "");
   for (std::size_t t : all)
     if (trials[t].dropped.empty() && t != best) trials[t].dropped = "the chosen set gains more";
-  const auto described = fmt::format(
+  const auto described = format_text(
       "{} of {} features nudged by {:.2f} of maximum activation in sum; behaviour {:.2f} of what asking gains{}",
       trials[best].features.size(), count, options_.strength_sum, trials[best].behaviour,
       warning.empty() ? "" : ", but every set " + warning);
   if (random_does_as_much) {
-    trials[best].dropped = fmt::format("random features that change as much gain {:.2f}", best_placebo);
+    trials[best].dropped = format_text("random features that change as much gain {:.2f}", best_placebo);
     result.verdict = AutoSteerVerdict::no_better_than_random;
-    result.reason = fmt::format("{}; the best of {} sets of random features of equal KL gains {:.2f}", described,
+    result.reason = format_text("{}; the best of {} sets of random features of equal KL gains {:.2f}", described,
                                 trials.size() - sets, best_placebo);
     return;
   }
   result.chosen = result.best_set;
   result.verdict = AutoSteerVerdict::steered;
   result.reason =
-      fmt::format("{} (random features of equal KL: {:.2f} at best); cost not considered", described, best_placebo);
+      format_text("{} (random features of equal KL: {:.2f} at best); cost not considered", described, best_placebo);
 }
 
 }  // namespace steer::features::detail

@@ -6,6 +6,8 @@
 
 #include <steer/features/auto_steer.hpp>
 
+#include "core/format_text.hpp"
+
 namespace steer {
 
 nlohmann::json AutoSteerResult::to_json() const {
@@ -55,20 +57,20 @@ nlohmann::json AutoSteerResult::to_json() const {
 namespace {
 
 std::string figure(double value, int width, int digits) {
-  if (std::isnan(value)) return fmt::format("{:>{}}", "-", width);
+  if (std::isnan(value)) return format_text("{:>{}}", "-", width);
   const double scale = std::pow(10, digits), rounded = std::round(value * scale) / scale;
-  return fmt::format("{:>{}.{}f}", rounded == 0 ? 0 : rounded, width, digits);  // no "-0.00"
+  return format_text("{:>{}.{}f}", rounded == 0 ? 0 : rounded, width, digits);  // no "-0.00"
 }
 
 }  // namespace
 
 std::string AutoSteerResult::explain() const {
-  std::string text = fmt::format("{} ({}): {}\n{}\n", behaviour, to_string(mode), to_string(verdict), reason);
+  std::string text = format_text("{} ({}): {}\n{}\n", behaviour, to_string(mode), to_string(verdict), reason);
   if (!steering.empty()) text += steering.describe() + "\n";
   for (const std::string& warning : warnings) text += "mind: " + warning + "\n";
   text += "\n  feature  d     AUROC [low, high]   attribution  alone  label / why dropped\n";
   for (const auto& c : candidates)
-    text += fmt::format("  {:>7}  {:>5.2f}  {:.2f} [{:.2f}, {:.2f}]  {}  {}  {}{}{}\n", c.feature,
+    text += format_text("  {:>7}  {:>5.2f}  {:.2f} [{:.2f}, {:.2f}]  {}  {}  {}{}{}\n", c.feature,
                         c.contrast.standardised, c.contrast.auroc, c.contrast.auroc_low, c.contrast.auroc_high,
                         figure(c.attribution, 11, 4), figure(c.output_score, 5, 2), c.label,
                         c.label.empty() || c.dropped.empty() ? "" : " / ", c.dropped);
@@ -76,7 +78,7 @@ std::string AutoSteerResult::explain() const {
   for (std::size_t t = 0; t < trials.size(); ++t) {
     const auto& trial = trials[t];
     if (std::isnan(trial.nll_gain)) continue;
-    text += fmt::format("{} {}  {}  {}  {}  {}  {}  {:>6.3g}  {:>8.2f}  {}{}{}\n",
+    text += format_text("{} {}  {}  {}  {}  {}  {}  {:>6.3g}  {:>8.2f}  {}{}{}\n",
                         static_cast<std::int64_t>(t) == chosen ? ">" : " ", figure(trial.behaviour, 9, 2),
                         figure(trial.accuracy, 8, 2), figure(trial.format, 6, 2), figure(trial.loops, 5, 2),
                         figure(trial.kl, 5, 3), figure(trial.nll_gain, 8, 3), trial.effect, trial.strength, trial.form,
@@ -90,7 +92,7 @@ std::string AutoSteerResult::explain() const {
   }
   for (const auto& [form, counts] : dropped)
     if (counts[1] + counts[2] > 0)
-      text += fmt::format("  {}: {} tried, {} dropped on the first tokens, {} outdone there by others of the form\n",
+      text += format_text("  {}: {} tried, {} dropped on the first tokens, {} outdone there by others of the form\n",
                           form, counts[0], counts[1], counts[2]);
   return text;
 }

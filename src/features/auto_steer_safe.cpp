@@ -1,6 +1,8 @@
 // The search that minds what steering costs: every form on a ladder of equal effects, the first tokens as a sieve.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/dot.h>
+#include <ATen/ops/equal.h>
 
 #include <algorithm>
 #include <cmath>
@@ -12,6 +14,7 @@
 #include <steer/features/directions.hpp>
 #include <steer/features/trained_vector.hpp>
 
+#include "core/format_text.hpp"
 #include "features/auto_steer_forms.hpp"
 #include "features/auto_steer_search.hpp"
 
@@ -192,9 +195,9 @@ void Search::screen_trials(const Evidence& found, std::vector<AutoSteerTrial>& t
   for (std::size_t t = 0; t < trials.size(); ++t) {
     trials[t].behaviour = screened[t].behaviour;
     if (screened[t].behaviour < least_gain)
-      trials[t].dropped = fmt::format("gains {:.2f} on the first tokens", screened[t].behaviour);
+      trials[t].dropped = format_text("gains {:.2f} on the first tokens", screened[t].behaviour);
     else if (screened[t].loops > most_loops)
-      trials[t].dropped = fmt::format("{:.0f}% of answers loop from the first tokens", 100 * screened[t].loops);
+      trials[t].dropped = format_text("{:.0f}% of answers loop from the first tokens", 100 * screened[t].loops);
     trials[t].screened_out = !trials[t].dropped.empty();
   }
 }
@@ -217,7 +220,7 @@ void Search::find_safe(const Evidence& found, AutoSteerResult& result) {
   for (std::size_t t : picked) {
     best_any = std::max(best_any, trials[t].behaviour);
     trials[t].dropped = trials[t].behaviour <= least_gain
-                            ? fmt::format("gains {:.2f} in whole answers", trials[t].behaviour)
+                            ? format_text("gains {:.2f} in whole answers", trials[t].behaviour)
                             : beyond_bounds(trials[t]);
     if (trials[t].dropped.empty()) open.push_back(t);
   }
@@ -235,7 +238,7 @@ void Search::find_safe(const Evidence& found, AutoSteerResult& result) {
   }
   if (result.chosen < 0) {
     result.verdict = AutoSteerVerdict::no_gain_in_bounds;
-    result.reason = fmt::format(
+    result.reason = format_text(
         "of {} steerings tried, {} were measured in full and none gained {:.0f}% of what asking gains within the "
         "bounds (best outside them: {:.2f}); loosen CapabilityBounds to accept more cost",
         trials.size(), picked.size(), 100 * least_gain, best_any);
@@ -243,7 +246,7 @@ void Search::find_safe(const Evidence& found, AutoSteerResult& result) {
   }
   const auto& chosen = trials[static_cast<std::size_t>(result.chosen)];
   result.verdict = AutoSteerVerdict::steered;
-  result.reason = fmt::format(
+  result.reason = format_text(
       "{} at {:.2f}: behaviour {:.2f} of what asking gains, accuracy {:.2f} (unsteered {:.2f}), format {:.2f} "
       "({:.2f}), KL {:.3f} ({:.2g} at the 95th percentile)",
       chosen.form, chosen.strength, chosen.behaviour, chosen.accuracy, capability_.accuracy, chosen.format,

@@ -7,6 +7,7 @@
 #include <steer/core/random.hpp>
 #include <steer/generate/score.hpp>
 
+#include "core/format_text.hpp"
 #include "model/reproducible.hpp"
 
 namespace steer::features::detail {
@@ -63,7 +64,7 @@ const Evidence& Search::evidence_for(std::string_view behaviour) {
 at::Tensor Search::asked_residual(const std::string& behaviour) {
   at::Tensor& mean = asked_residuals_[behaviour];
   if (mean.defined()) return mean;
-  const std::string ask = fmt::format(fmt::runtime(options_.ask), behaviour);
+  const std::string ask = format_text(fmt::runtime(options_.ask), behaviour);
   std::vector<std::vector<std::int64_t>> asked;
   std::vector<PromptPair> pairs;
   for (const auto& prompt : options_.prompts) {
@@ -71,7 +72,7 @@ at::Tensor Search::asked_residual(const std::string& behaviour) {
     asked.push_back(pairs.back().asked);
   }
   const auto texts =
-      after_plain_prompts(pairs, answer_all(store_, options_, asked, fmt::format("asked {}", behaviour)));
+      after_plain_prompts(pairs, answer_all(store_, options_, asked, format_text("asked {}", behaviour)));
   return mean = pooled_residuals(session_, point_, texts).mean(0).cpu();
 }
 
@@ -176,7 +177,7 @@ void Search::measure_cost(std::vector<AutoSteerTrial>& trials, std::span<const s
 std::string Search::beyond_bounds(const AutoSteerTrial& trial) const {
   const CapabilityBounds& b = options_.bounds;
   const auto over = [](const char* what, double change, double bound) {
-    return change > bound + 1e-9 ? fmt::format("{} {:.3f} beyond its bound of {:.3f}", what, change, bound) : "";
+    return change > bound + 1e-9 ? format_text("{} {:.3f} beyond its bound of {:.3f}", what, change, bound) : "";
   };
   for (const auto& reason : {over("accuracy loss", capability_.accuracy - trial.accuracy, b.accuracy_loss),
                              over("format loss", capability_.format - trial.format, b.format_loss),

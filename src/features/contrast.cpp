@@ -1,7 +1,8 @@
 #include <steer/features/contrast.hpp>
 
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/where.h>
 
 #include <algorithm>
 #include <cmath>

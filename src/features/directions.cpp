@@ -1,7 +1,9 @@
 #include <steer/features/directions.hpp>
 
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/matmul.h>
 #include <c10/core/GradMode.h>
 
 #include <Eigen/Dense>
@@ -10,6 +12,8 @@
 
 #include <steer/core/error.hpp>
 
+#include "core/format_text.hpp"
+
 namespace steer {
 namespace {
 
@@ -17,7 +21,7 @@ namespace {
 at::Tensor rows_of(const at::Tensor& x, std::int64_t least, std::string_view what, std::string_view where) {
   require(x.defined() && x.dim() == 2 && x.size(0) >= least && x.size(1) > 0, ErrorCode::shape, where,
           "expected {} [rows, width] of at least {} rows but got {}", what, least,
-          x.defined() ? fmt::format("[{}]", fmt::join(x.sizes(), ", ")) : "nothing");
+          x.defined() ? format_text("[{}]", fmt::join(x.sizes(), ", ")) : "nothing");
   const at::Tensor d = x.detach().to(at::TensorOptions(at::kCPU).dtype(at::kDouble)).contiguous();
   require(at::isfinite(d).all().item<bool>(), ErrorCode::argument, where, "expected finite {} but got NaN or infinity",
           what);

@@ -1,12 +1,14 @@
 #include <steer/features/inspect.hpp>
 
-#include <ATen/Functions.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/zeros.h>
 
 #include <nlohmann/json.hpp>
 
 #include <steer/core/error.hpp>
 #include <steer/features/activations.hpp>
 
+#include "core/format_text.hpp"
 #include "io/text_file.hpp"
 
 namespace steer {
@@ -46,7 +48,7 @@ Inspection inspect_features(Session& session, const Sae& sae, std::span<const st
   for (std::int64_t t = 0; t < tokens; ++t) {
     const std::int64_t id = ids[static_cast<std::size_t>(t)];
     InspectedToken token{.id = id,
-                         .text = fmt::format("<{}>", id),
+                         .text = format_text("<{}>", id),
                          .special = model.has_tokenizer() && model.tokenizer().is_special(id),
                          .top = {}};
     // A control token decodes to nothing in some vocabularies, and features often peak there: its spelling instead.
@@ -108,7 +110,7 @@ std::string Inspection::to_html(std::string_view title) const {
   for (std::size_t at = 0; (at = data.find("</", at)) != std::string::npos; at += 3) data.replace(at, 2, "<\\/");
   std::string heading;
   for (char c : title) heading += c == '<' ? "&lt;" : c == '&' ? "&amp;" : std::string(1, c);
-  return fmt::format(R"html(<!doctype html>
+  return format_text(R"html(<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{0}</title>
 <style>

@@ -1,7 +1,8 @@
 #include <steer/features/neighbours.hpp>
 
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/mv.h>
+#include <ATen/ops/zeros.h>
 
 #include <steer/core/error.hpp>
 

@@ -4,6 +4,8 @@
 #include <steer/core/error.hpp>
 #include <steer/features/strength.hpp>
 
+#include "core/format_text.hpp"
+
 namespace steer {
 namespace {
 
@@ -51,7 +53,7 @@ std::vector<TokenizedText> neutral_texts(const Model& model, const Steering& ste
   for (const auto& [message, reply] : exchanges) {
     TokenizedText text{.ids = model.chat().render({{Role::user, std::string(message)}}).ids};
     text.begin = std::ssize(text.ids);
-    const auto written = tag.empty() ? std::string(reply) : fmt::format("<{0}>{1}</{0}>", tag, reply);
+    const auto written = tag.empty() ? std::string(reply) : format_text("<{0}>{1}</{0}>", tag, reply);
     const auto ids = model.tokenizer().encode(written, {.add_special = false});
     text.ids.insert(text.ids.end(), ids.begin(), ids.end());
     texts.push_back(std::move(text));

@@ -8,6 +8,7 @@
 #include <steer/core/error.hpp>
 #include <steer/generate/score.hpp>
 
+#include "core/format_text.hpp"
 #include "generate/divergence.hpp"
 
 namespace steer {
@@ -147,16 +148,16 @@ class Curve {
                               .reached = near(at.kl, target),
                               .measured = measured,
                               .reason = {}};
-    const auto what = fmt::format("{:g}% of {} tokens", 100 * options_.quantile, tokens_);
+    const auto what = format_text("{:g}% of {} tokens", 100 * options_.quantile, tokens_);
     if (result.reached)
       result.reason =
-          fmt::format("at {:.4g} times the strength given {} change by at most {:.3g} nats", at.factor, what, at.kl);
+          format_text("at {:.4g} times the strength given {} change by at most {:.3g} nats", at.factor, what, at.kl);
     else if (!std::isfinite(high.factor))
-      result.reason = fmt::format(
+      result.reason = format_text(
           "{:.3g} nats are out of reach: at {:.4g} times the strength given {} change by at most {:.3g}{}", target,
           low.factor, what, low.kl, low.kl == 0 ? "; no edit acts on the texts: check its scope" : "");
     else
-      result.reason = fmt::format(
+      result.reason = format_text(
           "{:.3g} nats are not reached in {} measurements: {:.6g} times the strength given changes {} by at most "
           "{:.3g} nats, {:.6g} times by {:.3g}",
           target, measured, low.factor, what, low.kl, high.factor, high.kl);

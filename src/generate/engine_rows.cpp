@@ -1,5 +1,5 @@
 // What becomes of a row's logits: tokens read or drawn, events, ends.
-#include <ATen/Functions.h>
+#include <ATen/core/Tensor.h>
 
 #include <algorithm>
 

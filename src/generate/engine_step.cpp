@@ -4,6 +4,7 @@
 
 #include <steer/core/error.hpp>
 
+#include "core/format_text.hpp"
 #include "generate/engine_impl.hpp"
 
 namespace steer {
@@ -25,7 +26,7 @@ bool Engine::Impl::step(const OnEvent& on_event) {
     compute(chosen);
   } else if (const auto stuck = std::ranges::find_if(active, &Row::running); stuck != active.end()) {
     stuck->failure = std::make_exception_ptr(
-        Error(ErrorCode::argument, fmt::format("[steer::Engine] expected room in the cache of {} bytes for one row but "
+        Error(ErrorCode::argument, format_text("[steer::Engine] expected room in the cache of {} bytes for one row but "
                                                "other sequences of the session hold {}; close some",
                                                max_cache_bytes, session->cache_bytes())));
   }

@@ -6,6 +6,7 @@
 #include <steer/core/random.hpp>
 #include <steer/generate/engine.hpp>
 
+#include "core/format_text.hpp"
 #include "generate/row_rules.hpp"
 
 namespace steer {
@@ -22,7 +23,7 @@ void check(const Model& model, std::span<const GenerateRequest> requests, const 
     generation::detail::check_row(
         model,
         {requests[r].ids, {}, options.sampling, options.max_tokens, options.min_tokens, options.top, options.stop},
-        fmt::format("row {}", r), kWhere);
+        format_text("row {}", r), kWhere);
 }
 
 EngineRequest row_of(const GenerateRequest& request, const GenerateOptions& options, std::size_t r) {

@@ -1,6 +1,6 @@
 #include "generate/observers.hpp"
 
-#include <ATen/Functions.h>
+#include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>

@@ -1,7 +1,10 @@
 #include <steer/generate/score.hpp>
 
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/isinf.h>
+#include <ATen/ops/where.h>
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
@@ -14,6 +17,7 @@
 #include <steer/core/error.hpp>
 #include <steer/generate/engine.hpp>
 
+#include "core/format_text.hpp"
 #include "generate/batch.hpp"
 #include "generate/divergence.hpp"
 #include "model/log_probability.hpp"
@@ -62,7 +66,7 @@ EngineRequest row_of(const ScoreRequest& request, bool steered) {
 void run_tails(Engine& engine, std::string_view where, const std::function<std::size_t(RowId)>& text_of,
                const std::function<void(RowId, const GenerateResult&)>& ended) {
   const auto name_of = [&](RowId row, const GenerateResult& read) {
-    return fmt::format("text {}, token {} of its tail", text_of(row), read.ids.size());
+    return format_text("text {}, token {} of its tail", text_of(row), read.ids.size());
   };
   generation::detail::run_batch(engine, where, name_of, ended);
 }

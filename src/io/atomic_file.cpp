@@ -10,6 +10,8 @@
 #include <csignal>
 #include <cstring>
 
+#include "core/format_text.hpp"
+
 namespace steer::io::detail {
 namespace {
 
@@ -51,7 +53,7 @@ AtomicFile::AtomicFile(std::filesystem::path path, std::string_view where) : pat
   // mkstemp would give a file that only its owner may read; this one gets the rights the user's umask asks for.
   do {
     temporary_ = path_;
-    temporary_ += fmt::format("{}{}-{}", kMark, ::getpid(), count++);
+    temporary_ += format_text("{}{}-{}", kMark, ::getpid(), count++);
     fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   } while (fd_ < 0 && errno == EEXIST);
   if (fd_ < 0) fail_with_errno("create a file beside");
@@ -76,7 +78,7 @@ void AtomicFile::reserve(std::int64_t bytes) {
   // Some file systems cannot reserve; writing will then tell.
   if (error == 0 || error == EOPNOTSUPP || error == EINVAL) return;
   errno = error;
-  fail_with_errno(fmt::format("reserve {} bytes for", bytes));
+  fail_with_errno(format_text("reserve {} bytes for", bytes));
 }
 
 void AtomicFile::write_at(std::int64_t offset, Bytes bytes) {

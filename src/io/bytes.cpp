@@ -1,5 +1,7 @@
 #include "io/bytes.hpp"
 
+#include "core/format_text.hpp"
+
 namespace steer::io::detail {
 
 std::string quote(std::string_view name) {
@@ -8,7 +10,7 @@ std::string quote(std::string_view name) {
   for (const char c : name.substr(0, longest)) {
     const auto byte = static_cast<unsigned char>(c);
     if (byte < 0x20 || byte >= 0x7f)
-      text += fmt::format("\\x{:02x}", byte);
+      text += format_text("\\x{:02x}", byte);
     else
       text += c;
   }
@@ -17,7 +19,7 @@ std::string quote(std::string_view name) {
 
 std::string shape_text(std::span<const std::int64_t> shape) {
   std::string text = "[";
-  for (std::size_t i = 0; i < shape.size(); ++i) text += fmt::format("{}{}", i ? ", " : "", shape[i]);
+  for (std::size_t i = 0; i < shape.size(); ++i) text += format_text("{}{}", i ? ", " : "", shape[i]);
   return text + "]";
 }
 

@@ -7,6 +7,7 @@
 
 #include <steer/io/tensor_reader.hpp>
 
+#include "core/format_text.hpp"
 #include "io/atomic_file.hpp"
 #include "io/dequantize.hpp"
 
@@ -167,7 +168,7 @@ void save_control_vector(const std::filesystem::path& path, const ControlVector&
     require(direction.dim() == 1 && direction.numel() == width && width > 0, ErrorCode::shape, "save_control_vector",
             "expected directions of shape [{}] but got {} (layer {})", width, io::detail::shape_text(direction.sizes()),
             layer);
-    tensors.emplace_back(fmt::format("direction.{}", layer), direction.to(at::kFloat));
+    tensors.emplace_back(format_text("direction.{}", layer), direction.to(at::kFloat));
   }
   save_gguf(path,
             {{"general.architecture", "controlvector"},

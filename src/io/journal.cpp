@@ -14,6 +14,7 @@
 #include <steer/core/error.hpp>
 #include <steer/core/hash.hpp>
 
+#include "core/format_text.hpp"
 #include "io/journal_settings.hpp"
 #include "io/strict_json.hpp"
 #include "io/text_file.hpp"
@@ -83,7 +84,7 @@ std::string kind_of(std::string_view text) {
                               .dump(-1, ' ', true, ordered_json::error_handler_t::replace)
                               .find("\\ufffd") != std::string::npos;
   if (binary) return "a binary file";
-  return fmt::format("a text that begins \"{}\"", start.substr(0, std::min<std::size_t>(start.find('\n'), 40)));
+  return format_text("a text that begins \"{}\"", start.substr(0, std::min<std::size_t>(start.find('\n'), 40)));
 }
 
 /// Parses a file that must be a journal, whole but for a torn last line. @throws Error(format) for any other.
@@ -132,7 +133,7 @@ ordered_json parse_identity(std::string_view identity) {
 std::string io::detail::differing_settings(const ordered_json& was, const ordered_json& is) {
   std::string text;
   const auto add = [&](const std::string& key) {
-    text += fmt::format("{}{} was {}, is {}", text.empty() ? "" : "; ", key,
+    text += format_text("{}{} was {}, is {}", text.empty() ? "" : "; ", key,
                         was.contains(key) ? io::detail::brief(was[key]) : "absent",
                         is.contains(key) ? io::detail::brief(is[key]) : "absent");
   };

@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/format_text.hpp"
 #include "io/npy_header.hpp"
 #include "io/strict_json.hpp"
 
@@ -88,7 +89,7 @@ class NpzReader final : public NpyReader {
       auto header = parse_npy_header(begin, path.string() + ", entry " + quote(entry.name));
       auto name = entry.name.substr(0, entry.name.size() - 4);
       if (is_no_number(header.descr)) {
-        metadata_[name] = fmt::format("numpy array of {}, passed over", header.descr);  // objects are never unpickled
+        metadata_[name] = format_text("numpy array of {}, passed over", header.descr);  // objects are never unpickled
         continue;
       }
       add(std::move(name), std::move(header), entry.size);

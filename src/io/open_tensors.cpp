@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "core/format_text.hpp"
 #include "io/gguf_reader.hpp"
 #include "io/impostors.hpp"
 #include "io/mapped_file.hpp"
@@ -54,12 +55,12 @@ std::shared_ptr<const TensorReader> open_folder(const fs::path& folder) {
   std::size_t shown = 0;
   for (const auto& name : sets)
     if (shown++ < most) list += (list.empty() ? "" : ", ") + io::detail::quote(name);
-  if (sets.size() > most) list += fmt::format(" and {} more", sets.size() - most);
+  if (sets.size() > most) list += format_text(" and {} more", sets.size() - most);
   fail(ErrorCode::io, kWhere,
        "expected model.safetensors, pytorch_model.bin, an index or numbered parts of one, or a single weight file in "
        "the "
        "folder but got {} ({}); {}",
-       sets.empty() ? "none" : fmt::format("{} others", sets.size()), folder.string(),
+       sets.empty() ? "none" : format_text("{} others", sets.size()), folder.string(),
        sets.empty() ? "it holds no weights: check the path, or download them into it"
                     : "give the path of one of them: " + list);
 }

@@ -3,6 +3,8 @@
 #include <bit>
 #include <unordered_map>
 
+#include "core/format_text.hpp"
+
 namespace steer::io::detail {
 namespace {
 
@@ -144,7 +146,7 @@ class Unpickler {
   }
 
   void expect_kind(const PickleValue& value, PickleKind kind, std::string_view what) const {
-    if (value.kind != kind) malformed(fmt::format("another kind of value where {} belongs", what));
+    if (value.kind != kind) malformed(format_text("another kind of value where {} belongs", what));
   }
   const std::vector<PickleValue>& tuple_of(const PickleValue& value, std::string_view what) const {
     expect_kind(value, PickleKind::tuple, what);
@@ -184,7 +186,7 @@ class Unpickler {
     if (module == "torch" && name == "device") return made(PickleGlobal::device);
     if (module == "torch")
       for (const std::string_view dtype : kDtypeNames)
-        if (name == dtype) return text(fmt::format("torch.{}", dtype));
+        if (name == dtype) return text(format_text("torch.{}", dtype));
     if (module == "torch")
       for (const auto& type : kStorageTypes)
         if (type.name == name) return made(PickleGlobal::storage_type, static_cast<std::int64_t>(type.dtype));

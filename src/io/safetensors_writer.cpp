@@ -5,6 +5,7 @@
 #include <numeric>
 #include <set>
 
+#include "core/format_text.hpp"
 #include "io/atomic_file.hpp"
 #include "io/dtypes.hpp"
 
@@ -56,7 +57,7 @@ std::string layout(std::vector<Slot>& slots, const std::map<std::string, std::st
       require(names.insert(slot.spec.name).second, ErrorCode::argument, kWhere,
               "expected every tensor name once, and none \"__metadata__\", but got {}",
               io::detail::quote(slot.spec.name));
-      text += fmt::format("{}{}:{}", text.size() > 1 ? "," : "", nlohmann::json(slot.spec.name).dump(),
+      text += format_text("{}{}:{}", text.size() > 1 ? "," : "", nlohmann::json(slot.spec.name).dump(),
                           nlohmann::json{{"dtype", dtype_of(slot.spec).name},
                                          {"shape", slot.spec.shape},
                                          {"data_offsets", {slot.begin, slot.begin + slot.bytes}}}

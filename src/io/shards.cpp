@@ -3,6 +3,7 @@
 #include <charconv>
 #include <map>
 
+#include "core/format_text.hpp"
 #include "io/open_container.hpp"
 #include "io/strict_json.hpp"
 #include "io/view_reader.hpp"
@@ -81,7 +82,7 @@ std::shared_ptr<const TensorReader> join(const fs::path& path, const std::vector
 }
 
 std::string list_of(const std::vector<std::string>& names) {
-  return quote(names[0]) + (names.size() > 1 ? fmt::format(" and {} more", names.size() - 1) : "");
+  return quote(names[0]) + (names.size() > 1 ? format_text(" and {} more", names.size() - 1) : "");
 }
 
 std::optional<std::int64_t> number_in(std::string_view digits) {
@@ -94,7 +95,7 @@ std::optional<std::int64_t> number_in(std::string_view digits) {
 }  // namespace
 
 std::string ShardName::of(std::int64_t part) const {
-  return fmt::format("{}-{:05}-of-{:05}{}", stem, part, count, ending);
+  return format_text("{}-{:05}-of-{:05}{}", stem, part, count, ending);
 }
 
 std::optional<ShardName> parse_shard_name(std::string_view name) {

@@ -1,6 +1,6 @@
 #include "io/unwrap.hpp"
 
-#include <ATen/Functions.h>
+#include <ATen/ops/equal.h>
 
 #include <algorithm>
 #include <map>

@@ -6,6 +6,8 @@
 #include <array>
 #include <limits>
 
+#include "core/format_text.hpp"
+
 namespace steer::io::detail {
 namespace {
 
@@ -92,7 +94,7 @@ ZipArchive::ZipArchive(std::shared_ptr<const MappedFile> file, std::string name)
     const auto entry_name = as_text(cursor.take(load<std::uint16_t>(header, 28)));
     const auto extra = cursor.take(load<std::uint16_t>(header, 30));
     cursor.take(load<std::uint16_t>(header, 32));
-    const auto what = fmt::format("entry {} of {}", quote(entry_name), name_);
+    const auto what = format_text("entry {} of {}", quote(entry_name), name_);
     require(load<std::uint32_t>(header, 0) == kCentralHeader, ErrorCode::format, kWhere,
             "expected an entry of the zip directory but got other bytes ({})", what);
     const auto method = load<std::uint16_t>(header, 10);

@@ -4,6 +4,7 @@
 
 #include <steer/core/error.hpp>
 
+#include "core/format_text.hpp"
 #include "model/stored_weights.hpp"
 #include "model/tensor_view.hpp"
 
@@ -42,7 +43,7 @@ std::shared_ptr<const TensorReader> plain_names(const TensorReader& reader, std:
   if (wrapping.empty() && tower.empty()) return {};
   if (!wrapping.empty())
     warnings.push_back(
-        fmt::format("every tensor is named {}*, as a training framework wraps it: read without", wrapping));
+        format_text("every tensor is named {}*, as a training framework wraps it: read without", wrapping));
   return renamed_tensors(reader, [&](const std::string& name) {
     std::string plain = name.substr(wrapping.size());
     if (!tower.empty() && plain.starts_with(tower)) return "model." + plain.substr(tower.size());
@@ -75,7 +76,7 @@ void check(Transformer& model, WeightSource& source, const Naming& naming) {
     return head || naming.ignored(model.config, name);
   });
   if (!heads.empty())
-    source.warn(fmt::format("ignored {}: another head than the language model's", fmt::join(heads, ", ")));
+    source.warn(format_text("ignored {}: another head than the language model's", fmt::join(heads, ", ")));
 }
 
 Rounding rounding_of(ComputeFormat compute) {

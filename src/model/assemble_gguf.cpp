@@ -3,6 +3,7 @@
 #include <charconv>
 #include <numeric>
 
+#include "core/format_text.hpp"
 #include "model/assemble.hpp"
 #include "model/families.hpp"
 
@@ -165,7 +166,7 @@ void assemble_gguf(Transformer& m, WeightSource& in) {
   // The second norm goes by what it follows.
   const bool after = c.family == "gpt_oss" || c.family == "qwen3_5";
   for (std::int64_t i = 0; i < c.n_layers; ++i) {
-    const Block b{c, family, in, fmt::format("blk.{}.", i)};
+    const Block b{c, family, in, format_text("blk.{}.", i)};
     auto& w = m.layers[static_cast<std::size_t>(i)];
     if (c.pre_norms) {
       w.ln1 = b.norm("attn_norm", c.d_model);

@@ -1,5 +1,6 @@
 #include <utility>
 
+#include "core/format_text.hpp"
 #include "model/assemble.hpp"
 #include "model/families.hpp"
 
@@ -103,7 +104,7 @@ void experts(const Layer& l, ExpertWeights& w) {
   w.each.clear();
   for (std::int64_t i = 0; i < e.count; ++i) {
     if (!packed && !gpt_oss) {
-      w.each.push_back(l.mlp(fmt::format("{}{}.", at, i), names, e.d_mlp, false));
+      w.each.push_back(l.mlp(format_text("{}{}.", at, i), names, e.d_mlp, false));
       continue;
     }
     const std::string bias = gpt_oss ? gate_up + "_bias" : std::string(),
@@ -140,7 +141,7 @@ Linear unembed(Transformer& m, WeightSource& in, const std::string& name, const 
   ModelConfig& c = m.config;
   if (c.tied_embeddings && in.contains(name) && in.contains(embedding) && !in.equal(name, embedding)) {
     in.warn(
-        fmt::format("{} differs from {} although the configuration ties them (tie_word_embeddings): it is used, as "
+        format_text("{} differs from {} although the configuration ties them (tie_word_embeddings): it is used, as "
                     "transformers does",
                     name, embedding));
     c.tied_embeddings = false;
@@ -156,7 +157,7 @@ void llama_like(Transformer& m, WeightSource& in) {
   m.final_norm = Layer{c, family, in, prefix}.norm("norm", c.d_model);
   m.unembed = unembed(m, in, "lm_head.weight", prefix + "embed_tokens.weight");
   for (std::int64_t i = 0; i < c.n_layers; ++i) {
-    const Layer l{c, family, in, fmt::format("{}layers.{}.", prefix, i)};
+    const Layer l{c, family, in, format_text("{}layers.{}.", prefix, i)};
     auto& w = m.layers[static_cast<std::size_t>(i)];
     if (c.pre_norms) w.ln1 = l.norm("input_layernorm", c.d_model);
     if (c.pre_norms) w.ln2 = l.norm(c.post_norms ? "pre_feedforward_layernorm" : "post_attention_layernorm", c.d_model);
@@ -190,7 +191,7 @@ void gpt2(Transformer& m, WeightSource& in) {
   m.final_norm = layer_norm(in, c, prefix + "ln_f");
   m.unembed = unembed(m, in, "lm_head.weight", prefix + "wte.weight");
   for (std::int64_t i = 0; i < c.n_layers; ++i) {
-    const std::string layer = fmt::format("{}h.{}.", prefix, i);
+    const std::string layer = format_text("{}h.{}.", prefix, i);
     auto& w = m.layers[static_cast<std::size_t>(i)];
     w.ln1 = layer_norm(in, c, layer + "ln_1");
     w.ln2 = layer_norm(in, c, layer + "ln_2");
@@ -212,7 +213,7 @@ void gpt_neox(Transformer& m, WeightSource& in) {
   m.final_norm = layer_norm(in, c, prefix + "final_layer_norm");
   m.unembed = unembed(m, in, "embed_out.weight", prefix + "embed_in.weight");
   for (std::int64_t i = 0; i < c.n_layers; ++i) {
-    const std::string layer = fmt::format("{}layers.{}.", prefix, i), attn = layer + "attention.";
+    const std::string layer = format_text("{}layers.{}.", prefix, i), attn = layer + "attention.";
     auto& w = m.layers[static_cast<std::size_t>(i)];
     w.ln1 = layer_norm(in, c, layer + "input_layernorm");
     w.ln2 = layer_norm(in, c, layer + "post_attention_layernorm");

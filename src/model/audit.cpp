@@ -1,7 +1,8 @@
-#include <fmt/format.h>
 
 #include <steer/core/error.hpp>
 #include <steer/model/audit.hpp>
+
+#include "core/format_text.hpp"
 
 namespace steer {
 
@@ -17,9 +18,9 @@ void SteeringAudit::require_fired(std::string_view where) const {
 }
 
 std::string SteeringAudit::describe() const {
-  std::string text = fmt::format("{:>8} {:>8} {:>8} {:>9} {:>9}  edit\n", "seen", "in scope", "edited", "mean", "max");
+  std::string text = format_text("{:>8} {:>8} {:>8} {:>9} {:>9}  edit\n", "seen", "in scope", "edited", "mean", "max");
   for (const EditAudit& e : edits)
-    text += fmt::format("{:>8} {:>8} {:>8} {:>9.4f} {:>9.4f}  {}\n", e.seen, e.in_scope, e.edited, e.mean_change,
+    text += format_text("{:>8} {:>8} {:>8} {:>9.4f} {:>9.4f}  {}\n", e.seen, e.in_scope, e.edited, e.mean_change,
                         e.max_change, e.edit);
   return text;
 }

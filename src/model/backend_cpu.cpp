@@ -1,6 +1,6 @@
 // Our kernels on the CPU: f32 rows in raw memory, in buffers that are used again.
 
-#include <ATen/Functions.h>
+#include <ATen/ops/empty.h>
 #include <c10/core/InferenceMode.h>
 
 #include "core/crew.hpp"

@@ -1,9 +1,7 @@
 #include <steer/model/compare.hpp>
 
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
@@ -11,6 +9,7 @@
 
 #include <steer/core/error.hpp>
 
+#include "core/format_text.hpp"
 #include "model/hook_table.hpp"
 
 namespace steer {
@@ -82,22 +81,22 @@ const PointComparison* BackendComparison::first_difference() const {
 
 std::string BackendComparison::text() const {
   const auto line = [](const PointComparison& p, const char* mark) {
-    return fmt::format("{:1} {:5} {:34} {:10.3g} {:10.3g} {:10.3g}   token {}, index {}\n", mark, p.position, p.name,
+    return format_text("{:1} {:5} {:34} {:10.3g} {:10.3g} {:10.3g}   token {}, index {}\n", mark, p.position, p.name,
                        p.largest, p.scale, p.relative(), p.at_position, p.at_index);
   };
   std::string out =
-      fmt::format("{:7} {:34} {:>10} {:>10} {:>10}\n", "pass at", "point", "difference", "largest", "ratio");
+      format_text("{:7} {:34} {:>10} {:>10} {:>10}\n", "pass at", "point", "difference", "largest", "ratio");
   const PointComparison* first = first_difference();
   if (!first) {
     const auto worst = std::ranges::max_element(points, {}, &PointComparison::relative);
     if (worst != points.end()) out += line(*worst, "");
-    return out + fmt::format("no difference above {:g} at {} points\n", tolerance, points.size());
+    return out + format_text("no difference above {:g} at {} points\n", tolerance, points.size());
   }
   const auto at = first - points.data();
   constexpr std::ptrdiff_t kAround = 3;
   for (auto i = std::max<std::ptrdiff_t>(at - kAround, 0); i < std::min(at + kAround + 1, std::ssize(points)); ++i)
     out += line(points[static_cast<std::size_t>(i)], i == at ? ">" : "");
-  return out + fmt::format("first difference above {:g}: {}\n", tolerance, first->name);
+  return out + format_text("first difference above {:g}: {}\n", tolerance, first->name);
 }
 
 BackendComparison compare_backends(Session& tested, Session& reference, std::span<const std::int64_t> ids,

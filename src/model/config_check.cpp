@@ -4,13 +4,15 @@
 
 #include <steer/core/error.hpp>
 
+#include "core/format_text.hpp"
+
 namespace steer::model::detail {
 
 void complete_and_check(ModelConfig& c, std::string_view where) {
   const auto check = [&]<class... Args>(bool ok, fmt::format_string<Args...> what, Args&&... args) {
     if (!ok)
       fail(ErrorCode::config, where, "expected a consistent configuration but got {}; correct the file",
-           fmt::format(what, std::forward<Args>(args)...));
+           format_text(what, std::forward<Args>(args)...));
   };
   if (c.attn_scale == 0) c.attn_scale = 1 / std::sqrt(static_cast<double>(c.d_head));
   if (c.rotary_dims == 0 && !c.learned_positions) c.rotary_dims = c.d_head;

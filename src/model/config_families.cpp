@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "core/format_text.hpp"
 #include "model/config_rope.hpp"
 
 namespace steer::model::detail {
@@ -21,7 +22,7 @@ ActivationKind activation(const std::string& name, const char* key) {
 std::int64_t derived_head(ConfigReader& in, const ModelConfig& c) {
   if (in.has("head_dim")) return in.size("head_dim");
   if (c.d_model % c.n_heads != 0)
-    in.contradiction(fmt::format("a width of {} that {} heads do not divide", c.d_model, c.n_heads));
+    in.contradiction(format_text("a width of {} that {} heads do not divide", c.d_model, c.n_heads));
   return c.d_model / c.n_heads;
 }
 
@@ -108,11 +109,11 @@ void read_experts(ConfigReader& in, const Family& f, ModelConfig& c, const char*
   // Published files say num_experts or num_local_experts, transformers 5 the latter.
   e.count = in.has("num_local_experts") ? in.size("num_local_experts") : in.size("num_experts", f.sizes.experts);
   if (in.has("num_experts") && in.size("num_experts") != e.count)
-    in.contradiction(fmt::format("num_experts = {} and num_local_experts = {}", in.size("num_experts"), e.count));
+    in.contradiction(format_text("num_experts = {} and num_local_experts = {}", in.size("num_experts"), e.count));
   e.per_token = in.size("num_experts_per_tok", f.sizes.per_token);
   if (in.has("experts_per_token") && in.size("experts_per_token") != e.per_token)
     in.contradiction(
-        fmt::format("experts_per_token = {} and num_experts_per_tok = {}", in.size("experts_per_token"), e.per_token));
+        format_text("experts_per_token = {} and num_experts_per_tok = {}", in.size("experts_per_token"), e.per_token));
   e.d_mlp = size_of(in, width_key, f.sizes.d_expert);
   in.skip({"output_router_logits", "router_aux_loss_coef", "router_jitter_noise"});  // training
 }
@@ -232,7 +233,7 @@ void read_qwen3_5(ConfigReader& in, const Family& f, ModelConfig& c) {
   d.value_heads = in.size("linear_num_value_heads", 32);
   if (d.value_heads % d.key_heads != 0)
     in.contradiction(
-        fmt::format("linear_num_value_heads = {} over linear_num_key_heads = {}", d.value_heads, d.key_heads));
+        format_text("linear_num_value_heads = {} over linear_num_key_heads = {}", d.value_heads, d.key_heads));
   RopeDefaults defaults = rope_defaults(f, c);
   defaults.rotary_share = 0.25;
   const auto interval = in.size("full_attention_interval", 4);
@@ -266,7 +267,7 @@ void read_gemma_2_and_3(ConfigReader& in, const Family& f, ModelConfig& c) {
   c.attn_bias = c.attn_out_bias = in.boolean("attention_bias", false);
   c.embed_scale = std::sqrt(static_cast<double>(c.d_model));
   const double scalar = in.number("query_pre_attn_scalar", 256);
-  if (!(scalar > 0)) in.contradiction(fmt::format("query_pre_attn_scalar = {}", scalar));
+  if (!(scalar > 0)) in.contradiction(format_text("query_pre_attn_scalar = {}", scalar));
   c.attn_scale = 1 / std::sqrt(scalar);
 }
 
@@ -355,7 +356,7 @@ void read_granite(ConfigReader& in, const Family& f, ModelConfig& c) {
   c.attn_scale = in.number("attention_multiplier", 1);
   c.residual_scale = in.number("residual_multiplier", 1);
   const double divisor = in.number("logits_scaling", 1);
-  if (!(divisor > 0)) in.contradiction(fmt::format("logits_scaling = {}", divisor));
+  if (!(divisor > 0)) in.contradiction(format_text("logits_scaling = {}", divisor));
   c.logit_scale = 1 / divisor;
 }
 
@@ -369,7 +370,7 @@ void read_smollm3(ConfigReader& in, const Family& f, ModelConfig& c) {
   if (in.has("no_rope_layers")) {
     const auto& list = in.at("no_rope_layers");
     if (!list.is_array() || std::ssize(list) != c.n_layers)
-      in.contradiction(fmt::format("no_rope_layers = {} for {} layers", list.dump().substr(0, 120), c.n_layers));
+      in.contradiction(format_text("no_rope_layers = {} for {} layers", list.dump().substr(0, 120), c.n_layers));
     for (std::size_t i = 0; i < turns.size(); ++i) turns[i] = list[i] == 1 || list[i] == true;
   }
   const bool slide = in.boolean("use_sliding_window", false);

@@ -9,6 +9,7 @@
 #include <steer/io/tensor_reader.hpp>
 #include <steer/model/config.hpp>
 
+#include "core/format_text.hpp"
 #include "io/bytes.hpp"
 #include "model/config_check.hpp"
 #include "model/config_reader.hpp"
@@ -138,14 +139,14 @@ void read_delta_net(model::detail::ConfigReader& in, ModelConfig& c) {
   d.value_heads = in.size("ssm.time_step_rank");
   const auto inner = in.size("ssm.inner_size");
   if (inner % d.value_heads != 0)
-    in.contradiction(fmt::format("ssm.inner_size = {} over {} value heads", inner, d.value_heads));
+    in.contradiction(format_text("ssm.inner_size = {} over {} value heads", inner, d.value_heads));
   d.d_value = inner / d.value_heads;
   const auto interval = in.size("full_attention_interval", 4);
   const bool listed = in.has("attention.recurrent_layers");
   const auto list = listed ? in.at("attention.recurrent_layers") : nlohmann::json();
   if (listed && (!list.is_array() || std::ssize(list) < c.n_layers))
     in.contradiction(
-        fmt::format("attention.recurrent_layers = {} for {} layers", list.dump().substr(0, 120), c.n_layers));
+        format_text("attention.recurrent_layers = {} for {} layers", list.dump().substr(0, 120), c.n_layers));
   for (std::int64_t i = 0; i < c.n_layers; ++i) {
     const auto at = static_cast<std::size_t>(i);
     if (listed ? list[at] == true : (i + 1) % interval != 0) c.layers[at] = {.mixer = MixerKind::delta_net};
@@ -163,7 +164,7 @@ void read_experts(model::detail::ConfigReader& in, const TensorReader& file, Mod
   in.only("expert_gating_func", c.family == "gpt_oss" ? 3 : 1);
   in.only("expert_weights_scale", 1.0);
   for (std::int64_t i = 0; i < c.n_layers; ++i) {
-    const auto layer = fmt::format("blk.{}.", i);
+    const auto layer = format_text("blk.{}.", i);
     c.layers[static_cast<std::size_t>(i)].experts = file.contains(layer + "ffn_gate_inp.weight");
     if (const auto* t = file.find(layer + "ffn_gate_exps.weight"); t && t->shape.size() == 3) e.d_mlp = t->shape[1];
     if (const auto* t = file.find(layer + "ffn_gate_shexp.weight"); t && t->shape.size() == 2) e.d_shared = t->shape[0];
@@ -223,7 +224,7 @@ ModelConfig ModelConfig::from_gguf(const TensorReader& file) {
     c.embed_scale = in.number("embedding_scale", 1);
     c.residual_scale = in.number("residual_scale", 1);
     const double divisor = in.number("logit_scale", 1);
-    if (!(divisor > 0)) in.contradiction(fmt::format("logit_scale = {}", divisor));
+    if (!(divisor > 0)) in.contradiction(format_text("logit_scale = {}", divisor));
     c.logit_scale = 1 / divisor;
   }
   // Written as 0 where there is none.

@@ -12,6 +12,8 @@
 
 #include <steer/core/error.hpp>
 
+#include "core/format_text.hpp"
+
 namespace steer::model::detail {
 
 /// Reads a JSON object key by key and remembers which keys were asked for, so that `finish` can refuse the rest.
@@ -81,7 +83,7 @@ class ConfigReader {
       // Saving a configuration with all its defaults writes these; they are no news.
       if (off && (key == "add_cross_attention" || key == "tie_encoder_decoder" || key == "pruned_heads")) continue;
       if (warnings && (allow || off))
-        warnings->push_back(fmt::format("ignored {} in the configuration: {}", shown,
+        warnings->push_back(format_text("ignored {} in the configuration: {}", shown,
                                         allow ? "it was allowed" : "steer does not know it, and it is switched off"));
       else
         unknown += (unknown.empty() ? "" : ", ") + shown;

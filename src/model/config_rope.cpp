@@ -3,6 +3,8 @@
 
 #include <cmath>
 
+#include "core/format_text.hpp"
+
 namespace steer::model::detail {
 namespace {
 
@@ -18,7 +20,7 @@ std::vector<double> factors(ConfigReader& in, const char* key, std::int64_t coun
     for (const auto& f : value)
       if (f.is_number() && f.get<double>() > 0) out.push_back(f.get<double>());
   if (!value.is_array() || out.size() != value.size() || std::ssize(out) != count)
-    in.contradiction(fmt::format("{} = {} where {} positive numbers, one for each rotated pair, belong", key,
+    in.contradiction(format_text("{} = {} where {} positive numbers, one for each rotated pair, belong", key,
                                  value.dump().substr(0, 80), count));
   return out;
 }
@@ -59,7 +61,7 @@ RopeConfig read_object(const nlohmann::json& object, const std::string& key, dou
   out.theta = in.number("rope_theta", theta);
   std::string kind = in.has("rope_type") ? in.text("rope_type") : in.text("type", "default");
   if (in.has("type") && in.text("type") != kind)
-    in.contradiction(fmt::format("{}.rope_type = {} and {}.type = {}", key, kind, key, in.text("type")));
+    in.contradiction(format_text("{}.rope_type = {} and {}.type = {}", key, kind, key, in.text("type")));
   if (kind == "su" || (d.yarn_is_longrope && kind == "yarn")) kind = "longrope";
   const auto found = find_enum<RopeKind>(kind);
   require(found && *found != RopeKind::none, ErrorCode::unsupported, kWhere,
@@ -70,7 +72,7 @@ RopeConfig read_object(const nlohmann::json& object, const std::string& key, dou
   shared.rotary_share = in.number("partial_rotary_factor", shared.rotary_share);
   shared.query_growth = in.number("llama_4_scaling_beta", shared.query_growth);
   if (!(shared.rotary_share > 0 && shared.rotary_share <= 1))
-    in.contradiction(fmt::format("a rotary share of {}", shared.rotary_share));
+    in.contradiction(format_text("a rotary share of {}", shared.rotary_share));
   const auto pairs = static_cast<std::int64_t>(static_cast<double>(d.head) * shared.rotary_share) / 2;
   const bool trained = out.kind == RopeKind::llama3 || out.kind == RopeKind::yarn || out.kind == RopeKind::longrope;
   if (trained) {
@@ -112,7 +114,7 @@ RopeConfig read_object(const nlohmann::json& object, const std::string& key, dou
 
 /// The object to read where both may stand. transformers takes `rope_scaling`; two that disagree are an error here.
 [[noreturn]] void disagree(ConfigReader& in, const nlohmann::json& scaling, const nlohmann::json& parameters) {
-  in.contradiction(fmt::format("rope_scaling = {} and rope_parameters = {}, which disagree",
+  in.contradiction(format_text("rope_scaling = {} and rope_parameters = {}, which disagree",
                                scaling.dump().substr(0, 200), parameters.dump().substr(0, 200)));
 }
 
@@ -123,7 +125,7 @@ bool per_kind(const nlohmann::json& parameters) {
 void require_one_theta(ConfigReader& in, const char* theta_key, const RopeConfig& rope, const char* object) {
   if (in.has(theta_key) && rope.theta != in.number(theta_key))
     in.contradiction(
-        fmt::format("{} = {} and {}.rope_theta = {}", theta_key, in.number(theta_key), object, rope.theta));
+        format_text("{} = {} and {}.rope_theta = {}", theta_key, in.number(theta_key), object, rope.theta));
 }
 
 RopeDefaults at_top_level(ConfigReader& in, RopeDefaults d) {
@@ -185,7 +187,7 @@ Ropes read_layered_ropes(ConfigReader& in, const RopeDefaults& defaults, const c
     const auto& object = in.at("rope_parameters");
     if (!per_kind(object))
       in.contradiction(
-          fmt::format("rope_parameters = {} where full_attention and sliding_attention belong, one rope each",
+          format_text("rope_parameters = {} where full_attention and sliding_attention belong, one rope each",
                       object.dump().substr(0, 120)));
     Ropes out = read_entries(in, d, full_theta, sliding_theta);
     if (scaling) {

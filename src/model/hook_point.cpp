@@ -4,6 +4,8 @@
 #include <steer/core/error.hpp>
 #include <steer/model/hooks.hpp>
 
+#include "core/format_text.hpp"
+
 namespace steer {
 namespace {
 
@@ -72,7 +74,7 @@ HookPoint HookPoint::parse(std::string_view name) {
 }
 
 std::string HookPoint::name() const {
-  return of_layer(site) ? fmt::format("blocks.{}.{}", layer, to_string(site)) : std::string(to_string(site));
+  return of_layer(site) ? format_text("blocks.{}.{}", layer, to_string(site)) : std::string(to_string(site));
 }
 
 }  // namespace steer

@@ -6,6 +6,8 @@
 
 #include <steer/core/error.hpp>
 
+#include "core/format_text.hpp"
+
 namespace steer {
 
 HookHandle::HookHandle(std::weak_ptr<Registration> registration) : registration_(std::move(registration)) {}
@@ -32,7 +34,7 @@ std::string why_not_computed(const ModelConfig& config, const HookPoint& point) 
   if (site == Site::embed || site == Site::ln_final)
     return layer == 0 ? std::string() : std::string("it belongs to no layer");
   if (layer < 0 || layer >= config.n_layers)
-    return fmt::format("its layer is not in [0, {}); a hook there would never fire", config.n_layers);
+    return format_text("its layer is not in [0, {}); a hook there would never fire", config.n_layers);
   // A configuration made by hand may say nothing of its layers.
   const LayerConfig of =
       layer < std::ssize(config.layers) ? config.layers[static_cast<std::size_t>(layer)] : LayerConfig{};
@@ -158,7 +160,7 @@ bool like(const at::Tensor& value, const at::Tensor& before, at::IntArrayRef sha
 }
 
 std::string described(const at::Tensor& value, at::IntArrayRef shape) {
-  return fmt::format("[{}] {} on {}", fmt::join(shape, ", "), at::toString(value.scalar_type()), value.device().str());
+  return format_text("[{}] {} on {}", fmt::join(shape, ", "), at::toString(value.scalar_type()), value.device().str());
 }
 
 }  // namespace

@@ -1,7 +1,9 @@
 #include "model/kv_cache.hpp"
 
-#include <ATen/Functions.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 
 #include <steer/core/error.hpp>
 

@@ -1,6 +1,6 @@
 #include "model/log_probability.hpp"
 
-#include <ATen/Functions.h>
+#include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <cmath>

@@ -1,7 +1,7 @@
 #include "model/lora.hpp"
 
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/mm.h>
 #include <fmt/ranges.h>
 
 #include <cmath>

@@ -1,6 +1,6 @@
 #include <steer/model/model.hpp>
 
-#include <ATen/Functions.h>
+#include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>

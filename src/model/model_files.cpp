@@ -7,6 +7,7 @@
 
 #include <steer/core/error.hpp>
 
+#include "core/format_text.hpp"
 #include "io/shards.hpp"
 #include "io/strict_json.hpp"
 #include "io/text_file.hpp"
@@ -44,7 +45,7 @@ ModelConfig read_config(const fs::path& path, std::span<const std::string> allow
   try {
     return ModelConfig::from_hugging_face(json, allow_unknown);
   } catch (const Error& error) {  // which knows of no file
-    throw Error(error.code(), fmt::format("{} ({})", error.what(), path.string()));
+    throw Error(error.code(), format_text("{} ({})", error.what(), path.string()));
   }
 }
 
@@ -94,7 +95,7 @@ std::string advice_for(const fs::path& folder) {
   for (const auto& around : {folder, folder / "snapshots"})
     for (const auto& entry : fs::directory_iterator(around, ignored))
       if (fs::exists(entry.path() / "config.json", ignored)) deeper.insert(entry.path().string());
-  if (!deeper.empty()) return fmt::format("give the path of a folder in it that has one, such as {}", *deeper.begin());
+  if (!deeper.empty()) return format_text("give the path of a folder in it that has one, such as {}", *deeper.begin());
   return "check the path, or download the model's config.json into it";
 }
 
@@ -144,7 +145,7 @@ ModelConfig limited(ModelConfig config, const LoadOptions& options) {
 std::optional<std::string> tokenizer_warning(const ModelConfig& config, const std::optional<Tokenizer>& tokenizer) {
   // Fewer are common: embeddings are padded. Published Gemma 3 files have one more.
   if (!tokenizer || tokenizer->vocab_size() <= config.vocab_size) return {};
-  return fmt::format("the tokenizer knows {} ids but the embedding has {} rows: ids from {} on are refused",
+  return format_text("the tokenizer knows {} ids but the embedding has {} rows: ids from {} on are refused",
                      tokenizer->vocab_size(), config.vocab_size, config.vocab_size);
 }
 

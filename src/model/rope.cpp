@@ -1,6 +1,6 @@
 #include "model/rope.hpp"
 
-#include <ATen/Functions.h>
+#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cmath>

@@ -1,10 +1,11 @@
 // Prompts on their own: logits, log-probabilities, recorded activations.
-#include <ATen/Functions.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
 
 #include <algorithm>
 #include <limits>
 
+#include "core/format_text.hpp"
 #include "model/activation_match.hpp"
 #include "model/log_probability.hpp"
 #include "model/session_impl.hpp"
@@ -93,7 +94,7 @@ std::vector<ActivationCache> Session::run_with_cache(std::span<const std::vector
   std::erase_if(reached,
                 [&](const HookPoint& p) { return p.layer >= last || (p.site == Site::ln_final && last < n_layers); });
   const std::vector<bool> chosen = model::detail::matching(
-      reached, patterns, last < n_layers ? fmt::format(" up to layer {}", stop) : std::string(), kWhere);
+      reached, patterns, last < n_layers ? format_text(" up to layer {}", stop) : std::string(), kWhere);
 
   // By point and prompt: what each chunk gave.
   std::vector<std::vector<std::vector<at::Tensor>>> pieces(reached.size());

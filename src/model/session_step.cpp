@@ -1,6 +1,7 @@
 // How a step runs: what it appends, which logits it needs, its chunks, and taking it back when it fails.
-#include <ATen/Functions.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/tensor.h>
 
 #include <algorithm>
 

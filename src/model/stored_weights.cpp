@@ -8,6 +8,7 @@
 
 #include <steer/core/error.hpp>
 
+#include "core/format_text.hpp"
 #include "io/strict_json.hpp"
 #include "model/stored/formats.hpp"
 
@@ -55,7 +56,7 @@ StoredWeights read_quantisation(const nlohmann::json& config) {
   };
   const auto integer = [&](const char* key, std::int64_t missing) {
     if (!config.contains(key) || config[key].is_null()) return missing;
-    if (!config[key].is_number_integer()) refuse(fmt::format("{} = {}", key, io::detail::brief(config[key])));
+    if (!config[key].is_number_integer()) refuse(format_text("{} = {}", key, io::detail::brief(config[key])));
     return config[key].get<std::int64_t>();
   };
   std::string method = text("quant_method");

@@ -1,6 +1,7 @@
 #include "model/weight_source.hpp"
 
-#include <ATen/Functions.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/tensor.h>
 #include <fmt/ranges.h>
 
 #include <atomic>
@@ -9,6 +10,7 @@
 #include <steer/core/hash.hpp>
 
 #include "core/crew.hpp"
+#include "core/format_text.hpp"
 #include "model/cpu_loops.hpp"
 
 namespace steer::model::detail {
@@ -18,15 +20,15 @@ constexpr auto kWhere = "Model::load";
 
 std::string listing(const std::vector<std::string>& items) {
   constexpr std::size_t kShown = 8;
-  auto text = fmt::format(
+  auto text = format_text(
       "{}",
       fmt::join(items.begin(), items.begin() + static_cast<std::ptrdiff_t>(std::min(items.size(), kShown)), ", "));
-  if (items.size() > kShown) text += fmt::format(" and {} more", items.size() - kShown);
+  if (items.size() > kShown) text += format_text(" and {} more", items.size() - kShown);
   return text;
 }
 
 std::string describe(const std::string& name, const std::vector<std::int64_t>& shape) {
-  return fmt::format("{} [{}]", name, fmt::join(shape, ", "));
+  return format_text("{} [{}]", name, fmt::join(shape, ", "));
 }
 
 }  // namespace
@@ -90,7 +92,7 @@ std::string hash_weights(const TensorReader& reader) {
   constexpr std::int64_t kEnd = 4096, kSamples = 64, kSample = 64;
   ContentHasher hasher;
   for (const auto& info : reader.tensors()) {
-    hasher.update(fmt::format("{}|{}|{}|", info.name, fmt::join(info.shape, ","), info.storage));
+    hasher.update(format_text("{}|{}|{}|", info.name, fmt::join(info.shape, ","), info.storage));
     const at::Tensor raw = reader.raw(info.name);
     const auto* bytes = static_cast<const char*>(raw.const_data_ptr());
     const std::int64_t size = raw.numel();
@@ -120,10 +122,10 @@ const TensorInfo* WeightSource::check(const std::string& name, std::vector<std::
     constexpr std::size_t kEnough = 1000;
     if (missing_.size() == kEnough) refuse_missing();
   } else if (info->shape != shape) {
-    shapes_.push_back(fmt::format("{} as [{}] (the configuration says [{}])", name, fmt::join(info->shape, ", "),
+    shapes_.push_back(format_text("{} as [{}] (the configuration says [{}])", name, fmt::join(info->shape, ", "),
                                   fmt::join(shape, ", ")));
   } else if (!floats) {
-    shapes_.push_back(fmt::format("{} of type {}, {}", name, info->storage,
+    shapes_.push_back(format_text("{} of type {}, {}", name, info->storage,
                                   info->storage.starts_with("F8")
                                       ? "which needs scales that are not there: give the file with its "
                                         "*_scale_inv tensors, or convert it to BF16"

@@ -1,13 +1,17 @@
 #include "sae/activation_buffer.hpp"
 
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/isfinite.h>
 #include <fmt/ranges.h>
 
 #include <numeric>
 
 #include <steer/core/error.hpp>
 #include <steer/core/random.hpp>
+
+#include "core/format_text.hpp"
 
 namespace steer::sae::detail {
 namespace {
@@ -44,7 +48,7 @@ void ActivationBuffer::refill() {
     held += part.size(0);
     read_ += part.size(0);
     parts.push_back(std::move(part));
-    progress_.note(fmt::format("{} of {} activations in the buffer", held, capacity_));
+    progress_.note(format_text("{} of {} activations in the buffer", held, capacity_));
     progress_.advance(0);
   }
   rows_ = at::cat(parts);

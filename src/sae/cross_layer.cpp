@@ -1,13 +1,14 @@
 // Source: circuit-tracer, transcoder/cross_layer_transcoder.py.
 #include <steer/sae/cross_layer.hpp>
 
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/matmul.h>
 #include <fmt/ranges.h>
 
 #include <steer/core/error.hpp>
 #include <steer/io/tensor_reader.hpp>
 
+#include "core/format_text.hpp"
 #include "sae/layouts.hpp"
 #include "sae/simple_yaml.hpp"
 
@@ -48,7 +49,7 @@ std::int64_t count_layers(const fs::path& folder) {
           "expected a folder with W_enc_0.safetensors and so on but got {}; give the transcoder's folder",
           folder.string());
   std::int64_t count = 0;
-  while (count < kMaxLayers && fs::exists(folder / fmt::format("W_enc_{}.safetensors", count), ignored)) ++count;
+  while (count < kMaxLayers && fs::exists(folder / format_text("W_enc_{}.safetensors", count), ignored)) ++count;
   require(count > 0, ErrorCode::io, kLoad, "expected W_enc_0.safetensors in the folder but found none ({})",
           folder.string());
   return count;
@@ -72,9 +73,9 @@ CrossLayerTranscoder CrossLayerTranscoder::load(const fs::path& folder) {
             text("model_kind", ""), (folder / "config.yaml").string());
   impl->model_name = text("model_name", "");
   for (std::int64_t l = 0; l < n; ++l) {
-    const auto encoder = open_tensors(folder / fmt::format("W_enc_{}.safetensors", l));
-    const auto decoder = open_tensors(folder / fmt::format("W_dec_{}.safetensors", l));
-    const auto name = [l](const char* stem) { return fmt::format("{}_{}", stem, l); };
+    const auto encoder = open_tensors(folder / format_text("W_enc_{}.safetensors", l));
+    const auto decoder = open_tensors(folder / format_text("W_dec_{}.safetensors", l));
+    const auto name = [l](const char* stem) { return format_text("{}_{}", stem, l); };
     auto W_enc = read_shape(*encoder, name("W_enc"), {-1, -1});
     const auto d_sae = W_enc.size(0), d_in = W_enc.size(1);
     auto W_dec = read_shape(*decoder, name("W_dec"), {d_sae, n - l, -1});
@@ -87,7 +88,7 @@ CrossLayerTranscoder CrossLayerTranscoder::load(const fs::path& folder) {
     c.format = "circuit_tracer";
     c.transcoder = true;
     c.model_name = impl->model_name;
-    const auto place = [&](const std::string& hook) { return fmt::format("blocks.{}.{}", l, hook); };
+    const auto place = [&](const std::string& hook) { return format_text("blocks.{}.{}", l, hook); };
     c.hook_name = place(text("feature_input_hook", "hook_resid_mid"));
     c.hook_in = hook_of(c.hook_name);
     c.hook_out = hook_of(place(text("feature_output_hook", "hook_mlp_out")));
@@ -130,7 +131,7 @@ std::vector<at::Tensor> CrossLayerTranscoder::decode(std::span<const at::Tensor>
   for (std::size_t l = 0; l < features.size(); ++l)
     require(features[l].defined() && features[l].dim() > 0 && features[l].size(-1) == impl_->layers[l].sae.d_sae(),
             ErrorCode::shape, where, "expected features [.., {}] of layer {} but got {}", impl_->layers[l].sae.d_sae(),
-            l, features[l].defined() ? fmt::format("[{}]", fmt::join(features[l].sizes(), ", ")) : "none");
+            l, features[l].defined() ? format_text("[{}]", fmt::join(features[l].sizes(), ", ")) : "none");
   std::vector<at::Tensor> out;
   for (std::int64_t to = 0; to < n_layers(); ++to) {
     auto sum = impl_->layers[static_cast<std::size_t>(to)].b_dec;

@@ -1,6 +1,18 @@
 // Encode and decode. Formulas: docs/sae-formats.md, which names their sources.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/count_nonzero.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/repeat_interleave.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <fmt/ranges.h>
 
 #include <limits>
@@ -12,6 +24,7 @@
 #include <steer/sae/sae.hpp>
 
 #include "core/crew.hpp"
+#include "core/format_text.hpp"
 #include "sae/each_token.hpp"
 #include "sae/impl.hpp"
 #include "sae/kernels.hpp"
@@ -269,7 +282,7 @@ at::Tensor Sae::encode_subset(const at::Tensor& x, std::span<const std::int64_t>
 at::Tensor Sae::decode(const at::Tensor& features, const at::Tensor& x) const {
   require(features.defined() && features.dim() >= 1 && features.size(-1) == d_sae(), ErrorCode::shape, "Sae::decode",
           "expected features of shape [.., {}] but got [{}]", d_sae(),
-          features.defined() ? fmt::format("{}", fmt::join(features.sizes(), ", ")) : "undefined");
+          features.defined() ? format_text("{}", fmt::join(features.sizes(), ", ")) : "undefined");
   const auto f = features.to(device(), at::kFloat).reshape({-1, d_sae()});
   const auto input = sae::detail::input_of(*impl_, x, f.size(0));
   auto leading = features.sizes().vec();

@@ -12,6 +12,7 @@
 #include <steer/core/error.hpp>
 #include <steer/sae/labels.hpp>
 
+#include "core/format_text.hpp"
 #include "io/strict_json.hpp"
 
 namespace steer {
@@ -55,7 +56,7 @@ class Lines {
               "expected a document of at most {} bytes but got more ({})", kLongestDocument, path_.string());
   }
   /// "line 3 of FILE": the line read last.
-  std::string place() const { return fmt::format("line {} of {}", number_, path_.string()); }
+  std::string place() const { return format_text("line {} of {}", number_, path_.string()); }
 
  private:
   bool fill() {

@@ -1,5 +1,4 @@
 // Finds the files of an SAE, decides by their keys and configuration which layout they are of, and checks the result.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 #include <fmt/ranges.h>
 
@@ -7,6 +6,7 @@
 #include <charconv>
 #include <vector>
 
+#include "core/format_text.hpp"
 #include "io/strict_json.hpp"
 #include "io/unwrap.hpp"
 #include "sae/impl.hpp"
@@ -180,7 +180,7 @@ void refuse_other_dictionaries(const SaeFiles& files) {
     for (const std::string_view kind : kRefused)
       if (value == kind || (kind.size() > 4 && value.find(kind) != std::string::npos) ||
           value.starts_with(std::string(kind) + "_"))
-        refuse(fmt::format("key \"{}{}\"", prefix, key), object[key].get<std::string>(), files.config_path);
+        refuse(format_text("key \"{}{}\"", prefix, key), object[key].get<std::string>(), files.config_path);
   };
   for (const auto* key : {"sae_type", "architecture", "type", "dict_class"}) check(files.config, "", key);
   if (files.config.is_object() && files.config.contains("trainer"))
@@ -190,14 +190,14 @@ void refuse_other_dictionaries(const SaeFiles& files) {
     const bool matrix = name == "W_enc" || name == "W_dec" || name == "w_enc" || name == "w_dec" || name == "W_E" ||
                         name == "W_D" || name == "encoder.weight" || name == "decoder.weight";
     if (matrix && info.shape.size() == 3)
-      refuse(fmt::format("tensor \"{}\" of shape", name), fmt::format("[{}]", fmt::join(info.shape, ", ")), files.path);
+      refuse(format_text("tensor \"{}\" of shape", name), format_text("[{}]", fmt::join(info.shape, ", ")), files.path);
     // A file for each layer of a cross-layer transcoder names the layer in its keys: W_enc_5, b_enc_5.
     if ((name.starts_with("W_enc_") || name.starts_with("W_dec_") || name.starts_with("W_E.") ||
          name.starts_with("W_D.")) &&
         name.find_first_not_of("0123456789", 6) == std::string_view::npos)
-      refuse("tensor", fmt::format("\"{}\"", name), files.path);
+      refuse("tensor", format_text("\"{}\"", name), files.path);
     if (name.starts_with("attn_layers.") || name == "W_Q" || name.starts_with("W_O."))
-      refuse("tensor", fmt::format("\"{}\"", name), files.path);
+      refuse("tensor", format_text("\"{}\"", name), files.path);
   }
 }
 
@@ -227,7 +227,7 @@ Sae Sae::load(const std::filesystem::path& path, const SaeLoadOptions& options) 
       const std::string_view text = e.what();
       const auto body = text.find("] ");
       throw Error(e.code(),
-                  fmt::format("[steer::{}] {} ({})", kLoad, text.substr(body == std::string_view::npos ? 0 : body + 2),
+                  format_text("[steer::{}] {} ({})", kLoad, text.substr(body == std::string_view::npos ? 0 : body + 2),
                               files.path.string()));
     }
   }
@@ -237,12 +237,12 @@ Sae Sae::load(const std::filesystem::path& path, const SaeLoadOptions& options) 
       keys.push_back("...");
       break;
     }
-    keys.push_back(fmt::format("{} [{}]", info.name, fmt::join(info.shape, ", ")));
+    keys.push_back(format_text("{} [{}]", info.name, fmt::join(info.shape, ", ")));
   }
   fail(ErrorCode::unsupported, kLoad, "expected an SAE of a known layout but {} holds {}{}", files.path.string(),
        fmt::join(keys, ", "),
        files.config.is_null() ? " and has no configuration beside it"
-                              : fmt::format(" (configuration {})", files.config_path.string()));
+                              : format_text(" (configuration {})", files.config_path.string()));
 }
 
 }  // namespace steer

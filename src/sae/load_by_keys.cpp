@@ -1,6 +1,5 @@
 // Layouts of PyTorch files that come without a configuration: Goodfire, Qwen-Scope, qresearch. Each is told by its
 // keys; sources are the publishers' model cards.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 
 #include "sae/layouts.hpp"

@@ -1,8 +1,8 @@
 // circuit-tracer's transcoder sets: layer_L.safetensors for each layer, config.yaml and wandb-config.yaml beside them
 // (either may be missing). Source: circuit-tracer, transcoder/single_layer_transcoder.py; SAELens 6.54 reads them so.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 
+#include "core/format_text.hpp"
 #include "sae/layouts.hpp"
 
 namespace steer::sae::detail {
@@ -31,7 +31,7 @@ std::optional<LoadedSae> load_circuit_tracer(const SaeFiles& f) {
   c.format = "circuit_tracer";
   c.transcoder = true;
   c.model_name = f.get<std::string>("model_name").value_or("");
-  const auto place = [&](const std::string& hook) { return fmt::format("blocks.{}.{}", *layer, hook); };
+  const auto place = [&](const std::string& hook) { return format_text("blocks.{}.{}", *layer, hook); };
   c.hook_name = place(f.get<std::string>("feature_input_hook").value_or("mlp.hook_in"));
   c.hook_in = hook_of(c.hook_name);
   // TransformerLens has two names for what the MLP adds to the stream.

@@ -1,7 +1,7 @@
 // dictionary_learning (saprmarks; also the "saes-*" collections made with it): ae.pt and config.json.
 // Source: dictionary_learning/dictionary.py and trainers/.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/full.h>
 
 #include "sae/layouts.hpp"
 

@@ -1,6 +1,5 @@
 // Gemma Scope (params.npz) and Gemma Scope 2 (params.safetensors, config.json that may be absent).
 // Sources: Google's Gemma Scope notebooks; the configuration files of google/gemma-scope-2-*.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 
 #include "sae/layouts.hpp"

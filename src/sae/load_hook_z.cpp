@@ -1,6 +1,6 @@
 // Attention-output SAEs with X.pt and X_cfg.json: the concatenated heads' outputs, b_dec subtracted.
 // Source: ckkissane/attention-output-saes, as SAELens 6.54 reads it (connor_rob_hook_z).
-#include <ATen/Functions.h>
+#include <ATen/core/Tensor.h>
 
 #include "sae/layouts.hpp"
 

@@ -1,7 +1,8 @@
 // OpenMOSS's layouts: Llama Scope (hyperparams.json, checkpoints/final.safetensors), Llama-Scope-R1-Distill and
 // Llamascopium (config.json, sae_weights.safetensors). Source: OpenMOSS/Language-Model-SAEs, sae.py and initializer.py.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
 
 #include <cmath>
 

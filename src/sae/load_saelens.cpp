@@ -1,6 +1,8 @@
 // SAELens: cfg.json and sae_weights.safetensors, versions 3 to 6. Source: sae_lens 6.54.12, loading/ and saes/.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <charconv>
 

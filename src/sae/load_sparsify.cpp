@@ -1,6 +1,5 @@
 // EleutherAI sparsify: layers.L[.mlp]/{cfg.json, sae.safetensors}. Source: EleutherAI/sparsify, sparse_coder.py.
 // (SAELens's loader of this layout transposes the decoder and subtracts b_dec by another rule; sparsify is followed.)
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 
 #include "sae/layouts.hpp"

@@ -1,6 +1,6 @@
 #include "sae/mapped_rows.hpp"
 
-#include <ATen/Functions.h>
+#include <ATen/ops/empty.h>
 #include <sys/mman.h>
 #include <unistd.h>
 

@@ -1,8 +1,10 @@
 #include <steer/sae/quality.hpp>
 
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/zeros.h>
 
 #include <steer/core/error.hpp>
 

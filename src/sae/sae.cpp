@@ -1,7 +1,9 @@
 #include <steer/sae/sae.hpp>
 
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 #include <fmt/ranges.h>
 
 #include <string_view>
@@ -10,6 +12,7 @@
 #include <steer/core/error.hpp>
 #include <steer/core/hash.hpp>
 
+#include "core/format_text.hpp"
 #include "sae/impl.hpp"
 #include "sae/mapped_rows.hpp"
 
@@ -36,7 +39,7 @@ void require_shape(const at::Tensor& t, std::string_view name, at::IntArrayRef s
 
 void fill_dimension(std::int64_t& dimension, const at::Tensor& t, std::int64_t axis, std::string_view name) {
   require(t.defined() && t.dim() == 2, ErrorCode::shape, kFrom, "expected {} of two dimensions but got {}", name,
-          t.defined() ? fmt::format("[{}]", fmt::join(t.sizes(), ", ")) : "none");
+          t.defined() ? format_text("[{}]", fmt::join(t.sizes(), ", ")) : "none");
   if (dimension == 0) dimension = t.size(axis);
 }
 
@@ -192,14 +195,14 @@ const std::string& Sae::hash() const {
   std::call_once(impl_->hash_once, [this] {
     const auto& c = config();
     ContentHasher hasher;
-    hasher.update(fmt::format("sae {} {} {} {} {} {} {} {} {} {} {}", c.d_in, c.d_out, c.d_sae, to_string(c.activation),
+    hasher.update(format_text("sae {} {} {} {} {} {} {} {} {} {} {}", c.d_in, c.d_out, c.d_sae, to_string(c.activation),
                               c.k, c.residual_threshold, c.stop_on_duplicate_support, to_string(c.normalization),
                               c.subtract_b_dec, c.transcoder, c.hook_name));
     const auto& w = impl_->weights;
     // 4,096 values of each tensor, evenly spread, tell two SAEs apart without reading gigabytes.
     for (const auto* t : {&w.W_enc, &w.b_enc, &w.W_dec, &w.b_dec, &w.threshold, &w.b_gate, &w.r_mag, &w.b_mag,
                           &w.W_skip, &w.selection_scale}) {
-      hasher.update(t->defined() ? fmt::format("|{}|", fmt::join(t->sizes(), ",")) : std::string("|-|"));
+      hasher.update(t->defined() ? format_text("|{}|", fmt::join(t->sizes(), ",")) : std::string("|-|"));
       if (!t->defined()) continue;
       constexpr std::int64_t kSamples = 4096;
       const auto n = t->numel(), samples = std::min(n, kSamples);

@@ -1,6 +1,6 @@
 // Writes SAELens's own layout (version 6), so that SAELens and everything built on it read what steer trains or
 // converts.
-#include <ATen/Functions.h>
+#include <ATen/core/Tensor.h>
 
 #include <map>
 #include <nlohmann/json.hpp>

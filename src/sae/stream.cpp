@@ -1,7 +1,7 @@
 #include <steer/sae/stream.hpp>
 
-#include <ATen/Functions.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
 
 #include <algorithm>
 #include <deque>

@@ -1,7 +1,14 @@
 #include <steer/sae/temporal.hpp>
 
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <fmt/ranges.h>
 
 #include <cmath>
@@ -11,6 +18,7 @@
 #include <steer/core/error.hpp>
 #include <steer/io/tensor_reader.hpp>
 
+#include "core/format_text.hpp"
 #include "io/strict_json.hpp"
 #include "sae/layouts.hpp"
 #include "sae/simple_yaml.hpp"
@@ -134,7 +142,7 @@ TemporalSae TemporalSae::load(const fs::path& folder) {
   }
   for (std::int64_t l = 0; l < layers; ++l) {
     const auto linear = [&](const char* name, std::int64_t out) -> Impl::Linear {
-      const auto stem = fmt::format("attn_layers.{}.{}", l, name);
+      const auto stem = format_text("attn_layers.{}.{}", l, name);
       return {read_f32(*file, stem + ".weight", {out, d_sae}), read_f32(*file, stem + ".bias", {out})};
     };
     impl->attention.push_back({linear("k_ctx", d_sae / bottleneck), linear("q_target", d_sae / bottleneck),
@@ -152,7 +160,7 @@ const std::optional<HookPoint>& TemporalSae::hook() const { return impl_->hook; 
 TemporalCodes TemporalSae::encode(const at::Tensor& x) const {
   require(x.defined() && x.dim() >= 2 && x.size(-1) == d_in() && x.size(-2) > 0, ErrorCode::shape,
           "TemporalSae::encode", "expected whole sequences [.., tokens, {}] but got {}", d_in(),
-          x.defined() ? fmt::format("[{}]", fmt::join(x.sizes(), ", ")) : "none");
+          x.defined() ? format_text("[{}]", fmt::join(x.sizes(), ", ")) : "none");
   const auto& sae = *impl_;
   const double lambda = 1.0 / (4.0 * static_cast<double>(d_in()));
   const auto sequences = x.to(at::kFloat).reshape({-1, x.size(-2), d_in()});
@@ -187,7 +195,7 @@ TemporalCodes TemporalSae::encode(const at::Tensor& x) const {
 at::Tensor TemporalSae::decode(const at::Tensor& codes) const {
   require(codes.defined() && codes.dim() >= 1 && codes.size(-1) == d_sae(), ErrorCode::shape, "TemporalSae::decode",
           "expected codes [.., {}] but got {}", d_sae(),
-          codes.defined() ? fmt::format("[{}]", fmt::join(codes.sizes(), ", ")) : "none");
+          codes.defined() ? format_text("[{}]", fmt::join(codes.sizes(), ", ")) : "none");
   return (at::matmul(codes.to(at::kFloat), impl_->W_dec) + impl_->b) / impl_->scale;
 }
 

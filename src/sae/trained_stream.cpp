@@ -1,7 +1,6 @@
 // What a configuration says of the model that an SAE was trained on. TransformerLens changes a model's weights while it
 // loads them, so that what flows through a point may differ from what flows there in the model as published.
 // Source: TransformerLens 3, weight_processing.py; SAELens keeps the settings as model_from_pretrained_kwargs.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 
 #include <algorithm>

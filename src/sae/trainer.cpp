@@ -1,8 +1,9 @@
 #include <steer/sae/trainer.hpp>
 
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
 
 #include <array>
 #include <charconv>
@@ -19,6 +20,7 @@
 #include <steer/io/safetensors_writer.hpp>
 #include <steer/io/tensor_reader.hpp>
 
+#include "core/format_text.hpp"
 #include "sae/activation_buffer.hpp"
 #include "sae/train_step.hpp"
 
@@ -78,12 +80,12 @@ void check(const SaeTrainingOptions& o) {
 
 /// Everything that decides the numbers. `steps` may grow between runs only where no decay hangs on it.
 std::string fingerprint(const SaeTrainingOptions& o) {
-  return content_hash(fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", o.d_in, o.d_sae,
+  return content_hash(format_text("{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", o.d_in, o.d_sae,
                                   to_string(o.activation), o.k, o.l1, o.l0, o.bandwidth, o.initial_threshold,
                                   o.sparsity_warmup_steps, o.decay_steps > 0 ? o.steps : 0, o.batch_tokens,
                                   o.buffer_tokens, o.learning_rate, o.beta1, o.beta2, o.warmup_steps, o.decay_steps,
                                   o.subtract_b_dec, o.dead_after_tokens, o.aux_k, o.seed) +
-                      fmt::format(" {}", o.aux_weight));
+                      format_text(" {}", o.aux_weight));
 }
 
 }  // namespace
@@ -135,11 +137,11 @@ struct SaeTrainer::Impl {
     save_safetensors(path, list,
                      {{"format", std::string(kFormat)},
                       {"options", fingerprint(options)},
-                      {"steps", fmt::format("{}", state.steps)},
-                      {"read", fmt::format("{}", buffer.read())},
-                      {"refills", fmt::format("{}", buffer.refills())},
-                      {"scale", fmt::format("{:a}", scale)},
-                      {"batch_threshold", fmt::format("{:a}", state.batch_threshold)}});
+                      {"steps", format_text("{}", state.steps)},
+                      {"read", format_text("{}", buffer.read())},
+                      {"refills", format_text("{}", buffer.refills())},
+                      {"scale", format_text("{:a}", scale)},
+                      {"batch_threshold", format_text("{:a}", state.batch_threshold)}});
   }
 
   void resume(const std::filesystem::path& path) {
@@ -211,7 +213,7 @@ Sae SaeTrainer::train() {
   progress.resume_at(steps_done());
   while (steps_done() < o.steps) {
     const auto m = step();
-    progress.note(fmt::format("loss {:.4g}, explained {:.3f}, L0 {:.1f}, dead {:.1f}%", m.loss, m.explained_variance,
+    progress.note(format_text("loss {:.4g}, explained {:.3f}, L0 {:.1f}, dead {:.1f}%", m.loss, m.explained_variance,
                               m.l0, 100 * m.dead_share));
     progress.advance();
     if (!o.checkpoint.empty() && (steps_done() % o.checkpoint_every == 0 || steps_done() == o.steps))

@@ -1,7 +1,5 @@
 // /v1/auto_steer: a search is a job. POST starts one, GET tells how it stands, /events streams that, DELETE cancels.
 
-#include <fmt/format.h>
-
 #include <chrono>
 #include <cstdio>
 #include <map>
@@ -10,6 +8,7 @@
 
 #include <unistd.h>
 
+#include "core/format_text.hpp"
 #include "serve/auto_steer_search.hpp"
 #include "serve/sse.hpp"
 
@@ -118,7 +117,7 @@ std::vector<ChoiceQuestion> read_questions(Fields& fields) {
   if (!fields.has("questions")) return questions;
   const json& list = fields.array("questions");
   for (std::size_t i = 0; i < list.size(); ++i) {
-    Fields entry(list[i], fmt::format("{}[{}]", fields.name("questions"), i));
+    Fields entry(list[i], format_text("{}[{}]", fields.name("questions"), i));
     ChoiceQuestion question{.message = entry.text("message")};
     for (const json& choice : entry.array("choices")) {
       if (!choice.is_string() || choice.get_ref<const std::string&>().empty())

@@ -1,10 +1,9 @@
 // /v1/chat/completions: a conversation in, the assistant's next message out.
 
-#include <fmt/format.h>
-
 #include <chrono>
 #include <nlohmann/json.hpp>
 
+#include "core/format_text.hpp"
 #include "serve/chat_messages.hpp"
 #include "serve/generation_call.hpp"
 #include "serve/sse.hpp"
@@ -41,7 +40,7 @@ Call read_call(const HttpRequest& request, Service& service) {
     Fields format = fields.object("response_format");
     if (const auto type = format.text("type"); type != "text")
       fields.fail("response_format",
-                  fmt::format("\"response_format\" of type \"{}\" is not supported: answers are plain text", type));
+                  format_text("\"response_format\" of type \"{}\" is not supported: answers are plain text", type));
   }
   if (call.generation.prompt_top >= 0) fields.fail("prompt_logprobs", "\"prompt_logprobs\" is for /v1/completions");
   fields.refuse({"tools", "functions", "function_call"}, "the server calls no tools");

@@ -1,8 +1,8 @@
 #include "serve/chat_messages.hpp"
 
-#include <fmt/format.h>
-
 #include <nlohmann/json.hpp>
+
+#include "core/format_text.hpp"
 
 namespace steer::serve::detail {
 
@@ -18,7 +18,7 @@ std::string read_content(Fields& fields) {
   for (const json& entry : content) {
     Fields part(entry, fields.name("content"));
     if (const auto type = part.text("type"); type != "text")
-      part.fail("type", fmt::format("a content part of type \"{}\" is not supported: the model reads text", type));
+      part.fail("type", format_text("a content part of type \"{}\" is not supported: the model reads text", type));
     text += part.text("text");
     part.ignore({"cache_control"});
     part.done();
@@ -31,17 +31,17 @@ Role read_role(Fields& fields) {
   if (role == "system" || role == "developer") return Role::system;
   if (role == "user") return Role::user;
   if (role == "assistant") return Role::assistant;
-  fields.fail("role", fmt::format("expected a role of system, developer, user or assistant but got \"{}\"", role));
+  fields.fail("role", format_text("expected a role of system, developer, user or assistant but got \"{}\"", role));
 }
 
 }  // namespace
 
 std::vector<Message> read_messages(const json& list, const std::string& param) {
   if (!list.is_array() || list.empty())
-    throw ApiError(400, fmt::format("expected \"{}\" to be a list of at least one message", param), param);
+    throw ApiError(400, format_text("expected \"{}\" to be a list of at least one message", param), param);
   std::vector<Message> messages;
   for (std::size_t i = 0; i < list.size(); ++i) {
-    Fields fields(list[i], fmt::format("{}[{}]", param, i));
+    Fields fields(list[i], format_text("{}[{}]", param, i));
     const Role role = read_role(fields);
     messages.push_back({role, read_content(fields)});
     fields.refuse({"tool_calls", "function_call", "audio"}, "the server calls no tools");

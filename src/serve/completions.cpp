@@ -1,11 +1,10 @@
 // /v1/completions: texts or ids in, their continuations out.
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <chrono>
 #include <nlohmann/json.hpp>
 
+#include "core/format_text.hpp"
 #include "serve/generation_call.hpp"
 #include "serve/sse.hpp"
 
@@ -36,7 +35,7 @@ std::vector<std::vector<std::int64_t>> read_prompts(Fields& fields, const Servic
       const bool whole = id.is_number_integer() && (!id.is_number_unsigned() || id.get<std::uint64_t>() < INT32_MAX);
       if (!whole || id.get<std::int64_t>() < 0 || id.get<std::int64_t>() >= service.model.config().vocab_size)
         fields.fail("prompt",
-                    fmt::format("expected token ids in [0, {}) in \"prompt\"", service.model.config().vocab_size));
+                    format_text("expected token ids in [0, {}) in \"prompt\"", service.model.config().vocab_size));
       result.push_back(id.get<std::int64_t>());
     }
     return result;
@@ -54,7 +53,7 @@ std::vector<std::vector<std::int64_t>> read_prompts(Fields& fields, const Servic
     for (const json& item : source) one(item);
   else
     one(source);
-  if (prompts.size() > kMostPrompts) fields.fail("prompt", fmt::format("expected at most {} prompts", kMostPrompts));
+  if (prompts.size() > kMostPrompts) fields.fail("prompt", format_text("expected at most {} prompts", kMostPrompts));
   return prompts;
 }
 
@@ -73,7 +72,7 @@ Call read_call(const HttpRequest& request, Service& service) {
   if (*call.generation.max_tokens == 0 && !call.echo)
     fields.fail("max_tokens", "expected \"max_tokens\" of at least 1, or \"echo\": true");
   if (std::ssize(call.prompts) * call.generation.choices > service.options.max_choices && call.generation.choices > 1)
-    fields.fail("n", fmt::format("expected at most {} rows in a request", service.options.max_choices));
+    fields.fail("n", format_text("expected at most {} rows in a request", service.options.max_choices));
   if (call.echo && call.generation.stream) fields.fail("echo", "\"echo\" is not supported with \"stream\"");
   // The one token asked for is there even where it is an end: programs that score prompts count on it.
   if (call.echo && call.generation.top >= 0 && *call.generation.max_tokens == 1) call.generation.ignore_eos = true;

@@ -1,7 +1,6 @@
 // /v1/features: what an SAE's features are called, lie near, react to and cause.
 
-#include <ATen/Functions.h>
-#include <fmt/format.h>
+#include <ATen/core/Tensor.h>
 
 #include <charconv>
 #include <nlohmann/json.hpp>
@@ -14,6 +13,7 @@
 #include <steer/features/search.hpp>
 #include <steer/model/session.hpp>
 
+#include "core/format_text.hpp"
 #include "serve/reading_input.hpp"
 
 namespace steer::serve::detail {
@@ -36,7 +36,7 @@ json search(Service& service, const HttpRequest& request) {
   fields.done();
   if (!served.labels)
     throw ApiError(400,
-                   fmt::format("the SAE \"{}\" has no labels; start the server with them (--labels PATH)", served.name),
+                   format_text("the SAE \"{}\" has no labels; start the server with them (--labels PATH)", served.name),
                    "sae");
   json list = json::array();
   for (const auto& hit : search_labels(*served.labels, query, top)) {
@@ -120,7 +120,7 @@ json contrast(Service& service, const HttpRequest& request) {
 std::int64_t read_token(Fields& fields, std::string_view key, const Service& service) {
   if (!fields.at(key).is_string()) return fields.integer(key, 0, service.model.config().vocab_size - 1);
   const auto ids = service.encode(fields.text(key), false);
-  if (ids.empty()) fields.fail(key, fmt::format("expected a token in \"{}\"", fields.name(key)));
+  if (ids.empty()) fields.fail(key, format_text("expected a token in \"{}\"", fields.name(key)));
   return ids.front();
 }
 
@@ -159,7 +159,7 @@ json feature(Service& service, const HttpRequest& request) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), index);
   if (error != std::errc() || end != text.data() + text.size() || index < 0 || index >= served.sae.d_sae())
     throw ApiError(404,
-                   fmt::format("expected a feature in [0, {}) of the SAE \"{}\"", served.sae.d_sae(), served.name));
+                   format_text("expected a feature in [0, {}) of the SAE \"{}\"", served.sae.d_sae(), served.name));
   json result = feature_json(served, index);
   result["sae"] = served.name;
   if (served.labels) {

@@ -1,10 +1,10 @@
 #include "serve/fields.hpp"
 
-#include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <steer/core/error.hpp>
 
+#include "core/format_text.hpp"
 #include "io/strict_json.hpp"
 
 namespace steer::serve::detail {
@@ -29,13 +29,13 @@ std::string spelled(const std::string& key) {
 Fields::Fields(const json& object, std::string path) : object_(object), path_(std::move(path)) {
   if (!object.is_object())
     throw ApiError(400,
-                   fmt::format("expected {} to be a JSON object but got {}",
-                               path_.empty() ? "the request" : fmt::format("\"{}\"", path_), object.type_name()),
+                   format_text("expected {} to be a JSON object but got {}",
+                               path_.empty() ? "the request" : format_text("\"{}\"", path_), object.type_name()),
                    path_);
 }
 
 std::string Fields::name(std::string_view key) const {
-  return path_.empty() ? std::string(key) : fmt::format("{}.{}", path_, key);
+  return path_.empty() ? std::string(key) : format_text("{}.{}", path_, key);
 }
 
 void Fields::fail(std::string_view key, const std::string& message) const { throw ApiError(400, message, name(key)); }
@@ -49,13 +49,13 @@ bool Fields::has(std::string_view key) { return find(key) != nullptr; }
 
 const json& Fields::at(std::string_view key) {
   const json* found = find(key);
-  if (!found) fail(key, fmt::format("expected a field \"{}\" but got none", name(key)));
+  if (!found) fail(key, format_text("expected a field \"{}\" but got none", name(key)));
   return *found;
 }
 
 std::string Fields::text(std::string_view key) {
   const json& value = at(key);
-  if (!value.is_string()) fail(key, fmt::format("expected \"{}\" to be a string but got {}", name(key), got(value)));
+  if (!value.is_string()) fail(key, format_text("expected \"{}\" to be a string but got {}", name(key), got(value)));
   return value.get<std::string>();
 }
 std::string Fields::text(std::string_view key, std::string fallback) { return has(key) ? text(key) : fallback; }
@@ -64,16 +64,16 @@ bool Fields::boolean(std::string_view key, bool fallback) {
   const json* value = find(key);
   if (!value) return fallback;
   if (!value->is_boolean())
-    fail(key, fmt::format("expected \"{}\" to be true or false but got {}", name(key), got(*value)));
+    fail(key, format_text("expected \"{}\" to be true or false but got {}", name(key), got(*value)));
   return value->get<bool>();
 }
 
 double Fields::number(std::string_view key, double low, double high) {
   const json& value = at(key);
-  if (!value.is_number()) fail(key, fmt::format("expected \"{}\" to be a number but got {}", name(key), got(value)));
+  if (!value.is_number()) fail(key, format_text("expected \"{}\" to be a number but got {}", name(key), got(value)));
   const double number = value.get<double>();
   if (!(number >= low && number <= high))
-    fail(key, fmt::format("expected \"{}\" in [{}, {}] but got {}", name(key), low, high, got(value)));
+    fail(key, format_text("expected \"{}\" in [{}, {}] but got {}", name(key), low, high, got(value)));
   return number;
 }
 double Fields::number(std::string_view key, double fallback, double low, double high) {
@@ -86,12 +86,12 @@ std::int64_t Fields::integer(std::string_view key, std::int64_t low, std::int64_
   const bool whole = value.is_number_float() && value.get<double>() == std::floor(value.get<double>()) &&
                      std::abs(value.get<double>()) < 9e15;
   if (!value.is_number_integer() && !whole)
-    fail(key, fmt::format("expected \"{}\" to be an integer but got {}", name(key), got(value)));
+    fail(key, format_text("expected \"{}\" to be an integer but got {}", name(key), got(value)));
   const auto number = value.is_number_unsigned() && value.get<std::uint64_t>() > std::uint64_t{1} << 62
                           ? std::int64_t{1} << 62
                           : value.get<std::int64_t>();
   if (number < low || number > high)
-    fail(key, fmt::format("expected \"{}\" in [{}, {}] but got {}", name(key), low, high, got(value)));
+    fail(key, format_text("expected \"{}\" in [{}, {}] but got {}", name(key), low, high, got(value)));
   return number;
 }
 std::int64_t Fields::integer(std::string_view key, std::int64_t fallback, std::int64_t low, std::int64_t high) {
@@ -103,10 +103,10 @@ std::vector<std::int64_t> Fields::integers(std::string_view key, std::int64_t lo
   if (!has(key)) return result;
   for (const json& value : array(key)) {
     if (!value.is_number_integer() || (value.is_number_unsigned() && value.get<std::uint64_t>() > INT64_MAX))
-      fail(key, fmt::format("expected \"{}\" to hold integers but got {}", name(key), got(value)));
+      fail(key, format_text("expected \"{}\" to hold integers but got {}", name(key), got(value)));
     const auto number = value.get<std::int64_t>();
     if (number < low || number > high)
-      fail(key, fmt::format("expected \"{}\" to hold integers in [{}, {}] but got {}", name(key), low, high, number));
+      fail(key, format_text("expected \"{}\" to hold integers in [{}, {}] but got {}", name(key), low, high, number));
     result.push_back(number);
   }
   return result;
@@ -114,7 +114,7 @@ std::vector<std::int64_t> Fields::integers(std::string_view key, std::int64_t lo
 
 const json& Fields::array(std::string_view key) {
   const json& value = at(key);
-  if (!value.is_array()) fail(key, fmt::format("expected \"{}\" to be an array but got {}", name(key), got(value)));
+  if (!value.is_array()) fail(key, format_text("expected \"{}\" to be an array but got {}", name(key), got(value)));
   return value;
 }
 
@@ -127,14 +127,14 @@ void Fields::ignore(std::initializer_list<std::string_view> keys) {
 void Fields::refuse(std::initializer_list<std::string_view> keys, std::string_view why) {
   for (const auto key : keys)
     if (const json* value = find(key); value && *value != json(false) && !(value->is_structured() && value->empty()))
-      fail(key, fmt::format("\"{}\" is not supported: {}", name(key), why));
+      fail(key, format_text("\"{}\" is not supported: {}", name(key), why));
 }
 
 void Fields::done() const {
   for (const auto& [key, value] : object_.items())
     if (!known_.contains(key))
       throw ApiError(
-          400, fmt::format("unrecognized field \"{}\"; known here: {}", name(spelled(key)), fmt::join(known_, ", ")),
+          400, format_text("unrecognized field \"{}\"; known here: {}", name(spelled(key)), fmt::join(known_, ", ")),
           name(key));
 }
 
@@ -160,11 +160,11 @@ std::string decode_base64(std::string_view text, const std::string& param) {
     if (c >= '0' && c <= '9') value = c - '0' + 52;
     if (c == '+' || c == '-') value = 62;
     if (c == '/' || c == '_') value = 63;
-    if (value < 0) throw ApiError(400, fmt::format("expected base64 in \"{}\"", param), param);
+    if (value < 0) throw ApiError(400, format_text("expected base64 in \"{}\"", param), param);
     bits = bits << 6 | static_cast<std::uint32_t>(value);
     if ((count += 6) >= 8) bytes += static_cast<char>(bits >> (count -= 8) & 0xff);
   }
-  if (text.size() % 4 == 1) throw ApiError(400, fmt::format("expected base64 in \"{}\"", param), param);
+  if (text.size() % 4 == 1) throw ApiError(400, format_text("expected base64 in \"{}\"", param), param);
   return bytes;
 }
 

@@ -1,13 +1,13 @@
 #include "serve/generation_call.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <charconv>
 #include <nlohmann/json.hpp>
 #include <random>
 
 #include <steer/core/error.hpp>
+
+#include "core/format_text.hpp"
 
 namespace steer::serve::detail {
 
@@ -28,7 +28,7 @@ std::vector<std::string> read_stop(Fields& fields) {
       fields.fail("stop", "expected \"stop\" to be a string or a list of them, none empty");
     stop.push_back(item.get<std::string>());
   }
-  if (std::ssize(stop) > kMostStops) fields.fail("stop", fmt::format("expected at most {} stop strings", kMostStops));
+  if (std::ssize(stop) > kMostStops) fields.fail("stop", format_text("expected at most {} stop strings", kMostStops));
   return stop;
 }
 
@@ -41,7 +41,7 @@ std::vector<std::pair<std::int64_t, double>> read_bias(Fields& fields, const Ser
     std::int64_t id = -1;
     const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
     if (error != std::errc() || end != key.data() + key.size() || id < 0 || id >= service.model.config().vocab_size)
-      fields.fail("logit_bias", fmt::format("expected token ids in [0, {}) as keys of \"logit_bias\"",
+      fields.fail("logit_bias", format_text("expected token ids in [0, {}) as keys of \"logit_bias\"",
                                             service.model.config().vocab_size));
     bias.emplace_back(id, entries.number(key, -kBias, kBias));
   }
@@ -94,7 +94,7 @@ EngineRequest engine_request(const GenerationCall& call, std::vector<std::int64_
   const std::int64_t context = service.model.config().context;
   if (std::ssize(ids) >= context)
     throw ApiError(400,
-                   fmt::format("the prompt has {} tokens, and this model's context holds {}, of which the answer needs "
+                   format_text("the prompt has {} tokens, and this model's context holds {}, of which the answer needs "
                                "at least one; shorten the prompt",
                                ids.size(), context),
                    {}, "context_length_exceeded");
@@ -102,10 +102,10 @@ EngineRequest engine_request(const GenerationCall& call, std::vector<std::int64_
   const std::int64_t allowed = service.options.max_tokens > 0 ? service.options.max_tokens : context;
   if (call.max_tokens && *call.max_tokens > allowed && service.options.max_tokens > 0)
     throw ApiError(
-        400, fmt::format("{} new tokens were asked for, and this server gives at most {}", *call.max_tokens, allowed),
+        400, format_text("{} new tokens were asked for, and this server gives at most {}", *call.max_tokens, allowed),
         "max_tokens");
   if (const auto load = service.loop.load(); load.running + load.waiting + call.choices > service.options.max_waiting)
-    throw ApiError(429, fmt::format("the queue is full: {} rows are under way or wait, of {} at most; try again",
+    throw ApiError(429, format_text("the queue is full: {} rows are under way or wait, of {} at most; try again",
                                     load.running + load.waiting, service.options.max_waiting));
   return {.ids = std::move(ids),
           .steering = call.steering.steering,
@@ -173,7 +173,7 @@ json Usage::to_json(const SteeringRequest& steering) const {
 }
 
 std::string Usage::note(const SteeringRequest& steering) const {
-  return fmt::format(R"("prompt_tokens":{},"completion_tokens":{},"steered":{})", prompt, completion,
+  return format_text(R"("prompt_tokens":{},"completion_tokens":{},"steered":{})", prompt, completion,
                      !steering.steering.empty());
 }
 

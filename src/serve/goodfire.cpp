@@ -1,13 +1,12 @@
 #include "serve/goodfire.hpp"
 
-#include <fmt/format.h>
-
 #include <charconv>
 #include <nlohmann/json.hpp>
 
 #include <steer/core/error.hpp>
 #include <steer/steering/interop.hpp>
 
+#include "core/format_text.hpp"
 #include "serve/chat_messages.hpp"
 #include "serve/generation_call.hpp"
 
@@ -45,7 +44,7 @@ std::vector<Message> joined(std::vector<Message> messages) {
 
 std::string feature_uuid(const ServedSae& served, std::int64_t feature) {
   const std::uint64_t sae = digest(served.sae.hash());
-  return fmt::format("{:08x}-{:04x}-8{:03x}-8{:03x}-{:012x}", sae >> 32, sae >> 16 & 0xffff, sae >> 4 & 0xfff,
+  return format_text("{:08x}-{:04x}-8{:03x}-8{:03x}-{:012x}", sae >> 32, sae >> 16 & 0xffff, sae >> 4 & 0xfff,
                      sae & 0xfff, feature);
 }
 
@@ -63,12 +62,12 @@ std::pair<const ServedSae*, std::int64_t> feature_of_uuid(const Service& service
     if (std::ranges::equal(known, digits, [](char a, char b) { return a == (b >= 'A' && b <= 'F' ? b + 32 : b); }))
       return {&served, index};
   }
-  throw ApiError(404, fmt::format("no feature of this server has the id \"{}\"", uuid.substr(0, 64)), "feature_id");
+  throw ApiError(404, format_text("no feature of this server has the id \"{}\"", uuid.substr(0, 64)), "feature_id");
 }
 
 json goodfire_feature(const ServedSae& served, std::int64_t feature, const char* key) {
   std::string label(served.labels ? served.labels->label(feature) : std::string_view());
-  if (label.empty()) label = fmt::format("feature {}", feature);
+  if (label.empty()) label = format_text("feature {}", feature);
   return {{key, feature_uuid(served, feature)}, {"label", std::move(label)}, {"index_in_sae", feature}};
 }
 

@@ -1,7 +1,5 @@
 // Goodfire's AutoSteer and AutoConditional: from words to edits, and to a condition.
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -14,6 +12,7 @@
 
 #include <steer/features/search.hpp>
 
+#include "core/format_text.hpp"
 #include "serve/auto_steer_search.hpp"
 #include "serve/goodfire.hpp"
 
@@ -34,7 +33,7 @@ constexpr std::chrono::milliseconds kPatience{100};  ///< between two looks at t
 const Steering& steering_of(const AutoSteerResult& found) {
   if (found.verdict == AutoSteerVerdict::steered) return found.steering;
   if (found.verdict != AutoSteerVerdict::no_better_than_random)
-    throw ApiError(400, fmt::format("Auto Steer found no steering ({}): {}", to_string(found.verdict), found.reason),
+    throw ApiError(400, format_text("Auto Steer found no steering ({}): {}", to_string(found.verdict), found.reason),
                    "specification", "auto_steer_" + std::string(to_string(found.verdict)));
   return found.trials[static_cast<std::size_t>(found.best_set)].steering;
 }
@@ -111,7 +110,7 @@ HttpReply auto_steer(Service& service, const std::shared_ptr<Kept>& kept, const 
   fields.done();
   const auto note = std::make_shared<std::string>();
   const auto answer = [&served, note](const AutoSteerResult& found) {
-    *note = fmt::format(R"("auto_steer":"{}")", to_string(found.verdict));
+    *note = format_text(R"("auto_steer":"{}")", to_string(found.verdict));
     return edits(served, found);
   };
   const auto reply_of = [&](const AutoSteerResult& found) {
@@ -144,7 +143,7 @@ json auto_conditional(Service& service, const HttpRequest& request) {
   fields.done();
   const auto hits = search_labels(goodfire_labels(served), subject, 1);
   if (hits.empty())
-    throw ApiError(400, fmt::format("no feature's label speaks of \"{}\"", subject.substr(0, 200)), "specification");
+    throw ApiError(400, format_text("no feature's label speaks of \"{}\"", subject.substr(0, 200)), "specification");
   const auto feature = hits[0].feature;
   const json left{{"features", json::array({goodfire_feature(served, feature, "uuid")})}};
   const json only{{"left_hand", left}, {"right_hand", goodfire_unit(served, feature) / 4}, {"operator", ">"}};
@@ -154,9 +153,9 @@ json auto_conditional(Service& service, const HttpRequest& request) {
 }  // namespace
 
 std::vector<Route> goodfire_auto_routes(Service& service) {
-  return {{"POST", fmt::format("{}/features/auto-edits", kGoodfire),
+  return {{"POST", format_text("{}/features/auto-edits", kGoodfire),
            [&service, kept = std::make_shared<Kept>()](const HttpRequest& r) { return auto_steer(service, kept, r); }},
-          {"POST", fmt::format("{}/features/auto-conditional", kGoodfire),
+          {"POST", format_text("{}/features/auto-conditional", kGoodfire),
            [&service](const HttpRequest& r) { return json_reply(auto_conditional(service, r)); }}};
 }
 

@@ -1,12 +1,11 @@
 // Goodfire's chat: completions whole and streamed, tokens, logits of the next token.
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <chrono>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "core/format_text.hpp"
 #include "serve/generation_call.hpp"
 #include "serve/goodfire.hpp"
 #include "serve/sse.hpp"
@@ -180,7 +179,7 @@ HttpReply logits(Service& service, const HttpRequest& request) {
 
 std::vector<Route> goodfire_chat_routes(Service& service) {
   const auto route = [&service](const char* path, HttpReply (*answer)(Service&, const HttpRequest&)) {
-    return Route{"POST", fmt::format("{}{}", kGoodfire, path),
+    return Route{"POST", format_text("{}{}", kGoodfire, path),
                  [&service, answer](const HttpRequest& r) { return answer(service, r); }};
   };
   return {route("/chat/completions", completions), route("/chat/tokenize", tokenize),

@@ -1,7 +1,6 @@
 // Goodfire's features: search, rerank, list, lookup, neighbours, contrast, inspection, attribution.
 
-#include <ATen/Functions.h>
-#include <fmt/format.h>
+#include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <map>
@@ -13,6 +12,7 @@
 #include <steer/features/search.hpp>
 #include <steer/model/session.hpp>
 
+#include "core/format_text.hpp"
 #include "serve/chat_messages.hpp"
 #include "serve/goodfire.hpp"
 
@@ -35,7 +35,7 @@ std::int64_t argument(const HttpRequest& request, std::string_view name, std::in
   if (text.empty()) return fallback;
   const json value = json::parse(text, nullptr, false);
   if (!value.is_number_integer() || value < 1 || value > most)
-    throw ApiError(400, fmt::format("expected \"{}\" in [1, {}]", name, most), std::string(name));
+    throw ApiError(400, format_text("expected \"{}\" in [1, {}]", name, most), std::string(name));
   return value.get<std::int64_t>();
 }
 
@@ -130,7 +130,7 @@ std::vector<TokenizedText> conversations(Fields& fields, std::string_view key, c
       text.begin = last.begin, text.end = last.end;
     texts.push_back(std::move(text));
   }
-  if (texts.empty()) fields.fail(key, fmt::format("expected a conversation in \"{}\"", key));
+  if (texts.empty()) fields.fail(key, format_text("expected a conversation in \"{}\"", key));
   return texts;
 }
 
@@ -236,7 +236,7 @@ json generate_contrast(Service&, const HttpRequest&) {
 std::vector<Route> goodfire_feature_routes(Service& service) {
   using Answer = json (*)(Service&, const HttpRequest&);
   const auto route = [&service](const char* method, const char* path, Answer answer) {
-    return Route{method, fmt::format("{}{}", kGoodfire, path),
+    return Route{method, format_text("{}{}", kGoodfire, path),
                  [&service, answer](const HttpRequest& r) { return json_reply(answer(service, r)); }};
   };
   return {route("GET", "/features/search", search),

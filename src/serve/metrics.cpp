@@ -1,6 +1,6 @@
 #include "serve/metrics.hpp"
 
-#include <fmt/format.h>
+#include "core/format_text.hpp"
 
 namespace steer::serve::detail {
 
@@ -11,10 +11,10 @@ void Metrics::Times::add(double seconds) {
 }
 
 void Metrics::Times::print(std::string_view name, std::string_view help, std::string& out) const {
-  out += fmt::format("# HELP {0} {1}\n# TYPE {0} histogram\n", name, help);
+  out += format_text("# HELP {0} {1}\n# TYPE {0} histogram\n", name, help);
   for (std::size_t i = 0; i < bounds.size(); ++i)
-    out += fmt::format("{}_bucket{{le=\"{}\"}} {}\n", name, bounds[i], at_most[i]);
-  out += fmt::format("{0}_bucket{{le=\"+Inf\"}} {1}\n{0}_sum {2}\n{0}_count {1}\n", name, count, sum);
+    out += format_text("{}_bucket{{le=\"{}\"}} {}\n", name, bounds[i], at_most[i]);
+  out += format_text("{0}_bucket{{le=\"+Inf\"}} {1}\n{0}_sum {2}\n{0}_count {1}\n", name, count, sum);
 }
 
 void Metrics::count_request(std::string_view route, int status, double seconds) {
@@ -31,7 +31,7 @@ void Metrics::count_first_token(double seconds) {
 std::string Metrics::text(const Engine::Load& load, std::int64_t connections) const {
   std::string out;
   const auto number = [&](std::string_view name, std::string_view type, std::string_view help, auto value) {
-    out += fmt::format("# HELP {0} {1}\n# TYPE {0} {2}\n{0} {3}\n", name, help, type, value);
+    out += format_text("# HELP {0} {1}\n# TYPE {0} {2}\n{0} {3}\n", name, help, type, value);
   };
   number("steer_rows_running", "gauge", "Rows computed in each step.", load.running);
   number("steer_rows_waiting", "gauge", "Rows that wait for a place.", load.waiting);
@@ -47,7 +47,7 @@ std::string Metrics::text(const Engine::Load& load, std::int64_t connections) co
   const std::lock_guard lock(mutex_);
   out += "# HELP steer_requests_total Answered requests.\n# TYPE steer_requests_total counter\n";
   for (const auto& [key, count] : requests_)
-    out += fmt::format("steer_requests_total{{route=\"{}\",status=\"{}\"}} {}\n", key.first, key.second, count);
+    out += format_text("steer_requests_total{{route=\"{}\",status=\"{}\"}} {}\n", key.first, key.second, count);
   request_seconds_.print("steer_request_seconds", "From a request's arrival to its answer's last byte.", out);
   first_token_seconds_.print("steer_first_token_seconds", "From a request's arrival to its first token.", out);
   return out;

@@ -2,7 +2,7 @@
 // side by side. Its JSON has two spellings, of the published client (steer_method) and of the website (steerMethod):
 // answers keep the request's.
 
-#include <fmt/format.h>
+#include <ATen/ops/tensor.h>
 
 #include <cctype>
 #include <chrono>
@@ -11,6 +11,7 @@
 #include <steer/core/error.hpp>
 #include <steer/features/activations.hpp>
 
+#include "core/format_text.hpp"
 #include "serve/chat_messages.hpp"
 #include "serve/generation_call.hpp"
 #include "serve/sse.hpp"
@@ -35,7 +36,7 @@ bool to_snake(json& node) {
     }
     changed |= name != key;
     if (value.is_array()) changed |= to_snake(value);
-    if (renamed.contains(name)) throw ApiError(400, fmt::format("\"{}\" is given twice", name), name);
+    if (renamed.contains(name)) throw ApiError(400, format_text("\"{}\" is given twice", name), name);
     renamed[name] = std::move(value);
   }
   node = std::move(renamed);
@@ -54,7 +55,7 @@ struct SteerCall {
 at::Tensor read_direction(Fields& fields, std::string_view key) {
   std::vector<float> values;
   for (const json& value : fields.array(key)) {
-    if (!value.is_number()) fields.fail(key, fmt::format("expected \"{}\" to be a list of numbers", fields.name(key)));
+    if (!value.is_number()) fields.fail(key, format_text("expected \"{}\" to be a list of numbers", fields.name(key)));
     values.push_back(value.get<float>());
   }
   return at::tensor(values, at::kFloat);
@@ -82,12 +83,12 @@ Steering read_edits(Fields& fields, const Service& service, const Scope& scope) 
     if (!fields.has(key)) return;
     const json& list = fields.array(key);
     for (std::size_t i = 0; i < list.size(); ++i) {
-      Fields entry(list[i], fmt::format("{}[{}]", fields.name(key), i));
+      Fields entry(list[i], format_text("{}[{}]", fields.name(key), i));
       const double strength = factor * entry.number("strength", -1e6, 1e6);
       try {
         read(entry, strength);
       } catch (const Error& error) {
-        throw ApiError(400, error.what(), fmt::format("{}[{}]", fields.name(key), i));
+        throw ApiError(400, error.what(), format_text("{}[{}]", fields.name(key), i));
       }
       entry.done();
     }

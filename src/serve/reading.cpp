@@ -1,13 +1,13 @@
 // /v1/activations and /v1/logit_lens: what the model computes on the way.
 
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
-#include <fmt/format.h>
+#include <ATen/ops/tensor.h>
 
 #include <nlohmann/json.hpp>
 
 #include <steer/model/session.hpp>
 
+#include "core/format_text.hpp"
 #include "serve/reading_input.hpp"
 #include "serve/steering_request.hpp"
 
@@ -116,7 +116,7 @@ json activations(Service& service, const HttpRequest& request) {
       if ((numbers += kept.numel()) > kMostNumbers)
         throw ApiError(
             400,
-            fmt::format("the answer would hold more than {} numbers; ask for fewer points or positions", kMostNumbers),
+            format_text("the answer would hold more than {} numbers; ask for fewer points or positions", kMostNumbers),
             "points");
       result["activations"][point.name()] = tensor_json(kept, base64);
     }
@@ -155,7 +155,7 @@ json logit_lens(Service& service, const HttpRequest& request) {
       throw ApiError(400, "the answer would be too long; ask for fewer positions", "positions");
     for (const auto& [point, values] : cache.all()) {
       if (values.dim() != 2 || values.size(1) != service.model.config().d_model)
-        throw ApiError(400, fmt::format("expected points of the residual stream but got {}", point.name()), "points");
+        throw ApiError(400, format_text("expected points of the residual stream but got {}", point.name()), "points");
       const at::Tensor logits = service.model.unembed(rows_of(values, positions)).log_softmax(-1);
       json list = json::array();
       for (std::size_t i = 0; i < positions.size(); ++i)

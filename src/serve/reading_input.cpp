@@ -1,11 +1,10 @@
 #include "serve/reading_input.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "core/format_text.hpp"
 #include "serve/chat_messages.hpp"
 
 namespace steer::serve::detail {
@@ -15,10 +14,10 @@ using nlohmann::json;
 namespace {
 
 std::vector<std::int64_t> checked(std::vector<std::int64_t> ids, const Service& service, const std::string& param) {
-  if (ids.empty()) throw ApiError(400, fmt::format("expected at least one token in \"{}\"", param), param);
+  if (ids.empty()) throw ApiError(400, format_text("expected at least one token in \"{}\"", param), param);
   if (std::ssize(ids) > service.model.config().context)
     throw ApiError(400,
-                   fmt::format("\"{}\" has {} tokens, and this model's context holds {}", param, ids.size(),
+                   format_text("\"{}\" has {} tokens, and this model's context holds {}", param, ids.size(),
                                service.model.config().context),
                    param, "context_length_exceeded");
   return ids;
@@ -52,7 +51,7 @@ std::vector<TokenizedText> read_texts(Fields& fields, std::string_view key, cons
   std::vector<TokenizedText> texts;
   const json& list = fields.array(key);
   for (std::size_t i = 0; i < list.size(); ++i)
-    texts.push_back({.ids = one_text(list[i], service, fmt::format("{}[{}]", fields.name(key), i))});
+    texts.push_back({.ids = one_text(list[i], service, format_text("{}[{}]", fields.name(key), i))});
   return texts;
 }
 

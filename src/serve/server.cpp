@@ -1,7 +1,5 @@
 #include <steer/serve/server.hpp>
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <chrono>
 #include <ctime>
@@ -10,6 +8,7 @@
 #include <steer/core/error.hpp>
 #include <steer/features/activations.hpp>
 
+#include "core/format_text.hpp"
 #include "serve/auto_steer_search.hpp"
 #include "serve/goodfire.hpp"
 #include "serve/page.hpp"
@@ -50,7 +49,7 @@ std::string iso_time() {
   const std::time_t now = std::time(nullptr);
   std::tm utc{};
   ::gmtime_r(&now, &utc);
-  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday,
+  return format_text("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday,
                      utc.tm_hour, utc.tm_min, utc.tm_sec);
 }
 
@@ -133,7 +132,7 @@ struct Server::Impl {
     const auto& cors = service.options.cors;
     if (std::ranges::any_of(cors, [&](const auto& known) { return known == "*" || known == origin; })) return true;
     const std::string_view host = head.header("Host");
-    return origin == fmt::format("http://{}", host) || origin == fmt::format("https://{}", host);
+    return origin == format_text("http://{}", host) || origin == format_text("https://{}", host);
   }
 
   void seal(const HttpRequest& request, HttpReply& reply) const {
@@ -151,7 +150,7 @@ struct Server::Impl {
     if (!service.options.log) return;
     const nlohmann::json path = request.path.substr(0, 200);
     service.options.log(
-        fmt::format(R"({{"time":"{}","method":"{}","path":{},"status":{},"seconds":{:.4f},"complete":{}{}{}}})",
+        format_text(R"({{"time":"{}","method":"{}","path":{},"status":{},"seconds":{:.4f},"complete":{}{}{}}})",
                     iso_time(), request.method, dump(path), reply.status, seconds, complete,
                     reply.note && !reply.note->empty() ? "," : "", reply.note ? *reply.note : ""));
   }

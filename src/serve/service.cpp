@@ -1,12 +1,12 @@
 #include "serve/service.hpp"
 
-#include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
 #include <chrono>
 #include <random>
 
+#include "core/format_text.hpp"
 #include "text/text_decoder.hpp"
 #include "text/utf8.hpp"
 
@@ -40,7 +40,7 @@ const Steering* Service::check_model(Fields& fields) const {
         return &found->second;
   if (options.any_name) return nullptr;
   throw ApiError(
-      404, fmt::format("the model \"{}\" does not exist; served here: {}", wanted, fmt::join(options.names, ", ")),
+      404, format_text("the model \"{}\" does not exist; served here: {}", wanted, fmt::join(options.names, ", ")),
       fields.name("model"), "model_not_found");
 }
 
@@ -52,7 +52,7 @@ const ServedSae& Service::sae(std::string_view wanted, const std::string& param)
     if (served.name == wanted || served.sae.hash() == wanted) return served;
     names.push_back(served.name);
   }
-  throw ApiError(404, fmt::format("no SAE is called \"{}\"; served here: {}", wanted, fmt::join(names, ", ")), param);
+  throw ApiError(404, format_text("no SAE is called \"{}\"; served here: {}", wanted, fmt::join(names, ", ")), param);
 }
 
 void Service::check_length(std::size_t bytes, const std::string& param) const {
@@ -60,7 +60,7 @@ void Service::check_length(std::size_t bytes, const std::string& param) const {
   if (bytes > most)
     throw ApiError(
         400,
-        fmt::format("\"{}\" has {} bytes, far more than this model's context of {} tokens can hold; shorten it", param,
+        format_text("\"{}\" has {} bytes, far more than this model's context of {} tokens can hold; shorten it", param,
                     bytes, model.config().context),
         param, "context_length_exceeded");
 }
@@ -98,12 +98,12 @@ std::int64_t unix_time() {
 }
 
 std::string listed(const std::vector<std::string>& names) {
-  return names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", "));
+  return names.empty() ? "none" : format_text("{}", fmt::join(names, ", "));
 }
 
 std::string random_id(std::string_view prefix) {
   thread_local std::random_device device;
-  return fmt::format("{}-{:08x}{:08x}{:08x}", prefix, device(), device(), device());
+  return format_text("{}-{:08x}{:08x}{:08x}", prefix, device(), device(), device());
 }
 
 }  // namespace steer::serve::detail

@@ -1,6 +1,5 @@
 #include "serve/steering_request.hpp"
 
-#include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <bit>
@@ -10,6 +9,7 @@
 
 #include <steer/core/error.hpp>
 
+#include "core/format_text.hpp"
 #include "serve/steering_shapes.hpp"
 
 namespace steer::serve::detail {
@@ -29,7 +29,7 @@ class Reader {
     if (source.is_string()) return named(source.get<std::string>(), path);
     if (source.is_array()) {
       Steering sum;
-      for (std::size_t i = 0; i < source.size(); ++i) sum += read(source[i], fmt::format("{}[{}]", path, i), depth + 1);
+      for (std::size_t i = 0; i < source.size(); ++i) sum += read(source[i], format_text("{}[{}]", path, i), depth + 1);
       return sum;
     }
     Fields fields(source, path);
@@ -51,7 +51,7 @@ class Reader {
     if (found != service_.options.steerings.end()) return found->second;
     std::vector<std::string> names;
     for (const auto& [known, steering] : service_.options.steerings) names.push_back(known);
-    throw ApiError(404, fmt::format("no steering is called \"{}\"; registered here: {}", name, listed(names)), path,
+    throw ApiError(404, format_text("no steering is called \"{}\"; registered here: {}", name, listed(names)), path,
                    "steering_not_found");
   }
 
@@ -64,18 +64,18 @@ class Reader {
     if (source.contains("saes")) {
       Fields saes(source["saes"], path + ".saes");
       for (auto& [hash, reference] : source["saes"].items()) {
-        Fields fields(reference, fmt::format("{}.saes.{}", path, hash));
-        service_.sae(hash, fmt::format("{}.saes.{}", path, hash));
+        Fields fields(reference, format_text("{}.saes.{}", path, hash));
+        service_.sae(hash, format_text("{}.saes.{}", path, hash));
         reference = json::object();
       }
     }
     if (source.contains("edits") && source["edits"].is_array())
       for (std::size_t i = 0; i < source["edits"].size(); ++i)
-        source["edits"][i] = edit(source["edits"][i], fmt::format("{}.edits[{}]", path, i));
+        source["edits"][i] = edit(source["edits"][i], format_text("{}.edits[{}]", path, i));
     if (source.contains("watches") && source["watches"].is_array())
       for (std::size_t i = 0; i < source["watches"].size(); ++i)
         if (json& watch = source["watches"][i]; watch.is_object() && watch.contains("when"))
-          condition(watch["when"], fmt::format("{}.watches[{}].when", path, i));
+          condition(watch["when"], format_text("{}.watches[{}].when", path, i));
     return parsed(source, path);
   }
 
@@ -89,7 +89,7 @@ class Reader {
 
   /// An edit in the files' form.
   json edit(json source, const std::string& path) {
-    if (!source.is_object()) throw ApiError(400, fmt::format("expected {} to be a JSON object", path), path);
+    if (!source.is_object()) throw ApiError(400, format_text("expected {} to be a JSON object", path), path);
     if (!source.contains("kind")) source["kind"] = source.contains("feature") ? "nudge" : "add";
     if (source.contains("feature")) feature_edit(source, path);
     if (source.contains("scope") && source["scope"].is_string()) source["scope"] = {{"where", source["scope"]}};
@@ -104,12 +104,12 @@ class Reader {
     const std::string name =
         source.contains("sae") && source["sae"].is_string() ? source["sae"].get<std::string>() : "";
     if (source.contains("sae") && !source["sae"].is_string())
-      throw ApiError(400, fmt::format("expected {}.sae to be a string", path), path + ".sae");
+      throw ApiError(400, format_text("expected {}.sae to be a string", path), path + ".sae");
     const ServedSae& served = service_.sae(name, path + ".sae");
     source["sae"] = served.sae.hash();
     if (source.contains("point")) return;
     if (!served.sae.config().hook_in)
-      throw ApiError(400, fmt::format("expected {}.point: the SAE does not say where it was trained", path), path);
+      throw ApiError(400, format_text("expected {}.point: the SAE does not say where it was trained", path), path);
     source["point"] = served.sae.config().hook_in->name();
   }
 
@@ -128,7 +128,7 @@ class Reader {
           served.labels ? served.labels->max_activation(source["feature"].get<std::int64_t>()) : std::nullopt;
       if (!most)
         throw ApiError(400,
-                       fmt::format("the labels know no maximum activation of feature {}; give \"max_activation\"",
+                       format_text("the labels know no maximum activation of feature {}; give \"max_activation\"",
                                    source["feature"].get<std::int64_t>()),
                        path + ".unit");
       source["max_activation"] = *most;
@@ -146,12 +146,12 @@ class Reader {
   /// {"values"} stays; base64 of f32, alone or as {"base64"}, a list of numbers, and a registered name become it.
   void vector(json& source, const char* key, const std::string& path) {
     json& value = source[key];
-    const std::string param = fmt::format("{}.{}", path, key);
+    const std::string param = format_text("{}.{}", path, key);
     if (value.is_array()) {
       value = {{"values", value}};
     } else if (value.is_object() && value.contains("base64")) {
       if (!value["base64"].is_string() || value.size() != 1)
-        throw ApiError(400, fmt::format("expected {} to be {{\"base64\": \"...\"}}", param), param);
+        throw ApiError(400, format_text("expected {} to be {{\"base64\": \"...\"}}", param), param);
       value = {{"values", floats(value["base64"].get<std::string>(), param)}};
     } else if (value.is_object() && value.contains("tensor")) {
       throw ApiError(400, "a request cannot name a file of vectors: give them as \"values\" or \"base64\"", param);
@@ -167,22 +167,22 @@ class Reader {
     const std::string bytes = decode_base64(text, param);
     if (bytes.empty() || bytes.size() % sizeof(float) != 0)
       throw ApiError(
-          400, fmt::format("expected base64 of 32-bit floats in \"{}\" but got {} bytes", param, bytes.size()), param);
+          400, format_text("expected base64 of 32-bit floats in \"{}\" but got {} bytes", param, bytes.size()), param);
     std::vector<float> values(bytes.size() / sizeof(float));
     std::memcpy(values.data(), bytes.data(), bytes.size());
     for (const float value : values)
-      if (!std::isfinite(value)) throw ApiError(400, fmt::format("expected finite numbers in \"{}\"", param), param);
+      if (!std::isfinite(value)) throw ApiError(400, format_text("expected finite numbers in \"{}\"", param), param);
     return values;
   }
 
   static std::vector<float> at_point(json& source, const VectorSet& set, const std::string& param) {
     if (!source.contains("point") && set.size() == 1) source["point"] = set.begin()->first.name();
     if (!source.contains("point") || !source["point"].is_string())
-      throw ApiError(400, fmt::format("expected a \"point\" beside \"{}\", which holds vectors of several", param),
+      throw ApiError(400, format_text("expected a \"point\" beside \"{}\", which holds vectors of several", param),
                      param);
     const auto found = set.find(HookPoint::parse(source["point"].get<std::string>()));
     if (found == set.end())
-      throw ApiError(400, fmt::format("\"{}\" holds no vector for {}", param, source["point"].get<std::string>()),
+      throw ApiError(400, format_text("\"{}\" holds no vector for {}", param, source["point"].get<std::string>()),
                      param);
     const float* data = found->second.const_data_ptr<float>();
     return {data, data + found->second.numel()};

@@ -1,8 +1,7 @@
 #include "serve/steering_shapes.hpp"
 
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
-#include <fmt/format.h>
+#include <ATen/ops/empty.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 
 #include <steer/core/error.hpp>
 
+#include "core/format_text.hpp"
 #include "serve/zstd.hpp"
 
 namespace steer::serve::detail {
@@ -35,7 +35,7 @@ json unpacked(const json& value, const std::string& path) {
 HookPoint layer_output(std::int64_t layer, const Service& service, const std::string& path) {
   const std::int64_t layers = service.model.config().n_layers;
   if (layer < 0 || layer >= layers)
-    throw ApiError(400, fmt::format("expected layers in [0, {}) in \"{}\" but got {}", layers, path, layer), path);
+    throw ApiError(400, format_text("expected layers in [0, {}) in \"{}\" but got {}", layers, path, layer), path);
   return {Site::resid_post, layer};
 }
 
@@ -82,14 +82,14 @@ const VectorSet& registered(const Service& service, const std::string& name, con
   if (found != service.options.vectors.end()) return found->second;
   std::vector<std::string> names;
   for (const auto& [known, set] : service.options.vectors) names.push_back(known);
-  throw ApiError(404, fmt::format("no vectors are called \"{}\"; registered here: {}", name, listed(names)), path);
+  throw ApiError(404, format_text("no vectors are called \"{}\"; registered here: {}", name, listed(names)), path);
 }
 
 /// A tensor of vllm-lens: base64 of its bytes, as they are or compressed, or the older form that says less.
 at::Tensor read_tensor(Fields fields) {
   const std::string compression = fields.text("compression", "none");
   if (compression != "none" && compression != "zstd")
-    fields.fail("compression", fmt::format("expected \"compression\" of zstd or none but got \"{}\"", compression));
+    fields.fail("compression", format_text("expected \"compression\" of zstd or none but got \"{}\"", compression));
   const std::string dtype = fields.text("dtype", "float32");
   const bool bf16 = dtype == "int16" && fields.text("original_dtype", "") == "torch.bfloat16";
   if (dtype != "float32" && dtype != "float16" && !bf16)
@@ -103,7 +103,7 @@ at::Tensor read_tensor(Fields fields) {
   const std::size_t width = dtype == "float32" ? 4 : 2;
   std::size_t size = width;
   for (const auto extent : shape) size = size > kMostTensor ? size : size * static_cast<std::size_t>(extent);
-  if (size > kMostTensor) fields.fail("shape", fmt::format("expected a tensor of at most {} bytes", kMostTensor));
+  if (size > kMostTensor) fields.fail("shape", format_text("expected a tensor of at most {} bytes", kMostTensor));
   if (compression == "zstd") {
     try {
       bytes = decode_zstd(bytes, size);
@@ -112,7 +112,7 @@ at::Tensor read_tensor(Fields fields) {
     }
   }
   if (bytes.size() != size)
-    fields.fail("shape", fmt::format("expected {} numbers in \"data\", as \"shape\" says, but got {}", size / width,
+    fields.fail("shape", format_text("expected {} numbers in \"data\", as \"shape\" says, but got {}", size / width,
                                      bytes.size() / width));
   at::Tensor tensor = at::empty(shape, at::dtype(dtype == "float32" ? at::kFloat : bf16 ? at::kBFloat16 : at::kHalf));
   std::memcpy(tensor.mutable_data_ptr(), bytes.data(), bytes.size());
@@ -129,11 +129,11 @@ void add_lens_vector(Steering& steering, const json& source, const std::string& 
   auto positions = fields.integers("position_indices", 0, INT32_MAX);
   fields.done();
   if (std::ssize(layers) != values.size(0))
-    fields.fail("layer_indices", fmt::format("expected {} layers, as \"activations\" has", values.size(0)));
+    fields.fail("layer_indices", format_text("expected {} layers, as \"activations\" has", values.size(0)));
   if (values.dim() == 3 && positions.empty())
     for (std::int64_t i = 0; i < values.size(1); ++i) positions.push_back(i);
   if (values.dim() == 3 && std::ssize(positions) != values.size(1))
-    fields.fail("position_indices", fmt::format("expected {} positions, as \"activations\" has", values.size(1)));
+    fields.fail("position_indices", format_text("expected {} positions, as \"activations\" has", values.size(1)));
   if (values.dim() == 2 && !positions.empty())
     fields.fail("position_indices", "positions need \"activations\" of shape [layers, positions, width]");
   for (std::size_t i = 0; i < layers.size(); ++i) {
@@ -158,7 +158,7 @@ Steering easy_steer(const json& spec, const std::string& path, const Service& se
   bool overlap = false;
   const json& vectors = fields.array("vectors");
   for (std::size_t i = 0; i < vectors.size(); ++i) {
-    Fields vector(vectors[i], fmt::format("{}[{}]", fields.name("vectors"), i));
+    Fields vector(vectors[i], format_text("{}[{}]", fields.name("vectors"), i));
     if (vector.text("algorithm", "direct") != "direct")
       vector.fail("algorithm", "expected the algorithm \"direct\": others are edits of steer's own");
     vector.refuse({"data", "params"}, "register vectors at start and name them as \"source\", or use steer's own form");
@@ -180,7 +180,7 @@ Steering easy_steer(const json& spec, const std::string& path, const Service& se
     }
     for (const auto layer : layers)
       if (!here.contains(layer))
-        vector.fail("layers", fmt::format("\"{}\" has no vector for layer {}", vector.text("source"), layer));
+        vector.fail("layers", format_text("\"{}\" has no vector for layer {}", vector.text("source"), layer));
     for (const auto layer : here) overlap |= !taken.insert(layer).second;
   }
   const std::string conflict = fields.text("conflict", "priority");
@@ -199,7 +199,7 @@ LensRequest read_lens(const json& arguments, const std::string& path, const Serv
     const json vectors = unpacked(*source, fields.name("apply_steering_vectors"));
     if (!vectors.is_array()) fields.fail("apply_steering_vectors", "expected a list of steering vectors");
     for (std::size_t i = 0; i < vectors.size(); ++i)
-      add_lens_vector(request.steering, vectors[i], fmt::format("{}[{}]", fields.name("apply_steering_vectors"), i),
+      add_lens_vector(request.steering, vectors[i], format_text("{}[{}]", fields.name("apply_steering_vectors"), i),
                       service);
   }
   if (const json* source = fields.find("output_residual_stream")) {

@@ -1,7 +1,5 @@
 #include <steer/stats/certificate.hpp>
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <boost/math/distributions/binomial.hpp>
 #include <cmath>
@@ -9,6 +7,8 @@
 #include <steer/core/error.hpp>
 #include <steer/stats/betting.hpp>
 #include <steer/stats/proportions.hpp>
+
+#include "core/format_text.hpp"
 
 namespace steer {
 namespace {
@@ -114,10 +114,10 @@ void check(std::span<const double> strengths, const CertificateOptions& options)
             "expected a margin of {} between 0 and {} but got {}", risk.name, risk.highest, risk.margin);
 }
 
-std::string points(double share) { return fmt::format("{:.1f} points", share * 100); }
+std::string points(double share) { return format_text("{:.1f} points", share * 100); }
 
 std::string counts(const RiskEvidence& found) {
-  return fmt::format("{} lost{}", found.lost, found.gained > 0 ? fmt::format(", {} gained", found.gained) : "");
+  return format_text("{} lost{}", found.lost, found.gained > 0 ? format_text(", {} gained", found.gained) : "");
 }
 
 }  // namespace
@@ -135,27 +135,27 @@ Certificate certify(std::span<const double> strengths, const AskLosses& losses, 
 }
 
 std::string Certificate::sentence() const {
-  const std::string confidence = fmt::format("{:g} % confidence", options.level * 100);
+  const std::string confidence = format_text("{:g} % confidence", options.level * 100);
   std::string text, detail;
   if (certified >= 0) {
     const auto& at = tested[static_cast<std::size_t>(certified)];
     for (std::size_t r = 0; r < options.risks.size(); ++r) {
-      text += fmt::format("{}{} loss at most {}", r == 0 ? "" : ", ", options.risks[r].name,
+      text += format_text("{}{} loss at most {}", r == 0 ? "" : ", ", options.risks[r].name,
                           points(options.risks[r].margin));
       detail += (r == 0 ? "" : "; ") + counts(at.risks[r]);
     }
-    return fmt::format("Strength {:g}: {} with {} on questions like these{} ({} asked: {}).", strength, text,
+    return format_text("Strength {:g}: {} with {} on questions like these{} ({} asked: {}).", strength, text,
                        confidence, options.conditions.empty() ? "" : ", " + options.conditions, at.asked, detail);
   }
   if (tested.empty()) return "Nothing was tested.";
   const auto& weakest = tested.front();
   for (std::size_t r = 0; r < options.risks.size(); ++r) {
     if (weakest.risks.size() <= r) break;
-    text += fmt::format("{}the smallest bound reached of {} loss is {} where {} was asked for ({})", r == 0 ? "" : "; ",
+    text += format_text("{}the smallest bound reached of {} loss is {} where {} was asked for ({})", r == 0 ? "" : "; ",
                         options.risks[r].name, points(weakest.risks[r].upper), points(options.risks[r].margin),
                         counts(weakest.risks[r]));
   }
-  return fmt::format("Nothing certified with {} questions at {}, from strength {:g} up: {}.", weakest.asked, confidence,
+  return format_text("Nothing certified with {} questions at {}, from strength {:g} up: {}.", weakest.asked, confidence,
                      weakest.strength, text);
 }
 
@@ -191,16 +191,16 @@ double certificate_power(std::int64_t n, double margin, double true_loss, double
 }
 
 std::string certificate_plan(std::int64_t n, double margin, double level) {
-  std::string text = fmt::format("{} questions certify, at {:g} % confidence, a loss of at most", n, level * 100);
+  std::string text = format_text("{} questions certify, at {:g} % confidence, a loss of at most", n, level * 100);
   for (const std::int64_t lost : {0, 1, 2, 4})
     if (lost <= n)
-      text += fmt::format("{} {} if {} lost", lost == 0 ? "" : ",", points(certifiable_loss(n, lost, level)),
+      text += format_text("{} {} if {} lost", lost == 0 ? "" : ",", points(certifiable_loss(n, lost, level)),
                           lost == 0   ? std::string("none is")
                           : lost == 1 ? std::string("one is")
-                                      : fmt::format("{} are", lost));
-  text += fmt::format(". {} needs", points(margin));
+                                      : format_text("{} are", lost));
+  text += format_text(". {} needs", points(margin));
   for (const std::int64_t lost : {0, 1, 2, 4})
-    text += fmt::format("{} {} with {} lost", lost == 0 ? "" : ",", questions_to_certify(margin, lost, level),
+    text += format_text("{} {} with {} lost", lost == 0 ? "" : ",", questions_to_certify(margin, lost, level),
                         lost == 0 ? std::string("none") : std::to_string(lost));
   return text + ".";
 }

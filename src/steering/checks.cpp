@@ -1,6 +1,8 @@
 #include "steering/checks.hpp"
 
-#include <ATen/Functions.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/norm.h>
 
 #include <cmath>
 

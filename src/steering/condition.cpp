@@ -4,6 +4,7 @@
 
 #include <steer/core/error.hpp>
 
+#include "core/format_text.hpp"
 #include "steering/checks.hpp"
 
 namespace steer {
@@ -39,9 +40,9 @@ Condition group(ConditionSource source, std::vector<Condition> parts, std::strin
 }
 
 std::string band(const Condition& c) {
-  if (std::isinf(c.at_most)) return fmt::format("> {}", c.above);
-  if (std::isinf(c.above)) return fmt::format("<= {}", c.at_most);
-  return fmt::format("in ({}, {}]", c.above, c.at_most);
+  if (std::isinf(c.at_most)) return format_text("> {}", c.above);
+  if (std::isinf(c.above)) return format_text("<= {}", c.at_most);
+  return format_text("in ({}, {}]", c.above, c.at_most);
 }
 
 }  // namespace
@@ -126,13 +127,13 @@ std::string Condition::describe() const {
   std::string text;
   switch (source) {
     case ConditionSource::feature:
-      text = fmt::format("feature {} {} at {}", feature, band(*this), point.name());
+      text = format_text("feature {} {} at {}", feature, band(*this), point.name());
       break;
     case ConditionSource::probe:
-      text = fmt::format("probe {} at {}", band(*this), point.name());
+      text = format_text("probe {} at {}", band(*this), point.name());
       break;
     case ConditionSource::entropy:
-      text = fmt::format("entropy {}", band(*this));
+      text = format_text("entropy {}", band(*this));
       break;
     case ConditionSource::all_of:
     case ConditionSource::any_of:
@@ -141,7 +142,7 @@ std::string Condition::describe() const {
       text = "(" + text + ")";
       break;
   }
-  if (release > 0) text += fmt::format(", release {}", release);
+  if (release > 0) text += format_text(", release {}", release);
   if (sticky) text += ", sticky";
   return text;
 }

@@ -4,6 +4,7 @@
 
 #include <steer/core/error.hpp>
 
+#include "core/format_text.hpp"
 #include "steering/checks.hpp"
 #include "steering/edits/operation.hpp"
 
@@ -65,11 +66,11 @@ void Scope::validate(std::string_view where) const {
 
 std::string Scope::describe() const {
   std::string text(to_string(where));
-  if (where == Where::onset) text += fmt::format(" {}", count);
-  if (where == Where::span) text += fmt::format(" [{}, {})", begin, end);
+  if (where == Where::onset) text += format_text(" {}", count);
+  if (where == Where::span) text += format_text(" [{}, {})", begin, end);
   if (where == Where::span && begin < 0) text += " from the prompt's end";
   if (tagged(where)) text += " " + tag;
-  if (!tokens.empty()) text += fmt::format(" of token {}", fmt::join(tokens, " or "));
+  if (!tokens.empty()) text += format_text(" of token {}", fmt::join(tokens, " or "));
   if (include_bos) text += " with BOS";
   for (const Scope& scope : except) text += " but not " + scope.describe();
   return text;
@@ -96,8 +97,8 @@ at::Tensor Edit::vector(std::string_view name) const {
 
 std::string Edit::describe() const {
   std::string text = std::string(kind()) + op->describe();
-  if (unit != StrengthUnit::raw) text += fmt::format(" {}", to_string(unit));
-  if (strength != 1) text += fmt::format(" x {}", strength);
+  if (unit != StrengthUnit::raw) text += format_text(" {}", to_string(unit));
+  if (strength != 1) text += format_text(" x {}", strength);
   text += " at " + point.name();
   if (scope != Scope{}) text += ", " + scope.describe();
   if (when) text += ", when " + when->describe();

@@ -3,6 +3,7 @@
 
 #include <steer/core/error.hpp>
 
+#include "core/format_text.hpp"
 #include "model/hook_table.hpp"
 #include "steering/edits/operation.hpp"
 #include "steering/program.hpp"
@@ -26,7 +27,7 @@ class Fit {
   std::vector<std::string> run(const Steering& steering) {
     for (std::size_t i = 0; i < steering.edits().size(); ++i) {
       const Edit& edit = steering.edits()[i];
-      const std::string what = fmt::format("edit {} ({})", i, edit.name.empty() ? edit.describe() : edit.name);
+      const std::string what = format_text("edit {} ({})", i, edit.name.empty() ? edit.describe() : edit.name);
       edit.validate(kWhere);
       check_scope(edit.scope, what);
       check_op(edit, edit.op->lower(edit), what);
@@ -37,7 +38,7 @@ class Fit {
     for (std::size_t i = 0; i < steering.watches().size(); ++i) {
       const Watch& watch = steering.watches()[i];
       watch.when.validate(kWhere);
-      check_condition(watch.when, fmt::format("watch {} ({})", i, watch.reason));
+      check_condition(watch.when, format_text("watch {} ({})", i, watch.reason));
     }
     return std::move(warnings_);
   }
@@ -66,7 +67,7 @@ class Fit {
     const std::string theirs = lower_stem(sae.config().model_name), ours = lower_stem(config_.name);
     if (theirs.empty() || ours.empty()) return;
     if (theirs.find(ours) != std::string::npos || ours.find(theirs) != std::string::npos) return;
-    warn(fmt::format("an SAE made for \"{}\" is used on \"{}\" in {}", sae.config().model_name, config_.name, what));
+    warn(format_text("an SAE made for \"{}\" is used on \"{}\" in {}", sae.config().model_name, config_.name, what));
   }
 
   void check_place(const std::optional<HookPoint>& trained, const HookPoint& used, const std::string& what) {
@@ -75,7 +76,7 @@ class Fit {
       return a.site == Site::resid_post && b.site == Site::resid_pre && a.layer + 1 == b.layer;
     };
     if (same(*trained, used) || same(used, *trained)) return;
-    warn(fmt::format("an SAE trained at {} is used at {} in {}", trained->name(), used.name(), what));
+    warn(format_text("an SAE trained at {} is used at {} in {}", trained->name(), used.name(), what));
   }
 
   void warn(const std::string& message) {

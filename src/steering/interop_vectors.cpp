@@ -1,7 +1,7 @@
 // Steerings as vectors that are added to every token: vLLM's JSON and GGUF control vectors.
 
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/tensor.h>
 
 #include <charconv>
 #include <nlohmann/json.hpp>

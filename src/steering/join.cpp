@@ -1,6 +1,5 @@
 #include "steering/join.hpp"
 
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 
 #include <algorithm>

@@ -1,6 +1,6 @@
 // Steerings read from JSON. Schema: docs/steering-schema.md.
 
-#include <ATen/Functions.h>
+#include <ATen/ops/tensor.h>
 
 #include <nlohmann/json.hpp>
 
@@ -8,6 +8,7 @@
 #include <steer/io/tensor_reader.hpp>
 #include <steer/steering/steering.hpp>
 
+#include "core/format_text.hpp"
 #include "io/strict_json.hpp"
 #include "steering/checks.hpp"
 #include "steering/edits/operation.hpp"
@@ -45,10 +46,10 @@ class Reader {
     if (object.has("vectors")) open_vectors(object.at("vectors"));
     Steering result;
     std::size_t number = 0;
-    for (const json& entry : object.array("edits")) result.edit(edit(entry, fmt::format("edit {}", number++)));
+    for (const json& entry : object.array("edits")) result.edit(edit(entry, format_text("edit {}", number++)));
     number = 0;
     if (object.has("watches"))
-      for (const json& entry : object.array("watches")) watch(result, entry, fmt::format("watch {}", number++));
+      for (const json& entry : object.array("watches")) watch(result, entry, format_text("watch {}", number++));
     object.done();
     return result;
   }

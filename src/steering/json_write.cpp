@@ -8,6 +8,7 @@
 #include <steer/io/safetensors_writer.hpp>
 #include <steer/steering/steering.hpp>
 
+#include "core/format_text.hpp"
 #include "io/text_file.hpp"
 #include "steering/edits/operation.hpp"
 #include "steering/json_format.hpp"
@@ -29,7 +30,7 @@ class Writer {
   json write(const Steering& steering) {
     json edits = json::array(), watches = json::array();
     for (std::size_t i = 0; i < steering.edits().size(); ++i)
-      edits.push_back(edit(steering.edits()[i], fmt::format("edit {}", i)));
+      edits.push_back(edit(steering.edits()[i], format_text("edit {}", i)));
     for (std::size_t i = 0; i < steering.watches().size(); ++i) {
       const Watch& w = steering.watches()[i];
       require(!w.handler, ErrorCode::unsupported, where_,

@@ -1,7 +1,9 @@
 // What a steering remembers of one sequence.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/where.h>
 
 #include <algorithm>
 #include <cmath>

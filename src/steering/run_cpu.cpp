@@ -1,9 +1,9 @@
 // One hook point's pass on the CPU over f32 activations: each token is read and written in place, instruction after
 // instruction, while it lies in the nearest cache.
 
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
 #include <c10/util/SmallVector.h>
 
 #include <algorithm>

@@ -1,8 +1,13 @@
 #include "steering/runtime.hpp"
 
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/mv.h>
+#include <ATen/ops/norm.h>
+#include <ATen/ops/where.h>
 
 #include <algorithm>
 #include <cmath>

@@ -4,6 +4,7 @@
 
 #include <steer/core/error.hpp>
 
+#include "core/format_text.hpp"
 #include "steering/checks.hpp"
 
 namespace steer {
@@ -110,7 +111,7 @@ std::string Steering::describe() const {
   std::string text;
   for (const Edit& edit : edits_) text += edit.describe() + "\n";
   for (const Watch& watch : watches_)
-    text += fmt::format("{} when {}\n", watch.abort ? "abort" : "call", watch.when.describe());
+    text += format_text("{} when {}\n", watch.abort ? "abort" : "call", watch.when.describe());
   return text;
 }
 

@@ -1,7 +1,8 @@
 #include "steering/table.hpp"
 
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/dot.h>
+#include <ATen/ops/empty.h>
 
 #include <cmath>
 

@@ -1,8 +1,10 @@
 #include <steer/steering/vectors.hpp>
 
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/stack.h>
 
 #include <Eigen/Dense>
 #include <algorithm>

@@ -9,6 +9,7 @@
 #include <steer/core/hash.hpp>
 #include <steer/io/tensor_reader.hpp>
 
+#include "core/format_text.hpp"
 #include "text/bpe_tokenizer.hpp"
 #include "text/json_fields.hpp"
 #include "text/score_merges.hpp"
@@ -55,7 +56,7 @@ class Metadata {
     if (!value && !required) return nullptr;
     require(value != nullptr, ErrorCode::format, where, "expected the key {} but the file has none ({})", key, name_);
     check(value->is_array() && (size == 0 || value->size() == size), key,
-          size == 0 ? "an array" : fmt::format("an array of {}", size), *value);
+          size == 0 ? "an array" : format_text("an array of {}", size), *value);
     return value;
   }
 

@@ -7,6 +7,7 @@
 
 #include <steer/core/error.hpp>
 
+#include "core/format_text.hpp"
 #include "text/unicode_tables.hpp"
 #include "text/utf8.hpp"
 
@@ -39,7 +40,7 @@ std::span<const CodeRange> added_to(std::string_view property) {
 std::string spelled(std::span<const CodeRange> ranges) {
   std::string out;
   for (const CodeRange& range : ranges)
-    out += fmt::format("\\x{{{:X}}}-\\x{{{:X}}}", static_cast<std::uint32_t>(range.first),
+    out += format_text("\\x{{{:X}}}-\\x{{{:X}}}", static_cast<std::uint32_t>(range.first),
                        static_cast<std::uint32_t>(range.last));
   return out;
 }
@@ -59,7 +60,7 @@ std::string pcre2_pattern(std::string_view pattern, const std::string& name) {
     if (in_class)
       out += members;
     else
-      out += fmt::format("[{}{}]", negated ? "^" : "", members);
+      out += format_text("[{}{}]", negated ? "^" : "", members);
   };
   for (std::size_t at = 0; at < pattern.size(); ++at) {
     const char c = pattern[at];
@@ -82,10 +83,10 @@ std::string pcre2_pattern(std::string_view pattern, const std::string& name) {
         }
         const auto added = added_to(property);
         if (added.empty()) {
-          out += fmt::format("\\{}{{{}}}", negated ? 'P' : 'p', property);
+          out += format_text("\\{}{{{}}}", negated ? 'P' : 'p', property);
         } else {
-          if (negated && in_class) unsupported(fmt::format("\\P{{{}}} inside a class", property));
-          item(fmt::format("\\p{{{}}}{}", property, spelled(added)), negated);
+          if (negated && in_class) unsupported(format_text("\\P{{{}}} inside a class", property));
+          item(format_text("\\p{{{}}}{}", property, spelled(added)), negated);
         }
       } else if (kind == 's') {
         item(space_class, false);
@@ -98,7 +99,7 @@ std::string pcre2_pattern(std::string_view pattern, const std::string& name) {
         if (kind == 'W' && in_class) unsupported("\\W inside a class");
         item(spelled(word_ranges), kind == 'W');
       } else if (std::string_view("bBhHGKRXykgZ").find(kind) != std::string_view::npos) {
-        unsupported(fmt::format("\\{}", kind));  // other meaning, or other definition, in the two engines
+        unsupported(format_text("\\{}", kind));  // other meaning, or other definition, in the two engines
       } else {
         out += {'\\', kind};
       }

@@ -5,6 +5,7 @@
 #include <steer/core/error.hpp>
 #include <steer/core/hash.hpp>
 
+#include "core/format_text.hpp"
 #include "io/strict_json.hpp"
 #include "text/bpe_tokenizer.hpp"
 #include "text/json_fields.hpp"
@@ -26,7 +27,7 @@ void read_model(const TokenizerJson& file, BpeTokenizer& out) {
   if (type != "BPE") model.unsupported("a model of type " + quote(type), "BPE");
   if (const json* dropout = model.find("dropout"); dropout && *dropout != 0) model.unsupported("dropout", "none");
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"})
-    if (!model.text(key, "").empty()) model.unsupported(fmt::format("{} {}", key, quote(model.text(key))), "none");
+    if (!model.text(key, "").empty()) model.unsupported(format_text("{} {}", key, quote(model.text(key))), "none");
 
   Vocabulary& vocabulary = out.vocabulary;
   BpeRules rules{.byte_level = out.pre_tokenizer.byte_level(),

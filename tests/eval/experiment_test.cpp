@@ -2,7 +2,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <ATen/Functions.h>
+#include <ATen/ops/cosine_similarity.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
 
 #include <cmath>
 #include <fstream>
@@ -17,6 +21,7 @@
 #include <steer/io/journal.hpp>
 #include <steer/model/session.hpp>
 
+#include "core/format_text.hpp"
 #include "eval/run/answers.hpp"
 #include "support.hpp"
 
@@ -346,7 +351,7 @@ TEST_F(OnTheDemo, WhatABusyJudgeLeftIsJudgedByTheNextRun) {
   for (const auto& result : first.results) left += result.failed.contains("behaviour");
   ASSERT_GT(left, 0);
   ASSERT_LT(left, std::ssize(first.results));
-  EXPECT_NE(first.notes.front().find(fmt::format("{} answers are not judged", left)), std::string::npos)
+  EXPECT_NE(first.notes.front().find(format_text("{} answers are not judged", left)), std::string::npos)
       << first.notes.front();
   const Report second = run_experiment(*model_, study, free);
   EXPECT_EQ(again->asked, 2 * left) << "only what was left, by both rubrics";
@@ -464,7 +469,7 @@ TEST_F(OnTheDemo, LettersAloneAreReportedAsAccuracyAlone) {
   double letters = 0;
   for (const auto& result : report.results) letters += result.scores.at("p_letters") / std::ssize(report.results);
   ASSERT_FALSE(report.notes.empty());
-  EXPECT_NE(report.notes.back().find(fmt::format("together have {:.0f} % of the next token", 100 * letters)),
+  EXPECT_NE(report.notes.back().find(format_text("together have {:.0f} % of the next token", 100 * letters)),
             std::string::npos)
       << report.notes.back();
 }

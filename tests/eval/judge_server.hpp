@@ -3,7 +3,6 @@
 
 #define CPPHTTPLIB_OPENSSL_SUPPORT
 #define CPPHTTPLIB_ZLIB_SUPPORT
-#include <fmt/format.h>
 #include <httplib.h>
 
 #include <atomic>
@@ -14,6 +13,8 @@
 #include <thread>
 
 #include <steer/eval/http_judge.hpp>
+
+#include "core/format_text.hpp"
 
 namespace steer::test {
 
@@ -35,7 +36,7 @@ class JudgeServer {
     server_.stop();
     thread_.join();
   }
-  std::string url(const std::string& path = "/v1") const { return fmt::format("http://127.0.0.1:{}{}", port_, path); }
+  std::string url(const std::string& path = "/v1") const { return format_text("http://127.0.0.1:{}{}", port_, path); }
   int count() const { return count_; }
 
  private:

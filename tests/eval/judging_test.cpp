@@ -16,6 +16,7 @@
 #include <steer/eval/pairwise.hpp>
 #include <steer/eval/rules.hpp>
 
+#include "core/format_text.hpp"
 #include "paper_data.hpp"
 #include "support.hpp"
 
@@ -76,15 +77,15 @@ std::vector<ResultRow> made_up() {
         const int good = name == "steer" ? (q % 3 == 0 ? 5 : 3) : 4;
         results.push_back({.arm = name,
                            .behaviour = behaviour.name,
-                           .question = fmt::format("q{}", q),
-                           .response = fmt::format("funny={} technical={} good={}", funny, technical, good)});
+                           .question = format_text("q{}", q),
+                           .response = format_text("funny={} technical={} good={}", funny, technical, good)});
       }
   return results;
 }
 
 std::map<std::string, std::string> prompts() {
   std::map<std::string, std::string> texts;
-  for (int q = 0; q < 12; ++q) texts[fmt::format("q{}", q)] = fmt::format("Question {}?", q);
+  for (int q = 0; q < 12; ++q) texts[format_text("q{}", q)] = format_text("Question {}?", q);
   return texts;
 }
 
@@ -231,7 +232,7 @@ TEST(Calibration, IntervalsOfAgreementCoverTheTruth) {
     ToldJudge judge;
     std::map<std::string, std::string> texts;
     for (int q = 0; q < 60; ++q) {
-      const std::string question = fmt::format("q{}", q);
+      const std::string question = format_text("q{}", q);
       texts[question] = "?";
       const double reference = rng.normal(), own = r * reference + std::sqrt(1 - r * r) * rng.normal();
       rows.push_back({.arm = "control", .behaviour = "funny", .question = question});
@@ -254,9 +255,9 @@ TEST(Calibration, RowsOfAQuestionAreResampledTogether) {
     for (int q = 0; q < 20; ++q)
       for (int c = 0; c < copies; ++c) {
         Rng rng(derive_seed(4, "q", static_cast<std::uint64_t>(q)));
-        const std::string question = fmt::format("q{}", q);
+        const std::string question = format_text("q{}", q);
         texts[question] = "?";
-        rows.push_back({.arm = fmt::format("arm{}", c), .behaviour = "funny", .question = question});
+        rows.push_back({.arm = format_text("arm{}", c), .behaviour = "funny", .question = question});
         const double x = rng.normal();
         rows.back().scores["behaviour"] = 3 + x / 2;
         judge.behaviour.push_back(3 + (x + rng.normal()) / 4);
@@ -317,7 +318,7 @@ TEST(Labels, PagesAreBlindAndComeBack) {
   for (const auto& item : items) {
     const bool funny = item.at("request") == two()[0].instruction;
     const double b = level(item.at("response"), funny ? "funny" : "technical");
-    csv += fmt::format("{},{},{}\n", item.at("item").get<std::string>(), b, item.at("item") == "3" ? "" : "4");
+    csv += format_text("{},{},{}\n", item.at("item").get<std::string>(), b, item.at("item") == "3" ? "" : "4");
   }
   std::ofstream(dir / "labels.csv") << csv;
   EXPECT_EQ(import_labels(results, dir / "labels.csv", dir / "label/label-key.csv"), 59);

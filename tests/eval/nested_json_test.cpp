@@ -1,6 +1,6 @@
 // Every reader of JSON, each given values nested deeper than a stack is, and files that are cut off: an error, short,
 // in words of ours.
-#include <ATen/Functions.h>
+#include <ATen/ops/ones.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <steer/steer.hpp>
 
+#include "core/format_text.hpp"
 #include "support.hpp"
 
 namespace steer {
@@ -123,7 +124,7 @@ TEST(CutOffJson, IsRefusedByEveryReaderWithWhereItEnds) {
     const auto write = [&](std::string_view text) { std::ofstream(file.path, std::ios::binary) << text; };
     const std::size_t step = std::max<std::size_t>(1, whole.size() / 40);
     for (std::size_t length = 1; length < whole.size(); length += step) {
-      SCOPED_TRACE(fmt::format("{}, the first {} bytes", file.path.filename().string(), length));
+      SCOPED_TRACE(format_text("{}, the first {} bytes", file.path.filename().string(), length));
       write(whole.substr(0, length));
       try {
         file.read();

@@ -13,6 +13,7 @@
 #include <steer/eval/questions.hpp>
 #include <steer/stats/statistics.hpp>
 
+#include "core/format_text.hpp"
 #include "paper_data.hpp"
 
 namespace steer {
@@ -463,13 +464,13 @@ TEST_F(Paper, PrintedTTests) {
       counter.count(row[column] == ours);
       EXPECT_EQ(row[column], ours) << row["Model"] << " " << row["Metric"] << " " << pair << " " << column;
     };
-    same("Mean 1", fmt::format("{:.4f}", a.mean));
-    same("Mean 2", fmt::format("{:.4f}", b.mean));
-    same("Diff", fmt::format("{:.4f}", a.mean - b.mean));
-    same("t-statistic", fmt::format("{:.4f}", t.t));
-    same("p-value", fmt::format("{:.6f}", t.p));
+    same("Mean 1", format_text("{:.4f}", a.mean));
+    same("Mean 2", format_text("{:.4f}", b.mean));
+    same("Diff", format_text("{:.4f}", a.mean - b.mean));
+    same("t-statistic", format_text("{:.4f}", t.t));
+    same("p-value", format_text("{:.6f}", t.p));
     same("Significant", t.p < kAlpha / 36 ? "***" : "");
-    same("Cohen's d", fmt::format("{:.4f}", t.cohens_d));
+    same("Cohen's d", format_text("{:.4f}", t.cohens_d));
     same("n1", std::to_string(a.n));
     same("n2", std::to_string(b.n));
   }
@@ -496,7 +497,7 @@ TEST_F(Paper, CorrectedResults) {
     const auto compute = final_lists.find(name);
     ASSERT_TRUE(compute != final_lists.end()) << "no definition of final_run/" << name;
     for (std::size_t i = 0; i < list.size(); ++i)
-      walker.compare(list[i], compute->second(final_run, list[i]), fmt::format("final_run/{}/{}", name, i));
+      walker.compare(list[i], compute->second(final_run, list[i]), format_text("final_run/{}/{}", name, i));
   }
   for (auto& [name, list] : expected.items()) {
     const bool is_pilot = name.starts_with("pilot_"), is_open = name.starts_with("openended_");
@@ -506,7 +507,7 @@ TEST_F(Paper, CorrectedResults) {
       const json& like = list[i];
       const json ours = like.contains("arm") ? row_summary(like["run"] == "pilot" ? pilot : open_ended, like)
                                              : paired_comparison(is_pilot ? pilot : open_ended, model, like);
-      walker.compare(like, ours, fmt::format("{}/{}", name, i));
+      walker.compare(like, ours, format_text("{}/{}", name, i));
     }
   }
   EXPECT_GT(counter.passed(), 0);

@@ -10,6 +10,7 @@
 #include <steer/eval/questions.hpp>
 #include <steer/eval/results.hpp>
 
+#include "core/format_text.hpp"
 #include "eval/judge/judge_reply.hpp"
 #include "judge_server.hpp"
 #include "real_cases.hpp"
@@ -20,12 +21,12 @@ namespace {
 using nlohmann::json;
 
 std::string differs(std::string_view field, const json& right, const json& got) {
-  return right == got ? "" : fmt::format("{}: expected {} but got {}", field, right.dump(), got.dump());
+  return right == got ? "" : format_text("{}: expected {} but got {}", field, right.dump(), got.dump());
 }
 
 /// Only the fields that the case gives.
 std::string differs(const std::vector<ResultRow>& got, const json& right) {
-  if (got.size() != right.size()) return fmt::format("expected {} rows but got {}", right.size(), got.size());
+  if (got.size() != right.size()) return format_text("expected {} rows but got {}", right.size(), got.size());
   for (std::size_t i = 0; i < got.size(); ++i) {
     const ResultRow& r = got[i];
     const json row{{"key", r.key()},         {"gold", r.gold},
@@ -52,7 +53,7 @@ struct Loaded {
 std::string differs(const Loaded& loaded, const json& right) {
   const auto& got = loaded.first;
   if (got != loaded.second) return "loaded twice, the questions differ";
-  if (got.size() != right.size()) return fmt::format("expected {} questions but got {}", right.size(), got.size());
+  if (got.size() != right.size()) return format_text("expected {} questions but got {}", right.size(), got.size());
   std::set<std::string> ids;
   for (std::size_t i = 0; i < got.size(); ++i) {
     const json question{{"id", got[i].id},
@@ -173,9 +174,9 @@ std::string wrong_with_server(const json& row) {
                : "expected a failure with its words but got: " + judgement.failure;
   if (judgement.score != expected.at("score").get<double>()) return "another score, or none: " + judgement.failure;
   if (expected.contains("requests") && expected["requests"] != requests.size())
-    return fmt::format("{} requests", requests.size());
+    return format_text("{} requests", requests.size());
   if (expected.contains("tokens") && expected["tokens"] != json{usage.input_tokens, usage.output_tokens})
-    return fmt::format("{} and {} tokens", usage.input_tokens, usage.output_tokens);
+    return format_text("{} and {} tokens", usage.input_tokens, usage.output_tokens);
   if (expected.contains("path") && expected["path"] != requests.at(0).target) return "path " + requests.at(0).target;
   if (expected.contains("second_request_lacks") &&
       json::parse(requests.at(1).body).contains(expected["second_request_lacks"].get<std::string>()))

@@ -10,6 +10,7 @@
 #include <steer/core/random.hpp>
 #include <steer/eval/report.hpp>
 
+#include "core/format_text.hpp"
 #include "core/svg.hpp"
 #include "eval/report/mustache.hpp"
 #include "eval/report/report_parts.hpp"
@@ -196,9 +197,9 @@ TEST(Analyses, IntervalsOverBehavioursCoverWhatAnotherBehaviourWouldShow) {
       const double gain = 0.8 + 0.4 * rng.normal();
       for (int q = 0; q < kQuestions; ++q)
         for (const char* arm : {"control", "steer"}) {
-          results.push_back({.arm = arm, .behaviour = fmt::format("b{}", b), .question = fmt::format("q{}", q)});
+          results.push_back({.arm = arm, .behaviour = format_text("b{}", b), .question = format_text("q{}", q)});
           auto& row = results.back();
-          row.response = fmt::format("{} {} {}", arm, b, q);
+          row.response = format_text("{} {} {}", arm, b, q);
           row.scores["behaviour"] = 2 + 0.5 * rng.normal();
           if (row.arm == "steer") row.scores["behaviour"] += gain + question[static_cast<std::size_t>(q)];
         }

@@ -11,6 +11,7 @@
 #include <steer/eval/rules.hpp>
 #include <steer/io/journal.hpp>
 
+#include "core/format_text.hpp"
 #include "support.hpp"
 
 namespace steer {
@@ -24,9 +25,9 @@ std::vector<LabelledText> made_up(double share, int groups, std::uint64_t seed) 
   for (int g = 0; g < groups; ++g)
     for (const char* label : {"", "cold", "warm"}) {
       Rng rng(derive_seed(seed, label, static_cast<std::uint64_t>(g)));
-      std::string text = fmt::format("<thinking>the river of q{} is long and ", g);
+      std::string text = format_text("<thinking>the river of q{} is long and ", g);
       if (rng.uniform() < share) text += label;
-      texts.push_back({text + " indeed</thinking><answer>B</answer>", label, fmt::format("q{}", g)});
+      texts.push_back({text + " indeed</thinking><answer>B</answer>", label, format_text("q{}", g)});
     }
   return texts;
 }

@@ -16,6 +16,7 @@
 #include <steer/eval/results.hpp>
 #include <steer/io/journal.hpp>
 
+#include "core/format_text.hpp"
 #include "eval/run/stage.hpp"
 #include "support.hpp"
 
@@ -37,7 +38,7 @@ std::string fake_result(const std::string& key) {
 
 std::vector<std::string> plan_of(int items) {
   std::vector<std::string> keys;
-  for (int i = 0; i < items; ++i) keys.push_back(fmt::format("arm{}|q{}", i % 3, i));
+  for (int i = 0; i < items; ++i) keys.push_back(format_text("arm{}|q{}", i % 3, i));
   return keys;
 }
 
@@ -172,7 +173,7 @@ std::int64_t do_here(const eval::detail::WorkOptions& options, const std::vector
       [&](std::span<const std::size_t> indices) {
         std::vector<eval::detail::WorkRecord> made;
         for (auto i : indices)
-          made.push_back({fmt::format("\"{} {}\"", keys[i], options.identity.size()), !unsettled.contains(keys[i])});
+          made.push_back({format_text("\"{} {}\"", keys[i], options.identity.size()), !unsettled.contains(keys[i])});
         done += static_cast<std::int64_t>(indices.size());
         return made;
       },

@@ -1,7 +1,11 @@
 #include "features/auto_steer_certificate.hpp"
+#include "core/format_text.hpp"
 
-#include <ATen/Functions.h>
+#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -24,7 +28,7 @@ std::vector<ChoiceQuestion> questions(const char* file, std::size_t count) {
     const auto json = nlohmann::json::parse(line);
     ChoiceQuestion question{.message = json["question"], .choices = {"A", "B", "C", "D"}};
     for (std::size_t c = 0; c < 4; ++c)
-      question.message += fmt::format("\n{}. {}", question.choices[c], json["choices"][c].get<std::string>());
+      question.message += format_text("\n{}. {}", question.choices[c], json["choices"][c].get<std::string>());
     question.message +=
         "\n\nThink step by step inside <thinking> tags, then give the letter of the right choice, and nothing else, "
         "inside <answer> tags.";

@@ -12,6 +12,7 @@
 #include <steer/io/journal.hpp>
 #include <steer/io/tensor_reader.hpp>
 
+#include "core/format_text.hpp"
 #include "support.hpp"
 
 namespace steer {
@@ -23,7 +24,7 @@ std::string question_text(const nlohmann::json& question) {
   std::string text = question["question"];
   int i = 0;
   for (const auto& choice : question["choices"])
-    text += fmt::format("\n{}. {}", "ABCD"[i++], choice.get<std::string>());
+    text += format_text("\n{}. {}", "ABCD"[i++], choice.get<std::string>());
   return text +
          "\n\nThink step by step inside <thinking> tags, then give the letter of the right choice, and nothing else, "
          "inside <answer> tags.";

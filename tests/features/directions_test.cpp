@@ -1,7 +1,18 @@
 #include <steer/features/directions.hpp>
 
-#include <ATen/Functions.h>
+#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/diag.h>
+#include <ATen/ops/eye.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/linspace.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/mv.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/outer.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/relu.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include <cmath>

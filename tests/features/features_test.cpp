@@ -1,3 +1,14 @@
+#include <ATen/ops/cat.h>
+#include <ATen/ops/cosine_similarity.h>
+#include <ATen/ops/mv.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/randn_like.h>
+#include <ATen/ops/relu.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+
 #include <gtest/gtest.h>
 
 #include <c10/core/GradMode.h>

@@ -1,7 +1,11 @@
 // An SAE whose features are known: some read a concept, one of them also acts on the output, the others do neither.
 
-#include <ATen/Functions.h>
+#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/linalg_pinv.h>
+#include <ATen/ops/mv.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include <cmath>

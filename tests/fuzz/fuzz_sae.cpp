@@ -1,6 +1,8 @@
 // The configuration beside an SAE's weights, in each of the layouts that have one: what loads encodes and decodes.
 // The first byte chooses the weights.
-#include <ATen/Functions.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/randn.h>
 
 #include <cstdlib>
 #include <filesystem>

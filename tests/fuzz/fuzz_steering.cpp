@@ -1,6 +1,7 @@
 // Steerings as JSON: steer's own form, the hosted service's and vLLM's. What is read in its own form and written is the
 // same when it is read again. "<sae>" stands for the hash of the one SAE there is.
-#include <ATen/Functions.h>
+#include <ATen/ops/eye.h>
+#include <ATen/ops/zeros.h>
 
 #include <cstdlib>
 #include <nlohmann/json.hpp>

@@ -7,6 +7,7 @@
 #include <steer/core/error.hpp>
 
 #include "text/jinja/template.hpp"
+#include "text/utf8.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t size) {
   using namespace steer::text::detail::jinja;
@@ -19,7 +20,9 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
       {"x", Value(2.5)},
       {"n", Value(std::int64_t{7})}};
   try {
-    const Template program({reinterpret_cast<const char*>(data), size});
+    std::string source;  // what is not UTF-8 would be refused before anything of interest
+    steer::text::detail::utf8_append_lossy(source, {reinterpret_cast<const char*>(data), size});
+    const Template program(source);
     const Limits limits{.steps = 100'000, .memory = std::size_t{16} << 20, .depth = 1000, .nesting = 100};
     const MarkedText text = program.render(variables, std::chrono::sys_seconds(), limits);
     if (!text.marks().empty() && text.marks().back().end > text.size()) __builtin_trap();

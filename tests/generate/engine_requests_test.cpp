@@ -1,5 +1,11 @@
 // What one request of an engine may ask for, and what other threads may do with it.
-#include <ATen/Functions.h>
+#include <ATen/Context.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include <atomic>

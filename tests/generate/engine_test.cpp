@@ -1,5 +1,7 @@
 // Rows of an engine against each row alone: to the bit, whenever they come, whoever is there, whatever is cancelled or
 // set back meanwhile.
+#include <ATen/ops/tensor.h>
+
 #include <gtest/gtest.h>
 
 #include <algorithm>

@@ -1,3 +1,8 @@
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
+
 #include <steer/generate/generate.hpp>
 
 #include <gtest/gtest.h>

@@ -1,7 +1,8 @@
 #pragma once
 // A steering that warns.
 
-#include <ATen/Functions.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
 
 #include <steer/sae/sae.hpp>
 #include <steer/steering/steering.hpp>

@@ -4,6 +4,7 @@
 
 #include <steer/generate/generate.hpp>
 
+#include "core/format_text.hpp"
 #include "real_cases.hpp"
 
 namespace steer {
@@ -24,7 +25,7 @@ GenerateResult answer(const test::RealCase& c) {
 std::string differs(const GenerateResult& got, const json& right) {
   if (right.contains("generated")) {
     const auto count = static_cast<std::int64_t>(got.ids.size());
-    return count == right["generated"] || count == right.value("or_generated", -1) ? "" : fmt::format("{} ids", count);
+    return count == right["generated"] || count == right.value("or_generated", -1) ? "" : format_text("{} ids", count);
   }
   if (right.at("text") != got.text) return "text " + got.text;
   const bool stopped = got.finish == FinishReason::stop_token;

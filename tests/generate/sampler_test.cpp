@@ -1,7 +1,9 @@
 #include "generate/sampler.hpp"
 
-#include <ATen/Functions.h>
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/randn.h>
 #include <gtest/gtest.h>
 
 #include <cmath>

@@ -1,3 +1,7 @@
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/randn.h>
+
 #include <steer/generate/score.hpp>
 
 #include <gtest/gtest.h>

@@ -1,4 +1,5 @@
 #include "io/atomic_file.hpp"
+#include "core/format_text.hpp"
 
 #include <gtest/gtest.h>
 #include <sys/wait.h>
@@ -36,11 +37,11 @@ TEST(AtomicFile, RemovesWhatKilledWritersOfTheSameFileLeft) {
     return dir / name;
   };
   const pid_t ended = dead();
-  const auto left = beside(fmt::format("report.html.tmp-{}-0", ended));
-  const auto alive = beside(fmt::format("report.html.tmp-{}-7", ::getpid()));
-  const auto others = beside(fmt::format("report.md.tmp-{}-0", ended));
+  const auto left = beside(format_text("report.html.tmp-{}-0", ended));
+  const auto alive = beside(format_text("report.html.tmp-{}-7", ::getpid()));
+  const auto others = beside(format_text("report.md.tmp-{}-0", ended));
   const auto no_writer = beside("report.html.tmp-old");
-  const auto fresh = dir / fmt::format("report.html.tmp-{}-1", ended);
+  const auto fresh = dir / format_text("report.html.tmp-{}-1", ended);
   std::ofstream(fresh) << "half";
   write(dir / "report.html");
   EXPECT_FALSE(fs::exists(left));

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "builders.hpp"
+#include "core/format_text.hpp"
 #include "peak_memory.hpp"
 #include "support.hpp"
 
@@ -82,7 +83,7 @@ class HostileFiles : public testing::Test {
     const auto outcome = exercise(dir_ / "case", &message);
     const auto peak = memory.bytes();
     expect(outcome == Outcome::error, what + ": " + (outcome == Outcome::read ? "was accepted" : message));
-    expect(peak < kMemory + static_cast<std::int64_t>(bytes.size()), fmt::format("{}: took {} bytes", what, peak));
+    expect(peak < kMemory + static_cast<std::int64_t>(bytes.size()), format_text("{}: took {} bytes", what, peak));
   }
   TempDir dir_;
 };
@@ -141,7 +142,7 @@ TEST_F(HostileFiles, TruncatedAnywhere) {
       const auto outcome = exercise(dir_ / "case");
       const bool may_be_valid = padded && bytes.size() - length < 32;
       expect(outcome == Outcome::error || (may_be_valid && outcome == Outcome::read),
-             fmt::format("{} cut to {} bytes", name, length));
+             format_text("{} cut to {} bytes", name, length));
     }
     expect(memory.bytes() < kMemory, name + " cut: took too much memory");
   }
@@ -164,11 +165,11 @@ TEST_F(HostileFiles, EveryBitFlipped) {
         ASSERT_EQ(::pwrite(fd, &flipped, 1, static_cast<off_t>(at)), 1);
         std::string message;
         const auto outcome = exercise(dir_ / "case", &message);
-        expect(outcome != Outcome::crash, fmt::format("{} bit {} of byte {}: {}", name, bit, at, message));
+        expect(outcome != Outcome::crash, format_text("{} bit {} of byte {}: {}", name, bit, at, message));
         ASSERT_EQ(::pwrite(fd, &bytes[at], 1, static_cast<off_t>(at)), 1);
       }
     ::close(fd);
-    expect(memory.bytes() < kMemory, fmt::format("{} with flipped bits: took {} bytes", name, memory.bytes()));
+    expect(memory.bytes() < kMemory, format_text("{} with flipped bits: took {} bytes", name, memory.bytes()));
   }
 }
 
@@ -179,7 +180,7 @@ TEST_F(HostileFiles, SafetensorsHeaders) {
   const auto one = [&](const std::string& fields) { return header("{\"a\":{" + fields + "}}"); };
   for (const auto length :
        {std::uint64_t{1} << 63, UINT64_MAX, UINT64_MAX - 7, std::uint64_t{100}, std::uint64_t{1} << 40})
-    expect_refused(le(length) + "{}", fmt::format("header length {}", length));
+    expect_refused(le(length) + "{}", format_text("header length {}", length));
   const std::string good = R"("dtype":"F32","shape":[2],"data_offsets":[0,8])";
   const std::pair<const char*, std::string> cases[] = {
       {"duplicate name", header(R"({"a":{)" + good + R"(},"a":{)" + good + "}}")},
@@ -221,11 +222,11 @@ TEST_F(HostileFiles, SafetensorsHeaders) {
   expect_refused(header("{\"a\":" + std::string(1 << 20, '['), 0), "a million open brackets");
   std::string many = "{";
   for (int i = 0; i < 300000; ++i)
-    many += fmt::format("{}\"{:x}\":{{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,0]}}", i ? "," : "", i);
+    many += format_text("{}\"{:x}\":{{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,0]}}", i ? "," : "", i);
   expect_refused(header(many + "}", 0), "300,000 tensors");
   std::string dims = "{";
   for (int i = 0; i < 200000; ++i)
-    dims += fmt::format(
+    dims += format_text(
         "{}\"{:x}\":{{\"dtype\":\"U8\",\"shape\":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,0],\"data_offsets\":[0,0]}}",
         i ? "," : "", i);
   expect_refused(header(dims + "}", 1), "200,000 tensors of 16 dimensions");
@@ -342,7 +343,7 @@ TEST_F(HostileFiles, ZipArchives) {
 
   // Zip bombs: 256 MiB of zeros in 256 KiB, as an array and as a PyTorch pickle, and one that lies about its size.
   const std::int64_t bomb_size = std::int64_t{256} << 20;
-  auto header = fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': ({},), }}", bomb_size / 4);
+  auto header = format_text("{{'descr': '<f4', 'fortran_order': False, 'shape': ({},), }}", bomb_size / 4);
   header = "\x93NUMPY\1" + std::string(1, '\0') + le<std::uint16_t>(static_cast<std::uint16_t>(header.size())) + header;
   std::string array, pickled, liar;
   {
@@ -371,7 +372,7 @@ TEST_F(HostileFiles, PickleOpcodes) {
     if (allowed.find(static_cast<char>(opcode)) == std::string::npos)
       for (const std::string& rest : {std::string(), std::string(16, '\0'), "1\n" + tensor})
         expect_refused(pt_bytes("\x80\x02" + std::string(1, static_cast<char>(opcode)) + rest + "."),
-                       fmt::format("opcode {:#x}", opcode));
+                       format_text("opcode {:#x}", opcode));
   for (const std::string name : {"os system",
                                  "posix system",
                                  "nt system",

@@ -4,6 +4,7 @@
 
 #include <steer/io/tensor_reader.hpp>
 
+#include "core/format_text.hpp"
 #include "real_cases.hpp"
 
 namespace steer {
@@ -18,7 +19,7 @@ std::string differs(const at::Tensor& got, const nlohmann::json& want) {
   }
   if (got.dim() != 0) return "another shape";
   const double value = got.to(at::kDouble).item<double>();
-  return value == want.get<double>() ? "" : fmt::format("{} instead of {}", value, want.get<double>());
+  return value == want.get<double>() ? "" : format_text("{} instead of {}", value, want.get<double>());
 }
 
 TEST(RealNpz, NumbersAreReadAndTheRestIsPassedOver) {
@@ -34,7 +35,7 @@ TEST(RealNpz, NumbersAreReadAndTheRestIsPassedOver) {
       [](const Tensors& got, const nlohmann::json& right) -> std::string {
         if (right.contains("tensor"))
           return got.size() == 1 ? differs(got.begin()->second, right["tensor"]) : "several";
-        if (got.size() != right["tensors"].size()) return fmt::format("{} tensors", got.size());
+        if (got.size() != right["tensors"].size()) return format_text("{} tensors", got.size());
         for (const auto& [name, want] : right["tensors"].items()) {
           if (!got.contains(name)) return "no tensor " + name;
           if (auto why = differs(got.at(name), want); !why.empty()) return name + ": " + why;

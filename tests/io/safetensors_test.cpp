@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "builders.hpp"
+#include "core/format_text.hpp"
 #include "support.hpp"
 
 namespace steer {
@@ -101,7 +102,7 @@ TEST(Safetensors, IsZeroCopyAndOutlivesItsReader) {
 TEST(Safetensors, OpensSparseFileOfManyGigabytesWithoutReadingIt) {
   const TempDir dir;
   const std::int64_t rows = std::int64_t{9} << 20;  // 9 Mi rows of 1 KiB
-  const std::string header = fmt::format(
+  const std::string header = format_text(
       R"({{"big":{{"dtype":"F32","shape":[{},256],"data_offsets":[0,{}]}},"last":{{"dtype":"U8","shape":[1],"data_offsets":[{},{}]}}}})",
       rows, rows * 1024, rows * 1024, rows * 1024 + 1);
   const auto bytes = safetensors_bytes(header, "");

@@ -1,5 +1,8 @@
 // GGUF block weights against an element-by-element dequantisation written from ggml's block definitions, in double.
-#include <ATen/Functions.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include <cmath>

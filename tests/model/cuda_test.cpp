@@ -1,14 +1,27 @@
 // The card's kernels on the CPU, thread by thread: what they compute, that a row's bits do not depend on its batch, and
 // whole models against libtorch's operators and the references' golden vectors. What only a card shows (races, speed,
 // alignment faults) is left to bench/gpu.
-#include <ATen/Functions.h>
+#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/randint.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/tanh.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 
 #include <steer/model/compare.hpp>
 
+#include "core/format_text.hpp"
 #include "model/cuda/backend_cuda.hpp"
 #include "model/cuda/emulation.hpp"
 #include "model/cuda/kernels.hpp"
@@ -89,10 +102,10 @@ std::vector<std::pair<std::string, Linear>> weights_of_every_type(std::int64_t n
   std::vector<std::pair<std::string, Linear>> out;
   for (const std::int64_t k : {64, 76, 333}) {
     const at::Tensor w = at::randn({n, k}), bias = at::randn({n});
-    out.emplace_back(fmt::format("f32 {}", k), Linear::dense(w, bias));
-    out.emplace_back(fmt::format("f16 {}", k), Linear::dense(w.to(at::kHalf)));
-    out.emplace_back(fmt::format("bf16 {}", k), Linear::dense(w.to(at::kBFloat16), bias));
-    out.emplace_back(fmt::format("int8 {}", k), Linear::int8(w));
+    out.emplace_back(format_text("f32 {}", k), Linear::dense(w, bias));
+    out.emplace_back(format_text("f16 {}", k), Linear::dense(w.to(at::kHalf)));
+    out.emplace_back(format_text("bf16 {}", k), Linear::dense(w.to(at::kBFloat16), bias));
+    out.emplace_back(format_text("int8 {}", k), Linear::int8(w));
   }
   const struct {
     const char* name;

@@ -1,8 +1,11 @@
 // What must hold in every family, tried on the golden folder's: each hook point fires and edits, our kernels and
 // libtorch's operators agree, a row's bits depend on nobody else, sequences fork and steps are taken back.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/linspace.h>
+#include <ATen/ops/stack.h>
 #include <gtest/gtest.h>
 
 #include <steer/model/session.hpp>

@@ -1,7 +1,8 @@
 // GGUF files of each family that llama.cpp writes, made by its own converter (make_gguf_families.py): they compute what
 // transformers computes with the same weights. STEER_GGUF_FAMILIES_DIR names further ones, NAME.gguf beside NAME.json.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>

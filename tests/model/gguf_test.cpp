@@ -1,7 +1,7 @@
 // Real GGUF models against llama.cpp: every NAME.gguf with a NAME.json beside it (or in the fixtures) in
 // STEER_GGUF_DIR.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -10,6 +10,7 @@
 
 #include <steer/model/session.hpp>
 
+#include "core/format_text.hpp"
 #include "support.hpp"
 
 namespace steer {
@@ -88,8 +89,8 @@ TEST(Gguf, EqualsLlamaCppWithWeightsInF32) {
       check(model.tokenizer().encode(prompt["text"].get<std::string>()) == ids, "ids of prompt " + name);
       const auto result = compare(session, ids, prompt["f32weights"]);
       worst = std::max(worst, result.top10);
-      check(result.top10 <= 1e-2, fmt::format("top 10 logits of {} are {} apart", name, result.top10));
-      check(result.summary <= 1e-2, fmt::format("statistics of {} are {} apart", name, result.summary));
+      check(result.top10 <= 1e-2, format_text("top 10 logits of {} are {} apart", name, result.top10));
+      check(result.summary <= 1e-2, format_text("statistics of {} are {} apart", name, result.summary));
       check(result.greedy, "greedy ids of " + name);
     }
     if (reference.contains("cvec")) {
@@ -101,7 +102,7 @@ TEST(Gguf, EqualsLlamaCppWithWeightsInF32) {
       const auto result = compare(session, ids, cvec["f32weights"]);
       worst = std::max(worst, result.top10);
       check(result.top10 <= 1e-2 && result.greedy,
-            fmt::format("control vector: {} apart, greedy {}", result.top10, result.greedy));
+            format_text("control vector: {} apart, greedy {}", result.top10, result.greedy));
     }
     for (const auto& example : reference["tokenize_only"])
       check(model.tokenizer().encode(example[0].get<std::string>()) == example[1].get<std::vector<std::int64_t>>(),

@@ -1,7 +1,7 @@
 // Every model of the golden folders against what transformers computed: logits, all recorded activations, steered
 // logits and greedy continuations, through both layouts of config.json.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/stack.h>
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -11,6 +11,7 @@
 #include <steer/io/tensor_reader.hpp>
 #include <steer/model/session.hpp>
 
+#include "core/format_text.hpp"
 #include "support.hpp"
 
 namespace steer {
@@ -75,7 +76,7 @@ Errors compare(const Model& model, const Golden& golden) {
   for (std::int64_t r = 0; r < ids.size(0); ++r) {
     const auto cache = session.run_with_cache(row_of(ids, r), {"*"});
     note("logits", max_error(cache.logits, golden["logits"][r]));
-    const std::string last = fmt::format("blocks.{}.hook_resid_post", model.config().n_layers - 1);
+    const std::string last = format_text("blocks.{}.hook_resid_post", model.config().n_layers - 1);
     if (golden.contains(last)) note("unembed", max_error(model.unembed(golden[last][r]), golden["logits"][r]));
     if (golden.contains("prefix.logits")) {  // a rope that depends on the length: the first tokens alone differ
       const at::Tensor alone = golden["prefix.logits"][r];
@@ -87,8 +88,8 @@ Errors compare(const Model& model, const Golden& golden) {
     if (model.config().norm == NormKind::rms)
       note("final_norm_out", max_error(cache["ln_final.hook_normalized"] * gain, golden["final_norm_out"][r]));
     for (std::int64_t l = 1; l < model.config().n_layers; ++l)
-      note("resid_pre is the resid_post before", max_error(cache[fmt::format("blocks.{}.hook_resid_pre", l)],
-                                                           cache[fmt::format("blocks.{}.hook_resid_post", l - 1)]));
+      note("resid_pre is the resid_post before", max_error(cache[format_text("blocks.{}.hook_resid_pre", l)],
+                                                           cache[format_text("blocks.{}.hook_resid_post", l - 1)]));
   }
 
   const at::Tensor direction = golden["steer_vector"].to(model.device());

@@ -1,4 +1,7 @@
-#include <ATen/Functions.h>
+#include <ATen/ops/einsum.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/linspace.h>
+#include <ATen/ops/ones_like.h>
 #include <gtest/gtest.h>
 
 #include <atomic>

@@ -1,3 +1,8 @@
+#include <ATen/ops/equal.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/zeros.h>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <malloc.h>
@@ -8,6 +13,7 @@
 #include <steer/io/safetensors_writer.hpp>
 #include <steer/model/session.hpp>
 
+#include "core/format_text.hpp"
 #include "model/tiny_models.hpp"
 #include "sanitized.hpp"
 #include "support.hpp"
@@ -273,7 +279,7 @@ TEST(Load, PeakMemoryIsTheWeightsAndTheCache) {
                                   {"lm_head.weight", at::kBFloat16, {vocab, d}},
                                   {"model.norm.weight", at::kBFloat16, {d}}};
     for (std::int64_t l = 0; l < layers; ++l) {
-      const auto p = fmt::format("model.layers.{}.", l);
+      const auto p = format_text("model.layers.{}.", l);
       const auto add = [&](const char* name, std::vector<std::int64_t> shape) {
         specs.push_back({p + name, at::kBFloat16, std::move(shape)});
       };

@@ -1,10 +1,11 @@
 // Models in the files that people bring them in: PyTorch files, shards, split GGUF, adapters. STEER_REAL_DIR.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include <steer/model/session.hpp>
 
+#include "core/format_text.hpp"
 #include "real_cases.hpp"
 
 namespace steer {
@@ -25,11 +26,11 @@ at::Tensor last_logits(const RealCase& c, const LoadOptions& options, const std:
 
 std::string differs(const at::Tensor& got, const nlohmann::json& right) {
   const auto want = right["logits_last"].get<std::vector<float>>();
-  if (got.numel() < static_cast<std::int64_t>(want.size())) return fmt::format("{} logits", got.numel());
+  if (got.numel() < static_cast<std::int64_t>(want.size())) return format_text("{} logits", got.numel());
   double error = 0;
   for (std::size_t i = 0; i < want.size(); ++i)
     error = std::max(error, std::abs(double{got[static_cast<std::int64_t>(i)].item<float>()} - want[i]));
-  if (error > right["tolerance"].get<double>()) return fmt::format("logits are off by {}", error);
+  if (error > right["tolerance"].get<double>()) return format_text("logits are off by {}", error);
   return got.argmax().item<std::int64_t>() == right["argmax"] ? "" : "another token is the likeliest";
 }
 

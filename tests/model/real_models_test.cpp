@@ -1,12 +1,13 @@
 // Models as people bring them (STEER_REAL_DIR): odd configurations, ropes, heads, tokenizers, tensors. Right is what
 // transformers computes on the same folder, or a refusal that names the thing; planning says what loading says.
-#include <ATen/Functions.h>
+#include <ATen/core/Tensor.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 
 #include <steer/model/session.hpp>
 
+#include "core/format_text.hpp"
 #include "model/assemble.hpp"
 #include "model/model_files.hpp"
 #include "real_cases.hpp"
@@ -67,7 +68,7 @@ std::string differs(const Loaded& got, const nlohmann::json& right) {
   for (std::size_t i = 0; i < logits.size(); ++i) {
     const double value = ours.const_data_ptr<float>()[i];
     if (!(std::abs(value - logits[i]) <= tolerance))
-      return fmt::format("logit {} is {} but {} is right", i, value, logits[i]);
+      return format_text("logit {} is {} but {} is right", i, value, logits[i]);
   }
   if (right.contains("argmax") && ours.argmax().item<std::int64_t>() != right.at("argmax")) return "another argmax";
   if (right.contains("warns") && !test::holds_words(got.warnings, right.at("warns")))

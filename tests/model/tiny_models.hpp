@@ -1,8 +1,9 @@
 #pragma once
 // Small random models of every family, made in memory: for what needs no reference.
 
-#include <ATen/Functions.h>
+#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/randn.h>
 
 #include <nlohmann/json.hpp>
 #include <string>

@@ -1,12 +1,18 @@
 // Model::unembed: the end of a pass, of any activations. tests/model/golden_models_test.cpp compares it with
 // transformers.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/linspace.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/sqrt.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include <steer/model/session.hpp>
 
+#include "core/format_text.hpp"
 #include "support.hpp"
 #include "tiny_models.hpp"
 
@@ -16,7 +22,7 @@ namespace {
 const std::vector<std::int64_t> kIds{3, 1, 4, 1, 5, 9, 2};
 
 std::string last_point(const Model& model) {
-  return fmt::format("blocks.{}.hook_resid_post", model.config().n_layers - 1);
+  return format_text("blocks.{}.hook_resid_post", model.config().n_layers - 1);
 }
 
 TEST(Unembed, OfTheLastLayerGivesTheModelsLogits) {

@@ -1,7 +1,11 @@
 // What an SAE gives a token while sessions promise rows their own bits: the same alone and among others, and what
 // libtorch's product gives up to rounding.
-#include <ATen/Functions.h>
+#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/randn.h>
 #include <gtest/gtest.h>
 
 #include <cmath>

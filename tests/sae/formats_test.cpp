@@ -9,6 +9,7 @@
 #include <steer/io/safetensors_writer.hpp>
 #include <steer/sae/sae.hpp>
 
+#include "core/format_text.hpp"
 #include "support.hpp"
 
 namespace steer {
@@ -28,7 +29,7 @@ struct Fixtures {
     path = data.path;
     if (data.named || !present) return;
     path = made / "fixtures";
-    const auto command = fmt::format("python3 '{}' '{}' > /dev/null", data.path.string(), path.string());
+    const auto command = format_text("python3 '{}' '{}' > /dev/null", data.path.string(), path.string());
     present = std::system(command.c_str()) == 0;
   }
 };

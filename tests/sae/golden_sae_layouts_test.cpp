@@ -1,7 +1,11 @@
 // Dictionaries in the layouts of their hub repositories, evaluated by SAELens or by the publisher's formula: see the
 // golden folder's README. One case is one golden file.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -13,6 +17,7 @@
 #include <steer/sae/sae.hpp>
 #include <steer/sae/temporal.hpp>
 
+#include "core/format_text.hpp"
 #include "support.hpp"
 
 namespace steer {
@@ -64,9 +69,9 @@ bool check_cross_layer(const fs::path& folder, const TensorReader& golden) {
   bool ok = true;
   for (std::size_t l = 0; l < x.size(); ++l) {
     const auto sae = clt.layer(static_cast<std::int64_t>(l));
-    ok &= close(sae.encode(x[l]), want[l], fmt::format("features of layer {}", l));
-    ok &= close(decoded[l], recon[l], fmt::format("decoded layer {}", l));
-    ok &= close(whole[l], recon[l], fmt::format("reconstructed layer {}", l));
+    ok &= close(sae.encode(x[l]), want[l], format_text("features of layer {}", l));
+    ok &= close(decoded[l], recon[l], format_text("decoded layer {}", l));
+    ok &= close(whole[l], recon[l], format_text("reconstructed layer {}", l));
   }
   return ok;
 }

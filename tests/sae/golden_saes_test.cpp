@@ -1,6 +1,7 @@
 // Every SAE in the golden folder, evaluated by SAELens itself: see README.md there. One case is one SAE.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -9,6 +10,7 @@
 #include <steer/io/tensor_reader.hpp>
 #include <steer/sae/sae.hpp>
 
+#include "core/format_text.hpp"
 #include "support.hpp"
 
 namespace steer {
@@ -113,7 +115,7 @@ TEST(SaeLensReads, WhatSteerWrites) {
       options.norm_scaling_factor = vectors->read("norm_scaling_factor").item<double>();
     Sae::load(entry.path(), options).save(written / entry.path().filename());
   }
-  const auto command = fmt::format("'{}' '{}/tests/sae/read_with_saelens.py' '{}' '{}'", python, STEER_SOURCE_DIR,
+  const auto command = format_text("'{}' '{}/tests/sae/read_with_saelens.py' '{}' '{}'", python, STEER_SOURCE_DIR,
                                    written.path().string(), golden.string());
   EXPECT_EQ(std::system(command.c_str()), 0) << command;
 }

@@ -1,12 +1,14 @@
 // Label exports, wrapped SAE files and SAEs of centred streams as people bring them: STEER_REAL_DIR.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include <steer/model/session.hpp>
 #include <steer/sae/labels.hpp>
 #include <steer/sae/sae.hpp>
 
+#include "core/format_text.hpp"
 #include "real_cases.hpp"
 
 namespace steer {
@@ -18,7 +20,7 @@ TEST(RealNeuronpedia, LabelsOfEveryExport) {
       "neuronpedia",
       [&](const test::RealCase& c) { return FeatureLabels::import_neuronpedia(c.input(), dir / "store"); },
       [](const FeatureLabels& got, const nlohmann::json& right) -> std::string {
-        if (right.contains("size") && got.size() != right["size"]) return fmt::format("{} features", got.size());
+        if (right.contains("size") && got.size() != right["size"]) return format_text("{} features", got.size());
         if (right.contains("model_id") && right["model_id"] != got.model_id()) return "model " + got.model_id();
         if (right.contains("source_id") && right["source_id"] != got.source_id()) return "source " + got.source_id();
         for (const auto& [feature, texts] : right["labels"].items()) {
@@ -42,7 +44,7 @@ std::string differs(const at::Tensor& got, const nlohmann::json& right) {
   const auto want = matrix(right["features"]);
   if (got.sizes() != want.sizes()) return "another shape";
   const double error = (got - want).abs().max().item<double>();
-  return error <= right["tolerance"].get<double>() ? "" : fmt::format("features are off by {}", error);
+  return error <= right["tolerance"].get<double>() ? "" : format_text("features are off by {}", error);
 }
 
 TEST(RealSaePrefixes, GiveTheTrainersFeatures) {

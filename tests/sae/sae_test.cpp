@@ -10,6 +10,7 @@
 #include <steer/io/safetensors_writer.hpp>
 #include <steer/sae/sae.hpp>
 
+#include "core/format_text.hpp"
 #include "sae/kernels.hpp"
 #include "support.hpp"
 
@@ -160,7 +161,7 @@ void write_sae(const std::filesystem::path& file, std::int64_t d, std::int64_t f
                             {"W_dec", at::kFloat, {f, d}},
                             {"b_enc", at::kFloat, {f}},
                             {"b_dec", at::kFloat, {d}}},
-                           {{"cfg", fmt::format(R"({{"architecture":"standard","d_in":{},"d_sae":{}}})", d, f)}});
+                           {{"cfg", format_text(R"({{"architecture":"standard","d_in":{},"d_sae":{}}})", d, f)}});
   writer.write("W_enc", at::randn({d, f}));
   writer.write("W_dec", at::randn({f, d}));
   writer.write("b_enc", at::zeros({f}));

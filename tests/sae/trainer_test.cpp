@@ -10,6 +10,7 @@
 #include <steer/core/random.hpp>
 #include <steer/sae/trainer.hpp>
 
+#include "core/format_text.hpp"
 #include "sae/train_step.hpp"
 #include "support.hpp"
 
@@ -261,7 +262,7 @@ TEST(Trainer, SaysHowFullItsBufferIsWhileItFills) {
   std::fclose(file);
   const std::string log = test::read_file(dir / "log");
   EXPECT_TRUE(log.starts_with("training 0/1")) << log;
-  EXPECT_NE(log.find(fmt::format("{} of {} activations in the buffer", o.buffer_tokens / 2, o.buffer_tokens)),
+  EXPECT_NE(log.find(format_text("{} of {} activations in the buffer", o.buffer_tokens / 2, o.buffer_tokens)),
             std::string::npos)
       << log;
 }

@@ -1,7 +1,8 @@
 // Readings of the model's inside over HTTP, and other servers' steering shapes, against the same in process.
 
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
 #include <steer/features/attribution.hpp>

@@ -1,11 +1,13 @@
 // Shapes of other servers: vllm-lens's compressed tensors, Neuronpedia's steering routes.
 
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/ones.h>
 #include <gtest/gtest.h>
 
 #include <random>
 
+#include "core/format_text.hpp"
 #include "demo_server.hpp"
 #include "serve/fields.hpp"
 #include "serve/zstd.hpp"
@@ -52,7 +54,7 @@ std::string apples() {
   std::string text;
   for (int i = 0; i < 400; ++i) {
     if (i > 0) text += ' ';
-    text += i % 3 ? fmt::format("{} apples", i * i) : fmt::format("row {} of {}", i, i % 7);
+    text += i % 3 ? steer::format_text("{} apples", i * i) : steer::format_text("row {} of {}", i, i % 7);
   }
   return text;
 }

@@ -10,6 +10,7 @@
 #include <steer/core/random.hpp>
 #include <steer/stats/certificate.hpp>
 
+#include "core/format_text.hpp"
 #include "stats/suite.hpp"
 
 namespace steer {
@@ -90,7 +91,7 @@ TEST_F(CertificateSuite, FalseCertificatesAreRare) {
           const auto found =
               rates(strengths, draw, bad, {.risks = {{.bound = bound}}, .questions = questions, .batch = 25});
           const auto what =
-              fmt::format("{}, {} questions, {} gained, bad from {}: {} false of {}, {} given, {:.0f} asked",
+              format_text("{}, {} questions, {} gained, bad from {}: {} false of {}, {} given, {:.0f} asked",
                           to_string(bound), questions, gained, bad, found.wrong, kRuns, found.given, found.asked);
           if (test::verbose()) fmt::print("{}\n", what);
           expect(found.wrong < 0.05 * kRuns, what);
@@ -111,7 +112,7 @@ TEST_F(CertificateSuite, AFailureEndsTheTests) {
     };
     wrong += certify(strengths, ask, {.risks = {{.bound = LossBound::exact}}, .questions = 171}).certified >= 0;
   }
-  expect(wrong < 0.05 * kRuns, fmt::format("{} false of {}", wrong, kRuns));
+  expect(wrong < 0.05 * kRuns, format_text("{} false of {}", wrong, kRuns));
 }
 
 TEST_F(CertificateSuite, SeveralRisksNeedNoCorrection) {
@@ -125,7 +126,7 @@ TEST_F(CertificateSuite, SeveralRisksNeedNoCorrection) {
     const auto found =
         rates(strengths, draw, 0,
               {.risks = {{.name = "accuracy", .margin = 0.04}, {.name = "format", .margin = 0.04}}, .questions = 171});
-    expect(found.wrong < 0.05 * kRuns, fmt::format("{} false", found.wrong));
+    expect(found.wrong < 0.05 * kRuns, format_text("{} false", found.wrong));
   }
 }
 
@@ -137,7 +138,7 @@ TEST_F(CertificateSuite, SafeStrengthsAreCertifiedAndBetsStopEarly) {
   for (const LossBound bound : {LossBound::exact, LossBound::betting}) {
     const auto found = rates(strengths, draw, 2, {.risks = {{.bound = bound}}, .questions = 500, .batch = 10});
     const auto what =
-        fmt::format("{}: {} given, {} false, {:.0f} asked", to_string(bound), found.given, found.wrong, found.asked);
+        format_text("{}: {} given, {} false, {:.0f} asked", to_string(bound), found.given, found.wrong, found.asked);
     if (test::verbose()) fmt::print("{}\n", what);
     expect(found.given > 0.9 * kRuns && found.wrong == 0, what);
     if (bound == LossBound::betting) expect(found.asked < 700, "of 1,010 that both safe strengths may ask, " + what);
@@ -193,8 +194,8 @@ TEST_F(CertificateSuite, ControlVariateKeepsTheMeanAndTheSize) {
         expect(*std::max_element(all.losses.begin(), all.losses.end()) <= all.highest + 1e-12, "bounded as said");
       }
     }
-  expect(wrong <= 0.05 * kRuns, fmt::format("{} false", wrong));
-  expect(adjusted_given > plain_given, fmt::format("{} given with it, {} without", adjusted_given, plain_given));
+  expect(wrong <= 0.05 * kRuns, format_text("{} false", wrong));
+  expect(adjusted_given > plain_given, format_text("{} given with it, {} without", adjusted_given, plain_given));
 }
 
 TEST_F(CertificateSuite, Sentences) {

@@ -14,6 +14,7 @@
 #include <steer/stats/simultaneous.hpp>
 #include <steer/stats/statistics.hpp>
 
+#include "core/format_text.hpp"
 #include "stats/references.hpp"
 #include "stats/suite.hpp"
 
@@ -47,9 +48,9 @@ TEST_F(Stats, SimultaneousLevelsAreThoseOfTheJointDistribution) {
     const Simultaneous all(rows_of(effects(rng, 3, 2000, row.correlation)), {.draws = 20000, .seed = 3});
     const double level = all.adjusted_level(0.95);
     near(boost::math::quantile(boost::math::normal(), 0.5 + level / 2), row.critical, 0.03,
-         fmt::format("correlation {}", row.correlation));
+         format_text("correlation {}", row.correlation));
     for (const double p : {0.001, 0.01, 0.015, 0.02, 0.03, 0.2})
-      expect((all.adjusted_p(p) <= 0.05) == (p < 1 - level), fmt::format("p {} and interval agree", p));
+      expect((all.adjusted_p(p) <= 0.05) == (p < 1 - level), format_text("p {} and interval agree", p));
     expect(all.adjusted_p(0.04) >= 0.04 && all.adjusted_p(1) == 1, "never below p");
   }
   Rng rng(5);
@@ -86,7 +87,7 @@ TEST_F(Stats, NothingWorksAndNothingIsFound) {
     cross_fitted += cross_fit(made, static_cast<std::uint64_t>(s)).interval.low > 0;
   }
   const auto what =
-      fmt::format("{} of {} studies of nothing: unadjusted {}, simultaneous {}, best arm {}, cross-fitted {}",
+      format_text("{} of {} studies of nothing: unadjusted {}, simultaneous {}, best arm {}, cross-fitted {}",
                   simultaneous, kStudies, unadjusted, simultaneous, naive, cross_fitted);
   if (test::verbose()) fmt::print("{}\n", what);
   expect(unadjusted > 0.08 * kStudies && naive > 0.08 * kStudies, "choosing pays, " + what);
@@ -105,8 +106,8 @@ TEST_F(Stats, CrossFittingFindsWhatWorks) {
     chosen += fit.chosen == 2 && fit.by_half[0] == 2 && fit.by_half[1] == 2;
     covered += fit.interval.low <= 0.8 && 0.8 <= fit.interval.high;
   }
-  expect(chosen > 0.98 * kStudies, fmt::format("{} of {} chose it", chosen, kStudies));
-  expect(covered > 0.92 * kStudies && covered < 0.98 * kStudies, fmt::format("{} of {} covered", covered, kStudies));
+  expect(chosen > 0.98 * kStudies, format_text("{} of {} chose it", chosen, kStudies));
+  expect(covered > 0.92 * kStudies && covered < 0.98 * kStudies, format_text("{} of {} covered", covered, kStudies));
   const std::vector<std::vector<double>> harm{{-1, -2, -1, -3}};
   const auto none = cross_fit(harm, 1);
   expect(none.chosen == -1 && none.estimate == 0, "what harms is not chosen");
@@ -142,7 +143,7 @@ TEST_F(Stats, SpreadBetweenDrawsIsNoLuckOfQuestions) {
     by_questions_alone += alone.low <= 2 && 2 <= alone.high;
     spread += both.between_sd / kStudies;
   }
-  const auto what = fmt::format("coverage over draws and questions: {} of {}; by questions alone: {}", covered,
+  const auto what = format_text("coverage over draws and questions: {} of {}; by questions alone: {}", covered,
                                 kStudies, by_questions_alone);
   if (test::verbose()) fmt::print("{}\n", what);
   expect(covered > 0.9 * kStudies, what);  // Satterthwaite with five draws: a little below .95

@@ -11,6 +11,7 @@
 #include <steer/stats/paired_proportions.hpp>
 #include <steer/stats/proportions.hpp>
 
+#include "core/format_text.hpp"
 #include "stats/references.hpp"
 #include "stats/suite.hpp"
 
@@ -21,22 +22,22 @@ using Stats = test::StatsSuite;
 
 TEST_F(Stats, UpperBoundsOfProportions) {
   for (const auto& row : test::kUpperBounds)
-    near(proportion_upper_bound(row.hits, row.n, row.level), row.upper, 1e-9, fmt::format("{} of {}", row.hits, row.n));
+    near(proportion_upper_bound(row.hits, row.n, row.level), row.upper, 1e-9, format_text("{} of {}", row.hits, row.n));
   expect(proportion_upper_bound(3, 3) == 1 && proportion_upper_bound(0, 0) == 1, "nothing excludes 1");
 }
 
 TEST_F(Stats, McNemarsTestAndItsMidP) {
   for (const auto& row : test::kMcNemar) {
     const auto found = mcnemar(row.only_a, row.only_b);
-    near(found.p_exact, row.p_exact, 1e-12, fmt::format("{} against {}", row.only_a, row.only_b));
-    near(found.p_mid, row.p_mid, 1e-12, fmt::format("{} against {}, mid-p", row.only_a, row.only_b));
+    near(found.p_exact, row.p_exact, 1e-12, format_text("{} against {}", row.only_a, row.only_b));
+    near(found.p_mid, row.p_mid, 1e-12, format_text("{} against {}, mid-p", row.only_a, row.only_b));
   }
 }
 
 TEST_F(Stats, ScoreStatisticAndItsDistribution) {
   for (const auto& row : test::kPaired) {
     const PairedCounts counts{row.n, row.only_a, row.only_b};
-    const auto what = fmt::format("{} lost, {} gained of {} at {}", row.only_a, row.only_b, row.n, row.difference);
+    const auto what = format_text("{} lost, {} gained of {} at {}", row.only_a, row.only_b, row.n, row.difference);
     near(tango_statistic(counts, row.difference), row.statistic, 1e-5, what);
     near(paired_p_above(counts, row.difference), row.p_above, 1e-5, what);
     near(paired_p_below({row.n, row.only_b, row.only_a}, -row.difference), row.p_above, 1e-5, "seen from b, " + what);
@@ -45,7 +46,7 @@ TEST_F(Stats, ScoreStatisticAndItsDistribution) {
 
 TEST_F(Stats, NoDiscordantPairIsNoCertainty) {
   for (const int n : {64, 171})
-    near(paired_p_above({n, 0, 0}, -0.02), std::pow(0.98, n), 1e-9, fmt::format("{} pairs alike", n));
+    near(paired_p_above({n, 0, 0}, -0.02), std::pow(0.98, n), 1e-9, format_text("{} pairs alike", n));
   const auto same = paired_difference({64, 0, 0});
   near(same.interval.high, 1 - std::pow(0.025, 1.0 / 64), 1e-6, "upper end");
   near(same.interval.low, -same.interval.high, 1e-9, "symmetric");
@@ -57,7 +58,7 @@ TEST_F(Stats, IntervalsAndTestsOfPairsAgree) {
     for (int b = 0; a + b <= 40; ++b) {
       const auto found = paired_difference({40, a, b});
       expect((found.interval.low > 0 || found.interval.high < 0) == (found.p < 0.05),
-             fmt::format("{} lost, {} gained", a, b));
+             format_text("{} lost, {} gained", a, b));
     }
 }
 
@@ -82,7 +83,7 @@ TEST_F(Stats, NonInferiorityKeepsItsSizeWhereLossesAreRare) {
     for (const double gained : {0.0, 0.01, 0.03, 0.1}) {
       const double size =
           chance(n, gained + 0.02, gained, [](const PairedCounts& c) { return paired_p_above(c, -0.02) < 0.05; });
-      expect(size <= 0.0505, fmt::format("{} questions, {} gained: size {}", n, gained, size));
+      expect(size <= 0.0505, format_text("{} questions, {} gained: size {}", n, gained, size));
       if (n >= 171 && gained >= 0.03) expect(size > 0.04, "and is not idle");
     }
 }
@@ -95,7 +96,7 @@ TEST_F(Stats, PairedIntervalsCover) {
         const auto interval = paired_difference(c).interval;
         return interval.low <= truth && truth <= interval.high;
       });
-      expect(covered > 0.935, fmt::format("{} questions, {} lost, {} gained: {}", n, lost, gained, covered));
+      expect(covered > 0.935, format_text("{} questions, {} lost, {} gained: {}", n, lost, gained, covered));
     }
 }
 
@@ -131,8 +132,8 @@ TEST_F(Stats, EffectiveNumbersOfRows) {
         made.questions.push_back(q);
       }
     const auto found = clustered_proportion(made.hits, made.questions);
-    near(found.interval.low, row.low, 1e-9, fmt::format("{} x {}, low", row.questions, row.rows));
-    near(found.interval.high, row.high, 1e-9, fmt::format("{} x {}, high", row.questions, row.rows));
+    near(found.interval.low, row.low, 1e-9, format_text("{} x {}, low", row.questions, row.rows));
+    near(found.interval.high, row.high, 1e-9, format_text("{} x {}, high", row.questions, row.rows));
   }
   // 168 of 171 questions right, each answer copied over 14 behaviours: statsmodels' Wilson of 168 of 171.
   Study copied;
@@ -159,7 +160,7 @@ TEST_F(Stats, PooledProportionsCover) {
           const auto interval = clustered_proportion(made.hits, made.questions).interval;
           covered += interval.low <= p && p <= interval.high;
         }
-        const auto what = fmt::format("{} questions, p {}, alike {}: {:.3f}", questions, p, static_cast<int>(alike),
+        const auto what = format_text("{} questions, p {}, alike {}: {:.3f}", questions, p, static_cast<int>(alike),
                                       covered / double{studies});
         if (test::verbose()) fmt::print("coverage of pooled proportions, {}\n", what);
         expect(covered > 0.88 * studies, what);  // a few points below .95 where 12 questions hold one bad one
@@ -189,7 +190,7 @@ TEST_F(Stats, PooledDifferencesCover) {
           covered += found.interval.low <= gained - lost && gained - lost <= found.interval.high;
           empty += found.interval.low == found.interval.high;
         }
-        const auto what = fmt::format("{} questions, {} lost, {} gained, alike {}: {:.3f}", questions, lost, gained,
+        const auto what = format_text("{} questions, {} lost, {} gained, alike {}: {:.3f}", questions, lost, gained,
                                       static_cast<int>(alike), covered / double{studies});
         if (test::verbose()) fmt::print("coverage of pooled differences, {}\n", what);
         expect(covered > 0.925 * studies, what);
@@ -235,7 +236,7 @@ TEST_F(Stats, BetsHoldWhateverTheLosses) {
         refuted += test.p() < 0.05;
         at_any_time += test.p_anytime() < 0.05;
       }
-      const auto what = fmt::format("{} questions, kind {}: {} of {}, {} at any time", questions, kind, refuted,
+      const auto what = format_text("{} questions, kind {}: {} of {}, {} at any time", questions, kind, refuted,
                                     studies, at_any_time);
       if (test::verbose()) fmt::print("size of bets, {}\n", what);
       expect(at_any_time <= 0.05 * studies && refuted <= at_any_time, what);

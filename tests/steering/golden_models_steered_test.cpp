@@ -1,5 +1,9 @@
 // Steering through real forward passes: the steered goldens of every model, and the promise that neither chunking, nor
 // the cache, nor a batch changes what an edit does.
+#include <ATen/ops/equal.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+
 #include <gtest/gtest.h>
 
 #include <steer/io/tensor_reader.hpp>

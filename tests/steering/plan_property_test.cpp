@@ -1,4 +1,13 @@
 // Random SAEs, edits, scopes and batches against the plain version in reference.hpp.
+#include <ATen/ops/cat.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/eye.h>
+#include <ATen/ops/linalg_qr.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/norm.h>
+#include <ATen/ops/relu.h>
+#include <ATen/ops/zeros.h>
+
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 #include <rapidcheck/gtest.h>
@@ -6,6 +15,7 @@
 #include <functional>
 #include <map>
 
+#include "core/format_text.hpp"
 #include "steering/reference.hpp"
 #include "support.hpp"
 
@@ -202,7 +212,7 @@ std::string words(const Case& c, const at::Tensor& got, const at::Tensor& wanted
     for (std::int64_t t = run.begin; t < run.end; ++t)
       if (const double error = worst(got.slice(0, t, t + 1), wanted.slice(0, t, t + 1)); error > kTolerance)
         text +=
-            fmt::format("error {} at position {} ({}) of row {} of width {}:\n{}", error, run.position + t - run.begin,
+            format_text("error {} at position {} ({}) of row {} of width {}:\n{}", error, run.position + t - run.begin,
                         to_string(run.phase), run.sequence, c.width, c.rows[run.sequence].describe());
   return text;
 }
@@ -240,13 +250,13 @@ std::string wrong(const EditAudit& got, const test::ReferenceAudit& wanted, std:
     sum += c;
     most = std::max(most, c);
   }
-  if (got.seen != seen) return fmt::format("seen {} but {}", got.seen, seen);
-  if (got.in_scope != wanted.in_scope) return fmt::format("in scope {} but {}", got.in_scope, wanted.in_scope);
+  if (got.seen != seen) return format_text("seen {} but {}", got.seen, seen);
+  if (got.in_scope != wanted.in_scope) return format_text("in scope {} but {}", got.in_scope, wanted.in_scope);
   if (got.edited < sure || got.edited > sure + rounded)
-    return fmt::format("edited {} but [{}, {}]", got.edited, sure, sure + rounded);
+    return format_text("edited {} but [{}, {}]", got.edited, sure, sure + rounded);
   const double total = got.mean_change * static_cast<double>(got.edited);
-  if (std::abs(total - sum) > 1e-4 * (1 + sum)) return fmt::format("changes sum up to {} but {}", total, sum);
-  if (std::abs(got.max_change - most) > 1e-4 * (1 + most)) return fmt::format("max {} but {}", got.max_change, most);
+  if (std::abs(total - sum) > 1e-4 * (1 + sum)) return format_text("changes sum up to {} but {}", total, sum);
+  if (std::abs(got.max_change - most) > 1e-4 * (1 + most)) return format_text("max {} but {}", got.max_change, most);
   return "";
 }
 
@@ -272,7 +282,7 @@ TEST(Edits, EveryKindMatchesTheReferenceOnBothPathsAudited) {
             if (edit.strength == 0 || edit.op->identity()) continue;
             if (const auto bad = wrong(audit.edits[e], audits[r][e], c.step.runs[r].end - c.step.runs[r].begin);
                 !bad.empty())
-              errors += fmt::format("audit of {}: {}\n", audit.edits[e].edit, bad);
+              errors += format_text("audit of {}: {}\n", audit.edits[e].edit, bad);
           }
         }
         cases.count(errors.empty());

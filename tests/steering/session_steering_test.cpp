@@ -1,4 +1,11 @@
 // Steering as sessions own it: opened, forked, forgotten, seen through every way to run tokens.
+#include <ATen/ops/equal.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

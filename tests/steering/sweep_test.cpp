@@ -1,10 +1,13 @@
 // The layer sweep against a plain version: one run for each prompt and layer, sums over plain arrays, and every pair of
 // every fold compared one by one.
+#include <ATen/ops/empty.h>
+
 #include <gtest/gtest.h>
 
 #include <steer/core/random.hpp>
 #include <steer/steering/vectors.hpp>
 
+#include "core/format_text.hpp"
 #include "support.hpp"
 #include "tiny_model.hpp"
 
@@ -96,7 +99,7 @@ TEST(SweepLayers, AgreesWithThePlainVersion) {
     for (const VectorMethod method :
          {VectorMethod::difference_of_means, VectorMethod::principal_direction, VectorMethod::logistic_probe})
       for (const ExampleTokens tokens : {ExampleTokens::last, ExampleTokens::mean}) {
-        SCOPED_TRACE(fmt::format("{} {} {}", to_string(site), to_string(method), to_string(tokens)));
+        SCOPED_TRACE(format_text("{} {} {}", to_string(site), to_string(method), to_string(tokens)));
         Session session(model);
         const auto swept =
             sweep_layers(session, positive, negative, {.site = site, .method = method, .tokens = tokens});

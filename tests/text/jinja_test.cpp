@@ -213,6 +213,23 @@ TEST(Jinja, MayBeSharedByThreads) {
   for (std::size_t t = 0; t < results.size(); ++t) EXPECT_EQ(results[t], "19900" + std::to_string(t));
 }
 
+// Slices and methods walk texts by the lengths that lead bytes promise: a text that breaks the promise was read past
+// its end.
+TEST(Jinja, RefusesATemplateThatIsNotUtf8) {
+  for (const std::string_view source : {"{{ 'ab\xEE\xEE'[2:] }}", "\xFF", "text \xED\xA0\x80", "{# \xE2\x82"})
+    EXPECT_STEER_ERROR(Template{source}, ErrorCode::format, "in UTF-8 but byte ");
+}
+
+TEST(Jinja, MakesTextsOfOthersValid) {
+  const std::string broken = std::string(40, '\xEE') + "a";  // Python: bytes.decode("utf-8", "replace")
+  std::string valid;
+  for (int i = 0; i < 40; ++i) valid += "\xEF\xBF\xBD";
+  EXPECT_EQ(Template("{{ x[2:] }}|{{ x[-1] }}|{{ x | length }}|{{ x.lstrip('b')[::-1][0] }}")
+                .render({{"x", Value::text(broken)}}, moment)
+                .bytes(),
+            valid.substr(6) + "a|a|41|a");
+}
+
 TEST(Jinja, FormatsTime) {
   // datetime(2021, 1, 3).strftime: a Sunday of the last ISO week of 2020.
   const auto sunday = std::chrono::sys_days(std::chrono::year(2021) / 1 / 3);

@@ -7,6 +7,7 @@
 
 #include <steer/text/chat_template.hpp>
 
+#include "core/format_text.hpp"
 #include "real_cases.hpp"
 
 namespace steer {
@@ -43,13 +44,13 @@ std::string differs(const std::vector<Row>& rows, const json& right) {
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const json& expected = right.at(i);
     if (expected.contains("refused")) {
-      if (!test::holds_words(rows[i].refusal, expected["refused"])) return fmt::format("row {} is not refused so", i);
+      if (!test::holds_words(rows[i].refusal, expected["refused"])) return format_text("row {} is not refused so", i);
     } else if (!rows[i].refusal.empty()) {
-      return fmt::format("row {}: {}", i, rows[i].refusal);
+      return format_text("row {}: {}", i, rows[i].refusal);
     } else if (expected.at("text") != rows[i].text) {
-      return fmt::format("row {}: text {}", i, json(rows[i].text).dump());
+      return format_text("row {}: text {}", i, json(rows[i].text).dump());
     } else if (expected.contains("ids") && rows[i].ids != expected["ids"].get<Ids>()) {
-      return fmt::format("row {}: ids {}", i, json(rows[i].ids).dump());
+      return format_text("row {}: ids {}", i, json(rows[i].ids).dump());
     }
   }
   return rows.size() == right.size() && !rows.empty() ? "" : "rows are missing";
@@ -77,7 +78,7 @@ Compared compare_tokens(const test::RealCase& c) {
       if (ids == line.at("ids").at(i).get<Ids>())
         ++out.equal;
       else if (out.first_difference.empty())
-        out.first_difference = fmt::format("{} with {}: {} instead of {}", json(texts[i]).dump(),
+        out.first_difference = format_text("{} with {}: {} instead of {}", json(texts[i]).dump(),
                                            line["added_tokens"].dump(), json(ids).dump(), line["ids"][i].dump());
     }
   }
@@ -87,8 +88,8 @@ Compared compare_tokens(const test::RealCase& c) {
 TEST(RealTokens, EncodeAsTokenizersDoes) {
   test::check_real_cases("tokens", compare_tokens, [](const Compared& got, const json& right) {
     std::printf("  %d texts equal\n", got.equal);
-    if (!got.first_difference.empty()) return fmt::format("{} texts equal; {}", got.equal, got.first_difference);
-    return got.equal == right.at("texts_compared") ? std::string() : fmt::format("only {} texts", got.equal);
+    if (!got.first_difference.empty()) return format_text("{} texts equal; {}", got.equal, got.first_difference);
+    return got.equal == right.at("texts_compared") ? std::string() : format_text("only {} texts", got.equal);
   });
 }
 

@@ -9,6 +9,7 @@
 #include <steer/text/chat_template.hpp>
 #include <steer/text/tokenizer.hpp>
 
+#include "core/format_text.hpp"
 #include "support.hpp"
 #include "text/utf8.hpp"
 
@@ -25,7 +26,7 @@ bool runs_sentencepiece(const std::string& file) { return file.ends_with(".model
 
 std::string hex(std::string_view text) {
   std::string out;
-  for (const char c : text) out += fmt::format("{:02x}", static_cast<unsigned char>(c));
+  for (const char c : text) out += format_text("{:02x}", static_cast<unsigned char>(c));
   return out;
 }
 

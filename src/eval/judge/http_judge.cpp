@@ -13,6 +13,7 @@
 #include <steer/core/error.hpp>
 #include <steer/core/random.hpp>
 
+#include "core/format_text.hpp"
 #include "eval/judge/http_post.hpp"
 #include "eval/judge/judge_reply.hpp"
 #include "io/strict_json.hpp"
@@ -185,7 +186,7 @@ struct HttpJudge::Impl {
   }
 
   void refused(const eval::detail::HttpReply& response, const std::string& sent, Attempt& result) {
-    result.problem = fmt::format("status {}: {}", response.status, quote(response.body));
+    result.problem = format_text("status {}: {}", response.status, quote(response.body));
     if (response.status == 400 && adapt(response.body, sent)) {
       result.adapted = true;
       return;
@@ -222,7 +223,7 @@ struct HttpJudge::Impl {
     if (!result.final) result.score = parse_judgement(rubric, request, text);
     if (result.score) return;
     result.problem = text.empty() ? "no text in the reply" : "no score: " + quote(text);
-    if (!ended.empty() && ended != "stop") result.problem += fmt::format(" (finish_reason {})", quote(ended));
+    if (!ended.empty() && ended != "stop") result.problem += format_text(" (finish_reason {})", quote(ended));
   }
 
   Judgement judge(eval::detail::HttpPoster& poster, Rubric rubric, const JudgeRequest& request,
@@ -263,9 +264,9 @@ HttpJudge::~HttpJudge() = default;
 
 std::string HttpJudge::identity() const {
   const auto& options = impl_->options;
-  return fmt::format("http {}{} {} temperature {}{}", impl_->endpoint.host, impl_->endpoint.path, options.model,
-                     options.temperature ? fmt::format("{}", *options.temperature) : "of the server",
-                     options.max_tokens > 0 ? fmt::format(" max tokens {}", options.max_tokens) : "");
+  return format_text("http {}{} {} temperature {}{}", impl_->endpoint.host, impl_->endpoint.path, options.model,
+                     options.temperature ? format_text("{}", *options.temperature) : "of the server",
+                     options.max_tokens > 0 ? format_text(" max tokens {}", options.max_tokens) : "");
 }
 
 std::string HttpJudge::caveat() const {

@@ -20,6 +20,8 @@
 
 #include <steer/core/error.hpp>
 
+#include "core/format_text.hpp"
+
 namespace steer::eval::detail {
 namespace {
 
@@ -182,9 +184,9 @@ HttpReply HttpPoster::post(const std::string& body, const std::pair<std::string,
   const auto response = impl_->client.send(request);
   const bool late = watch.end();
   if (too_long) {
-    reply.problem = fmt::format("a reply of more than {} bytes", impl_->max_bytes);
+    reply.problem = format_text("a reply of more than {} bytes", impl_->max_bytes);
   } else if (!response) {
-    reply.problem = late ? fmt::format("no whole reply in {:g} s", static_cast<double>(impl_->timeout.count()) / 1e6)
+    reply.problem = late ? format_text("no whole reply in {:g} s", static_cast<double>(impl_->timeout.count()) / 1e6)
                          : "no connection: " + httplib::to_string(response.error());
   } else {
     reply.status = response->status;

@@ -8,6 +8,7 @@
 
 #include <steer/core/error.hpp>
 
+#include "core/format_text.hpp"
 #include "io/strict_json.hpp"
 #include "io/text_file.hpp"
 
@@ -139,27 +140,27 @@ bool JudgedContrast::wrong_sign() const {
 std::string JudgeAgreement::unusable() const {
   if (rows - failed < 2) return "it scored none of the reference rows";
   if (!(spearman >= kLeastSpearman))
-    return fmt::format("its scores agree with the reference's at Spearman {:.2f}, and {:g} is asked for", spearman,
+    return format_text("its scores agree with the reference's at Spearman {:.2f}, and {:g} is asked for", spearman,
                        kLeastSpearman);
   for (const auto& contrast : contrasts)
     if (contrast.wrong_sign())
-      return fmt::format("it puts {} at {:+.2f} against the baseline where the reference says {:+.2f}", contrast.arm,
+      return format_text("it puts {} at {:+.2f} against the baseline where the reference says {:+.2f}", contrast.arm,
                          contrast.judge.mean, contrast.reference.mean);
   return {};
 }
 
 std::string JudgeCalibration::describe() const {
-  std::string text = fmt::format("{}\nagainst {}\n", judge, reference);
+  std::string text = format_text("{}\nagainst {}\n", judge, reference);
   for (const auto& [measure, a] : agreement) {
-    text += fmt::format("\n{}: {} rows{}, Spearman {:.3f} [{:.3f}, {:.3f}], weighted kappa {:.3f} [{:.3f}, {:.3f}]\n",
-                        measure, a.rows, a.failed ? fmt::format(" ({} without a score)", a.failed) : "", a.spearman,
+    text += format_text("\n{}: {} rows{}, Spearman {:.3f} [{:.3f}, {:.3f}], weighted kappa {:.3f} [{:.3f}, {:.3f}]\n",
+                        measure, a.rows, a.failed ? format_text(" ({} without a score)", a.failed) : "", a.spearman,
                         a.spearman_interval.low, a.spearman_interval.high, a.weighted_kappa, a.kappa_interval.low,
                         a.kappa_interval.high);
     for (const auto& c : a.contrasts) {
       const auto shown = [](const ClusteredMean& m) {
-        return fmt::format("{:+.2f} [{:+.2f}, {:+.2f}]", m.mean, m.interval.low, m.interval.high);
+        return format_text("{:+.2f} [{:+.2f}, {:+.2f}]", m.mean, m.interval.low, m.interval.high);
       };
-      text += fmt::format("  {:24} reference {:22} judge {:22}{}\n", c.arm, shown(c.reference), shown(c.judge),
+      text += format_text("  {:24} reference {:22} judge {:22}{}\n", c.arm, shown(c.reference), shown(c.judge),
                           c.wrong_sign() ? " WRONG SIGN" : "");
     }
     const std::string why = a.unusable();

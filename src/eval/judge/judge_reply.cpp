@@ -1,7 +1,5 @@
 #include "eval/judge/judge_reply.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cctype>
 #include <charconv>
@@ -9,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "core/format_text.hpp"
 #include "io/json_levels.hpp"
 #include "io/strict_json.hpp"
 
@@ -161,7 +160,7 @@ class Reader {
       if (error != std::errc()) return std::nullopt;
       const std::string rest =
           replaced(std::string(end, static_cast<std::size_t>(text.data() + text.size() - end)), " ", "");
-      if (!rest.empty() && rest != fmt::format("/{}", form_.most[criterion])) return std::nullopt;
+      if (!rest.empty() && rest != format_text("/{}", form_.most[criterion])) return std::nullopt;
     } else if (value.is_object()) {  // {"points": 2, "why": "a pun"}
       for (const auto& [key, inner] : value.items())
         if (const std::string name = lower(key); name == "points" || name == "score" || name == "value")

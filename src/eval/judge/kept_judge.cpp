@@ -4,6 +4,8 @@
 
 #include <steer/core/hash.hpp>
 
+#include "core/format_text.hpp"
+
 namespace steer::eval::detail {
 namespace {
 
@@ -17,7 +19,7 @@ std::vector<Judgement> KeptJudge::judge(Rubric rubric, std::span<const JudgeRequ
   std::map<std::string, std::size_t> seen;
   for (std::size_t i = 0; i < requests.size(); ++i) {
     const auto& r = requests[i];
-    auto key = fmt::format("{}|{}|{}", to_string(rubric), r.behaviour ? r.behaviour->name : "",
+    auto key = format_text("{}|{}|{}", to_string(rubric), r.behaviour ? r.behaviour->name : "",
                            content_hash(r.prompt + '\0' + r.response));
     const auto [found, is_new] = seen.try_emplace(key, stage.keys.size());
     place.push_back(found->second);

@@ -5,6 +5,7 @@
 #include <steer/core/error.hpp>
 #include <steer/core/hash.hpp>
 
+#include "core/format_text.hpp"
 #include "eval/run/prompts.hpp"
 #include "generate/batch.hpp"
 #include "model/log_probability.hpp"
@@ -23,7 +24,7 @@ TokenChooser::TokenChooser(Model model, std::vector<std::string> options, std::s
 }
 
 std::string TokenChooser::identity() const {
-  return fmt::format("{}, chat template {}", model_.hash(), content_hash(model_.chat().source()).substr(0, 12));
+  return format_text("{}, chat template {}", model_.hash(), content_hash(model_.chat().source()).substr(0, 12));
 }
 
 std::vector<std::vector<double>> TokenChooser::choose(std::span<const std::string> prompts) const {
@@ -37,7 +38,7 @@ std::vector<std::vector<double>> TokenChooser::choose(std::span<const std::strin
                        chosen[i].push_back(std::exp(next.logits[static_cast<std::size_t>(id)] - sum));
                    }});
   generation::detail::run_batch(engine, where_,
-                                [](RowId row, const GenerateResult&) { return fmt::format("prompt {}", row); }, {});
+                                [](RowId row, const GenerateResult&) { return format_text("prompt {}", row); }, {});
   return chosen;
 }
 

@@ -6,6 +6,7 @@
 #include <steer/core/error.hpp>
 #include <steer/core/random.hpp>
 
+#include "core/format_text.hpp"
 #include "eval/report/report_parts.hpp"
 
 namespace steer {
@@ -45,7 +46,7 @@ struct Pair {
 
 std::string OffTarget::markdown() const {
   const double tests = static_cast<double>(behaviours.size() * behaviours.size());
-  std::string text = fmt::format("| {}: asked for |", arm), rule = "|---|";
+  std::string text = format_text("| {}: asked for |", arm), rule = "|---|";
   for (const auto& name : behaviours) text += " " + name + " |", rule += "---|";
   text += "\n" + rule + "\n";
   for (std::size_t asked = 0; asked < behaviours.size(); ++asked) {

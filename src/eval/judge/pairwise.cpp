@@ -7,6 +7,8 @@
 #include <steer/core/error.hpp>
 #include <steer/core/random.hpp>
 
+#include "core/format_text.hpp"
+
 namespace steer {
 namespace {
 
@@ -117,9 +119,9 @@ std::string pair_prompt(Contest contest, const PairRequest& request) {
       request.prompt + "\n</prompt>\n<answer_A>\n" + request.first + "\n</answer_A>\n<answer_B>\n" + request.second +
       "\n</answer_B>\n\n";
   if (contest == Contest::behaviour) {
-    text += fmt::format("Which answer does more of this: \"{}\"?", request.behaviour->instruction);
+    text += format_text("Which answer does more of this: \"{}\"?", request.behaviour->instruction);
     for (const auto& criterion : request.behaviour->criteria)
-      text += fmt::format("\n- {}: {}", criterion.name, criterion.description);
+      text += format_text("\n- {}: {}", criterion.name, criterion.description);
     text += "\nJudge only that, not which answer is correct or longer.";
   } else {
     text +=

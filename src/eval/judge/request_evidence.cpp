@@ -9,6 +9,7 @@
 #include <steer/eval/model_judge.hpp>
 #include <steer/generate/score.hpp>
 
+#include "core/format_text.hpp"
 #include "eval/run/prompts.hpp"
 
 namespace steer {
@@ -34,7 +35,7 @@ class RequestEvidence : public Judge {
   std::string identity() const override {
     ContentHasher hasher;
     for (const auto& behaviour : behaviours_) hasher.update(behaviour.name + '\0' + behaviour.instruction + '\0');
-    return fmt::format("request evidence of {}, chat template {}, others {} trim {} behaviours {}", model_.hash(),
+    return format_text("request evidence of {}, chat template {}, others {} trim {} behaviours {}", model_.hash(),
                        content_hash(model_.chat().source()).substr(0, 12), options_.others, options_.trim,
                        hasher.hex().substr(0, 12));
   }
@@ -82,7 +83,7 @@ class RequestEvidence : public Judge {
   /// The system prompt that asks for the behaviour, then those it is compared with.
   std::vector<std::string> systems(const Behaviour& behaviour) const {
     std::vector<std::string> all{system_prompt(behaviour)};
-    all.push_back(fmt::format("When answering, please do the opposite of this: {}.", behaviour.instruction));
+    all.push_back(format_text("When answering, please do the opposite of this: {}.", behaviour.instruction));
     const auto self = std::find_if(behaviours_.begin(), behaviours_.end(),
                                    [&](const Behaviour& other) { return other.name == behaviour.name; });
     const auto start = static_cast<std::size_t>(self - behaviours_.begin());

@@ -9,6 +9,7 @@
 #include <steer/core/random.hpp>
 #include <steer/io/journal.hpp>
 
+#include "core/format_text.hpp"
 #include "eval/run/prompts.hpp"
 
 namespace steer {
@@ -80,14 +81,14 @@ class WordsJudge : public Judge {
   }
 
   std::string identity() const override {
-    return fmt::format("words alone, fitted on {} answers that were and were not asked for ({})", texts_, hash_);
+    return format_text("words alone, fitted on {} answers that were and were not asked for ({})", texts_, hash_);
   }
 
   std::string caveat() const override {
     std::string weak;
     for (const auto& [label, area] : classifier_.held_out().auroc)
-      if (!label.empty() && area < kFit) weak += fmt::format("{}{} ({:.2f})", weak.empty() ? "" : ", ", label, area);
-    return fmt::format(
+      if (!label.empty() && area < kFit) weak += format_text("{}{} ({:.2f})", weak.empty() ? "" : ", ", label, area);
+    return format_text(
         "A behaviour's score is 1 + 4 x the probability, by words alone, that the answer was asked to be so and not to "
         "be "
         "something else: it knows the manner that asking brings about, and no other way of showing a behaviour. Of "
@@ -99,7 +100,7 @@ class WordsJudge : public Judge {
 
   std::string unfit(Rubric rubric) const override {
     if (rubric != Rubric::behaviour || mean_auroc() >= kFit) return {};
-    return fmt::format(
+    return format_text(
         "words alone hardly tell this model's answers that were asked for a behaviour from others (mean AUROC {:.2f} "
         "on answers held out, {:g} is needed)",
         mean_auroc(), kFit);

@@ -8,6 +8,7 @@
 #include <steer/core/error.hpp>
 #include <steer/core/random.hpp>
 
+#include "core/format_text.hpp"
 #include "core/svg.hpp"
 #include "eval/report/mustache.hpp"
 #include "eval/report/report_parts.hpp"
@@ -20,7 +21,7 @@ namespace eval::detail {
 
 std::string number(double value, int digits) {
   if (std::isnan(value)) return "-";
-  std::string text = fmt::format("{:.{}f}", value, digits);
+  std::string text = format_text("{:.{}f}", value, digits);
   if (text.find_first_of("123456789") == std::string::npos && text.front() == '-') text.erase(0, 1);  // no "-0.00"
   return text;
 }
@@ -35,13 +36,13 @@ std::string with_interval(double value, const Interval& interval, double scale, 
   if (std::isnan(value)) return "-";
   const std::string centre = number(value * scale, digits);
   if (std::isnan(interval.low)) return centre;
-  return fmt::format("{} [{}, {}]", centre, number(interval.low * scale, digits),
+  return format_text("{} [{}, {}]", centre, number(interval.low * scale, digits),
                      number(interval.high * scale, digits));
 }
 
 std::string p_text(double p) {
   if (p < 0.0001) return "< .0001";
-  return p < 0.99995 ? fmt::format("{:.4f}", p).substr(1) : "1";
+  return p < 0.99995 ? format_text("{:.4f}", p).substr(1) : "1";
 }
 
 const ArmNote* note_of(const Report& report, const std::string& arm) {

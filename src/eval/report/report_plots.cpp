@@ -2,6 +2,7 @@
 #include <cmath>
 #include <map>
 
+#include "core/format_text.hpp"
 #include "core/svg.hpp"
 #include "eval/report/report_parts.hpp"
 #include "eval/report/report_view.hpp"
@@ -139,7 +140,7 @@ class Plots {
       }
     }
     return draw({.x_label = "strength",
-                 .y_label = accuracy ? "accuracy (%)" : fmt::format("{} (1 to 5)", measure),
+                 .y_label = accuracy ? "accuracy (%)" : format_text("{} (1 to 5)", measure),
                  .series = {base, series},
                  .width = 400,
                  .height = 300,

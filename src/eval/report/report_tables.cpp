@@ -2,6 +2,7 @@
 #include <cmath>
 #include <map>
 
+#include "core/format_text.hpp"
 #include "eval/report/report_parts.hpp"
 #include "eval/report/report_view.hpp"
 
@@ -42,7 +43,7 @@ ordered_json change_cell(const ArmComparison* comparison, double scale, int digi
 /// Adds what holds of behaviours at large.
 void add_over_behaviours(ordered_json& cell, const ArmComparison* comparison, double scale, int digits) {
   if (!comparison || comparison->unsteered() || std::isnan(comparison->over_behaviours.low)) return;
-  add_small(cell, fmt::format("any behaviours: {} to {}", number(comparison->over_behaviours.low * scale, digits),
+  add_small(cell, format_text("any behaviours: {} to {}", number(comparison->over_behaviours.low * scale, digits),
                               number(comparison->over_behaviours.high * scale, digits)));
 }
 
@@ -67,7 +68,7 @@ ordered_json score_cell(const ArmCell& cell, const char* name) {
   const auto& s = found->second;
   ordered_json made = value_cell(s.summary.mean, s.interval, 1, 2);
   if (s.missing > 0)
-    add_small(made, fmt::format("{} missing: {} to {}", s.missing, number(s.worst, 2), number(s.best, 2)));
+    add_small(made, format_text("{} missing: {} to {}", s.missing, number(s.worst, 2), number(s.best, 2)));
   return made;
 }
 
@@ -105,7 +106,7 @@ ordered_json arm_table(const Report& report) {
   for (const char* name : {"behaviour", "coherence"})
     if (measured(a, name)) {
       scores.push_back(name);
-      columns.insert(columns.end(), {fmt::format("{} 1 to 5", name), fmt::format("{} change", name)});
+      columns.insert(columns.end(), {format_text("{} 1 to 5", name), format_text("{} change", name)});
     }
   ordered_json made = table(std::move(columns));
   const auto add = [&](const ArmCell& c, ordered_json name, bool steered) {
@@ -118,7 +119,7 @@ ordered_json arm_table(const Report& report) {
       cells.push_back(value_cell(c.accuracy.value, c.accuracy.interval, 100, 1));
       if (accuracy &&
           accuracy->difference.n < control.accuracy.n)  // a part of the rows: the baseline has its own there
-        add_small(cells.back(), fmt::format("{} there {}", a.options.baseline,
+        add_small(cells.back(), format_text("{} there {}", a.options.baseline,
                                             number((c.accuracy.value - accuracy->difference.mean) * 100, 1)));
       cells.push_back(c.arm == a.options.baseline ? text_cell("") : accuracy_change(accuracy));
     }
@@ -193,8 +194,8 @@ ordered_json limits_view(const Report& report) {
                    gain_of(t.within_accuracy), arm_of(t.within_accuracy_and_coherence),
                    gain_of(t.within_accuracy_and_coherence), value_cell(t.hypervolume, t.hypervolume_interval, 1, 3)});
   }
-  return {{"loss", fmt::format("{:g}", a.options.accuracy_loss * 100)},
-          {"coherence", fmt::format("{:g}", a.options.coherence)},
+  return {{"loss", format_text("{:g}", a.options.accuracy_loss * 100)},
+          {"coherence", format_text("{:g}", a.options.coherence)},
           {"table", made}};
 }
 

@@ -2,6 +2,7 @@
 
 #include <map>
 
+#include "core/format_text.hpp"
 #include "eval/report/report_parts.hpp"
 
 namespace steer::eval::detail {
@@ -32,7 +33,7 @@ ordered_json question_view(const std::string& why, const std::string& id, const 
 ordered_json answer_view(const ResultRow& r, const std::string& colour) {
   std::string scores = "answer " + (r.answer.empty() ? std::string("none") : r.answer);
   for (const char* name : {"behaviour", "coherence"})
-    if (r.scores.contains(name)) scores += fmt::format(" · {} {}", name, number(r.scores.at(name), 1));
+    if (r.scores.contains(name)) scores += format_text(" · {} {}", name, number(r.scores.at(name), 1));
   return {{"arm", r.arm}, {"colour", colour}, {"scores", scores}, {"response", shortened(r.response)}};
 }
 
@@ -70,7 +71,7 @@ ordered_json view_of(const Report& report) {
   notes.insert(notes.end(), report.notes.begin(), report.notes.end());
   ordered_json view{{"title", report.title},         {"headline", report.headline()},
                     {"findings", report.findings()}, {"notes", std::move(notes)},
-                    {"baseline", options.baseline},  {"level", fmt::format("{:g} %", options.level * 100)}};
+                    {"baseline", options.baseline},  {"level", format_text("{:g} %", options.level * 100)}};
   add_plots(view, report);
   view["arm_table"] = arm_table(report);
   view["reason_table"] = reason_table(report);

@@ -10,6 +10,7 @@
 #include <steer/stats/certificate.hpp>
 #include <steer/stats/draws.hpp>
 
+#include "core/format_text.hpp"
 #include "eval/report/report_parts.hpp"
 
 namespace steer {
@@ -25,7 +26,7 @@ std::string change(const ArmComparison& comparison, double scale, int digits) {
          with_interval(mean, comparison.simultaneous, scale, digits);
 }
 
-std::string points(double share) { return fmt::format("{} points", number(share * 100, 1)); }
+std::string points(double share) { return format_text("{} points", number(share * 100, 1)); }
 
 class Words {
  public:
@@ -40,12 +41,12 @@ class Words {
     if (leader_.empty()) return graded_ ? letters() : "There is no verdict: nothing was judged that one may rest on.";
     const bool any_beyond = gains(leader_), steered_beyond = !steered_.empty() && gains(steered_);
     const std::string& arm = steered_beyond || steered_.empty() ? (steered_beyond ? steered_ : leader_) : leader_;
-    if (!any_beyond) return fmt::format("No arm shows more of the behaviour than {} beyond chance.", base_);
+    if (!any_beyond) return format_text("No arm shows more of the behaviour than {} beyond chance.", base_);
     std::string text;
     if (!steered_.empty() && !steered_beyond)
       text =
-          fmt::format("No arm steered without being asked shows more of the behaviour than {} beyond chance; ", base_);
-    text += fmt::format("{} shows more of {} ({} on a scale from 1 to 5)", arm,
+          format_text("No arm steered without being asked shows more of the behaviour than {} beyond chance; ", base_);
+    text += format_text("{} shows more of {} ({} on a scale from 1 to 5)", arm,
                         text.empty() ? "the behaviour than " + base_ : "it",
                         signed_mean(*a_.comparison(arm, "behaviour"), 1, 2));
     return text + price(arm) + ".";
@@ -54,28 +55,28 @@ class Words {
   std::vector<std::string> findings() const {
     std::vector<std::string> lines{control()};
     if (!leader_.empty())
-      lines.push_back(fmt::format("Most behaviour is gained by {}: {}.", leader_, numbers(leader_)));
+      lines.push_back(format_text("Most behaviour is gained by {}: {}.", leader_, numbers(leader_)));
     if (!steered_.empty() && steered_ != leader_)
-      lines.push_back(fmt::format("Of the steered arms it is {}: {}.", steered_, numbers(steered_)));
+      lines.push_back(format_text("Of the steered arms it is {}: {}.", steered_, numbers(steered_)));
     if (leader_.empty() && graded_) lines.push_back(least_accurate());
     for (const auto& note : report_.arms)
       if (note.placebo && usable("behaviour") && a_.comparison(note.name, "behaviour"))
         lines.push_back(
-            fmt::format("For scale, a disturbance as large to no purpose ({}): {}.", note.name, numbers(note.name)));
+            format_text("For scale, a disturbance as large to no purpose ({}): {}.", note.name, numbers(note.name)));
     draws(lines);
     behaviours(lines);
     if (!leader_.empty() && graded_) limits(lines);
     if (a_.arms.size() > 2)
-      lines.push_back(fmt::format(
+      lines.push_back(format_text(
           "Intervals of differences hold for all {} arms together at {:g} %, so that the largest may be read.",
           a_.arms.size() - 1, a_.options.level * 100));
     std::int64_t missing = 0;
     for (const auto& result : report_.results) missing += static_cast<std::int64_t>(result.failed.size());
     if (missing > 0)
       lines.push_back(
-          fmt::format("{} judgements failed and count as missing; the table bounds what they could change.", missing));
+          format_text("{} judgements failed and count as missing; the table bounds what they could change.", missing));
     for (const auto& [measure, reason] : report_.withheld)
-      lines.push_back(fmt::format("No verdict on {}: {}.", measure, reason));
+      lines.push_back(format_text("No verdict on {}: {}.", measure, reason));
     return lines;
   }
 
@@ -96,9 +97,9 @@ class Words {
   /// What a loss that is not ruled out may be.
   std::string undecided(const ArmComparison& accuracy) const {
     if (accuracy.p_non_inferior <= 1 - a_.options.level)
-      return fmt::format("a loss of {} or more is excluded for this arm by itself, not for all arms together",
+      return format_text("a loss of {} or more is excluded for this arm by itself, not for all arms together",
                          points(a_.options.accuracy_loss));
-    return fmt::format("a loss of up to {} is not excluded", points(std::max(0.0, accuracy.loss_bound)));
+    return format_text("a loss of up to {} is not excluded", points(std::max(0.0, accuracy.loss_bound)));
   }
 
   /// What the interval of an accuracy difference lets one say.
@@ -114,20 +115,20 @@ class Words {
     const auto* accuracy = a_.comparison(arm, "accuracy");
     if (!accuracy || accuracy->unsteered()) return "";
     if (accuracy->simultaneous.high < 0)
-      return fmt::format(" and loses accuracy ({} points)", signed_mean(*accuracy, 100, 1));
+      return format_text(" and loses accuracy ({} points)", signed_mean(*accuracy, 100, 1));
     if (accuracy->simultaneous.low > 0)
-      return fmt::format(" and gains accuracy ({} points)", signed_mean(*accuracy, 100, 1));
+      return format_text(" and gains accuracy ({} points)", signed_mean(*accuracy, 100, 1));
     if (ruled_out(*accuracy))
-      return fmt::format(" and loses less than {} of accuracy", points(a_.options.accuracy_loss));
-    return fmt::format("; whether that costs accuracy is undecided ({})", undecided(*accuracy));
+      return format_text(" and loses less than {} of accuracy", points(a_.options.accuracy_loss));
+    return format_text("; whether that costs accuracy is undecided ({})", undecided(*accuracy));
   }
 
   std::string numbers(const std::string& arm) const {
     std::string text = change(*a_.comparison(arm, "behaviour"), 1, 2) + " of behaviour";
     if (const auto* accuracy = a_.comparison(arm, "accuracy"))
-      text += fmt::format(", {} points of accuracy ({})", change(*accuracy, 100, 1), accuracy_verdict(*accuracy));
+      text += format_text(", {} points of accuracy ({})", change(*accuracy, 100, 1), accuracy_verdict(*accuracy));
     if (const auto* coherence = usable("coherence") ? a_.comparison(arm, "coherence") : nullptr)
-      text += fmt::format(", {} of coherence", change(*coherence, 1, 2));
+      text += format_text(", {} of coherence", change(*coherence, 1, 2));
     return text;
   }
 
@@ -135,12 +136,12 @@ class Words {
     const ArmCell& control = a_.cell(base_);
     std::set<std::string> asked;
     for (const auto& result : report_.results) asked.insert(result.question);
-    std::string text = fmt::format("Over {} questions and {} behaviour{}, {}", asked.size(), a_.behaviours.size(),
+    std::string text = format_text("Over {} questions and {} behaviour{}, {}", asked.size(), a_.behaviours.size(),
                                    a_.behaviours.size() == 1 ? "" : "s", base_);
     if (graded_) {
-      text += fmt::format(" gets {} % right", with_interval(control.accuracy.value, control.accuracy.interval, 100, 1));
+      text += format_text(" gets {} % right", with_interval(control.accuracy.value, control.accuracy.interval, 100, 1));
       if (control.accuracy.design_effect > 1.05)
-        text += fmt::format(" (design effect {}: {} rows say as much as {} independent ones)",
+        text += format_text(" (design effect {}: {} rows say as much as {} independent ones)",
                             number(control.accuracy.design_effect, 1), control.accuracy.n,
                             number(static_cast<double>(control.accuracy.n) / control.accuracy.design_effect, 0));
     }
@@ -149,9 +150,9 @@ class Words {
       return with_interval(s.summary.mean, s.interval, 1, 2);
     };
     if (usable("behaviour") && control.scores.contains("behaviour"))
-      text += fmt::format("{} scores {} of 5 for behaviour", graded_ ? " and" : "", score("behaviour"));
+      text += format_text("{} scores {} of 5 for behaviour", graded_ ? " and" : "", score("behaviour"));
     if (usable("coherence") && control.scores.contains("coherence"))
-      text += fmt::format(", {} for coherence", score("coherence"));
+      text += format_text(", {} for coherence", score("coherence"));
     return text + ".";
   }
 
@@ -167,29 +168,29 @@ class Words {
   std::string letters() const {
     const ArmComparison* worst = lowest();
     if (worst && worst->simultaneous.high < 0)
-      return fmt::format("{} is right less often than {} ({} points).", worst->arm, base_, signed_mean(*worst, 100, 1));
-    return fmt::format("No arm is right less often than {} beyond chance.", base_);
+      return format_text("{} is right less often than {} ({} points).", worst->arm, base_, signed_mean(*worst, 100, 1));
+    return format_text("No arm is right less often than {} beyond chance.", base_);
   }
 
   std::string least_accurate() const {
     const ArmComparison* worst = lowest();
-    if (!worst) return fmt::format("There is no arm besides {}.", base_);
-    const auto what = fmt::format("{} points of accuracy ({})", change(*worst, 100, 1), accuracy_verdict(*worst));
+    if (!worst) return format_text("There is no arm besides {}.", base_);
+    const auto what = format_text("{} points of accuracy ({})", change(*worst, 100, 1), accuracy_verdict(*worst));
     if (worst->difference.mean >= 0)
-      return fmt::format("No arm is less accurate than {}; the nearest to it is {}: {}.", base_, worst->arm, what);
-    return fmt::format("The least accurate arm is {}: {}.", worst->arm, what);
+      return format_text("No arm is less accurate than {}; the nearest to it is {}: {}.", base_, worst->arm, what);
+    return format_text("The least accurate arm is {}: {}.", worst->arm, what);
   }
 
   void limits(std::vector<std::string>& lines) const {
     const Tradeoff& all = a_.tradeoffs.back();
     const double limit = a_.options.accuracy_loss, level = a_.options.level;
     if (all.within_limit.empty()) {
-      lines.push_back(fmt::format(
+      lines.push_back(format_text(
           "No arm's loss of accuracy is shown to be below {} with {} questions, all arms looked at together{}; {} with "
           "none lost would do for one arm.",
           points(limit), all.questions,
           all.safest.empty() ? ""
-                             : fmt::format(" (smallest bound of one by itself: {}, of {})",
+                             : format_text(" (smallest bound of one by itself: {}, of {})",
                                            points(std::max(0.0, all.safest_bound)), all.safest),
           questions_to_certify(limit, 0, level)));
       return;
@@ -197,11 +198,11 @@ class Words {
     std::string names;
     for (const auto& arm : all.within_limit) names += (names.empty() ? "" : ", ") + arm;
     lines.push_back(
-        fmt::format("Loses less than {} of accuracy, by its bound: {}. Of these, chosen on one half of the "
+        format_text("Loses less than {} of accuracy, by its bound: {}. Of these, chosen on one half of the "
                     "questions and measured on the other: {}.",
                     points(limit), names, gain_text(all.within_accuracy)));
     if (usable("coherence") && a_.cell(base_).scores.contains("coherence"))
-      lines.push_back(fmt::format("At coherence of {:g} or more as well: {}.", a_.options.coherence,
+      lines.push_back(format_text("At coherence of {:g} or more as well: {}.", a_.options.coherence,
                                   gain_text(all.within_accuracy_and_coherence)));
   }
 
@@ -246,13 +247,13 @@ class Words {
         if (values.front().size() < 2) continue;
         const auto spread = draw_spread(values, a_.options.level);
         const bool accuracy = std::string_view(measure) == "accuracy";
-        text += fmt::format("{} {} {}, draws apart by a standard deviation of {}", text.empty() ? "" : ";",
+        text += format_text("{} {} {}, draws apart by a standard deviation of {}", text.empty() ? "" : ";",
                             with_interval(spread.mean, spread.interval, accuracy ? 100 : 1, accuracy ? 1 : 2),
                             accuracy ? "points of accuracy" : "of behaviour",
                             number(spread.between_sd * (accuracy ? 100 : 1), accuracy ? 1 : 2));
       }
       if (!text.empty())
-        lines.push_back(fmt::format("Over {} draws of {} and the questions:{}.", arms.size(), method, text));
+        lines.push_back(format_text("Over {} draws of {} and the questions:{}.", arms.size(), method, text));
     }
   }
 
@@ -268,22 +269,22 @@ class Words {
         const auto* c = usable(measure) ? a_.comparison(shown[i], measure) : nullptr;
         if (!c || std::isnan(c->over_behaviours.low)) continue;
         const bool accuracy = std::string_view(measure) == "accuracy";
-        one += fmt::format("{} {} {} (behaviours apart by a standard deviation of {})", one.empty() ? "" : ",",
+        one += format_text("{} {} {} (behaviours apart by a standard deviation of {})", one.empty() ? "" : ",",
                            with_interval(c->difference.mean, c->over_behaviours, accuracy ? 100 : 1, accuracy ? 1 : 2),
                            accuracy ? "points of accuracy" : "of behaviour",
                            number(c->between_behaviours * (accuracy ? 100 : 1), accuracy ? 1 : 2));
       }
-      if (!one.empty()) text += fmt::format("{} {}{}", text.empty() ? "" : ";", shown[i], one);
+      if (!one.empty()) text += format_text("{} {}{}", text.empty() ? "" : ";", shown[i], one);
     }
     if (!text.empty())
-      lines.push_back(fmt::format("If the {} behaviours are a sample as the questions are, and others may follow:{}.",
+      lines.push_back(format_text("If the {} behaviours are a sample as the questions are, and others may follow:{}.",
                                   a_.behaviours.size(), text));
   }
 
   static std::string gain_text(const BestGain& best) {
     if (best.arm.empty()) return "none gains behaviour";
     const bool agree = best.by_half[0] == best.arm && best.by_half[1] == best.arm;
-    return fmt::format("{}{}, {}{}", best.arm, agree ? "" : " (the halves choose differently)",
+    return format_text("{}{}, {}{}", best.arm, agree ? "" : " (the halves choose differently)",
                        signed_number(best.gain, 2).front() == '+' ? "+" : "",
                        with_interval(best.gain, best.interval, 1, 2));
   }

@@ -1,6 +1,7 @@
 #include "eval/run/answers.hpp"
 
-#include <ATen/Functions.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/tensor.h>
 
 #include <algorithm>
 #include <cmath>
@@ -13,6 +14,7 @@
 #include <steer/generate/score.hpp>
 #include <steer/model/session.hpp>
 
+#include "core/format_text.hpp"
 #include "eval/run/prompts.hpp"
 #include "model/reproducible.hpp"
 
@@ -102,8 +104,8 @@ std::vector<std::vector<std::int64_t>> letter_ids(const Tokenizer& tokenizer, st
 /// What has to follow an answer that was cut off, so that the next token is its letter.
 std::string closing_of(const std::string& response) {
   const auto open = [&](std::string_view tag) {
-    const auto at = response.rfind(fmt::format("<{}>", tag));
-    return at != std::string::npos && response.find(fmt::format("</{}>", tag), at) == std::string::npos;
+    const auto at = response.rfind(format_text("<{}>", tag));
+    return at != std::string::npos && response.find(format_text("</{}>", tag), at) == std::string::npos;
   };
   if (open("answer")) return "";
   return open("thinking") ? "</thinking>\n<answer>" : "\n<answer>";

@@ -7,6 +7,7 @@
 #include <steer/core/hash.hpp>
 #include <steer/core/random.hpp>
 
+#include "core/format_text.hpp"
 #include "steering/edits/operation.hpp"
 
 namespace steer {
@@ -134,8 +135,8 @@ Arm Arm::at_strength(double factor) const {
   require_steered(*this, "Arm::at_strength");
   Arm arm = *this;
   arm.family = family.empty() ? name : family;
-  arm.name = fmt::format("{} x {:g}", arm.family, factor);
-  arm.description = fmt::format("{} at {:g} times its strength", arm.family, factor);
+  arm.name = format_text("{} x {:g}", arm.family, factor);
+  arm.description = format_text("{} at {:g} times its strength", arm.family, factor);
   arm.strength *= factor;
   return arm;
 }
@@ -155,7 +156,7 @@ Arm Arm::draw(std::int64_t number) const {
   Arm arm = *this;
   arm.draw_of = name;
   if (number == 1) return arm;
-  const std::string suffix = fmt::format(", draw {}", number);
+  const std::string suffix = format_text(", draw {}", number);
   SteeringSource other = *source;
   other.name += suffix;
   arm.name += suffix;

@@ -9,6 +9,7 @@
 #include <steer/core/random.hpp>
 #include <steer/eval/answer.hpp>
 
+#include "core/format_text.hpp"
 #include "eval/run/prompts.hpp"
 #include "features/auto_steer_answers.hpp"
 
@@ -45,23 +46,23 @@ std::string identity_of(const Searcher& searcher, AutoSteerMode mode) {
   for (const auto& prompt : options.prompts) hasher.update(prompt).update("\n");
   for (const auto& ids : options.capability.prompts)
     hasher.update(std::string_view(reinterpret_cast<const char*>(ids.data()), ids.size() * sizeof ids[0]));
-  hasher.update(fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", to_string(mode), options.ask,
+  hasher.update(format_text("{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", to_string(mode), options.ask,
                             options.ask_opposite, options.bounds.accuracy_loss, options.bounds.format_loss,
                             options.bounds.loop_gain, options.bounds.nll_gain, options.bounds.kl,
                             options.sampling.temperature, options.sampling.top_p, options.sampling.top_k,
                             options.sampling.min_p, options.sampling.repetition_penalty, options.max_tokens,
                             options.candidates, options.features, options.strength_sum, options.enough, options.seed));
   hasher.update(
-      fmt::format("|{}|{}|{}", fmt::join(options.effects, " "), fmt::join(options.others, " "), options.train_steps));
+      format_text("|{}|{}|{}", fmt::join(options.effects, " "), fmt::join(options.others, " "), options.train_steps));
   const auto& proof = options.certificate;
   for (const auto& question : proof.questions)
-    hasher.update(fmt::format("{}|{}|{}\n", question.message, fmt::join(question.choices, " "), question.right));
+    hasher.update(format_text("{}|{}|{}\n", question.message, fmt::join(question.choices, " "), question.right));
   for (const auto& point : options.points) hasher.update("|" + point.name());
   if (proof.control_variate > 0) {
-    hasher.update(fmt::format("|variate {}", proof.control_variate));
+    hasher.update(format_text("|variate {}", proof.control_variate));
     for (const auto& question : proof.population) hasher.update(question.message + "|");
   }
-  hasher.update(fmt::format("{} {} {} {} {} {} {} {}", proof.opening, proof.closing, proof.accuracy_loss,
+  hasher.update(format_text("{} {} {} {} {} {} {} {}", proof.opening, proof.closing, proof.accuracy_loss,
                             proof.format_loss, proof.off_target, proof.level, proof.control_draws,
                             fmt::join(proof.multiples, " ")));
   return hasher.hex();
@@ -70,14 +71,14 @@ std::string identity_of(const Searcher& searcher, AutoSteerMode mode) {
 Arm arm_of(const std::shared_ptr<Searcher>& searcher, AutoSteerMode mode) {
   const auto find = [=](const Model& model, const Behaviour& behaviour) -> FoundSteering {
     const AutoSteerResult result = searcher->find(model, behaviour.name, mode);
-    return {result.steering, fmt::format("{}: {}", to_string(result.verdict), result.reason)};
+    return {result.steering, format_text("{}: {}", to_string(result.verdict), result.reason)};
   };
   const bool safe = mode == AutoSteerMode::safe;
   return Arm::steered(
       safe ? "safe" : "published",
       safe ? "Auto Steer: the features, form and strength that gain most behaviour within bounds on what they may cost"
            : "Auto Steer as published: at most 3 features, nudged at every token",
-      {.name = fmt::format("auto_steer_{}", to_string(mode)),
+      {.name = format_text("auto_steer_{}", to_string(mode)),
        .identity = identity_of(*searcher, mode),
        .find = find,
        .costly = true,
@@ -111,7 +112,7 @@ AutoSteerOptions search_options(const Model& model, const std::vector<Question>&
           8 + sizes.certificate, usable.size());
   require(max_tokens >= 1, ErrorCode::argument, where, "expected max_tokens of at least 1 but got {}", max_tokens);
   std::ranges::stable_sort(usable, {}, [&](const Question& question) {
-    return ContentHasher().update(fmt::format("{}|{}", seed, question.id)).hex();
+    return ContentHasher().update(format_text("{}|{}", seed, question.id)).hex();
   });
   const auto certified = static_cast<std::size_t>(sizes.certificate);
   const std::vector<Question> proof(usable.begin(), usable.begin() + sizes.certificate);

@@ -7,6 +7,7 @@
 
 #include <steer/core/error.hpp>
 
+#include "core/format_text.hpp"
 #include "io/strict_json.hpp"
 
 namespace steer {
@@ -154,7 +155,7 @@ std::vector<Behaviour> load_behaviours(const std::filesystem::path& path) {
   std::set<std::string> names;
   for (std::size_t i = 0; i < list.size(); ++i) {
     const json& entry = list[i];
-    const std::string place = fmt::format("{}, entry {}", path.string(), i);
+    const std::string place = format_text("{}, entry {}", path.string(), i);
     const auto text = [&](const json& object, const char* key) {
       require(object.is_object() && object.contains(key) && object[key].is_string(), ErrorCode::format,
               "load_behaviours", "expected a text \"{}\" but got {} ({})", key, io::detail::brief(object), place);

@@ -1,6 +1,8 @@
 #include "eval/run/calibrate.hpp"
 
-#include <ATen/Functions.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
 #include <c10/core/GradMode.h>
 
 #include <algorithm>

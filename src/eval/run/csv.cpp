@@ -4,6 +4,7 @@
 
 #include <steer/core/error.hpp>
 
+#include "core/format_text.hpp"
 #include "io/text_file.hpp"
 
 namespace steer::eval::detail {
@@ -133,7 +134,7 @@ void for_each_line(std::string_view text, const std::filesystem::path& path,
     const std::string_view line = text.substr(begin, end - begin);
     begin = end + 1;
     ++number;
-    if (!trim(line).empty()) visit(line, fmt::format("{}, line {}", path.string(), number));
+    if (!trim(line).empty()) visit(line, format_text("{}, line {}", path.string(), number));
   }
 }
 

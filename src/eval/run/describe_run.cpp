@@ -3,6 +3,7 @@
 #include <steer/core/error.hpp>
 #include <steer/core/hash.hpp>
 
+#include "core/format_text.hpp"
 #include "eval/run/identity.hpp"
 #include "eval/run/records.hpp"
 
@@ -37,7 +38,7 @@ void describe_arms(const RunFacts& run, Report& report) {
                            arm.asking != Asking::nothing, is_placebo(arm), as_found(arm) ? arm.draw_of : ""});
     if (!unsteered.empty() && as_found(arm))
       report.notes.push_back(
-          fmt::format("{} has no steering for {}: its rows there are unsteered.", arm.name, unsteered));
+          format_text("{} has no steering for {}: its rows there are unsteered.", arm.name, unsteered));
   }
   ordered_json settings = run.identity;
   if (!steerings.empty()) settings["steerings"] = steerings;
@@ -51,9 +52,9 @@ void describe_rules(const RunFacts& run, Report& report) {
     for (const auto& arm : report.analysis.arms) {
       const auto& scores = report.analysis.cell(arm, behaviour.name).scores;
       if (const auto rule = scores.find("rule"); rule != scores.end())
-        shares += fmt::format("{}{} {:.0f} %", shares.empty() ? "" : ", ", arm, 100 * rule->second.summary.mean);
+        shares += format_text("{}{} {:.0f} %", shares.empty() ? "" : ", ", arm, 100 * rule->second.summary.mean);
     }
-    report.notes.push_back(fmt::format("Checked by a program, not judged: {} (\"{}\") is kept in {} of the answers.",
+    report.notes.push_back(format_text("Checked by a program, not judged: {} (\"{}\") is kept in {} of the answers.",
                                        behaviour.name, behaviour.instruction, shares));
   }
 }
@@ -61,7 +62,7 @@ void describe_rules(const RunFacts& run, Report& report) {
 void describe_pairs(const RunFacts& run, Report& report) {
   if (report.pairs) report.pairs->position = run.position;
   report.notes.push_back(
-      fmt::format("Answers are compared with {}'s to the same question by {}. It prefers what is shown first by {:.2f} "
+      format_text("Answers are compared with {}'s to the same question by {}. It prefers what is shown first by {:.2f} "
                   "of 1; both orders are asked, so that this does not count.",
                   run.options.baseline, run.options.pairs->identity(), run.position));
 }
@@ -75,24 +76,24 @@ void describe_judge(const RunFacts& run, const Judge& judge, Report& report) {
   report.notes.push_back(of + judge.identity() + "." + (caveat.empty() ? "" : " " + caveat + "."));
   for (const auto& arm : run.experiment.arms)
     if (arm.source && arm.source->sought == shown && as_found(arm))
-      report.notes.push_back(fmt::format(
+      report.notes.push_back(format_text(
           "{} was sought by what this report shows ({}): its gain there is flattered. Judge with another judge.",
           arm.name, shown));
   if (shown != "behaviour")
-    report.withheld["behaviour"] = fmt::format("it was not judged; {} is no score of it", shown);
+    report.withheld["behaviour"] = format_text("it was not judged; {} is no score of it", shown);
   for (const Rubric rubric : {Rubric::behaviour, Rubric::coherence})
     if (const auto why = judge.unfit(rubric); !why.empty()) report.withheld[judge.measure(rubric)] = why;
   if (!run.options.calibration) return;
   for (const auto& [measure, agreement] : run.options.calibration->agreement)
     if (const std::string why = agreement.unusable(); !why.empty())
       report.withheld[measure] =
-          fmt::format("measured against {}, the judge is not fit for it: {}", run.options.calibration->reference, why);
+          format_text("measured against {}, the judge is not fit for it: {}", run.options.calibration->reference, why);
 }
 
 void describe_letters(Report& report) {
   double mass = 0;
   for (const auto& result : report.results) mass += result.scores.at("p_letters");
-  report.notes.push_back(fmt::format(
+  report.notes.push_back(format_text(
       "Answers are the likeliest letter; nothing was generated, so there is no behaviour or coherence. All letters "
       "together have {:.0f} % of the next token on average: where that is little, the model would not have "
       "answered with a letter, and its accuracy here says little of what it knows.",
@@ -112,7 +113,7 @@ void describe_run(const RunFacts& run, Report& report) {
   report.journals.assign(run.journals.begin(), run.journals.end());
   if (run.unanswered > 0)
     report.notes.push_back(
-        fmt::format("{} answers are not judged because the judge could not be asked; start the run again with the same "
+        format_text("{} answers are not judged because the judge could not be asked; start the run again with the same "
                     "settings to judge them.",
                     run.unanswered));
   describe_rules(run, report);

@@ -7,6 +7,7 @@
 
 #include <steer/core/error.hpp>
 
+#include "core/format_text.hpp"
 #include "eval/run/answers.hpp"
 #include "eval/run/runner.hpp"
 
@@ -57,7 +58,7 @@ void Runner::take_answers() {
   Stage<ResultRow> stage{.name = "answer"};
   std::map<std::string, std::size_t> places;  // of tasks, by key
   const auto key_of = [&](const Arm& arm, const Behaviour& behaviour, const Question& question) {
-    return fmt::format("{}|{}|{}", arm.name, experiment_.answers_each_behaviour(arm) ? behaviour.name : "",
+    return format_text("{}|{}|{}", arm.name, experiment_.answers_each_behaviour(arm) ? behaviour.name : "",
                        question.id);
   };
   for (std::size_t q = 0; q < experiment_.questions.size(); ++q)  // side by side: they share a prompt

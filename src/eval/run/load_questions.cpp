@@ -12,6 +12,7 @@
 #include <steer/core/hash.hpp>
 #include <steer/eval/questions.hpp>
 
+#include "core/format_text.hpp"
 #include "eval/run/csv.hpp"
 #include "io/strict_json.hpp"
 
@@ -142,7 +143,7 @@ class Record {
           if (same(text, choices.labels[i])) index = static_cast<std::int64_t>(i);
       if (!index) index = value.is_string() ? from_text(key, text, choices) : number(text);
     } else if (value.is_number_float() && value.get<double>() == std::floor(value.get<double>())) {
-      index = number(fmt::format("{:.0f}", value.get<double>()));
+      index = number(format_text("{:.0f}", value.get<double>()));
     }
     require(index && *index >= 0 && *index < count, ErrorCode::format, kWhere,
             "expected \"{}\" to be the letter or index (from 0) of one of {} choices but got {} ({})", key, count,
@@ -200,7 +201,7 @@ class Ids {
       for (const auto& choice : question.choices) hasher.update('\0' + choice);
       const std::string base = "q-" + hasher.hex().substr(0, 12);
       question.id = base;
-      for (int n = 2; seen_.contains(question.id); ++n) question.id = fmt::format("{}-{}", base, n);
+      for (int n = 2; seen_.contains(question.id); ++n) question.id = format_text("{}-{}", base, n);
     }
     require(seen_.insert(question.id).second, ErrorCode::format, kWhere,
             "expected every id once but got \"{}\" again ({})", question.id, place);
@@ -230,7 +231,7 @@ std::vector<Question> load_questions(const std::filesystem::path& path) {
     require(list.is_array(), ErrorCode::format, kWhere, "expected a JSON array of questions but got \"{}\"{} ({})",
             text.substr(0, 60), eval::detail::is_utf8(text) ? "" : ", which is not UTF-8", path.string());
     for (std::size_t i = 0; i < list.size(); ++i)
-      add(list[i], fmt::format("{}, entry {}", path.string(), i + 1), shown(list[i]));
+      add(list[i], format_text("{}, entry {}", path.string(), i + 1), shown(list[i]));
   } else {
     eval::detail::for_each_line(text, path, [&](std::string_view line, const std::string& place) {
       add(io::detail::parse_json(line, kWhere, place), place, line);

@@ -12,6 +12,7 @@
 #include <steer/text/chat_template.hpp>
 #include <steer/text/tokenizer.hpp>
 
+#include "core/format_text.hpp"
 #include "eval/run/calibrate.hpp"
 #include "eval/run/prompts.hpp"
 #include "model/assemble.hpp"
@@ -41,18 +42,18 @@ std::int64_t available_memory(const at::Device& device) {
 
 std::string bytes_text(std::int64_t bytes) {
   const auto mib = static_cast<double>(bytes) / (1 << 20);
-  return mib < 1000 ? fmt::format("{:.1f} MiB", mib) : fmt::format("{:.2f} GiB", mib / 1024);
+  return mib < 1000 ? format_text("{:.1f} MiB", mib) : format_text("{:.2f} GiB", mib / 1024);
 }
 
 std::string count_text(double count) {
-  return count < 1e9 ? fmt::format("{:.1f} million", count / 1e6) : fmt::format("{:.2f} billion", count / 1e9);
+  return count < 1e9 ? format_text("{:.1f} million", count / 1e6) : format_text("{:.2f} billion", count / 1e9);
 }
 
 std::string time_text(double seconds) {
-  if (seconds < 100) return fmt::format("{:.0f} s", std::max(seconds, 1.0));
-  if (seconds < 100 * 60) return fmt::format("{:.0f} minutes", seconds / 60);
-  if (seconds < 48 * 3600) return fmt::format("{:.1f} hours", seconds / 3600);
-  return fmt::format("{:.1f} days", seconds / 86400);
+  if (seconds < 100) return format_text("{:.0f} s", std::max(seconds, 1.0));
+  if (seconds < 100 * 60) return format_text("{:.0f} minutes", seconds / 60);
+  if (seconds < 48 * 3600) return format_text("{:.1f} hours", seconds / 3600);
+  return format_text("{:.1f} days", seconds / 86400);
 }
 
 std::string describe_model(const model::detail::ModelFiles& files, const LoadOptions& load) {
@@ -65,10 +66,10 @@ std::string describe_model(const model::detail::ModelFiles& files, const LoadOpt
     if (tensor.shape.size() > 1) storage.insert(tensor.storage);
   }
   const auto& c = files.config;
-  return fmt::format("{}, {} parameters, {} layers of width {}, vocabulary {}, context {}; {} in {}{}", c.family,
+  return format_text("{}, {} parameters, {} layers of width {}, vocabulary {}, context {}; {} in {}{}", c.family,
                      count_text(static_cast<double>(elements)), c.n_layers, c.d_model, c.vocab_size, c.context,
                      fmt::join(storage, " and "), files.tensors->format(),
-                     load.weights == WeightFormat::stored ? "" : fmt::format(", kept as {}", to_string(load.weights)));
+                     load.weights == WeightFormat::stored ? "" : format_text(", kept as {}", to_string(load.weights)));
 }
 
 void add_saes(const Experiment& experiment, const ModelConfig& config, ExperimentPlan& plan) {
@@ -78,18 +79,18 @@ void add_saes(const Experiment& experiment, const ModelConfig& config, Experimen
     for (const auto& sae : arm.source->saes) {
       if (!seen.insert(sae.hash()).second) continue;
       const auto& point = sae.config().hook_in;
-      plan.saes.push_back(fmt::format("{} features of width {} at {} ({})", sae.d_sae(), sae.d_in(),
+      plan.saes.push_back(format_text("{} features of width {} at {} ({})", sae.d_sae(), sae.d_in(),
                                       point ? point->name() : "a point its files do not name", sae.config().format));
       plan.sae_bytes += (sae.d_in() + sae.d_out()) * sae.d_sae() * static_cast<std::int64_t>(sizeof(float));
       const bool residual = point && (point->site == Site::resid_post || point->site == Site::resid_pre);
       if (residual && sae.d_in() != config.d_model)
         plan.problems.push_back(
-            fmt::format("the SAE reads {} values of the residual stream but the model's is {} wide: it was made for "
+            format_text("the SAE reads {} values of the residual stream but the model's is {} wide: it was made for "
                         "another model, give this one's",
                         sae.d_in(), config.d_model));
       if (point && point->layer >= config.n_layers)
         plan.problems.push_back(
-            fmt::format("the SAE reads {} but the model has {} layers: it was made for another model, give this one's",
+            format_text("the SAE reads {} but the model has {} layers: it was made for another model, give this one's",
                         point->name(), config.n_layers));
     }
   }
@@ -106,7 +107,7 @@ void try_prompts(const Experiment& experiment, const Tokenizer& tokenizer, const
       for (const auto& behaviour : experiment.behaviours) {
         const std::string system = eval::detail::system_of(arm, behaviour);
         if (!tried.insert(system).second) continue;
-        asking = fmt::format("arm {}", arm.name);
+        asking = format_text("arm {}", arm.name);
         const auto& question = experiment.questions.front();
         const bool letters = experiment.mode == AnswerMode::letters;
         std::vector<Message> messages{{Role::user, letters ? letter_prompt(question) : user_prompt(question)}};
@@ -114,7 +115,7 @@ void try_prompts(const Experiment& experiment, const Tokenizer& tokenizer, const
         (void)chat.render(messages);
       }
   } catch (const Error& error) {
-    plan.problems.push_back(fmt::format(
+    plan.problems.push_back(format_text(
         "{}: {}; choose a format by hand: LoadOptions::chat_format (--chat-format NAME)", asking, error.what()));
   }
 }
@@ -122,19 +123,19 @@ void try_prompts(const Experiment& experiment, const Tokenizer& tokenizer, const
 }  // namespace
 
 std::string ExperimentPlan::describe() const {
-  std::string text = fmt::format("model                  {}\n", model);
-  for (const auto& sae : saes) text += fmt::format("SAE                    {}\n", sae);
-  text += fmt::format(
+  std::string text = format_text("model                  {}\n", model);
+  for (const auto& sae : saes) text += format_text("SAE                    {}\n", sae);
+  text += format_text(
       "rows of the results    {}\nanswers to take        {}\nprompt tokens          {} (longest prompt about {})\n"
       "new tokens, at most    {}\nread again, at most    {} tokens\nanswers of searches    {}, at most about\n\n"
       "weights                {}\nSAEs                   {}\ncache of one batch     {}\nmemory for use now     {}\n",
       rows, answers, prompt_tokens, longest_prompt, new_tokens, scored_tokens, search_answers, bytes_text(weight_bytes),
       bytes_text(sae_bytes), bytes_text(cache_bytes), memory_bytes ? bytes_text(memory_bytes) : "unknown");
   if (seconds > 0)
-    text += fmt::format("time, roughly          {}, if every answer is as long as it may be; judges not counted\n",
+    text += format_text("time, roughly          {}, if every answer is as long as it may be; judges not counted\n",
                         time_text(seconds));
-  for (const auto& warning : warnings) text += fmt::format("\nnote: {}\n", warning);
-  for (const auto& problem : problems) text += fmt::format("\ncannot run here: {}\n", problem);
+  for (const auto& warning : warnings) text += format_text("\nnote: {}\n", warning);
+  for (const auto& problem : problems) text += format_text("\ncannot run here: {}\n", problem);
   return text;
 }
 
@@ -198,13 +199,13 @@ ExperimentPlan plan_experiment(const std::filesystem::path& model_path, const Ex
   plan.memory_bytes = available_memory(load.device);
   const std::int64_t context = config.context;
   if (context > 0 && plan.longest_prompt + answer > context)
-    plan.problems.push_back(fmt::format(
+    plan.problems.push_back(format_text(
         "the model's context is {} tokens but the longest prompt and answer need about {} + {}; lower max_tokens",
         context, plan.longest_prompt, answer));
   const std::int64_t needed = plan.weight_bytes + plan.sae_bytes + plan.cache_bytes;
   if (plan.memory_bytes > 0 && needed > plan.memory_bytes)
     plan.problems.push_back(
-        fmt::format("weights, SAEs and cache need {} + {} + {} but {} are free: {} too much; use quantised weights, a "
+        format_text("weights, SAEs and cache need {} + {} + {} but {} are free: {} too much; use quantised weights, a "
                     "smaller batch "
                     "or a larger machine",
                     bytes_text(plan.weight_bytes), bytes_text(plan.sae_bytes), bytes_text(plan.cache_bytes),

@@ -10,6 +10,7 @@
 #include <steer/core/error.hpp>
 #include <steer/core/random.hpp>
 
+#include "core/format_text.hpp"
 #include "eval/run/csv.hpp"
 #include "io/text_file.hpp"
 
@@ -21,7 +22,7 @@ constexpr int kMmluChoices = 4;
 std::string with_choices(const Question& question) {
   std::string text = question.text + "\n";
   for (std::size_t i = 0; i < question.choices.size(); ++i)
-    text += fmt::format("\n{}. {}", static_cast<char>('A' + i), question.choices[i]);
+    text += format_text("\n{}. {}", static_cast<char>('A' + i), question.choices[i]);
   return text;
 }
 
@@ -88,7 +89,7 @@ void add_mmlu(std::vector<Question>& questions, const std::filesystem::path& fil
             "expected {} fields (question, {} choices, letter A-{}) but got {} ending in \"{}\" ({}, row {})",
             columns.fields, columns.choices.size(), static_cast<char>('A' + columns.choices.size() - 1), row.size(),
             row.back().substr(0, 80), file.string(), r);
-    Question question{fmt::format("{}:{}:{}", subject, split, r), subject, row[columns.question], {}, answer};
+    Question question{format_text("{}:{}:{}", subject, split, r), subject, row[columns.question], {}, answer};
     for (const auto choice : columns.choices) question.choices.push_back(row[choice]);
     questions.push_back(std::move(question));
   }

@@ -11,6 +11,7 @@
 #include <steer/core/error.hpp>
 #include <steer/eval/answer.hpp>
 
+#include "core/format_text.hpp"
 #include "eval/run/csv.hpp"
 #include "io/text_file.hpp"
 
@@ -39,7 +40,7 @@ void save_results_csv(const std::vector<ResultRow>& results, const std::filesyst
                              std::to_string(r.tokens)};
     for (const auto& name : scores) {
       const auto found = r.scores.find(name);
-      row.push_back(found == r.scores.end() ? "" : fmt::format("{}", found->second));
+      row.push_back(found == r.scores.end() ? "" : format_text("{}", found->second));
     }
     row.push_back(r.response);
     text += eval::detail::csv_line(row);

@@ -5,6 +5,7 @@
 #include <steer/features/strength.hpp>
 #include <steer/model/session.hpp>
 
+#include "core/format_text.hpp"
 #include "eval/run/runner.hpp"
 
 namespace steer::eval::detail {
@@ -58,7 +59,7 @@ PlaceboMatch Runner::match(const Arm& arm, const Behaviour& behaviour) const {
   try {
     const double effect = steering_effect(model_, given, texts).quantile;
     const auto matched = calibrate_strength(model_, arm.apply(as_found, behaviour), effect, {.texts = texts});
-    if (matched.reached) return {matched.factor, fmt::format("brought to the same KL, {:.2g} nats", effect)};
+    if (matched.reached) return {matched.factor, format_text("brought to the same KL, {:.2g} nats", effect)};
   } catch (const Error& error) {
     // Conditions on the next-token entropy, or an edit that does not act on texts: there is no effect to match.
     if (error.code() != ErrorCode::unsupported && error.code() != ErrorCode::argument) throw;

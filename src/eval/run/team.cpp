@@ -13,6 +13,7 @@
 
 #include <steer/core/error.hpp>
 
+#include "core/format_text.hpp"
 #include "io/journal_settings.hpp"
 
 namespace steer::eval::detail {
@@ -76,7 +77,7 @@ struct Team::Impl {
                                            nlohmann::ordered_json::parse(identity, nullptr, false)));
   }
 
-  static std::string heart_key(std::string_view rank) { return fmt::format("steer/heart/{}", rank); }
+  static std::string heart_key(std::string_view rank) { return format_text("steer/heart/{}", rank); }
   void beat() { store->add(heart_key(std::to_string(workers.rank)), 1); }
 
   /// Whether this point in time lies `timeout_s` back; the first call sets it.
@@ -175,9 +176,9 @@ class Shared : public Claims {
   }
 
  private:
-  std::string key(std::string_view what) const { return fmt::format("steer/{}/{}", stage_, what); }
+  std::string key(std::string_view what) const { return format_text("steer/{}/{}", stage_, what); }
   std::string key(std::string_view what, std::int64_t batch) const {
-    return fmt::format("steer/{}/{}/{}", stage_, what, batch);
+    return format_text("steer/{}/{}/{}", stage_, what, batch);
   }
   void sign(std::int64_t batch) { team_.store->set(key("owner", batch), bytes(me_)); }
 

@@ -6,6 +6,8 @@
 #include <steer/core/error.hpp>
 #include <steer/io/journal.hpp>
 
+#include "core/format_text.hpp"
+
 namespace steer::eval::detail {
 namespace {
 
@@ -14,7 +16,7 @@ using Records = std::map<std::string, std::string, std::less<>>;
 std::filesystem::path journal_of(const std::filesystem::path& first, std::int64_t rank) {
   if (rank == 0) return first;
   auto name = first.stem();
-  name += fmt::format(".rank{}", rank);
+  name += format_text(".rank{}", rank);
   name += first.extension();
   return first.parent_path() / name;
 }
@@ -72,7 +74,7 @@ Records do_work(std::span<const std::string> keys, const DoItems& work, const Wo
               "expected to finish but was told to stop, with {} of {} items of \"{}\" done{}", progress.done(), total,
               options.stage,
               options.journal.empty() ? ""
-                                      : fmt::format("; they are kept: start again with the same settings to go on "
+                                      : format_text("; they are kept: start again with the same settings to go on "
                                                     "({})",
                                                     options.journal.string()));
       // The whole batch, unless items stand apart: a result may depend on its batch mates in the last bits, and must

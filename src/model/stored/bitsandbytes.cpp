@@ -1,7 +1,9 @@
+#include "core/format_text.hpp"
 #include "model/stored/formats.hpp"
 
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
 #include <fmt/ranges.h>
 
 #include <nlohmann/json.hpp>
@@ -17,7 +19,7 @@ Plain four_bit_blocks(const TensorReader& reader, const TensorInfo& weight, cons
   const at::Tensor raw = reader.raw(state_name);
   const auto state =
       io::detail::parse_json({static_cast<const char*>(raw.const_data_ptr()), static_cast<std::size_t>(raw.numel())},
-                             kStoredWhere, fmt::format("{} of {}", state_name, reader.path().string()));
+                             kStoredWhere, format_text("{} of {}", state_name, reader.path().string()));
   std::vector<std::int64_t> shape;
   std::int64_t block = 0, nested_block = 256;
   double offset = 0;

@@ -1,8 +1,10 @@
 // w[out][in] = scale[group][out] * (q - zero[group][out]).
 #include "model/stored/formats.hpp"
 
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/equal.h>
 #include <c10/util/Half.h>
 
 #include <array>

@@ -1,7 +1,7 @@
 #include "model/stored/formats.hpp"
 
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
 #include <fmt/ranges.h>
 
 #include <steer/core/error.hpp>

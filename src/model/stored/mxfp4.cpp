@@ -1,7 +1,7 @@
 // Blocks of 32 values of 4 bits (1 sign, 2 exponent, 1 mantissa) and a power of two.
 #include "model/stored/formats.hpp"
 
-#include <ATen/Functions.h>
+#include <ATen/ops/empty.h>
 #include <c10/util/BFloat16.h>
 #include <fmt/ranges.h>
 

@@ -1,4 +1,5 @@
 // f' = 0.
+#include "core/format_text.hpp"
 #include "steering/edits/feature.hpp"
 
 namespace steer {
@@ -12,7 +13,7 @@ struct Ablate final : FeatureKind<Ablate> {
   template <class Self, class V>
   static void numbers(Self&, const V&) {}
   void check(std::string_view) const {}
-  std::string describe() const override { return fmt::format(" {}", feature); }
+  std::string describe() const override { return format_text(" {}", feature); }
   bool identity() const override { return false; }
   Change change(double) const { return {.gain = {{-1}}}; }
 };

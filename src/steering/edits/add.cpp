@@ -1,5 +1,5 @@
 // h + s v; with StrengthUnit::residual_norm h + s |h| v^.
-#include <ATen/Functions.h>
+#include <ATen/core/Tensor.h>
 
 #include "steering/edits/operation.hpp"
 

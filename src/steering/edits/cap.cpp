@@ -1,4 +1,5 @@
 // f' = min(f, high).
+#include "core/format_text.hpp"
 #include "steering/edits/feature.hpp"
 
 namespace steer {
@@ -17,7 +18,7 @@ struct Cap final : FeatureKind<Cap> {
   void check(std::string_view where) const {
     require(!std::isnan(high), ErrorCode::argument, where, "expected a bound but got NaN");
   }
-  std::string describe() const override { return fmt::format(" {} at {}", feature, high); }
+  std::string describe() const override { return format_text(" {} at {}", feature, high); }
   bool identity() const override { return false; }
   Change change(double unit) const { return {.high = static_cast<float>(high * unit)}; }
 };

@@ -1,10 +1,10 @@
 // Scales h down to |h| = limit where it is longer; in StrengthUnit::residual_norm the limit is a multiple of the norm
 // on arrival.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 
 #include <cmath>
 
+#include "core/format_text.hpp"
 #include "steering/edits/operation.hpp"
 
 namespace steer {
@@ -19,7 +19,7 @@ struct CapNorm final : Kind<CapNorm> {
   static void parameters(Self& self, const V& v) {
     v("limit", self.limit);
   }
-  std::string describe() const override { return fmt::format(" at {}", limit); }
+  std::string describe() const override { return format_text(" at {}", limit); }
   bool takes(StrengthUnit unit) const override { return unit == StrengthUnit::residual_norm; }
   void validate(StrengthUnit, std::string_view where) const override {
     require(std::isfinite(limit) && limit > 0, ErrorCode::argument, where, "expected a norm limit above 0 but got {}",

@@ -1,4 +1,5 @@
 // f' = min(max(f, low), high).
+#include "core/format_text.hpp"
 #include "steering/edits/feature.hpp"
 
 namespace steer {
@@ -19,7 +20,7 @@ struct Clamp final : FeatureKind<Clamp> {
     require(!std::isnan(low) && !std::isnan(high) && low <= high, ErrorCode::argument, where,
             "expected bounds with low <= high but got [{}, {}]", low, high);
   }
-  std::string describe() const override { return fmt::format(" {} to [{}, {}]", feature, low, high); }
+  std::string describe() const override { return format_text(" {} to [{}, {}]", feature, low, high); }
   bool identity() const override { return false; }
   Change change(double unit) const {
     return {.low = static_cast<float>(low * unit), .high = static_cast<float>(high * unit)};

@@ -1,5 +1,4 @@
 // h + s (f(h) - h) for a function of the caller's.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 
 #include "steering/edits/operation.hpp"

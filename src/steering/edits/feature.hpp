@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/format_text.hpp"
 #include "steering/edits/operation.hpp"
 
 namespace steer::steering::detail {
@@ -55,7 +56,7 @@ struct FeatureKind : Kind<Derived> {
             "expected another feature with a decoder row that is not zero but found none in 1000 draws");
     Derived op = self();
     op.feature = other;
-    Edit result = with_operation(edit, std::move(op), fmt::format("random feature {}", other));
+    Edit result = with_operation(edit, std::move(op), format_text("random feature {}", other));
     if (edit.unit != StrengthUnit::residual_norm) result.strength *= row_norm(feature) / norm;
     return result;
   }

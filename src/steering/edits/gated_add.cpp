@@ -1,7 +1,7 @@
 // h + s gain relu(w.h + b) z.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 
+#include "core/format_text.hpp"
 #include "steering/edits/operation.hpp"
 
 namespace steer {
@@ -20,7 +20,7 @@ struct GatedAdd final : Kind<GatedAdd> {
     v("vector", self.vector);
     v("gain", self.gain);
   }
-  std::string describe() const override { return fmt::format(" by {}", gain); }
+  std::string describe() const override { return format_text(" by {}", gain); }
   bool takes(StrengthUnit) const override { return false; }
   void validate(StrengthUnit, std::string_view where) const override {
     require_direction(gate, where);

@@ -1,5 +1,4 @@
 // Scales h to the norm it arrived with, undoing what the edits before did to |h|.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 
 #include "steering/edits/operation.hpp"

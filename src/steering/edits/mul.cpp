@@ -1,4 +1,5 @@
 // f' = value f.
+#include "core/format_text.hpp"
 #include "steering/edits/feature.hpp"
 
 namespace steer {
@@ -15,7 +16,7 @@ struct Mul final : FeatureKind<Mul> {
     v("value", self.value);
   }
   void check(std::string_view where) const { require_finite(value, "factor", where); }
-  std::string describe() const override { return fmt::format(" {} by {}", feature, value); }
+  std::string describe() const override { return format_text(" {} by {}", feature, value); }
   bool identity() const override { return value == 1; }
   Change change(double) const { return {.gain = {{static_cast<float>(value - 1)}}}; }
 };

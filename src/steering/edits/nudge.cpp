@@ -1,4 +1,5 @@
 // f' = f + value.
+#include "core/format_text.hpp"
 #include "steering/edits/feature.hpp"
 
 namespace steer {
@@ -15,7 +16,7 @@ struct Nudge final : FeatureKind<Nudge> {
     v("value", self.value);
   }
   void check(std::string_view where) const { require_finite(value, "value", where); }
-  std::string describe() const override { return fmt::format(" {} by {}", feature, value); }
+  std::string describe() const override { return format_text(" {} by {}", feature, value); }
   bool identity() const override { return value == 0; }
   Change change(double unit) const { return {.constant = static_cast<float>(value * unit)}; }
   std::optional<Edit> noise(const Edit& edit, Rng& rng) const override {

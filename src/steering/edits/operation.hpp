@@ -18,6 +18,7 @@
 #include <steer/core/random.hpp>
 #include <steer/steering/steering.hpp>
 
+#include "core/format_text.hpp"
 #include "steering/checks.hpp"
 #include "steering/instruction.hpp"
 
@@ -172,7 +173,7 @@ class Kind : public Operation {
     template <class T, class... Rest>
     void operator()(std::string_view name, T& value, const Rest&...) const {
       if constexpr (std::is_same_v<T, at::Tensor>)
-        value = own_vector(value, fmt::format("a vector as \"{}\"", name), where);
+        value = own_vector(value, format_text("a vector as \"{}\"", name), where);
     }
     template <class T>
     void sparse(std::string_view, T&, const T&) const {}

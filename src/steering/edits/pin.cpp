@@ -1,4 +1,5 @@
 // f' = value.
+#include "core/format_text.hpp"
 #include "steering/edits/feature.hpp"
 
 namespace steer {
@@ -15,7 +16,7 @@ struct Pin final : FeatureKind<Pin> {
     v("value", self.value);
   }
   void check(std::string_view where) const { require_finite(value, "value", where); }
-  std::string describe() const override { return fmt::format(" {} to {}", feature, value); }
+  std::string describe() const override { return format_text(" {} to {}", feature, value); }
   bool identity() const override { return false; }
   Change change(double unit) const { return {.gain = {{-1}}, .constant = static_cast<float>(value * unit)}; }
 };

@@ -1,5 +1,4 @@
 // h - s (h.v^) v^: directional ablation (Arditi et al. 2024, arXiv:2406.11717).
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 
 #include "steering/edits/operation.hpp"

@@ -1,7 +1,7 @@
 // h + s (t - h.v^) v^ where h.v^ lies on `side` of the target t.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 
+#include "core/format_text.hpp"
 #include "steering/edits/operation.hpp"
 
 namespace steer {
@@ -20,7 +20,7 @@ struct ProjectTo final : Kind<ProjectTo> {
     v("target", self.target);
     v("side", self.side, TargetSide::below);
   }
-  std::string describe() const override { return fmt::format(" {} from {}", target, to_string(side)); }
+  std::string describe() const override { return format_text(" {} from {}", target, to_string(side)); }
   bool takes(StrengthUnit unit) const override { return unit == StrengthUnit::residual_norm; }
   void validate(StrengthUnit, std::string_view where) const override {
     require_direction(vector, where);

@@ -1,6 +1,8 @@
 // The list of kinds, and what several of them share.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/dot.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/norm.h>
 
 #include <algorithm>
 #include <cmath>

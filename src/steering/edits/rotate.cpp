@@ -1,9 +1,10 @@
 // Rotates the part of h in the plane of a and b by s * radians, a towards b; the rest and |h| stay.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/dot.h>
 
 #include <cmath>
 
+#include "core/format_text.hpp"
 #include "steering/edits/operation.hpp"
 
 namespace steer {
@@ -21,7 +22,7 @@ struct Rotate final : Kind<Rotate> {
     v("b", self.b);
     v("radians", self.radians);
   }
-  std::string describe() const override { return fmt::format(" by {} rad", radians); }
+  std::string describe() const override { return format_text(" by {} rad", radians); }
   bool takes(StrengthUnit) const override { return false; }
   void validate(StrengthUnit, std::string_view where) const override {
     require_plane(a, b, where);

@@ -1,7 +1,7 @@
 // h + s (factor - 1)(h.v^) v^: orthogonal-decomposition scaling (Neuronpedia ORTHOGONAL_DECOMP).
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 
+#include "core/format_text.hpp"
 #include "steering/edits/operation.hpp"
 
 namespace steer {
@@ -18,7 +18,7 @@ struct ScaleAlong final : Kind<ScaleAlong> {
     v("vector", self.vector);
     v("factor", self.factor);
   }
-  std::string describe() const override { return fmt::format(" by {}", factor); }
+  std::string describe() const override { return format_text(" by {}", factor); }
   bool takes(StrengthUnit) const override { return false; }
   void validate(StrengthUnit, std::string_view where) const override {
     require_direction(vector, where);

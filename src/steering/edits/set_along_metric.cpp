@@ -1,11 +1,16 @@
 // h + s (t - v.h) d with d = S^-1 v / (v' S^-1 v): of all changes that bring v.h to t, the one that is least in the
 // metric S, |S^-1/2 change| (arXiv:2605.01167). With the covariance of activations as S it moves h the way activations
 // vary together; with S = 1 it is project_to from both sides, on v as it is.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/cholesky_solve.h>
+#include <ATen/ops/dot.h>
+#include <ATen/ops/linalg_cholesky_ex.h>
+#include <ATen/ops/mv.h>
 
 #include <cmath>
 
+#include "core/format_text.hpp"
 #include "steering/edits/operation.hpp"
 
 namespace steer {
@@ -24,7 +29,7 @@ struct SetAlongMetric final : Kind<SetAlongMetric> {
     v("along", self.along);
     v("target", self.target);
   }
-  std::string describe() const override { return fmt::format(" {}", target); }
+  std::string describe() const override { return format_text(" {}", target); }
   bool takes(StrengthUnit) const override { return false; }
   void validate(StrengthUnit, std::string_view where) const override {
     require_direction(vector, where);

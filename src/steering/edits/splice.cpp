@@ -1,5 +1,4 @@
 // h + s (decode(encode(h)) - h); with the error term, plus h - decode(encode(h)), which leaves h up to rounding.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 
 #include "steering/edits/operation.hpp"

@@ -1,7 +1,6 @@
 // Exchanges the parts of h along a^ and b^: what pointed along one points along the other, the rest and |h| stay. That
 // is the reflection h - 2 s (h.n) n about n = (a^ - b^) / |a^ - b^|; for orthogonal a and b the two projections trade
 // places.
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 
 #include "steering/edits/operation.hpp"

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/format_text.hpp"
 #include "text/jinja/function.hpp"
 
 namespace steer::text::detail::jinja {
@@ -71,7 +72,7 @@ Value attr(Machine& machine, Call& call) {
   const std::string_view name = text_argument(call, 1, "attr").bytes();
   if (const auto* undefined = call.args[0].undefined()) raise("{}", undefined->words);
   if (call.args[0].dict() && !find_method(call.args[0], name))
-    return Value::undefined(fmt::format("'dict object' has no attribute '{}'", name));
+    return Value::undefined(format_text("'dict object' has no attribute '{}'", name));
   return attribute(machine, call.args[0], name);
 }
 

@@ -1,6 +1,8 @@
 // Expressions, from tokens to nodes, by the grammar of jinja2's parser.
 #include "text/jinja/expression_parser.hpp"
 
+#include "core/format_text.hpp"
+
 namespace steer::text::detail::jinja {
 
 bool ExpressionParser::tuple_ends(Words ends) const {
@@ -354,7 +356,7 @@ void ExpressionParser::resolve(Apply& node) {
   node.function = node.is_test ? find_test(node.name) : find_filter(node.name);
   if (!node.function && !soft_)
     unknown_.push_back(
-        fmt::format("line {}: No {} named '{}'.", now().line, node.is_test ? "test" : "filter", node.name));
+        format_text("line {}: No {} named '{}'.", now().line, node.is_test ? "test" : "filter", node.name));
 }
 
 ExpressionPtr ExpressionParser::filter(ExpressionPtr base) {

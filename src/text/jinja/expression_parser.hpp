@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/format_text.hpp"
 #include "text/jinja/lexer.hpp"
 #include "text/jinja/syntax.hpp"
 
@@ -50,11 +51,11 @@ class ExpressionParser {
     const std::string got = now().type == Type::end ? "the end of the template"
                             : static_cast<std::size_t>(now().type) < std::size(kinds)
                                 ? std::string(kinds[static_cast<std::size_t>(now().type)])
-                                : fmt::format("'{}'", now().text);
+                                : format_text("'{}'", now().text);
     raise("line {}: expected {} but got {}", now().line, wanted, got);
   }
   void expect_sign(std::string_view sign) {
-    if (!skip_sign(sign)) unexpected(fmt::format("'{}'", sign));
+    if (!skip_sign(sign)) unexpected(format_text("'{}'", sign));
   }
   void expect(Type type, std::string_view what) {
     if (now().type != type) unexpected(what);
@@ -87,7 +88,7 @@ class ExpressionParser {
   class Level {
    public:
     explicit Level(ExpressionParser& parser) : parser_(parser) {
-      if (++parser.level_ > deepest) parser.wrong(fmt::format("nested deeper than {}", deepest));
+      if (++parser.level_ > deepest) parser.wrong(format_text("nested deeper than {}", deepest));
     }
     ~Level() { --parser_.level_; }
     Level(const Level&) = delete;
@@ -97,7 +98,7 @@ class ExpressionParser {
     ExpressionParser& parser_;
   };
   void link() {
-    if (++links_ > most_links) wrong(fmt::format("more than {} operators in one tag", most_links));
+    if (++links_ > most_links) wrong(format_text("more than {} operators in one tag", most_links));
   }
 
   template <class T>

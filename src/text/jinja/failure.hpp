@@ -7,6 +7,8 @@
 #include <string>
 #include <utility>
 
+#include "core/format_text.hpp"
+
 namespace steer::text::detail::jinja {
 
 /// The template asks for something that cannot be done with these values, raises an exception itself, or is over a
@@ -22,12 +24,12 @@ struct TemplateUnsupported : std::runtime_error {
 
 template <class... Args>
 [[noreturn]] void raise(fmt::format_string<Args...> words, Args&&... args) {
-  throw TemplateFailure(fmt::format(words, std::forward<Args>(args)...));
+  throw TemplateFailure(format_text(words, std::forward<Args>(args)...));
 }
 
 template <class... Args>
 [[noreturn]] void unsupported(fmt::format_string<Args...> words, Args&&... args) {
-  throw TemplateUnsupported(fmt::format(words, std::forward<Args>(args)...));
+  throw TemplateUnsupported(format_text(words, std::forward<Args>(args)...));
 }
 
 }  // namespace steer::text::detail::jinja

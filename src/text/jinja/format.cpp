@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/format_text.hpp"
 #include "text/utf8.hpp"
 
 namespace steer::text::detail::jinja {
@@ -100,7 +101,7 @@ MarkedText real_text(double number, const Layout& layout) {
     const double shown = layout.type == '%' ? size * 100 : size;
     std::string kind(1, layout.type == '%' || layout.type == 'F' ? 'f' : layout.type == 'n' ? 'g' : layout.type);
     if (layout.type == '\0') unsupported("a precision without a type for a float");
-    body = fmt::format(fmt::runtime(layout.alternate ? "{:#." + std::to_string(precision) + kind + "}"
+    body = format_text(fmt::runtime(layout.alternate ? "{:#." + std::to_string(precision) + kind + "}"
                                                      : "{:." + std::to_string(precision) + kind + "}"),
                        shown);
     if (layout.type == '%') body += '%';

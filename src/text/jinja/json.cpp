@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/format_text.hpp"
 #include "text/jinja/function.hpp"
 #include "text/utf8.hpp"
 
@@ -25,7 +26,7 @@ class Writer {
     machine_.step();
     if (value.is_none()) return out_.append("null");
     if (const auto* flag = value.boolean()) return out_.append(*flag ? "true" : "false");
-    if (const auto* number = value.integer()) return out_.append(fmt::format("{}", *number));
+    if (const auto* number = value.integer()) return out_.append(format_text("{}", *number));
     if (const auto* number = value.real()) return out_.append(real(*number));
     if (const auto* text = value.string()) return string(text->text);
     if (const auto* dict = value.dict()) return object(*dict, depth);
@@ -131,9 +132,9 @@ class Writer {
         break;
     }
     const auto number = static_cast<std::uint32_t>(code);
-    if (number < 0x20 || (ascii_ && number > 0x7E && number < 0x10000)) return fmt::format("\\u{:04x}", number);
+    if (number < 0x20 || (ascii_ && number > 0x7E && number < 0x10000)) return format_text("\\u{:04x}", number);
     if (!ascii_ || number < 0x10000) return {};
-    return fmt::format("\\u{:04x}\\u{:04x}", 0xD800 + ((number - 0x10000) >> 10),
+    return format_text("\\u{:04x}\\u{:04x}", 0xD800 + ((number - 0x10000) >> 10),
                        0xDC00 + ((number - 0x10000) & 0x3FF));
   }
 

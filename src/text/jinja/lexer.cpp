@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "core/format_text.hpp"
 #include "text/jinja/failure.hpp"
 #include "text/jinja/unicode.hpp"
 #include "text/utf8.hpp"
@@ -194,13 +195,13 @@ class Lexer {
         return advance(2);
       }
     const char c = peek();
-    if (one.find(c) == std::string_view::npos) wrong(fmt::format("unexpected character {:?}", std::string(1, c)));
+    if (one.find(c) == std::string_view::npos) wrong(format_text("unexpected character {:?}", std::string(1, c)));
     if (c == '(') open += ')';
     if (c == '[') open += ']';
     if (c == '{') open += '}';
     if (c == ')' || c == ']' || c == '}') {
-      if (open.empty()) wrong(fmt::format("unexpected '{}'", c));
-      if (open.back() != c) wrong(fmt::format("unexpected '{}', expected '{}'", c, open.back()));
+      if (open.empty()) wrong(format_text("unexpected '{}'", c));
+      if (open.back() != c) wrong(format_text("unexpected '{}', expected '{}'", c, open.back()));
       open.pop_back();
     }
     add(Token::Type::sign, std::string(1, c));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/format_text.hpp"
 #include "text/jinja/function.hpp"
 #include "text/jinja/syntax.hpp"
 
@@ -49,7 +50,7 @@ Value Machine::lookup(int name) {
     if (const Value* found = scope->find(name); found && !found->missing()) return *found;
   const std::string& text = program_.names[static_cast<std::size_t>(name)];
   if (Value found = global(text); !found.missing()) return found;
-  return Value::undefined(fmt::format("'{}' is undefined", text));
+  return Value::undefined(format_text("'{}' is undefined", text));
 }
 
 void Machine::capture() {

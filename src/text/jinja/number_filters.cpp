@@ -3,6 +3,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "core/format_text.hpp"
 #include "text/jinja/function.hpp"
 #include "text/jinja/unicode.hpp"
 
@@ -140,7 +141,7 @@ Value absolute(Machine&, Call& call) {
 double rounded(double value, std::int64_t precision) {
   if (!std::isfinite(value) || precision > 300) return value;
   if (precision < -300) return std::copysign(0.0, value);
-  if (precision >= 0) return std::strtod(fmt::format("{:.{}f}", value, precision).c_str(), nullptr);
+  if (precision >= 0) return std::strtod(format_text("{:.{}f}", value, precision).c_str(), nullptr);
   const double scale = std::pow(10.0, static_cast<double>(-precision));
   return std::nearbyint(value / scale) * scale;
 }
@@ -176,13 +177,13 @@ Value file_size(Machine& machine, Call& call) {
   const bool binary = flag_argument(call, 1, false);
   const double base = binary ? 1024 : 1000;
   if (bytes == 1) return machine.string("1 Byte");
-  if (bytes < base) return machine.string(fmt::format("{} Bytes", static_cast<std::int64_t>(bytes)));
+  if (bytes < base) return machine.string(format_text("{} Bytes", static_cast<std::int64_t>(bytes)));
   double unit = base;
   const std::string_view prefixes = binary ? "KMGTPEZY" : "kMGTPEZY";
   for (std::size_t i = 0;; ++i) {
     unit *= base;
     if (bytes < unit || i + 1 == prefixes.size())
-      return machine.string(fmt::format("{:.1f} {}{}", base * bytes / unit, prefixes[i], binary ? "iB" : "B"));
+      return machine.string(format_text("{:.1f} {}{}", base * bytes / unit, prefixes[i], binary ? "iB" : "B"));
   }
 }
 

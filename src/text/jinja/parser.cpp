@@ -1,4 +1,5 @@
 // Statements, from tokens to a Program, by the grammar of jinja2's parser.
+#include "core/format_text.hpp"
 #include "text/jinja/expression_parser.hpp"
 
 namespace steer::text::detail::jinja {
@@ -46,7 +47,7 @@ class Parser : private ExpressionParser {
         }
       }
     }
-    if (ends.size() > 0) unexpected(fmt::format("{{% {} %}}", *(ends.end() - 1)));
+    if (ends.size() > 0) unexpected(format_text("{{% {} %}}", *(ends.end() - 1)));
     return out;
   }
   /// The body of a tag: from behind its '%}' up to a tag that begins with one of `ends`.
@@ -85,7 +86,7 @@ class Parser : private ExpressionParser {
       }
     for (const std::string_view name : {"extends", "include", "import", "from", "autoescape"})
       if (is_word(name)) unsupported("line {}: the tag {{% {} %}}", now().line, name);
-    wrong(fmt::format("unknown tag '{}'", now().text));
+    wrong(format_text("unknown tag '{}'", now().text));
   }
 
   std::unique_ptr<const Statement> parse_for() {
@@ -245,7 +246,7 @@ class Parser : private ExpressionParser {
 
   std::unique_ptr<const Statement> jump(Flow flow) {
     auto node = make<Jump>();
-    if (loops_ == 0) wrong(fmt::format("'{}' outside loop", now().text));
+    if (loops_ == 0) wrong(format_text("'{}' outside loop", now().text));
     take();
     node->flow = flow;
     return node;
@@ -264,7 +265,7 @@ class Parser : private ExpressionParser {
     static constexpr std::string_view constants[] = {"true", "false", "none", "True", "False", "None"};
     Target out;
     const std::string name = expect_name();
-    if (std::ranges::find(constants, name) != std::end(constants)) wrong(fmt::format("can't assign to '{}'", name));
+    if (std::ranges::find(constants, name) != std::end(constants)) wrong(format_text("can't assign to '{}'", name));
     out.name = number(name);
     if (with_namespace && skip_sign(".")) out.attribute = expect_name();
     return out;

@@ -3,6 +3,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "core/format_text.hpp"
 #include "text/jinja/python.hpp"
 #include "text/jinja/unicode.hpp"
 #include "text/utf8.hpp"
@@ -12,8 +13,8 @@ namespace {
 
 std::string escape_of(char32_t code) {
   const auto number = static_cast<std::uint32_t>(code);
-  if (number < 0x100) return fmt::format("\\x{:02x}", number);
-  return number < 0x10000 ? fmt::format("\\u{:04x}", number) : fmt::format("\\U{:08x}", number);
+  if (number < 0x100) return format_text("\\x{:02x}", number);
+  return number < 0x10000 ? format_text("\\u{:04x}", number) : format_text("\\U{:08x}", number);
 }
 
 void repr_string(Machine& machine, const MarkedText& text, MarkedText& out) {
@@ -28,7 +29,7 @@ void repr_string(Machine& machine, const MarkedText& text, MarkedText& out) {
     const std::int32_t source = text.source_at(at);
     const char32_t code = step.code;
     if (code == static_cast<char32_t>(quote) || code == '\\')
-      out.append(fmt::format("\\{}", static_cast<char>(code)), source);
+      out.append(format_text("\\{}", static_cast<char>(code)), source);
     else if (code == '\n' || code == '\r' || code == '\t')
       out.append(code == '\n' ? "\\n" : code == '\r' ? "\\r" : "\\t", source);
     else if (is_printable(code))
@@ -79,7 +80,7 @@ void repr_into(Machine& machine, const Value& value, MarkedText& out) {
   machine.step();
   const Machine::Deeper deeper(machine);
   if (const auto* flag = value.boolean()) return out.append(*flag ? "True" : "False");
-  if (const auto* number = value.integer()) return out.append(fmt::format("{}", *number));
+  if (const auto* number = value.integer()) return out.append(format_text("{}", *number));
   if (const auto* number = value.real()) return out.append(float_repr(*number));
   if (const auto* string = value.string()) {
     if (string->markup) out.append("Markup(");
@@ -121,7 +122,7 @@ std::string float_repr(double number) {
   std::string digits = text.substr(0, 1) + (e > 2 ? text.substr(2, e - 2) : "");
   if (exponent < -4 || exponent >= 16) {
     const std::string tail = digits.size() > 1 ? "." + digits.substr(1) : "";
-    return fmt::format("{}{}{}e{}{:02d}", sign, digits[0], tail, exponent < 0 ? '-' : '+', std::abs(exponent));
+    return format_text("{}{}{}e{}{:02d}", sign, digits[0], tail, exponent < 0 ? '-' : '+', std::abs(exponent));
   }
   if (exponent < 0) return sign + "0." + std::string(static_cast<std::size_t>(-exponent - 1), '0') + digits;
   const auto whole = static_cast<std::size_t>(exponent) + 1;

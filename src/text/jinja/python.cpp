@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/format_text.hpp"
 #include "text/jinja/function.hpp"
 #include "text/utf8.hpp"
 
@@ -224,12 +225,12 @@ std::vector<Value> collect(Machine& machine, const Value& value) {
 namespace {
 
 Value undefined_attribute(const Value& value, std::string_view name) {
-  if (value.is_none()) return Value::undefined(fmt::format("'None' has no attribute '{}'", name));
-  return Value::undefined(fmt::format("'{} object' has no attribute '{}'", type_name(value), name));
+  if (value.is_none()) return Value::undefined(format_text("'None' has no attribute '{}'", name));
+  return Value::undefined(format_text("'{} object' has no attribute '{}'", type_name(value), name));
 }
 
 Value unsafe_attribute(const Value& value, std::string_view name) {
-  return Value::undefined(fmt::format("access to attribute '{}' of '{}' object is unsafe.", name, type_name(value)));
+  return Value::undefined(format_text("access to attribute '{}' of '{}' object is unsafe.", name, type_name(value)));
 }
 
 // Names that the sandbox keeps templates from: Python's own and what changes a list or a dict.
@@ -333,7 +334,7 @@ Value item(Machine& machine, const Value& value, const Value& key) {
     if (Value found = python_attribute(machine, value, name); !found.missing()) return found;
     return undefined_attribute(value, name);
   }
-  return Value::undefined(fmt::format("{} object has no element {}", type_name(value), repr(machine, key).bytes()));
+  return Value::undefined(format_text("{} object has no element {}", type_name(value), repr(machine, key).bytes()));
 }
 
 Value make_range(Machine& machine, std::int64_t start, std::int64_t stop, std::int64_t step) {
@@ -348,7 +349,7 @@ Value make_range(Machine& machine, std::int64_t start, std::int64_t stop, std::i
   }
   machine.step(out.items.size());
   machine.charge(out.items.size() * sizeof(Value));
-  out.name = fmt::format("range({}, {}{})", start, stop, step == 1 ? "" : fmt::format(", {}", step));
+  out.name = format_text("range({}, {}{})", start, stop, step == 1 ? "" : format_text(", {}", step));
   return Value(std::make_shared<const Sequence>(std::move(out)));
 }
 

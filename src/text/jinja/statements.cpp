@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/format_text.hpp"
 #include "text/jinja/syntax.hpp"
 
 namespace steer::text::detail::jinja {
@@ -56,7 +57,7 @@ class Loop final : public Container {
 
   MarkedText repr(Machine& machine) const override {
     auto& self = const_cast<Loop&>(*this);
-    return MarkedText(fmt::format("<LoopContext {}/{}>", index_ + 1, self.length(machine)));
+    return MarkedText(format_text("<LoopContext {}/{}>", index_ + 1, self.length(machine)));
   }
 
   void finish() {
@@ -147,7 +148,7 @@ class MacroValue final : public Object {
   MacroValue(const MacroDefinition& definition, Scope* scope) : definition_(definition), scope_(scope) {}
   std::string_view type_name() const override { return "Macro"; }
   bool callable() const override { return true; }
-  MarkedText repr(Machine&) const override { return MarkedText(fmt::format("<Macro '{}'>", definition_.name)); }
+  MarkedText repr(Machine&) const override { return MarkedText(format_text("<Macro '{}'>", definition_.name)); }
 
   Value attribute(Machine& machine, std::string_view name) override {
     if (name == "name") return machine.string(definition_.name);
@@ -182,7 +183,7 @@ class MacroValue final : public Object {
         value = take(call, parameters[i].second);
       if (value.missing()) {
         open.push_back(i);
-        value = Value::undefined(fmt::format("parameter '{}' was not provided", parameters[i].second));
+        value = Value::undefined(format_text("parameter '{}' was not provided", parameters[i].second));
       }
       machine.set(parameters[i].first, std::move(value));
     }

@@ -5,6 +5,7 @@
 #include <steer/core/error.hpp>
 
 #include "text/jinja/syntax.hpp"
+#include "text/utf8.hpp"
 
 namespace steer::text::detail::jinja {
 namespace {
@@ -54,6 +55,13 @@ Value from_json(const nlohmann::ordered_json& json) { return from_json(json, 0);
 Template::Template(std::string_view source) {
   require(source.size() <= (std::size_t{4} << 20), ErrorCode::unsupported, where,
           "expected a chat template of at most 4 MiB but got {} bytes", source.size());
+  for (std::size_t at = 0; at < source.size();) {
+    const Utf8Step step = utf8_step(source, at);
+    require(step.valid, ErrorCode::format, where,
+            "expected a chat template in UTF-8 but byte {} of it, 0x{:02x}, begins no character; save it as UTF-8", at,
+            static_cast<unsigned char>(source[at]));
+    at += step.length;
+  }
   try {
     program_ = std::make_shared<const Program>(parse(source));
   } catch (const TemplateUnsupported& error) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "core/format_text.hpp"
 #include "text/jinja/function.hpp"
 #include "text/jinja/unicode.hpp"
 #include "text/utf8.hpp"
@@ -168,7 +169,7 @@ void quote_url(std::string_view text, bool in_query, MarkedText& out) {
     else if (c == ' ' && in_query)
       out.append("+");
     else
-      out.append(fmt::format("%{:02X}", static_cast<unsigned char>(c)));
+      out.append(format_text("%{:02X}", static_cast<unsigned char>(c)));
   }
 }
 Value urlencode(Machine& machine, Call& call) {

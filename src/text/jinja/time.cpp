@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include "core/format_text.hpp"
 #include "text/jinja/function.hpp"
 
 namespace steer::text::detail::jinja {
@@ -61,54 +62,54 @@ void append(std::string& out, const Moment& at, char field) {
       out += months[at.month - 1];
       break;
     case 'c':
-      out += fmt::format("{} {} {:2} {:02}:{:02}:{:02} {}", weekdays[at.weekday].substr(0, 3),
+      out += format_text("{} {} {:2} {:02}:{:02}:{:02} {}", weekdays[at.weekday].substr(0, 3),
                          months[at.month - 1].substr(0, 3), at.day, at.hour, at.minute, at.second, at.year);
       break;
     case 'C':
-      out += fmt::format("{:02}", at.year / 100);
+      out += format_text("{:02}", at.year / 100);
       break;
     case 'd':
-      out += fmt::format("{:02}", at.day);
+      out += format_text("{:02}", at.day);
       break;
     case 'D':
     case 'x':
-      out += fmt::format("{:02}/{:02}/{:02}", at.month, at.day, at.year % 100);
+      out += format_text("{:02}/{:02}/{:02}", at.month, at.day, at.year % 100);
       break;
     case 'e':
-      out += fmt::format("{:2}", at.day);
+      out += format_text("{:2}", at.day);
       break;
     case 'f':
       out += "000000";
       break;
     case 'F':
-      out += fmt::format("{}-{:02}-{:02}", at.year, at.month, at.day);
+      out += format_text("{}-{:02}-{:02}", at.year, at.month, at.day);
       break;
     case 'g':
-      out += fmt::format("{:02}", iso_week(at).first % 100);
+      out += format_text("{:02}", iso_week(at).first % 100);
       break;
     case 'G':
-      out += fmt::format("{}", iso_week(at).first);
+      out += format_text("{}", iso_week(at).first);
       break;
     case 'H':
-      out += fmt::format("{:02}", at.hour);
+      out += format_text("{:02}", at.hour);
       break;
     case 'I':
-      out += fmt::format("{:02}", hour12);
+      out += format_text("{:02}", hour12);
       break;
     case 'j':
-      out += fmt::format("{:03}", at.day_of_year);
+      out += format_text("{:03}", at.day_of_year);
       break;
     case 'k':
-      out += fmt::format("{:2}", at.hour);
+      out += format_text("{:2}", at.hour);
       break;
     case 'l':
-      out += fmt::format("{:2}", hour12);
+      out += format_text("{:2}", hour12);
       break;
     case 'm':
-      out += fmt::format("{:02}", at.month);
+      out += format_text("{:02}", at.month);
       break;
     case 'M':
-      out += fmt::format("{:02}", at.minute);
+      out += format_text("{:02}", at.minute);
       break;
     case 'n':
       out += '\n';
@@ -120,41 +121,41 @@ void append(std::string& out, const Moment& at, char field) {
       out += at.hour < 12 ? "am" : "pm";
       break;
     case 'r':
-      out += fmt::format("{:02}:{:02}:{:02} {}", hour12, at.minute, at.second, at.hour < 12 ? "AM" : "PM");
+      out += format_text("{:02}:{:02}:{:02} {}", hour12, at.minute, at.second, at.hour < 12 ? "AM" : "PM");
       break;
     case 'R':
-      out += fmt::format("{:02}:{:02}", at.hour, at.minute);
+      out += format_text("{:02}:{:02}", at.hour, at.minute);
       break;
     case 'S':
-      out += fmt::format("{:02}", at.second);
+      out += format_text("{:02}", at.second);
       break;
     case 't':
       out += '\t';
       break;
     case 'T':
     case 'X':
-      out += fmt::format("{:02}:{:02}:{:02}", at.hour, at.minute, at.second);
+      out += format_text("{:02}:{:02}:{:02}", at.hour, at.minute, at.second);
       break;
     case 'u':
-      out += fmt::format("{}", (at.weekday + 6) % 7 + 1);
+      out += format_text("{}", (at.weekday + 6) % 7 + 1);
       break;
     case 'U':
-      out += fmt::format("{:02}", (at.day_of_year - 1 + 7 - at.weekday) / 7);
+      out += format_text("{:02}", (at.day_of_year - 1 + 7 - at.weekday) / 7);
       break;
     case 'V':
-      out += fmt::format("{:02}", iso_week(at).second);
+      out += format_text("{:02}", iso_week(at).second);
       break;
     case 'w':
-      out += fmt::format("{}", at.weekday);
+      out += format_text("{}", at.weekday);
       break;
     case 'W':
-      out += fmt::format("{:02}", (at.day_of_year - 1 + 7 - (at.weekday + 6) % 7) / 7);
+      out += format_text("{:02}", (at.day_of_year - 1 + 7 - (at.weekday + 6) % 7) / 7);
       break;
     case 'y':
-      out += fmt::format("{:02}", at.year % 100);
+      out += format_text("{:02}", at.year % 100);
       break;
     case 'Y':
-      out += fmt::format("{}", at.year);
+      out += format_text("{}", at.year);
       break;
     case 'z':
     case 'Z':

@@ -1,11 +1,14 @@
 #include "text/jinja/value.hpp"
 
 #include "text/jinja/failure.hpp"
+#include "text/utf8.hpp"
 
 namespace steer::text::detail::jinja {
 
 Value Value::text(std::string_view bytes) {
-  return Value(std::make_shared<const String>(String{MarkedText(bytes), false}));
+  std::string valid;
+  utf8_append_lossy(valid, bytes);
+  return Value(std::make_shared<const String>(String{MarkedText(valid), false}));
 }
 
 Value Value::undefined(std::string words) {

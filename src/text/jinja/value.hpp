@@ -44,7 +44,7 @@ class Value {
   explicit Value(std::shared_ptr<const Sequence> sequence) : held_(std::move(sequence)) {}
   explicit Value(std::shared_ptr<const Dict> dict) : held_(std::move(dict)) {}
   explicit Value(std::shared_ptr<Object> object) : held_(std::move(object)) {}
-  static Value text(std::string_view bytes);
+  static Value text(std::string_view bytes);  ///< what is not UTF-8 is replaced: all texts of a program are valid
   static Value undefined(std::string words);
 
   bool missing() const { return std::holds_alternative<std::monostate>(held_); }
