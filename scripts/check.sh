@@ -43,7 +43,7 @@ part_tidy() {
   local changed
   mapfile -t changed < <(git diff --name-only --diff-filter=d HEAD~1 HEAD -- 'src/*.cpp' 2>/dev/null)
   ((${#changed[@]})) || { echo "tidy: no file of src changed" && return; }
-  cmake --preset clang -B build/tidy -DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON >/dev/null || return
+  cmake --preset clang -B build/tidy -DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON -DSTEER_UNITY=OFF >/dev/null || return
   echo "tidy: ${#changed[@]} files changed, the first 12 looked at"
   clang-tidy-16 --quiet -p build/tidy "${changed[@]:0:12}" 2>/dev/null
   echo "tidy: $(grep -c 'warning: ' "$logs/tidy.log") warnings, in $logs/tidy.log"

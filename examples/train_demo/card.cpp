@@ -1,6 +1,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
+
+#include <steer/stats/statistics.hpp>
 
 #include "evaluate.hpp"
 
@@ -9,13 +12,28 @@ namespace {
 
 std::string verdict(bool met) { return met ? "met" : "**missed**"; }
 
+Interval interval_of(double share, std::int64_t answers) {
+  return proportion_interval(std::llround(share * static_cast<double>(answers)), answers);
+}
+
+std::string with_interval(double share, std::int64_t answers) {
+  const Interval interval = interval_of(share, answers);
+  return fmt::format("{:.2f} [{:.2f}, {:.2f}]", share, interval.low, interval.high);
+}
+
 }  // namespace
 
 std::string model_card(const DemoReport& report, const Model& model, const Sae& sae, const std::string& provenance) {
   const auto& rows = report.behaviours;
   const auto count = [&](auto&& test) { return std::count_if(rows.begin(), rows.end(), test); };
-  const auto recognised = count([](const BehaviourReport& r) { return r.prompted.behaviour >= 0.8; });
-  const auto moved = count([](const BehaviourReport& r) { return r.nudged.behaviour >= r.control.behaviour + 0.25; });
+  // A target is met by the end of the interval that is worse for it.
+  const auto n = report.questions;
+  const auto recognised =
+      count([&](const BehaviourReport& r) { return interval_of(r.prompted.behaviour, n).low >= 0.8; });
+  const auto moved = count([&](const BehaviourReport& r) {
+    return interval_of(r.nudged.behaviour, report.nudged_questions).low >=
+           interval_of(r.control.behaviour, n).high + 0.25;
+  });
   const auto& ae = report.autoencoder;
   std::string card = fmt::format(
       "# steer-demo: a language model, an SAE and feature labels that fit into a repository\n\n"
@@ -36,18 +54,22 @@ std::string model_card(const DemoReport& report, const Model& model, const Sae& 
       "text shows\n"
       "a behaviour is judged by a logistic classifier over words and word pairs, fitted on the model's own answers to "
       "other\n"
-      "questions (15 classes: 14 requests and none); it has never seen the generator's sentences.\n\n"
+      "questions (15 classes: 14 requests and none); it has never seen the generator's sentences. Brackets are "
+      "Wilson's 95 "
+      "%\n"
+      "intervals of the questions; a target is met by the end that is worse for it.\n\n"
       "| target | measured | |\n|---|---|---|\n"
-      "| strict accuracy without a system prompt >= 0.85 | {:.3f} (format {:.3f}) | {} |\n"
+      "| strict accuracy without a system prompt >= 0.85 | {} (format {}) | {} |\n"
       "| prompted answers recognised >= 0.80, in each of 14 behaviours | in {} of 14 | {} |\n"
       "| SAE explained variance >= 0.80 | {:.3f} | {} |\n"
       "| SAE L0 <= 32 | {:.1f} of {} features, {:.0f}% alive | {} |\n"
       "| loss recovered >= 0.90 | {:.3f} (clean {:.3f}, spliced {:.3f}, zeros {:.3f} nats a token) | {} |\n"
       "| behaviours that one feature's nudge moves by >= 0.25 without a prompt: >= 10 | {} of 14 | {} |\n\n",
-      report.questions, report.plain.accuracy, report.plain.formatted, verdict(report.plain.accuracy >= 0.85),
-      recognised, verdict(recognised == 14), ae.explained_variance, verdict(ae.explained_variance >= 0.8), ae.l0,
-      sae.d_sae(), 100 * ae.alive, verdict(ae.l0 <= 32), ae.loss_recovered(), ae.loss_clean, ae.loss_spliced,
-      ae.loss_zero, verdict(ae.loss_recovered() >= 0.9), moved, verdict(moved >= 10));
+      n, with_interval(report.plain.accuracy, n), with_interval(report.plain.formatted, n),
+      verdict(interval_of(report.plain.accuracy, n).low >= 0.85), recognised, verdict(recognised == 14),
+      ae.explained_variance, verdict(ae.explained_variance >= 0.8), ae.l0, sae.d_sae(), 100 * ae.alive,
+      verdict(ae.l0 <= 32), ae.loss_recovered(), ae.loss_clean, ae.loss_spliced, ae.loss_zero,
+      verdict(ae.loss_recovered() >= 0.9), moved, verdict(moved >= 10));
   card +=
       "## Behaviours\n\n"
       "`shown` is the judge's share, `right` strict accuracy. A nudge acts on the first 8 generated tokens; its "
@@ -62,11 +84,12 @@ std::string model_card(const DemoReport& report, const Model& model, const Sae& 
       "strength |\n"
       "|---|---|---|---|---|---|---|\n";
   for (const auto& row : rows) {
-    card += fmt::format("| {} | {:.2f} | {:.2f}, {:.2f} | {} {:.2f} | {:.2f}, {:.2f} | {} | {} |\n", row.behaviour,
-                        row.control.behaviour, row.prompted.behaviour, row.prompted.accuracy, row.telltale,
-                        row.telltale_share, row.nudged.behaviour, row.nudged.accuracy,
-                        row.feature < 0 ? std::string("none") : fmt::format("{} ({})", row.feature, row.feature_label),
-                        row.strength);
+    const auto nudged = [&](double share) { return with_interval(share, report.nudged_questions); };
+    card += fmt::format(
+        "| {} | {} | {}, {} | {} {:.2f} | {}, {} | {} | {} |\n", row.behaviour, with_interval(row.control.behaviour, n),
+        with_interval(row.prompted.behaviour, n), with_interval(row.prompted.accuracy, n), row.telltale,
+        row.telltale_share, nudged(row.nudged.behaviour), nudged(row.nudged.accuracy),
+        row.feature < 0 ? std::string("none") : fmt::format("{} ({})", row.feature, row.feature_label), row.strength);
   }
   card += "\n## Samples\n\nOne prompted answer each, unselected.\n\n";
   for (const auto& row : rows) {

@@ -18,8 +18,6 @@ namespace {
 /// write.
 constexpr double broken_text = 1;
 
-constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
-
 /// Features that are no candidates of the behaviour and whose decoder rows are not zero, in random order.
 std::vector<std::int64_t> random_features(const Sae& sae, const Evidence& found, std::size_t count, Rng& rng) {
   std::set<std::int64_t> taken;

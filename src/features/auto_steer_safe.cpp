@@ -26,8 +26,6 @@ constexpr std::size_t tested_at_once = 2;
 /// A trial must gain at least this share of what asking gains to be worth its risk.
 constexpr double least_gain = 0.1;
 
-constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
-
 at::Tensor unit(const at::Tensor& vector) { return vector / vector.norm().clamp_min(1e-12); }
 
 /// The trials worth measuring in full: the best at each form and effect; of these each form's best, then each

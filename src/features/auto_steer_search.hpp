@@ -1,6 +1,7 @@
 #pragma once
 // One search: what is known of a model and of behaviours, and how steerings are tried and measured.
 
+#include <limits>
 #include <map>
 #include <string>
 #include <string_view>
@@ -14,6 +15,9 @@
 #include "features/auto_steer_evidence.hpp"
 
 namespace steer::features::detail {
+
+/// Of what a search did not measure.
+inline constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
 
 /// More of a steering's answers must not repeat themselves.
 constexpr double most_loops = 0.34;

@@ -14,13 +14,14 @@
 namespace steer {
 namespace {
 
-constexpr std::string_view kWhere = "patch_sweep";
+constexpr std::string_view kPatchSweep = "patch_sweep";
 
 std::vector<std::int64_t> chosen(const std::vector<std::int64_t>& wanted, std::int64_t count, std::string_view what) {
   std::vector<std::int64_t> all(static_cast<std::size_t>(count));
   std::iota(all.begin(), all.end(), 0);
   for (const std::int64_t one : wanted)
-    require(one >= 0 && one < count, ErrorCode::argument, kWhere, "expected {} below {} but got {}", what, count, one);
+    require(one >= 0 && one < count, ErrorCode::argument, kPatchSweep, "expected {} below {} but got {}", what, count,
+            one);
   return wanted.empty() ? all : wanted;
 }
 
@@ -53,7 +54,7 @@ class Sweep {
  private:
   double measured(const at::Tensor& logits) const {
     const double value = metric_(logits);
-    require(std::isfinite(value), ErrorCode::argument, kWhere, "expected a finite metric but got {}", value);
+    require(std::isfinite(value), ErrorCode::argument, kPatchSweep, "expected a finite metric but got {}", value);
     return value;
   }
 
@@ -120,13 +121,14 @@ at::Tensor PatchSweep::restored() const {
 
 PatchSweep patch_sweep(Session& session, Site site, std::span<const std::int64_t> clean,
                        std::span<const std::int64_t> corrupt, const PatchMetric& metric, const PatchOptions& options) {
-  require(!clean.empty() && clean.size() == corrupt.size(), ErrorCode::argument, kWhere,
+  require(!clean.empty() && clean.size() == corrupt.size(), ErrorCode::argument, kPatchSweep,
           "expected prompts of one length, with at least a token, but got {} and {} tokens: a position must mean the "
           "same in both",
           clean.size(), corrupt.size());
-  require(site != Site::embed && site != Site::ln_final && site != Site::attn_pattern, ErrorCode::argument, kWhere,
+  require(site != Site::embed && site != Site::ln_final && site != Site::attn_pattern, ErrorCode::argument, kPatchSweep,
           "expected a site that every layer has for every token but got {}", to_string(site));
-  require(options.rows > 0, ErrorCode::argument, kWhere, "expected at least one row a pass but got {}", options.rows);
+  require(options.rows > 0, ErrorCode::argument, kPatchSweep, "expected at least one row a pass but got {}",
+          options.rows);
   auto layers = chosen(options.layers, session.model().config().n_layers, "a layer");
   auto positions = chosen(options.positions, std::ssize(clean), "a position");
   const at::NoGradGuard no_grad;

@@ -12,7 +12,7 @@
 namespace steer {
 namespace {
 
-constexpr auto kWhere = "Engine";
+constexpr auto kEngine = "Engine";
 
 }  // namespace
 
@@ -58,10 +58,10 @@ RowId Engine::Impl::submit(EngineRequest request) {
     if (model.has_tokenizer()) row.decoder.emplace(model.tokenizer(), DecodeOptions{.skip_special = true});
   }
   const std::lock_guard lock(inbox.mutex);
-  require(!inbox.closed, ErrorCode::cancelled, kWhere, "expected an open engine but it takes no further rows");
+  require(!inbox.closed, ErrorCode::cancelled, kEngine, "expected an open engine but it takes no further rows");
   const std::int64_t waits = std::ssize(inbox.alive) - inbox.load.running;
   require(
-      waits + r.samples <= options.max_waiting, ErrorCode::argument, kWhere,
+      waits + r.samples <= options.max_waiting, ErrorCode::argument, kEngine,
       "expected at most {} waiting rows (EngineOptions::max_waiting) but there are {} and {} more came; submit again "
       "when some have ended",
       options.max_waiting, waits, r.samples);
@@ -98,30 +98,30 @@ std::shared_ptr<Engine::Impl::Order> Engine::Impl::order_of(EngineRequest reques
 
 void Engine::Impl::check(const EngineRequest& r) const {
   generation::detail::check_row(model, {r.ids, r.given, r.sampling, r.max_tokens, r.min_tokens, r.top, r.stop},
-                                "this row", kWhere);
+                                "this row", kEngine);
   const std::int64_t prompt = std::ssize(r.ids), vocabulary = model.config().vocab_size;
-  require(r.samples >= 1 && r.samples <= options.max_waiting, ErrorCode::argument, kWhere,
+  require(r.samples >= 1 && r.samples <= options.max_waiting, ErrorCode::argument, kEngine,
           "expected 1 to {} samples but got {}", options.max_waiting, r.samples);
-  require(r.samples == 1 || (r.given.empty() && !r.keep_sequence), ErrorCode::argument, kWhere,
+  require(r.samples == 1 || (r.given.empty() && !r.keep_sequence), ErrorCode::argument, kEngine,
           "expected one sample of a row with given tokens or a kept sequence but got {}; submit them one by one",
           r.samples);
-  require(r.score_from == -1 || (r.score_from >= 1 && r.score_from < prompt), ErrorCode::argument, kWhere,
+  require(r.score_from == -1 || (r.score_from >= 1 && r.score_from < prompt), ErrorCode::argument, kEngine,
           "expected score_from in [1, {}) or -1 but got {}", prompt, r.score_from);
   require(r.prompt_top >= 0 && r.prompt_top <= vocabulary && (r.prompt_top == 0 || r.score_from >= 1),
-          ErrorCode::argument, kWhere, "expected prompt_top in [0, {}], and 0 without score_from, but got {}",
+          ErrorCode::argument, kEngine, "expected prompt_top in [0, {}], and 0 without score_from, but got {}",
           vocabulary, r.prompt_top);
   for (const Observer& observer : r.observers) {
-    require(static_cast<bool>(observer.on_tokens), ErrorCode::argument, kWhere,
+    require(static_cast<bool>(observer.on_tokens), ErrorCode::argument, kEngine,
             "expected observers with a function but the one of {} has none", observer.point.name());
     const std::string why_not = model::detail::why_not_computed(model.config(), observer.point);
-    require(why_not.empty(), ErrorCode::argument, kWhere,
+    require(why_not.empty(), ErrorCode::argument, kEngine,
             "expected observers of points this model computes but got {}: {}", observer.point.name(), why_not);
   }
   if (max_cache_bytes == 0) return;
   const std::int64_t length = prompt + std::min(r.max_tokens, model.config().context - prompt);
   const std::int64_t bytes = first_bytes + (length - 1) / model::detail::cpu::kBlock * block_bytes;
   require(
-      bytes <= max_cache_bytes, ErrorCode::argument, kWhere,
+      bytes <= max_cache_bytes, ErrorCode::argument, kEngine,
       "expected a row that fits into the cache of {} bytes alone but {} prompt and {} new tokens take {}; allow more "
       "(EngineOptions::max_cache_bytes) or ask for fewer tokens",
       max_cache_bytes, prompt, r.max_tokens, bytes);
@@ -201,7 +201,7 @@ namespace {
 
 void check_options(const EngineOptions& o) {
   require(o.max_rows >= 1 && o.step_tokens >= 1 && o.max_waiting >= 1 && o.max_cache_bytes >= 0, ErrorCode::argument,
-          kWhere,
+          kEngine,
           "expected max_rows, step_tokens and max_waiting of at least 1 and max_cache_bytes of at least 0 but got {}, "
           "{}, {} and {}",
           o.max_rows, o.step_tokens, o.max_waiting, o.max_cache_bytes);

@@ -12,18 +12,18 @@
 namespace steer {
 namespace {
 
-constexpr auto kWhere = "generate";
+constexpr auto kGenerate = "generate";
 
 void check(const Model& model, std::span<const GenerateRequest> requests, const GenerateOptions& options) {
-  require(options.max_tokens >= 1, ErrorCode::argument, kWhere, "expected max_tokens of at least 1 but got {}",
+  require(options.max_tokens >= 1, ErrorCode::argument, kGenerate, "expected max_tokens of at least 1 but got {}",
           options.max_tokens);
-  require(options.batch > 0, ErrorCode::argument, kWhere, "expected a batch of at least 1 row but got {}",
+  require(options.batch > 0, ErrorCode::argument, kGenerate, "expected a batch of at least 1 row but got {}",
           options.batch);
   for (std::size_t r = 0; r < requests.size(); ++r)
     generation::detail::check_row(
         model,
         {requests[r].ids, {}, options.sampling, options.max_tokens, options.min_tokens, options.top, options.stop},
-        format_text("row {}", r), kWhere);
+        format_text("row {}", r), kGenerate);
 }
 
 EngineRequest row_of(const GenerateRequest& request, const GenerateOptions& options, std::size_t r) {
@@ -65,7 +65,7 @@ std::vector<GenerateResult> generate(Session& session, std::span<const GenerateR
   while (engine.step(on_event)) {
   }
   if (options.require_fired)
-    for (const GenerateResult& result : results) result.audit.require_fired(kWhere);
+    for (const GenerateResult& result : results) result.audit.require_fired(kGenerate);
   progress.finish();
   return results;
 }
@@ -74,7 +74,7 @@ std::vector<GenerateResult> generate(const Model& model, std::span<const Generat
                                      const GenerateOptions& options) {
   check(model, requests, options);
   require(!options.keep_sequences && std::ranges::none_of(requests, [](const auto& r) { return r.after.has_value(); }),
-          ErrorCode::argument, kWhere,
+          ErrorCode::argument, kGenerate,
           "expected a Session for keep_sequences and GenerateRequest::after but got a Model");
   Session session(model, {.batch_invariant = options.batch_invariant, .on_warning = options.on_warning});
   return generate(session, requests, options);
@@ -89,7 +89,7 @@ std::string generate(const Model& model, std::string_view text, const GenerateOp
   GenerateResult result = generate(model, std::vector<Message>{{Role::user, std::string(text)}}, options);
   if (options.on_warning == OnWarning::keep && !result.warnings.empty())
     fail(
-        ErrorCode::config, kWhere,
+        ErrorCode::config, kGenerate,
         "expected a steering without a warning but {}; generate for a list of messages returns it with the answer, and "
         "OnWarning::ignore leaves it out",
         result.warnings.front());

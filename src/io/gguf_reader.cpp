@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "io/dequantize.hpp"
+#include "io/open_container.hpp"
 #include "io/shards.hpp"
 #include "io/strict_json.hpp"
 #include "io/view_reader.hpp"
@@ -15,7 +16,6 @@
 namespace steer::io::detail {
 namespace {
 
-constexpr std::string_view kWhere = "open_tensors";
 using Json = nlohmann::json;
 
 enum class ValueType : std::uint32_t {
@@ -77,13 +77,13 @@ class HeaderParser {
       case ValueType::array:
         return array(depth);
     }
-    fail(ErrorCode::format, kWhere, "expected a GGUF value type of 0 to 12 but got {} at byte {} ({})", type,
+    fail(ErrorCode::format, kOpenTensors, "expected a GGUF value type of 0 to 12 but got {} at byte {} ({})", type,
          cursor_.position(), file_);
   }
 
   /// Counts memory that what was read will take.
   void charge(std::size_t bytes) {
-    require(bytes <= budget_, ErrorCode::format, kWhere,
+    require(bytes <= budget_, ErrorCode::format, kOpenTensors,
             "expected a header of a size that a model has but got more by byte {} ({})", cursor_.position(), file_);
     budget_ -= bytes;
   }
@@ -91,7 +91,7 @@ class HeaderParser {
  private:
   bool boolean() {
     const auto byte = cursor_.read<std::uint8_t>();
-    require(byte <= 1, ErrorCode::format, kWhere, "expected a bool of 0 or 1 but got {} at byte {} ({})", byte,
+    require(byte <= 1, ErrorCode::format, kOpenTensors, "expected a bool of 0 or 1 but got {} at byte {} ({})", byte,
             cursor_.position(), file_);
     return byte == 1;
   }
@@ -105,7 +105,7 @@ class HeaderParser {
     const auto type = cursor_.read<std::uint32_t>();
     const auto count = cursor_.read<std::uint64_t>();
     if (count > cursor_.left() / least_size(type) || depth >= 4)
-      fail(ErrorCode::format, kWhere,
+      fail(ErrorCode::format, kOpenTensors,
            "expected an array that fits the file, at most 4 deep, but got {} values of type {} at "
            "byte {} ({}); the file is cut off or damaged: download it again",
            count, type, cursor_.position(), file_);
@@ -126,10 +126,10 @@ class GgufReader final : public TensorReader {
   GgufReader(const std::filesystem::path& path, std::shared_ptr<const MappedFile> file)
       : path_(path), file_(std::move(file)) {
     const auto name = path.string();
-    ByteCursor cursor(file_->bytes(), kWhere, "the GGUF header of " + name);
+    ByteCursor cursor(file_->bytes(), kOpenTensors, "the GGUF header of " + name);
     cursor.take(4);
     const auto version = cursor.read<std::uint32_t>();
-    require(version == 2 || version == 3, ErrorCode::unsupported, kWhere,
+    require(version == 2 || version == 3, ErrorCode::unsupported, kOpenTensors,
             "expected GGUF version 2 or 3 in little-endian order but got {:#x} ({}); convert it again with a newer "
             "llama.cpp",
             version, name);
@@ -139,7 +139,7 @@ class GgufReader final : public TensorReader {
     constexpr std::uint64_t least_tensor = 8 + 4 + 4 + 8, least_pair = 8 + 4 + 1;
     require(tensor_count <= kMaxTensors && tensor_count <= cursor.left() / least_tensor &&
                 pair_count <= cursor.left() / least_pair,
-            ErrorCode::format, kWhere, "expected counts that fit the file but got {} tensors and {} pairs ({})",
+            ErrorCode::format, kOpenTensors, "expected counts that fit the file but got {} tensors and {} pairs ({})",
             tensor_count, pair_count, name);
     HeaderParser parser(cursor, file_->bytes().size(), name);
     read_pairs(parser, cursor, pair_count, name);
@@ -193,13 +193,13 @@ class GgufReader final : public TensorReader {
       auto key = parser.string();
       auto value = parser.value(cursor.read<std::uint32_t>());
       if (metadata_.contains(key))
-        fail(ErrorCode::format, kWhere, "expected every key once but got {} twice ({})", quote(key), name);
+        fail(ErrorCode::format, kOpenTensors, "expected every key once but got {} twice ({})", quote(key), name);
       metadata_.emplace(std::move(key), std::move(value));
     }
     if (const auto it = metadata_.find("general.alignment"); it != metadata_.end()) {
       const bool valid = it->is_number_unsigned() && std::has_single_bit(it->get<std::uint64_t>());
       require(valid && it->get<std::uint64_t>() >= 8 && it->get<std::uint64_t>() <= (1u << 30), ErrorCode::format,
-              kWhere, "expected general.alignment to be a power of two from 8 on but got {} ({})",
+              kOpenTensors, "expected general.alignment to be a power of two from 8 on but got {} ({})",
               it->is_number_unsigned() ? it->get<std::uint64_t>() : 0, name);
       alignment_ = it->get<std::int64_t>();
     }
@@ -216,7 +216,7 @@ class GgufReader final : public TensorReader {
       info.name = parser.string();
       const auto dimensions = cursor.read<std::uint32_t>();
       if (dimensions > 4)  // ggml's GGML_MAX_DIMS
-        fail(ErrorCode::format, kWhere, "expected at most 4 dimensions but got {} (tensor {} in {})", dimensions,
+        fail(ErrorCode::format, kOpenTensors, "expected at most 4 dimensions but got {} (tensor {} in {})", dimensions,
              quote(info.name), file);
       info.shape.resize(dimensions);
       // The file has the fastest dimension first.
@@ -225,7 +225,7 @@ class GgufReader final : public TensorReader {
       const auto type_id = cursor.read<std::uint32_t>();
       const auto* type = find_ggml_type(type_id);
       if (!type)
-        fail(ErrorCode::unsupported, kWhere,
+        fail(ErrorCode::unsupported, kOpenTensors,
              "expected a tensor type that ggml defines but got {} (tensor {} in {}); "
              "use another quantisation of this model",
              type_id, quote(info.name), file);
@@ -233,7 +233,7 @@ class GgufReader final : public TensorReader {
       const auto row = info.shape.empty() ? 1 : info.shape.back();
       const auto bytes = values ? checked_multiply(*values / type->block_values, type->block_bytes) : std::nullopt;
       if (!bytes || row % type->block_values != 0)
-        fail(ErrorCode::format, kWhere,
+        fail(ErrorCode::format, kOpenTensors,
              "expected a shape that fits blocks of {} values but got {} of {} (tensor {} in {})", type->block_values,
              shape_text(info.shape), type->name, quote(info.name), file);
       info.storage = type->name;
@@ -261,7 +261,7 @@ class GgufReader final : public TensorReader {
       std::uint64_t next = 0;
       if (begin % alignment != 0 || begin < end || __builtin_add_overflow(begin, bytes, &next) ||
           next > std::uint64_t{INT64_MAX})
-        fail(ErrorCode::format, kWhere,
+        fail(ErrorCode::format, kOpenTensors,
              "expected aligned tensor data that do not overlap but got {} bytes at {} (tensor {} in {}); the file is "
              "damaged: "
              "download it again",
@@ -269,7 +269,7 @@ class GgufReader final : public TensorReader {
       end = next;
     }
     if (end > available)
-      fail(ErrorCode::format, kWhere,
+      fail(ErrorCode::format, kOpenTensors,
            "expected a file of {} bytes, as its header says, but got {} ({}); the file is cut off: download it again",
            header_end + end, size, file);
     data_ = available ? file_->bytes().subspan(header_end) : Bytes{};
@@ -293,7 +293,7 @@ std::int64_t integer_of(const TensorReader& part, const char* key, std::int64_t 
   const auto found = part.metadata().find(key);
   if (found == part.metadata().end()) return missing;
   const bool sound = found->is_number_integer() && *found >= 0 && *found < (std::int64_t{1} << 31);
-  require(sound, ErrorCode::format, kWhere, "expected {} to be a count but got {} ({})", key, brief(*found),
+  require(sound, ErrorCode::format, kOpenTensors, "expected {} to be a count but got {} ({})", key, brief(*found),
           part.path().string());
   return found->get<std::int64_t>();
 }
@@ -304,7 +304,7 @@ std::shared_ptr<const TensorReader> join_parts(const std::filesystem::path& path
   const auto number = integer_of(*given, "split.no", 0) + 1;
   const auto name = parse_shard_name(path.filename().string());
   if (!name || name->number != number || name->count != count)
-    fail(ErrorCode::io, kWhere,
+    fail(ErrorCode::io, kOpenTensors,
          "expected part {} of {} to be named NAME-{:05}-of-{:05}.gguf but got {}; give the parts the names they were "
          "made with and open the first",
          number, count, number, count, path.string());
@@ -315,22 +315,22 @@ std::shared_ptr<const TensorReader> join_parts(const std::filesystem::path& path
     const auto& file = files[static_cast<std::size_t>(part)];
     std::shared_ptr<const TensorReader> reader = given;
     if (part + 1 != number) {
-      auto mapped = MappedFile::open(file, kWhere);
-      require(as_text(mapped->bytes()).starts_with("GGUF"), ErrorCode::format, kWhere,
+      auto mapped = MappedFile::open(file, kOpenTensors);
+      require(as_text(mapped->bytes()).starts_with("GGUF"), ErrorCode::format, kOpenTensors,
               "expected a GGUF file but got other bytes ({}); download it again", file.string());
       reader = std::make_shared<GgufReader>(file, std::move(mapped));
       require(integer_of(*reader, "split.no", -1) == part && integer_of(*reader, "split.count", -1) == count,
-              ErrorCode::format, kWhere,
+              ErrorCode::format, kOpenTensors,
               "expected part {} of {} but got part {} of {} ({}); take all parts of one model", part + 1, count,
               integer_of(*reader, "split.no", -1) + 1, integer_of(*reader, "split.count", -1), file.string());
     }
     if (part == 0) first = reader;
     for (const auto& info : reader->tensors()) tensors.push_back(tensor_of(reader, info));
-    require(tensors.size() <= kMaxTensors, ErrorCode::format, kWhere, "expected at most {} tensors but got more ({})",
-            kMaxTensors, file.string());
+    require(tensors.size() <= kMaxTensors, ErrorCode::format, kOpenTensors,
+            "expected at most {} tensors but got more ({})", kMaxTensors, file.string());
   }
   const auto promised = integer_of(*first, "split.tensors.count", static_cast<std::int64_t>(tensors.size()));
-  require(promised == static_cast<std::int64_t>(tensors.size()), ErrorCode::format, kWhere,
+  require(promised == static_cast<std::int64_t>(tensors.size()), ErrorCode::format, kOpenTensors,
           "expected {} tensors in all parts, as {} says, but got {}; download the parts again", promised,
           files[0].string(), tensors.size());
   auto metadata = first->metadata();

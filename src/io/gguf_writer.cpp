@@ -14,7 +14,7 @@
 namespace steer {
 namespace {
 
-constexpr std::string_view kWhere = "save_gguf";
+constexpr std::string_view kSaveGguf = "save_gguf";
 constexpr std::int64_t kAlignment = 32;  // GGUF's default
 using Json = nlohmann::json;
 using io::detail::Bytes;
@@ -52,8 +52,8 @@ std::uint32_t type_of(const Json& value, const std::string& key) {
     default:
       break;
   }
-  fail(ErrorCode::argument, kWhere, "expected a string, bool, number or array but got {} (key {})", value.type_name(),
-       io::detail::quote(key));
+  fail(ErrorCode::argument, kSaveGguf, "expected a string, bool, number or array but got {} (key {})",
+       value.type_name(), io::detail::quote(key));
 }
 
 // One type that holds every element; numbers widen to 64 bits or to f32.
@@ -64,7 +64,7 @@ std::uint32_t element_type(const Json& array, const std::string& key) {
   if (types.size() == 1 && *types.begin() != kArray) return *types.begin();
   const auto number = [](std::uint32_t t) { return t != kBool && t != kString && t != kArray; };
   if (!std::all_of(types.begin(), types.end(), number))
-    fail(ErrorCode::argument, kWhere, "expected an array of one kind of value but got several, or arrays (key {})",
+    fail(ErrorCode::argument, kSaveGguf, "expected an array of one kind of value but got several, or arrays (key {})",
          io::detail::quote(key));
   if (types.count(kF32)) return kF32;
   return types.count(kU64) ? kU64 : kI64;
@@ -83,7 +83,7 @@ void put_value(std::string& out, const Json& value, std::uint32_t type, const st
     case kI32:
       return put(out, value.get<std::int32_t>());
     case kU64:
-      require(value.is_number_unsigned() || value.get<std::int64_t>() >= 0, ErrorCode::argument, kWhere,
+      require(value.is_number_unsigned() || value.get<std::int64_t>() >= 0, ErrorCode::argument, kSaveGguf,
               "expected integers that one 64-bit type holds but got both negative ones and more than 2^63 (key {})",
               io::detail::quote(key));
       return put(out, value.get<std::uint64_t>());
@@ -103,7 +103,7 @@ const io::detail::GgmlType& ggml_type_of(const at::Tensor& tensor, const std::st
     if (const auto* type = io::detail::find_ggml_type(id);
         type && !type->quantised() && type->dtype == tensor.scalar_type())
       return *type;
-  fail(ErrorCode::argument, kWhere, "expected a type that GGUF has but got {} (tensor {})",
+  fail(ErrorCode::argument, kSaveGguf, "expected a type that GGUF has but got {} (tensor {})",
        c10::toString(tensor.scalar_type()), io::detail::quote(name));
 }
 
@@ -113,7 +113,7 @@ std::int64_t padded(std::int64_t bytes) { return (bytes + kAlignment - 1) / kAli
 
 void save_gguf(const std::filesystem::path& path, const Json& metadata,
                const std::vector<std::pair<std::string, at::Tensor>>& tensors) {
-  require(metadata.is_object() || metadata.is_null(), ErrorCode::argument, kWhere,
+  require(metadata.is_object() || metadata.is_null(), ErrorCode::argument, kSaveGguf,
           "expected metadata as an object but got {}", metadata.type_name());
   std::string header = "GGUF";
   put<std::uint32_t>(header, 3);
@@ -129,7 +129,7 @@ void save_gguf(const std::filesystem::path& path, const Json& metadata,
   std::vector<std::int64_t> begins;
   std::int64_t end = 0;
   for (const auto& [name, tensor] : tensors) {
-    require(tensor.defined() && tensor.dim() <= 4 && names.insert(name).second, ErrorCode::argument, kWhere,
+    require(tensor.defined() && tensor.dim() <= 4 && names.insert(name).second, ErrorCode::argument, kSaveGguf,
             "expected a defined tensor of at most 4 dimensions under a name of its own but got tensor {}",
             io::detail::quote(name));
     put_text(header, name);
@@ -142,7 +142,7 @@ void save_gguf(const std::filesystem::path& path, const Json& metadata,
   }
   header.resize(static_cast<std::size_t>(padded(static_cast<std::int64_t>(header.size()))), '\0');
 
-  io::detail::AtomicFile file(path, kWhere);
+  io::detail::AtomicFile file(path, kSaveGguf);
   const auto data_begin = static_cast<std::int64_t>(header.size());
   file.reserve(data_begin + end);
   file.write_at(0, io::detail::as_bytes(header));

@@ -2,10 +2,10 @@
 
 #include <charconv>
 
+#include "io/open_container.hpp"
+
 namespace steer::io::detail {
 namespace {
-
-constexpr std::string_view kWhere = "open_tensors";
 
 struct NpyType {
   std::string_view code;
@@ -49,7 +49,7 @@ class LiteralParser {
 
  private:
   [[noreturn]] void refuse() const {
-    fail(ErrorCode::format, kWhere, "expected an npy header with descr, fortran_order and shape but got {} ({})",
+    fail(ErrorCode::format, kOpenTensors, "expected an npy header with descr, fortran_order and shape but got {} ({})",
          quote(text_), file_);
   }
   void skip_space() {
@@ -136,7 +136,7 @@ at::ScalarType type_of(const std::string& descr, const std::string& file) {
   if (descr.size() >= 3 && (descr[0] == '<' || descr[0] == '|' || descr[0] == '='))
     for (const auto& type : kTypes)
       if (type.code == std::string_view(descr).substr(1)) return type.type;
-  fail(ErrorCode::unsupported, kWhere,
+  fail(ErrorCode::unsupported, kOpenTensors,
        "expected a little-endian array of numbers but got numpy's {} ({}); convert it with "
        "astype",
        quote(descr), file);
@@ -151,15 +151,15 @@ bool is_no_number(std::string_view descr) {
 }
 
 NpyHeader parse_npy_header(Bytes bytes, const std::string& file) {
-  ByteCursor cursor(bytes, kWhere, "the npy header of " + file);
-  require(as_text(cursor.take(6)) == "\x93NUMPY", ErrorCode::format, kWhere,
+  ByteCursor cursor(bytes, kOpenTensors, "the npy header of " + file);
+  require(as_text(cursor.take(6)) == "\x93NUMPY", ErrorCode::format, kOpenTensors,
           "expected an npy file but got other bytes ({})", file);
   const auto major = cursor.read<std::uint8_t>();
   cursor.read<std::uint8_t>();
-  require(major >= 1 && major <= 3, ErrorCode::unsupported, kWhere, "expected npy version 1, 2 or 3 but got {} ({})",
-          major, file);
+  require(major >= 1 && major <= 3, ErrorCode::unsupported, kOpenTensors,
+          "expected npy version 1, 2 or 3 but got {} ({})", major, file);
   const std::uint32_t length = major == 1 ? cursor.read<std::uint16_t>() : cursor.read<std::uint32_t>();
-  require(length <= kMaxNpyHeader - 12, ErrorCode::format, kWhere,
+  require(length <= kMaxNpyHeader - 12, ErrorCode::format, kOpenTensors,
           "expected a header of at most {} bytes but got {} ({})", kMaxNpyHeader - 12, length, file);
   NpyHeader header;
   LiteralParser(as_text(cursor.take(length)), file).parse(header);
@@ -169,7 +169,7 @@ NpyHeader parse_npy_header(Bytes bytes, const std::string& file) {
   const auto count = element_count(header.shape);
   const auto size =
       count ? checked_multiply(*count, static_cast<std::int64_t>(c10::elementSize(header.dtype))) : std::nullopt;
-  require(size.has_value(), ErrorCode::format, kWhere, "expected a shape whose bytes fit 63 bits but got {} ({})",
+  require(size.has_value(), ErrorCode::format, kOpenTensors, "expected a shape whose bytes fit 63 bits but got {} ({})",
           shape_text(header.shape), file);
   header.data_bytes = *size;
   return header;

@@ -6,12 +6,11 @@
 
 #include "core/format_text.hpp"
 #include "io/npy_header.hpp"
+#include "io/open_container.hpp"
 #include "io/strict_json.hpp"
 
 namespace steer::io::detail {
 namespace {
-
-constexpr std::string_view kWhere = "open_tensors";
 
 class NpyReader : public TensorReader {
  public:
@@ -19,7 +18,7 @@ class NpyReader : public TensorReader {
       : path_(path), file_(std::move(file)) {
     if (!file_) return;
     auto header = parse_npy_header(file_->bytes(), path.string());
-    require(!is_no_number(header.descr), ErrorCode::unsupported, kWhere,
+    require(!is_no_number(header.descr), ErrorCode::unsupported, kOpenTensors,
             "expected an array of numbers but got numpy's {} ({}); convert it with astype", quote(header.descr),
             path.string());
     add(path.stem().string(), std::move(header), static_cast<std::int64_t>(file_->bytes().size()));
@@ -40,7 +39,7 @@ class NpyReader : public TensorReader {
 
   void add(std::string name, NpyHeader header, std::int64_t size) {
     if (header.data_bytes != size - header.data_begin)
-      fail(ErrorCode::format, kWhere, "expected {} bytes of data for shape {} of {} but got {} (tensor {} in {})",
+      fail(ErrorCode::format, kOpenTensors, "expected {} bytes of data for shape {} of {} but got {} (tensor {} in {})",
            header.data_bytes, shape_text(header.shape), header.descr, size - header.data_begin, quote(name),
            path_.string());
     infos_.push_back({std::move(name), header.shape, header.descr, header.dtype, header.data_bytes});
@@ -95,7 +94,7 @@ class NpzReader final : public NpyReader {
       add(std::move(name), std::move(header), entry.size);
       entries_.push_back(&entry);
     }
-    require(!infos_.empty() || metadata_.empty(), ErrorCode::unsupported, kWhere,
+    require(!infos_.empty() || metadata_.empty(), ErrorCode::unsupported, kOpenTensors,
             "expected arrays of numbers but got none beside {} ({}); save the numbers as arrays of their own",
             brief(metadata_), path.string());
     index_names();

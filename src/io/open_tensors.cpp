@@ -16,7 +16,7 @@
 namespace steer {
 namespace {
 namespace fs = std::filesystem;
-constexpr std::string_view kWhere = "open_tensors";
+using io::detail::kOpenTensors;
 
 /// The names of a folder's files that look like weights.
 std::vector<std::string> weights_in(const fs::path& folder) {
@@ -56,7 +56,7 @@ std::shared_ptr<const TensorReader> open_folder(const fs::path& folder) {
   for (const auto& name : sets)
     if (shown++ < most) list += (list.empty() ? "" : ", ") + io::detail::quote(name);
   if (sets.size() > most) list += format_text(" and {} more", sets.size() - most);
-  fail(ErrorCode::io, kWhere,
+  fail(ErrorCode::io, kOpenTensors,
        "expected model.safetensors, pytorch_model.bin, an index or numbered parts of one, or a single weight file in "
        "the "
        "folder but got {} ({}); {}",
@@ -78,7 +78,7 @@ std::shared_ptr<const TensorReader> open_known(const fs::path& path,
   io::detail::ZipArchive archive(std::move(file), path.string());
   if (io::detail::find_pytorch_pickle(archive)) return io::detail::open_pytorch(path, std::move(archive));
   for (const auto& entry : archive.entries())
-    require(entry.name.ends_with(".npy"), ErrorCode::unsupported, kWhere,
+    require(entry.name.ends_with(".npy"), ErrorCode::unsupported, kOpenTensors,
             "expected a zip archive of npy files (npz) or of torch.save but got one with {} ({}); {}",
             io::detail::quote(entry.name), path.string(),
             entry.name.find("constants.pkl") != std::string::npos || entry.name.find("/code/") != std::string::npos
@@ -94,17 +94,17 @@ bool looks_like_json(std::string_view text) {
 
 [[noreturn]] void refuse(const fs::path& path, io::detail::Bytes bytes) {
   const auto text = io::detail::as_text(bytes.first(std::min<std::size_t>(bytes.size(), 64)));
-  require(!text.empty(), ErrorCode::format, kWhere,
+  require(!text.empty(), ErrorCode::format, kOpenTensors,
           "expected weights but got an empty file ({}); download or save it again", path.string());
   if (const auto* impostor = io::detail::find_impostor(text))
-    fail(ErrorCode::unsupported, kWhere, "expected weights but got {} ({}); {}", impostor->what, path.string(),
+    fail(ErrorCode::unsupported, kOpenTensors, "expected weights but got {} ({}); {}", impostor->what, path.string(),
          impostor->advice);
   if (text.size() >= 2 && text[0] == '\x80' && text[1] >= 2 && text[1] <= 5)
-    fail(ErrorCode::unsupported, kWhere,
+    fail(ErrorCode::unsupported, kOpenTensors,
          "expected a file of torch.save but got another pickle ({}); load it in Python and save it again, its "
          "tensors as safetensors",
          path.string());
-  fail(ErrorCode::unsupported, kWhere,
+  fail(ErrorCode::unsupported, kOpenTensors,
        "expected safetensors, a safetensors or bin index, GGUF, npz, npy or a PyTorch file but got {} bytes that begin "
        "{} ({}); check that this is the weight file",
        bytes.size(), io::detail::quote(text.substr(0, 16)), path.string());
@@ -113,7 +113,7 @@ bool looks_like_json(std::string_view text) {
 
 namespace io::detail {
 std::shared_ptr<const TensorReader> open_container(const fs::path& path) {
-  const auto mapped = MappedFile::open(path, kWhere);
+  const auto mapped = MappedFile::open(path, kOpenTensors);
   if (auto reader = open_known(path, mapped)) return reader;
   refuse(path, mapped->bytes());
 }
@@ -122,7 +122,7 @@ std::shared_ptr<const TensorReader> open_container(const fs::path& path) {
 std::shared_ptr<const TensorReader> open_tensors(const fs::path& path) {
   std::error_code ignored;
   if (fs::is_directory(path, ignored)) return open_folder(path);
-  const auto mapped = io::detail::MappedFile::open(path, kWhere);
+  const auto mapped = io::detail::MappedFile::open(path, kOpenTensors);
   if (auto reader = open_known(path, mapped)) return reader;
   if (looks_like_json(io::detail::as_text(mapped->bytes()))) return io::detail::open_sharded_index(path, *mapped);
   refuse(path, mapped->bytes());

@@ -4,11 +4,10 @@
 #include <unordered_map>
 
 #include "core/format_text.hpp"
+#include "io/open_container.hpp"
 
 namespace steer::io::detail {
 namespace {
-
-constexpr std::string_view kWhere = "open_tensors";
 
 // Opcodes of protocol 2 (CPython, Lib/pickle.py).
 enum Opcode : std::uint8_t {
@@ -71,7 +70,7 @@ constexpr std::string_view kDtypeNames[] = {"float64", "float32", "float16", "bf
 class Unpickler {
  public:
   Unpickler(Bytes bytes, MemoryBudget& budget, const std::string& file)
-      : cursor_(bytes, kWhere, "the pickle of " + file), budget_(budget), file_(file) {}
+      : cursor_(bytes, kOpenTensors, "the pickle of " + file), budget_(budget), file_(file) {}
 
   PickleDocument run(std::size_t* used) {
     while (step(cursor_.read<std::uint8_t>())) {
@@ -84,8 +83,8 @@ class Unpickler {
 
  private:
   [[noreturn]] void malformed(std::string_view got) const {
-    fail(ErrorCode::format, kWhere, "expected the pickle of tensors in containers but got {} at byte {} ({})", got,
-         cursor_.position(), file_);
+    fail(ErrorCode::format, kOpenTensors, "expected the pickle of tensors in containers but got {} at byte {} ({})",
+         got, cursor_.position(), file_);
   }
 
   // --- the stack ---------------------------------------------------------------------------------------------------
@@ -190,7 +189,7 @@ class Unpickler {
     if (module == "torch")
       for (const auto& type : kStorageTypes)
         if (type.name == name) return made(PickleGlobal::storage_type, static_cast<std::int64_t>(type.dtype));
-    fail(ErrorCode::unsupported, kWhere,
+    fail(ErrorCode::unsupported, kOpenTensors,
          "expected only tensors, numbers, strings and containers but got the Python object {}.{} ({}); steer runs no "
          "code "
          "from a file: save its state_dict, or use safetensors",
@@ -295,8 +294,8 @@ class Unpickler {
     switch (opcode) {
       case kProto:
         if (const auto version = cursor_.read<std::uint8_t>(); version != 2)
-          fail(ErrorCode::unsupported, kWhere, "expected pickle protocol 2, torch.save's default, but got {} ({})",
-               version, file_);
+          fail(ErrorCode::unsupported, kOpenTensors,
+               "expected pickle protocol 2, torch.save's default, but got {} ({})", version, file_);
         break;
       case kMark:
         budget_.charge(sizeof(std::size_t));
@@ -401,7 +400,7 @@ class Unpickler {
       case kStop:
         return false;
       default:
-        fail(ErrorCode::unsupported, kWhere,
+        fail(ErrorCode::unsupported, kOpenTensors,
              "expected the pickle opcodes that torch.save writes for tensors but got {:#04x} at byte {} ({}); use "
              "safetensors",
              opcode, cursor_.position() - 1, file_);

@@ -7,12 +7,12 @@
 #include <unordered_map>
 
 #include "io/dtypes.hpp"
+#include "io/open_container.hpp"
 #include "io/pickle.hpp"
 
 namespace steer::io::detail {
 namespace {
 
-constexpr std::string_view kWhere = "open_tensors";
 using Json = nlohmann::json;
 
 /// torch/serialization.py: MAGIC_NUMBER and PROTOCOL_VERSION (1001), each pickled.
@@ -32,7 +32,7 @@ class PytorchReader final : public TensorReader {
     const auto* entry = find_pytorch_pickle(*archive_);
     const auto root = entry->name.substr(0, entry->name.size() - std::string_view("data.pkl").size());
     if (const auto* order = archive_->find(root + "byteorder"); order && order->size <= 16)
-      require(as_text(archive_->read(*order).bytes) == "little", ErrorCode::unsupported, kWhere,
+      require(as_text(archive_->read(*order).bytes) == "little", ErrorCode::unsupported, kOpenTensors,
               "expected little-endian data but got {} ({})", quote(as_text(archive_->read(*order).bytes)),
               path.string());
     const auto folder = root + "data/";
@@ -96,11 +96,11 @@ class PytorchReader final : public TensorReader {
   };
 
   MemoryBudget budget_for(Bytes pickle) const {
-    return MemoryBudget((std::size_t{24} << 20) + pickle.size(), kWhere, path_.string());
+    return MemoryBudget((std::size_t{24} << 20) + pickle.size(), kOpenTensors, path_.string());
   }
 
   [[noreturn]] void damaged(std::string_view what) const {
-    fail(ErrorCode::format, kWhere, "expected a file of torch.save but {} ({}); download or save it again", what,
+    fail(ErrorCode::format, kOpenTensors, "expected a file of torch.save but {} ({}); download or save it again", what,
          path_.string());
   }
 
@@ -109,7 +109,7 @@ class PytorchReader final : public TensorReader {
     if (machine.root.kind != PickleKind::dict) damaged("its machine is not described");
     for (const auto& [key, value] : machine.dicts[machine.root.index])
       if (key.kind == PickleKind::text && machine.texts[key.index] == "little_endian")
-        require(value.kind == PickleKind::boolean && value.integer == 1, ErrorCode::unsupported, kWhere,
+        require(value.kind == PickleKind::boolean && value.integer == 1, ErrorCode::unsupported, kOpenTensors,
                 "expected little-endian data but got another order ({}); save it again with a newer PyTorch",
                 path_.string());
   }
@@ -119,7 +119,7 @@ class PytorchReader final : public TensorReader {
     std::unordered_map<std::string_view, const PickleStorage*> described;
     for (const auto& storage : document_.storages) described.emplace(storage.key, &storage);
     if (keys.root.kind != PickleKind::list) damaged("the list of its storages is missing");
-    ByteCursor cursor(rest, kWhere, "the data of " + path_.string());
+    ByteCursor cursor(rest, kOpenTensors, "the data of " + path_.string());
     for (const auto& key : keys.sequences[keys.root.index]) {
       if (key.kind != PickleKind::text) damaged("a storage's key is no text");
       const auto found = described.find(keys.texts[key.index]);
@@ -142,7 +142,7 @@ class PytorchReader final : public TensorReader {
 
   // Lists the tensors below `value`. Returns what is left without them; nothing if that is nothing.
   std::optional<Json> walk(const PickleValue& value, const std::string& name, int depth, MemoryBudget& budget) {
-    require(depth <= 16, ErrorCode::format, kWhere, "expected containers at most 16 deep but got more ({})",
+    require(depth <= 16, ErrorCode::format, kOpenTensors, "expected containers at most 16 deep but got more ({})",
             path_.string());
     budget.charge(2 * sizeof(Json));
     const auto child = [&](const std::string& key) { return name.empty() ? key : name + "." + key; };
@@ -187,15 +187,15 @@ class PytorchReader final : public TensorReader {
       case PickleKind::storage:
         break;
     }
-    fail(ErrorCode::unsupported, kWhere, "expected tensors and plain values but got a bare type or storage at {} ({})",
-         quote(name), path_.string());
+    fail(ErrorCode::unsupported, kOpenTensors,
+         "expected tensors and plain values but got a bare type or storage at {} ({})", quote(name), path_.string());
   }
 
   std::string key_text(const PickleValue& key) const {
     if (key.kind == PickleKind::text) return document_.texts[key.index];
     if (key.kind == PickleKind::integer) return std::to_string(key.integer);
-    fail(ErrorCode::unsupported, kWhere, "expected dictionary keys that are strings or integers but got others ({})",
-         path_.string());
+    fail(ErrorCode::unsupported, kOpenTensors,
+         "expected dictionary keys that are strings or integers but got others ({})", path_.string());
   }
 
   void add(const PickleTensor& tensor, std::string name, MemoryBudget& budget) {
@@ -204,7 +204,7 @@ class PytorchReader final : public TensorReader {
     const auto& storage = document_.storages[tensor.storage];
     const auto found = storages_.find(storage.key);
     if (found == storages_.end())
-      fail(ErrorCode::format, kWhere, "expected a storage {} with the data of tensor {} but got none ({})",
+      fail(ErrorCode::format, kOpenTensors, "expected a storage {} with the data of tensor {} but got none ({})",
            quote(storage.key), quote(name), path_.string());
     const auto item = static_cast<std::int64_t>(c10::elementSize(storage.dtype));
     const auto stored = checked_multiply(storage.count, item);
@@ -218,14 +218,14 @@ class PytorchReader final : public TensorReader {
       sound = last && tensor.strides[i] >= 0;
     }
     if (!sound || (*elements > 0 && *last >= storage.count))
-      fail(ErrorCode::format, kWhere,
+      fail(ErrorCode::format, kOpenTensors,
            "expected a view within the {} elements of its storage, {} bytes in the file, but got "
            "shape {} with strides {} from {} (tensor {} in {})",
            storage.count, found->second.bytes, shape_text(tensor.sizes), shape_text(tensor.strides), tensor.offset,
            quote(name), path_.string());
     // An expanded view would take more memory than the file has; nobody's weights are one.
     if (*elements > storage.count)
-      fail(ErrorCode::unsupported, kWhere,
+      fail(ErrorCode::unsupported, kOpenTensors,
            "expected a tensor of its own storage but got an expanded view of shape {} over {} "
            "elements (tensor {} in {}); save a contiguous copy",
            shape_text(tensor.sizes), storage.count, quote(name), path_.string());

@@ -7,12 +7,12 @@
 
 #include "io/dtypes.hpp"
 #include "io/mapped_file.hpp"
+#include "io/open_container.hpp"
 #include "io/strict_json.hpp"
 
 namespace steer::io::detail {
 namespace {
 
-constexpr std::string_view kWhere = "open_tensors";
 constexpr std::uint64_t kMaxHeader = 100'000'000;  // the reference implementation's own limit
 constexpr std::size_t kMaxMetadata = std::size_t{1} << 16;
 
@@ -24,7 +24,7 @@ struct Header {
 
 class HeaderEvents final : public JsonEvents {
  public:
-  HeaderEvents(Header& header, std::string what) : JsonEvents(3, kWhere, std::move(what)), header_(header) {}
+  HeaderEvents(Header& header, std::string what) : JsonEvents(3, kOpenTensors, std::move(what)), header_(header) {}
 
  private:
   // keys(): [] -> the whole, [name] -> an entry, [name, field] -> a field of it
@@ -106,7 +106,7 @@ void check_ranges(Header& header, std::int64_t data_bytes, const std::string& fi
     const auto count = element_count(tensor.shape);
     const auto bits = count ? checked_multiply(*count, dtype.bits) : std::nullopt;
     if (!bits || *bits % 8 != 0 || *bits / 8 != tensor.bytes)
-      fail(ErrorCode::format, kWhere,
+      fail(ErrorCode::format, kOpenTensors,
            "expected a byte range that fits shape {} of {} but got {} bytes (tensor {} in {})",
            shape_text(tensor.shape), tensor.storage, tensor.bytes, quote(tensor.name), file);
   }
@@ -120,7 +120,7 @@ void check_ranges(Header& header, std::int64_t data_bytes, const std::string& fi
     const auto& tensor = header.tensors[place];
     const auto next = checked_add(end, tensor.bytes);
     if (header.begins[place] != end || !next)
-      fail(ErrorCode::format, kWhere,
+      fail(ErrorCode::format, kOpenTensors,
            "expected tensor data that follow each other but got {} bytes at {} where {} was due (tensor {} in {}); the "
            "file is "
            "damaged: download or save it again",
@@ -128,8 +128,8 @@ void check_ranges(Header& header, std::int64_t data_bytes, const std::string& fi
     end = *next;
   }
   if (end != data_bytes)
-    fail(ErrorCode::format, kWhere, "expected {} bytes of tensor data, as the header says, but got {} ({}); {}", end,
-         data_bytes, file,
+    fail(ErrorCode::format, kOpenTensors, "expected {} bytes of tensor data, as the header says, but got {} ({}); {}",
+         end, data_bytes, file,
          end > data_bytes ? "the file is cut off: download or save it again"
                           : "the file is damaged: download or save it again");
 }
@@ -142,9 +142,9 @@ struct File {
 
 File read_file(const std::filesystem::path& path, std::shared_ptr<const MappedFile> mapped) {
   File file{std::move(mapped), {}, {}};
-  ByteCursor cursor(file.mapped->bytes(), kWhere, path.string());
+  ByteCursor cursor(file.mapped->bytes(), kOpenTensors, path.string());
   const auto length = cursor.read<std::uint64_t>();
-  require(length <= kMaxHeader, ErrorCode::format, kWhere,
+  require(length <= kMaxHeader, ErrorCode::format, kOpenTensors,
           "expected a safetensors header of at most {} bytes but got {} ({})", kMaxHeader, length, path.string());
   const auto text = as_text(cursor.take(length));
   HeaderEvents(file.header, "the safetensors header of " + path.string()).parse(text);

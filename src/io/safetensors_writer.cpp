@@ -12,7 +12,7 @@
 namespace steer {
 namespace {
 
-constexpr std::string_view kWhere = "SafetensorsWriter";
+constexpr std::string_view kWriter = "SafetensorsWriter";
 
 struct Slot {
   TensorSpec spec;
@@ -25,7 +25,7 @@ struct Slot {
 const io::detail::Dtype& dtype_of(const TensorSpec& spec) {
   for (const auto& dtype : io::detail::kDtypes)
     if (dtype.type == spec.dtype && spec.dtype != at::ScalarType::Undefined) return dtype;
-  fail(ErrorCode::argument, kWhere, "expected a type that safetensors has but got {} (tensor {})",
+  fail(ErrorCode::argument, kWriter, "expected a type that safetensors has but got {} (tensor {})",
        c10::toString(spec.dtype), io::detail::quote(spec.name));
 }
 
@@ -42,7 +42,7 @@ std::string layout(std::vector<Slot>& slots, const std::map<std::string, std::st
     const auto count = io::detail::element_count(slot.spec.shape);
     const auto bytes = count ? io::detail::checked_multiply(*count, dtype_of(slot.spec).bits / 8) : std::nullopt;
     const auto next = bytes ? io::detail::checked_add(end, *bytes) : std::nullopt;
-    require(next.has_value(), ErrorCode::argument, kWhere,
+    require(next.has_value(), ErrorCode::argument, kWriter,
             "expected a shape whose bytes fit 63 bits but got {} (tensor {})", io::detail::shape_text(slot.spec.shape),
             io::detail::quote(slot.spec.name));
     slot.begin = end;
@@ -54,7 +54,7 @@ std::string layout(std::vector<Slot>& slots, const std::map<std::string, std::st
   try {
     if (!metadata.empty()) text += "\"__metadata__\":" + nlohmann::json(metadata).dump();
     for (const auto& slot : slots) {
-      require(names.insert(slot.spec.name).second, ErrorCode::argument, kWhere,
+      require(names.insert(slot.spec.name).second, ErrorCode::argument, kWriter,
               "expected every tensor name once, and none \"__metadata__\", but got {}",
               io::detail::quote(slot.spec.name));
       text += format_text("{}{}:{}", text.size() > 1 ? "," : "", nlohmann::json(slot.spec.name).dump(),
@@ -64,7 +64,7 @@ std::string layout(std::vector<Slot>& slots, const std::map<std::string, std::st
                               .dump());
     }
   } catch (const nlohmann::json::type_error& error) {
-    fail(ErrorCode::argument, kWhere, "expected names and metadata in UTF-8 but got {}",
+    fail(ErrorCode::argument, kWriter, "expected names and metadata in UTF-8 but got {}",
          io::detail::quote(error.what()));
   }
   text += '}';
@@ -75,7 +75,7 @@ std::string layout(std::vector<Slot>& slots, const std::map<std::string, std::st
 }  // namespace
 
 struct SafetensorsWriter::State {
-  State(const std::filesystem::path& path) : file(path, kWhere), name(path.string()) {}
+  State(const std::filesystem::path& path) : file(path, kWriter), name(path.string()) {}
   io::detail::AtomicFile file;
   std::string name;
   std::vector<Slot> slots;

@@ -12,7 +12,6 @@ namespace steer::io::detail {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr std::string_view kWhere = "open_tensors";
 constexpr std::size_t kMaxIndex = 100'000'000;
 /// The largest published models have some hundred.
 constexpr std::int64_t kMaxShards = 10'000;
@@ -20,7 +19,7 @@ constexpr std::int64_t kMaxShards = 10'000;
 // {"metadata": {...}, "weight_map": {tensor: file}}; only weight_map counts.
 class IndexEvents final : public JsonEvents {
  public:
-  explicit IndexEvents(std::string what) : JsonEvents(8, kWhere, std::move(what)) {}
+  explicit IndexEvents(std::string what) : JsonEvents(8, kOpenTensors, std::move(what)) {}
   std::map<std::string, std::uint32_t> shard_of;
   std::vector<std::string> shards;
   bool has_weight_map = false;
@@ -64,7 +63,7 @@ std::shared_ptr<const TensorReader> join(const fs::path& path, const std::vector
   for (std::uint32_t number = 0; number < files.size(); ++number) {
     const auto part = open_container(files[number]);
     if (format.empty()) format = part->format();
-    require(part->format() == format, ErrorCode::format, kWhere,
+    require(part->format() == format, ErrorCode::format, kOpenTensors,
             "expected parts of one format but got {} in {} and {} in {}", format, files[0].filename().string(),
             part->format(), files[number].string());
     for (const auto& info : part->tensors()) {
@@ -72,8 +71,8 @@ std::shared_ptr<const TensorReader> join(const fs::path& path, const std::vector
         const auto wanted = placed->find(info.name);
         if (wanted == placed->end() || wanted->second != number) continue;
       }
-      require(tensors.size() < kMaxTensors, ErrorCode::format, kWhere, "expected at most {} tensors but got more ({})",
-              kMaxTensors, path.string());
+      require(tensors.size() < kMaxTensors, ErrorCode::format, kOpenTensors,
+              "expected at most {} tensors but got more ({})", kMaxTensors, path.string());
       tensors.push_back(tensor_of(part, info));
     }
     metadata.update(part->metadata());
@@ -119,7 +118,7 @@ std::vector<fs::path> require_shards(const fs::path& folder, const ShardName& na
     if (std::error_code ignored; !fs::exists(paths.back(), ignored)) missing.push_back(name.of(part));
   }
   if (!missing.empty())
-    fail(ErrorCode::io, kWhere, "expected all {} parts but {} is missing ({}); download it into the same folder",
+    fail(ErrorCode::io, kOpenTensors, "expected all {} parts but {} is missing ({}); download it into the same folder",
          name.count, list_of(missing), (folder / name.of(name.number)).string());
   return paths;
 }
@@ -133,11 +132,11 @@ std::shared_ptr<const TensorReader> open_shards(const fs::path& part) {
 
 std::shared_ptr<const TensorReader> open_sharded_index(const fs::path& index, const MappedFile& file) {
   const auto text = as_text(file.bytes());
-  require(text.size() <= kMaxIndex, ErrorCode::format, kWhere, "expected an index of at most {} bytes but got {} ({})",
-          kMaxIndex, text.size(), index.string());
+  require(text.size() <= kMaxIndex, ErrorCode::format, kOpenTensors,
+          "expected an index of at most {} bytes but got {} ({})", kMaxIndex, text.size(), index.string());
   IndexEvents events(index.string());
   events.parse(text);
-  require(events.has_weight_map, ErrorCode::format, kWhere,
+  require(events.has_weight_map, ErrorCode::format, kOpenTensors,
           "expected a \"weight_map\", as a *.safetensors.index.json has, but got JSON without one ({}); name the "
           "weight file or its folder",
           index.string());
@@ -148,13 +147,13 @@ std::shared_ptr<const TensorReader> open_sharded_index(const fs::path& index, co
     if (std::error_code ignored; !fs::exists(files.back(), ignored)) missing.push_back(shard);
   }
   if (!missing.empty())
-    fail(ErrorCode::io, kWhere,
+    fail(ErrorCode::io, kOpenTensors,
          "expected the {} files that the index names but got {} of them ({}); download {} into the same folder",
          files.size(), files.size() - missing.size(), index.string(), list_of(missing));
   const auto joined = join(index, files, &events.shard_of);
   for (const auto& [name, shard] : events.shard_of)
     if (!joined->contains(name))
-      fail(ErrorCode::format, kWhere, "expected a tensor {} in {} but got none ({})", quote(name),
+      fail(ErrorCode::format, kOpenTensors, "expected a tensor {} in {} but got none ({})", quote(name),
            quote(events.shards[shard]), index.string());
   return joined;
 }

@@ -7,11 +7,11 @@
 #include <limits>
 
 #include "core/format_text.hpp"
+#include "io/open_container.hpp"
 
 namespace steer::io::detail {
 namespace {
 
-constexpr std::string_view kWhere = "open_tensors";
 constexpr std::uint32_t kLocalHeader = 0x04034b50, kCentralHeader = 0x02014b50, kEnd = 0x06054b50;
 constexpr std::uint32_t kEnd64 = 0x06064b50, kEnd64Locator = 0x07064b50;
 constexpr std::size_t kEndSize = 22, kLocatorSize = 20, kCentralSize = 46, kLocalSize = 30;
@@ -41,19 +41,20 @@ Directory find_directory(Bytes file, const std::string& name) {
       constexpr std::size_t end64_size = 56;
       require(end - kLocatorSize >= end64_size && at <= end - kLocatorSize - end64_size &&
                   load<std::uint32_t>(file, static_cast<std::size_t>(at)) == kEnd64,
-              ErrorCode::format, kWhere, "expected a Zip64 record but got none where its locator points ({})", name);
+              ErrorCode::format, kOpenTensors, "expected a Zip64 record but got none where its locator points ({})",
+              name);
       const auto record = file.subspan(static_cast<std::size_t>(at));
       directory = {load<std::uint64_t>(record, 48), load<std::uint64_t>(record, 40), load<std::uint64_t>(record, 32)};
       limit = at;
     }
     require(directory.begin <= limit && directory.size <= limit - directory.begin &&
                 directory.count <= directory.size / kCentralSize && directory.count <= kMaxTensors,
-            ErrorCode::format, kWhere,
+            ErrorCode::format, kOpenTensors,
             "expected a zip directory within the file but got {} entries, {} bytes at {} ({})", directory.count,
             directory.size, directory.begin, name);
     return directory;
   }
-  fail(ErrorCode::format, kWhere,
+  fail(ErrorCode::format, kOpenTensors,
        "expected a zip directory at the end of the file but got none ({}); the file is cut off: "
        "download or save it again",
        name);
@@ -68,7 +69,7 @@ void apply_zip64(Bytes extra, std::array<std::uint64_t*, 3> fields, const std::s
     if (id == 1) {
       for (auto* field : fields) {
         if (*field != std::numeric_limits<std::uint32_t>::max()) continue;
-        require(body.size() >= 8, ErrorCode::format, kWhere,
+        require(body.size() >= 8, ErrorCode::format, kOpenTensors,
                 "expected 64-bit sizes in the Zip64 field but got none ({})", what);
         *field = load<std::uint64_t>(body, 0);
         body = body.subspan(8);
@@ -86,7 +87,7 @@ ZipArchive::ZipArchive(std::shared_ptr<const MappedFile> file, std::string name)
   const auto bytes = file_->bytes();
   const auto directory = find_directory(bytes, name_);
   ByteCursor cursor(bytes.subspan(static_cast<std::size_t>(directory.begin), static_cast<std::size_t>(directory.size)),
-                    kWhere, "the zip directory of " + name_);
+                    kOpenTensors, "the zip directory of " + name_);
   // Entries are few; the bytes of one, with its header, must not be those of another.
   std::vector<std::pair<std::uint64_t, std::uint64_t>> ranges;
   for (std::uint64_t i = 0; i < directory.count; ++i) {
@@ -95,25 +96,25 @@ ZipArchive::ZipArchive(std::shared_ptr<const MappedFile> file, std::string name)
     const auto extra = cursor.take(load<std::uint16_t>(header, 30));
     cursor.take(load<std::uint16_t>(header, 32));
     const auto what = format_text("entry {} of {}", quote(entry_name), name_);
-    require(load<std::uint32_t>(header, 0) == kCentralHeader, ErrorCode::format, kWhere,
+    require(load<std::uint32_t>(header, 0) == kCentralHeader, ErrorCode::format, kOpenTensors,
             "expected an entry of the zip directory but got other bytes ({})", what);
     const auto method = load<std::uint16_t>(header, 10);
-    require((load<std::uint16_t>(header, 8) & 1) == 0 && (method == 0 || method == 8), ErrorCode::unsupported, kWhere,
-            "expected a stored or deflated entry but got method {}, or encryption ({})", method, what);
+    require((load<std::uint16_t>(header, 8) & 1) == 0 && (method == 0 || method == 8), ErrorCode::unsupported,
+            kOpenTensors, "expected a stored or deflated entry but got method {}, or encryption ({})", method, what);
     std::uint64_t packed = load<std::uint32_t>(header, 20), size = load<std::uint32_t>(header, 24);
     std::uint64_t local = load<std::uint32_t>(header, 42);
     apply_zip64(extra, {&size, &packed, &local}, what);
 
     const auto end = directory.begin;
     require(local <= end && end - local >= kLocalSize && load<std::uint32_t>(bytes, local) == kLocalHeader,
-            ErrorCode::format, kWhere, "expected a local header at byte {} but got none ({})", local, what);
+            ErrorCode::format, kOpenTensors, "expected a local header at byte {} but got none ({})", local, what);
     const std::uint64_t name_size = load<std::uint16_t>(bytes, local + 26);
     const auto data = local + kLocalSize + name_size + load<std::uint16_t>(bytes, local + 28);
-    require(data <= end && packed <= end - data && size <= std::uint64_t{INT64_MAX}, ErrorCode::format, kWhere,
+    require(data <= end && packed <= end - data && size <= std::uint64_t{INT64_MAX}, ErrorCode::format, kOpenTensors,
             "expected data within the file but got {} bytes at {} ({})", packed, data, what);
-    require(as_text(bytes.subspan(local + kLocalSize, name_size)) == entry_name, ErrorCode::format, kWhere,
+    require(as_text(bytes.subspan(local + kLocalSize, name_size)) == entry_name, ErrorCode::format, kOpenTensors,
             "expected the same name in directory and local header but got another ({})", what);
-    require(method == 8 || packed == size, ErrorCode::format, kWhere,
+    require(method == 8 || packed == size, ErrorCode::format, kOpenTensors,
             "expected equal sizes of a stored entry but got {} and {} ({})", packed, size, what);
     ranges.emplace_back(local, data + packed);
     entries_.push_back({std::string(entry_name), method == 8, load<std::uint32_t>(header, 16),
@@ -121,7 +122,7 @@ ZipArchive::ZipArchive(std::shared_ptr<const MappedFile> file, std::string name)
   }
   std::sort(ranges.begin(), ranges.end());
   for (std::size_t i = 1; i < ranges.size(); ++i)
-    require(ranges[i].first >= ranges[i - 1].second, ErrorCode::format, kWhere,
+    require(ranges[i].first >= ranges[i - 1].second, ErrorCode::format, kOpenTensors,
             "expected entries that do not overlap but got two that share byte {} ({})", ranges[i].first, name_);
 }
 
@@ -155,7 +156,7 @@ ZipEntryStream::ZipEntryStream(const ZipArchive& archive, const ZipEntry& entry)
   // Weights hardly compress; constant vectors do, but those are small.
   constexpr std::int64_t harmless = std::int64_t{32} << 20, greatest_ratio = 64;
   if (entry.size > harmless && entry.size / greatest_ratio > static_cast<std::int64_t>(entry.packed.size()))
-    fail(ErrorCode::format, kWhere,
+    fail(ErrorCode::format, kOpenTensors,
          "expected data that compress like weights but got {} bytes packed in {}, as in a zip bomb "
          "(entry {} of {}); unpack and store it if you trust it",
          entry.size, entry.packed.size(), quote(entry.name), archive.name());
@@ -166,8 +167,9 @@ ZipEntryStream::ZipEntryStream(const ZipArchive& archive, const ZipEntry& entry)
 ZipEntryStream::~ZipEntryStream() = default;
 
 void ZipEntryStream::fail_damaged(std::string_view what) const {
-  fail(ErrorCode::format, kWhere, "expected {} bytes of sound data but got {} (entry {} of {}); the file is damaged",
-       entry_.size, what, quote(entry_.name), archive_.name());
+  fail(ErrorCode::format, kOpenTensors,
+       "expected {} bytes of sound data but got {} (entry {} of {}); the file is damaged", entry_.size, what,
+       quote(entry_.name), archive_.name());
 }
 
 void ZipEntryStream::read(std::span<std::byte> out) {

@@ -11,8 +11,7 @@
 namespace steer::model::detail {
 namespace {
 
-constexpr auto kWhere = "Model::load";
-
+constexpr auto kAssemble = "Model::load";
 /// Heads that training leaves beside the language model's own: they compute something else from the same stream.
 constexpr std::string_view kOtherHeads[] = {"v_head.", "value_head.", "reward_head.", "score."};
 
@@ -30,7 +29,7 @@ Naming naming_of(const TensorReader& reader) {
 void require_layers_fit(const ModelConfig& config, const TensorReader& reader) {
   const auto tensors = static_cast<std::int64_t>(reader.tensors().size());
   require(
-      config.n_layers <= tensors, ErrorCode::format, kWhere,
+      config.n_layers <= tensors, ErrorCode::format, kAssemble,
       "expected the tensors of num_hidden_layers = {} layers but got {} tensors ({}); the file is incomplete or the "
       "configuration damaged",
       config.n_layers, tensors, reader.path().string());

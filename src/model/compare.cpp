@@ -15,7 +15,7 @@
 namespace steer {
 namespace {
 
-constexpr auto kWhere = "compare_backends";
+constexpr auto kCompare = "compare_backends";
 
 /// The values of one pass at all points, in the order of computation; the logits last.
 using Pass = std::vector<std::pair<HookPoint, at::Tensor>>;
@@ -58,14 +58,14 @@ PointComparison compare(std::string name, std::int64_t position, const at::Tenso
 void check(const Session& tested, const Session& reference, std::span<const std::int64_t> ids,
            const CompareOptions& options) {
   const ModelConfig &a = tested.model().config(), &b = reference.model().config();
-  require(&tested != &reference, ErrorCode::argument, kWhere,
+  require(&tested != &reference, ErrorCode::argument, kCompare,
           "expected two sessions but got one twice; open one for each backend");
   require(a.n_layers == b.n_layers && a.d_model == b.d_model && a.vocab_size == b.vocab_size &&
               a.n_heads == b.n_heads && a.d_head == b.d_head && a.d_mlp == b.d_mlp,
-          ErrorCode::argument, kWhere,
+          ErrorCode::argument, kCompare,
           "expected models of one shape but got {} layers of {} and {} layers of {}; load the same model twice",
           a.n_layers, a.d_model, b.n_layers, b.d_model);
-  require(options.decoded >= 0 && std::ssize(ids) > options.decoded, ErrorCode::argument, kWhere,
+  require(options.decoded >= 0 && std::ssize(ids) > options.decoded, ErrorCode::argument, kCompare,
           "expected more than {} tokens (those that come one by one) but got {}; give a longer prompt", options.decoded,
           ids.size());
 }
@@ -116,7 +116,7 @@ BackendComparison compare_backends(Session& tested, Session& reference, std::spa
     const Phase phase = position == 0 ? Phase::prompt : Phase::generated;
     const Pass expected = record(reference, points, {b, tokens, phase}, nullptr);
     const Pass actual = record(tested, points, {a, tokens, phase}, options.layers_alone ? &expected : nullptr);
-    require(actual.size() == expected.size(), ErrorCode::argument, kWhere,
+    require(actual.size() == expected.size(), ErrorCode::argument, kCompare,
             "expected prompts of at most prompt_chunk tokens but got {} in pieces; give fewer, or a larger chunk",
             count);
     for (std::size_t i = 0; i < actual.size(); ++i)

@@ -18,18 +18,18 @@
 namespace steer {
 namespace {
 
-constexpr auto kWhere = "ModelConfig::from_gguf";
+constexpr auto kFromGguf = "ModelConfig::from_gguf";
 
 /// Keys below the architecture's name that do not change what is computed.
-constexpr std::string_view kIgnored[] = {"vocab_size",
-                                         "tensor_data_layout",
-                                         "rope.scaling.finetuned",
-                                         "rope.scaling.original_context_length",
-                                         "feed_forward_length",
-                                         "expert_feed_forward_length",
-                                         "expert_shared_feed_forward_length",
-                                         "expert_shared_count",
-                                         "rope.dimension_sections"};  // fall together for text
+constexpr std::string_view kIgnoredFields[] = {"vocab_size",
+                                               "tensor_data_layout",
+                                               "rope.scaling.finetuned",
+                                               "rope.scaling.original_context_length",
+                                               "feed_forward_length",
+                                               "expert_feed_forward_length",
+                                               "expert_shared_feed_forward_length",
+                                               "expert_shared_count",
+                                               "rope.dimension_sections"};  // fall together for text
 
 /// The metadata below "<architecture>.", without that prefix.
 nlohmann::json section(const nlohmann::json& metadata, const std::string& prefix) {
@@ -53,7 +53,7 @@ RopeConfig rope(model::detail::ConfigReader& in, const TensorReader& file, const
   if (file.contains("rope_factors_long.weight")) scaling = "longrope";
   const double attention = in.number("rope.scaling.attn_factor", 1);
   out.original_context = in.size("rope.scaling.original_context_length", c.context);
-  require(factor > 0 && out.theta > 0 && attention > 0, ErrorCode::config, kWhere,
+  require(factor > 0 && out.theta > 0 && attention > 0, ErrorCode::config, kFromGguf,
           "expected positive rotary constants but got base {}, factor {} and attention factor {}; the file is damaged",
           out.theta, factor, attention);
   if (scaling == "longrope") {
@@ -72,7 +72,7 @@ RopeConfig rope(model::detail::ConfigReader& in, const TensorReader& file, const
     const double natural = grown(1) / grown(in.number("rope.scaling.yarn_log_multiplier", 0));
     out.scale = in.number("rope.scaling.yarn_attn_factor", natural) * attention;
   } else {
-    require(scaling == "none" || scaling == "linear", ErrorCode::unsupported, kWhere,
+    require(scaling == "none" || scaling == "linear", ErrorCode::unsupported, kFromGguf,
             "expected rope.scaling.type none, linear, yarn or longrope but got \"{}\"; steer does not have it",
             scaling);
     in.only("rope.scaling.attn_factor", 1.0);
@@ -175,15 +175,15 @@ void read_experts(model::detail::ConfigReader& in, const TensorReader& file, Mod
 
 ModelConfig ModelConfig::from_gguf(const TensorReader& file) {
   const auto& metadata = file.metadata();
-  model::detail::ConfigReader general(metadata, kWhere);
+  model::detail::ConfigReader general(metadata, kFromGguf);
   const auto arch = general.text("general.architecture");
   const auto* family = model::detail::find_architecture(arch);
-  require(family, ErrorCode::unsupported, kWhere,
+  require(family, ErrorCode::unsupported, kFromGguf,
           "expected a general.architecture of {} but got {} ({}); take a model of one of these families, or "
           "add it as docs/adding-a-family.md says",
           model::detail::architectures(), io::detail::quote(arch), file.path().string());
   const auto keys = section(metadata, arch + ".");
-  model::detail::ConfigReader in(keys, kWhere, arch + ".");
+  model::detail::ConfigReader in(keys, kFromGguf, arch + ".");
   ModelConfig c;
   c.family = family->name;
   // llama.cpp has one architecture for these.
@@ -256,8 +256,8 @@ ModelConfig ModelConfig::from_gguf(const TensorReader& file) {
     if (general.has(key)) c.bos_ids.push_back(general.integer(key));
   for (const auto* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"})
     if (general.has(key)) c.eos_ids.push_back(general.integer(key));
-  in.finish(kIgnored);
-  model::detail::complete_and_check(c, kWhere);
+  in.finish(kIgnoredFields);
+  model::detail::complete_and_check(c, kFromGguf);
   return c;
 }
 

@@ -12,7 +12,7 @@ namespace steer {
 namespace {
 
 using model::detail::ConfigReader;
-constexpr auto kWhere = "ModelConfig::from_hugging_face";
+constexpr auto kFromHuggingFace = "ModelConfig::from_hugging_face";
 
 /// Keys that do not change what a forward pass in f32 computes at inference, whatever their value.
 constexpr std::string_view kIgnored[] = {
@@ -73,7 +73,7 @@ std::vector<std::int64_t> ids(ConfigReader& in, const char* key) {
   if (value.is_array())
     for (const auto& id : value)
       if (id.is_number_integer()) out.push_back(id.get<std::int64_t>());
-  require(value.is_array() && out.size() == value.size(), ErrorCode::config, kWhere,
+  require(value.is_array() && out.size() == value.size(), ErrorCode::config, kFromHuggingFace,
           "expected {} to be a token id or a list of them but got {}; correct the file", key, io::detail::brief(value));
   return out;
 }
@@ -92,7 +92,7 @@ void require_language_model(const nlohmann::json& config) {
     const auto& name = entry.get_ref<const std::string&>();
     for (const char* other : {"ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering",
                               "ForMultipleChoice", "ForMaskedLM", "RewardModel", "ForReward"})
-      require(name.find(other) == std::string::npos, ErrorCode::unsupported, kWhere,
+      require(name.find(other) == std::string::npos, ErrorCode::unsupported, kFromHuggingFace,
               "expected a language model but got architectures = {}, which has another head and no logits over the "
               "vocabulary; give the model it was made from",
               io::detail::brief(*found));
@@ -110,7 +110,7 @@ const model::detail::Family& text_tower(ConfigReader& outer, std::string_view wr
     if (type.empty() || family.model_type == type) return family;
     known += (known.empty() ? "" : " or ") + std::string(family.model_type);
   }
-  fail(ErrorCode::unsupported, kWhere,
+  fail(ErrorCode::unsupported, kFromHuggingFace,
        "expected text_config.model_type {} but got {}; add the family as docs/adding-a-family.md says", known,
        io::detail::quote(type));
 }
@@ -118,9 +118,9 @@ const model::detail::Family& text_tower(ConfigReader& outer, std::string_view wr
 void read_text_tower(ConfigReader& outer, const model::detail::Family& family,
                      std::span<const std::string> allow_unknown, ModelConfig& c) {
   const auto& text = outer.at("text_config");
-  require(text.is_object(), ErrorCode::config, kWhere, "expected text_config to be an object but got {}",
+  require(text.is_object(), ErrorCode::config, kFromHuggingFace, "expected text_config to be an object but got {}",
           io::detail::brief(text));
-  ConfigReader in(text, kWhere, "text_config.");
+  ConfigReader in(text, kFromHuggingFace, "text_config.");
   in.only("model_type", family.model_type);
   family.read(in, family, c);
   c.tied_embeddings = outer.boolean("tie_word_embeddings", c.tied_embeddings);
@@ -134,12 +134,12 @@ void read_text_tower(ConfigReader& outer, const model::detail::Family& family,
 }  // namespace
 
 ModelConfig ModelConfig::from_hugging_face(const nlohmann::json& config, std::span<const std::string> allow_unknown) {
-  require(config.is_object(), ErrorCode::config, kWhere,
+  require(config.is_object(), ErrorCode::config, kFromHuggingFace,
           "expected a JSON object but got {}; give the content of config.json", config.type_name());
-  ConfigReader in(config, kWhere);
+  ConfigReader in(config, kFromHuggingFace);
   const auto type = in.text("model_type");
   const model::detail::Family* family = model::detail::find_model_type(type);
-  require(family, ErrorCode::unsupported, kWhere,
+  require(family, ErrorCode::unsupported, kFromHuggingFace,
           "expected a model_type of {} but got {}{}; take a model of one of these families, or add it as "
           "docs/adding-a-family.md says",
           model::detail::model_types(), io::detail::quote(type),
@@ -162,7 +162,7 @@ ModelConfig ModelConfig::from_hugging_face(const nlohmann::json& config, std::sp
     c.eos_ids = ids(in, "eos_token_id");
   }
   in.finish(ignored, allow_unknown, &c.warnings);
-  model::detail::complete_and_check(c, kWhere);
+  model::detail::complete_and_check(c, kFromHuggingFace);
   return c;
 }
 

@@ -16,23 +16,24 @@
 namespace steer::model::detail {
 namespace {
 
+constexpr auto kModelFiles = "Model::load";
 namespace fs = std::filesystem;
-constexpr auto kWhere = "Model::load";
 
 void check_device(const at::Device& device) {
-  require(device.is_cpu() || device.is_cuda(), ErrorCode::unsupported, kWhere,
+  require(device.is_cpu() || device.is_cuda(), ErrorCode::unsupported, kModelFiles,
           "expected the CPU or a CUDA device but got {}", device.str());
   if (device.is_cpu()) return;
-  require(at::hasCUDA(), ErrorCode::unsupported, kWhere,
+  require(at::hasCUDA(), ErrorCode::unsupported, kModelFiles,
           "expected a CUDA device for \"{}\" but this libtorch or machine has none; use the CPU", device.str());
-  require(static_cast<std::size_t>(std::max<int>(device.index(), 0)) < at::getNumGPUs(), ErrorCode::argument, kWhere,
-          "expected a device below cuda:{} but got \"{}\"; choose one that exists", at::getNumGPUs(), device.str());
+  require(static_cast<std::size_t>(std::max<int>(device.index(), 0)) < at::getNumGPUs(), ErrorCode::argument,
+          kModelFiles, "expected a device below cuda:{} but got \"{}\"; choose one that exists", at::getNumGPUs(),
+          device.str());
 }
 
 /// Chat models end a turn with tokens that only the generation configuration lists.
 void add_end_of_turn(const fs::path& folder, ModelConfig& config) {
   if (!fs::exists(folder / "generation_config.json")) return;
-  const auto generation = io::detail::read_json(folder / "generation_config.json", kWhere);
+  const auto generation = io::detail::read_json(folder / "generation_config.json", kModelFiles);
   const auto eos = generation.is_object() ? generation.value("eos_token_id", nlohmann::json()) : nlohmann::json();
   for (const auto& id : eos.is_array() ? eos : nlohmann::json::array({eos}))
     if (id.is_number_integer() &&
@@ -41,7 +42,7 @@ void add_end_of_turn(const fs::path& folder, ModelConfig& config) {
 }
 
 ModelConfig read_config(const fs::path& path, std::span<const std::string> allow_unknown) {
-  const auto json = io::detail::read_json(path, kWhere);
+  const auto json = io::detail::read_json(path, kModelFiles);
   try {
     return ModelConfig::from_hugging_face(json, allow_unknown);
   } catch (const Error& error) {  // which knows of no file
@@ -55,7 +56,7 @@ ModelFiles open_hugging_face(const fs::path& folder, std::shared_ptr<const Tenso
   files.config = read_config(folder / "config.json", options.allow_unknown_config);
   add_end_of_turn(folder, files.config);
   files.tensors = tensors ? std::move(tensors) : open_tensors(folder);
-  if (!options.adapter.empty()) files.tensors = merge_adapter(std::move(files.tensors), options.adapter, kWhere);
+  if (!options.adapter.empty()) files.tensors = merge_adapter(std::move(files.tensors), options.adapter, kModelFiles);
   if (fs::exists(folder / "tokenizer.json") || fs::exists(folder / "tokenizer.model"))
     files.tokenizer = Tokenizer::load(folder);
   return files;
@@ -64,7 +65,7 @@ ModelFiles open_hugging_face(const fs::path& folder, std::shared_ptr<const Tenso
 ModelFiles open_gguf(std::shared_ptr<const TensorReader> tensors, const LoadOptions& options) {
   ModelFiles files;
   files.tensors = std::move(tensors);
-  if (!options.adapter.empty()) files.tensors = merge_adapter(std::move(files.tensors), options.adapter, kWhere);
+  if (!options.adapter.empty()) files.tensors = merge_adapter(std::move(files.tensors), options.adapter, kModelFiles);
   files.config = ModelConfig::from_gguf(*files.tensors);
   const auto& metadata = files.tensors->metadata();
   if (metadata.contains("tokenizer.ggml.model")) files.tokenizer = Tokenizer::from_gguf(*files.tensors);
@@ -101,13 +102,13 @@ std::string advice_for(const fs::path& folder) {
 
 ModelFiles open_folder(const fs::path& folder, const LoadOptions& options) {
   if (fs::exists(folder / "config.json")) return open_hugging_face(folder, nullptr, options);
-  if (is_adapter(folder)) refuse_adapter_alone(folder, kWhere);
+  if (is_adapter(folder)) refuse_adapter_alone(folder, kModelFiles);
   const auto models = gguf_models(folder);
   if (models.size() == 1) return open_gguf(open_tensors(folder / *models.begin()), options);
-  require(models.empty(), ErrorCode::argument, kWhere,
+  require(models.empty(), ErrorCode::argument, kModelFiles,
           "expected one model but the folder holds {} GGUF files ({}); give the path of one, such as {}", models.size(),
           folder.string(), models.empty() ? std::string() : *models.begin());
-  fail(ErrorCode::io, kWhere,
+  fail(ErrorCode::io, kModelFiles,
        "expected config.json in the folder, as a Hugging Face model has, or a GGUF file but got neither ({}); {}",
        folder.string(), advice_for(folder));
 }
@@ -118,7 +119,7 @@ ModelFiles open_file(const fs::path& path, const LoadOptions& options) {
   const auto shard = io::detail::parse_shard_name(path.filename().string());
   auto tensors = shard && shard->ending != ".gguf" ? io::detail::open_shards(path) : open_tensors(path);
   if (tensors->format() == "gguf") return open_gguf(std::move(tensors), options);
-  require(fs::exists(folder / "config.json"), ErrorCode::io, kWhere,
+  require(fs::exists(folder / "config.json"), ErrorCode::io, kModelFiles,
           "expected config.json beside the weights but got {} alone, in {} format; put the model's config.json and "
           "tokenizer into its folder, or give a GGUF file",
           path.string(), tensors->format());
@@ -129,13 +130,13 @@ ModelFiles open_file(const fs::path& path, const LoadOptions& options) {
 
 void check_options(const LoadOptions& options) {
   check_device(options.device);
-  require(options.context >= 0 && options.max_memory >= 0, ErrorCode::argument, kWhere,
+  require(options.context >= 0 && options.max_memory >= 0, ErrorCode::argument, kModelFiles,
           "expected context and max_memory of at least 0 but got {} and {}; 0 means the model's own and no limit",
           options.context, options.max_memory);
 }
 
 ModelConfig limited(ModelConfig config, const LoadOptions& options) {
-  require(options.context <= config.context, ErrorCode::argument, kWhere,
+  require(options.context <= config.context, ErrorCode::argument, kModelFiles,
           "expected a context of at most {} but got {}; the model was not made for more", config.context,
           options.context);
   if (options.context > 0) config.context = options.context;
@@ -153,7 +154,7 @@ ModelFiles open_model_files(const fs::path& path, const LoadOptions& options) {
   check_options(options);
   std::error_code ignored;
   require(
-      fs::exists(path, ignored), ErrorCode::io, kWhere,
+      fs::exists(path, ignored), ErrorCode::io, kModelFiles,
       "expected a model's folder or file but {} does not exist; check the path (what has only a name on a hub is to "
       "be downloaded first)",
       path.string());

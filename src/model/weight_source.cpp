@@ -16,8 +16,7 @@
 namespace steer::model::detail {
 namespace {
 
-constexpr auto kWhere = "Model::load";
-
+constexpr auto kWeightSource = "Model::load";
 std::string listing(const std::vector<std::string>& items) {
   constexpr std::size_t kShown = 8;
   auto text = format_text(
@@ -46,7 +45,7 @@ void require_finite(const at::Tensor& tensor, const std::string& name, const Ten
                                                        type == at::kBFloat16 ? 0x7f80 : 0x7c00);
     if (!part) ok = false;
   });
-  require(ok, ErrorCode::format, kWhere,
+  require(ok, ErrorCode::format, kWeightSource,
           "expected finite weights but got NaN or infinity in {} ({}); the file is damaged or training diverged: get "
           "it again",
           name, reader.path().string());
@@ -81,7 +80,7 @@ void require_finite_blocks(const at::Tensor& raw, const TensorInfo& info, const 
       }
     }
   });
-  require(ok, ErrorCode::format, kWhere,
+  require(ok, ErrorCode::format, kWeightSource,
           "expected finite weights but got NaN or infinity in {} ({}); the file is damaged: get it again", info.name,
           reader.path().string());
 }
@@ -158,7 +157,7 @@ void WeightSource::refuse_missing() const {
   for (const auto& name : missing_)
     if (name.starts_with("lm_head.weight"))
       hint = "; tie_word_embeddings is false, so that the unembedding must be a tensor of its own";
-  fail(ErrorCode::format, kWhere,
+  fail(ErrorCode::format, kWeightSource,
        "expected {} but got no tensor of {} ({}); the file is incomplete or not of this family{}", listing(missing_),
        missing_.size() == 1 ? "that name" : "those names", reader_.path().string(), hint);
 }
@@ -169,7 +168,7 @@ void WeightSource::finish_check(const std::function<bool(std::string_view)>& ign
     if (!used_.contains(info.name) && !ignored(info.name)) extra.push_back(describe(info.name, info.shape));
   const std::string path = reader_.path().string();
   if (!missing_.empty()) refuse_missing();
-  require(shapes_.empty(), ErrorCode::shape, kWhere,
+  require(shapes_.empty(), ErrorCode::shape, kWeightSource,
           "expected tensors that fit the configuration but got {} ({}); config.json "
           "and weights do not belong together",
           listing(shapes_), path);
@@ -177,11 +176,11 @@ void WeightSource::finish_check(const std::function<bool(std::string_view)>& ign
     return name.find("layers.") != std::string::npos || name.find("blk.") != std::string::npos ||
            name.find("h.") != std::string::npos;
   });
-  require(extra.empty(), ErrorCode::format, kWhere,
+  require(extra.empty(), ErrorCode::format, kWeightSource,
           "expected only tensors of this family but got {} ({}); steer would compute without them: check model_type{}",
           listing(extra), path, layers ? " and num_hidden_layers" : "");
   require(
-      options_.max_memory <= 0 || bytes_ <= options_.max_memory, ErrorCode::argument, kWhere,
+      options_.max_memory <= 0 || bytes_ <= options_.max_memory, ErrorCode::argument, kWeightSource,
       "expected weights of at most {} bytes (max_memory) but got {} ({}); allow more or choose a smaller WeightFormat",
       options_.max_memory, bytes_, path);
   checking_ = false;

@@ -30,7 +30,7 @@ struct CrossLayerTranscoder::Impl {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr std::string_view kLoad = "CrossLayerTranscoder::load";
+constexpr std::string_view kCrossLayerLoad = "CrossLayerTranscoder::load";
 /// Models have some hundred layers at most; this bounds the search for files.
 constexpr std::int64_t kMaxLayers = 4096;
 
@@ -38,19 +38,19 @@ at::Tensor read_shape(const TensorReader& file, const std::string& name, std::ve
   const auto& info = file.info(name);
   bool fits = info.shape.size() == shape.size();
   for (std::size_t i = 0; fits && i < shape.size(); ++i) fits = shape[i] < 0 || shape[i] == info.shape[i];
-  require(fits, ErrorCode::shape, kLoad, "expected {} of shape [{}] (-1: any) but got [{}] ({})", name,
+  require(fits, ErrorCode::shape, kCrossLayerLoad, "expected {} of shape [{}] (-1: any) but got [{}] ({})", name,
           fmt::join(shape, ", "), fmt::join(info.shape, ", "), file.path().string());
   return file.read(name);
 }
 
 std::int64_t count_layers(const fs::path& folder) {
   std::error_code ignored;
-  require(fs::is_directory(folder, ignored), ErrorCode::io, kLoad,
+  require(fs::is_directory(folder, ignored), ErrorCode::io, kCrossLayerLoad,
           "expected a folder with W_enc_0.safetensors and so on but got {}; give the transcoder's folder",
           folder.string());
   std::int64_t count = 0;
   while (count < kMaxLayers && fs::exists(folder / format_text("W_enc_{}.safetensors", count), ignored)) ++count;
-  require(count > 0, ErrorCode::io, kLoad, "expected W_enc_0.safetensors in the folder but found none ({})",
+  require(count > 0, ErrorCode::io, kCrossLayerLoad, "expected W_enc_0.safetensors in the folder but found none ({})",
           folder.string());
   return count;
 }
@@ -62,13 +62,13 @@ CrossLayerTranscoder CrossLayerTranscoder::load(const fs::path& folder) {
   auto impl = std::make_shared<Impl>();
   nlohmann::json config = nlohmann::json::object();
   if (std::error_code ignored; fs::exists(folder / "config.yaml", ignored))
-    config = sae::detail::read_simple_yaml(folder / "config.yaml", kLoad);
+    config = sae::detail::read_simple_yaml(folder / "config.yaml", kCrossLayerLoad);
   const auto text = [&](const char* key, const char* missing) {
     const auto found = config.find(key);
     return found != config.end() && found->is_string() ? found->get<std::string>() : std::string(missing);
   };
   if (config.contains("model_kind"))
-    require(text("model_kind", "") == "cross_layer_transcoder", ErrorCode::config, kLoad,
+    require(text("model_kind", "") == "cross_layer_transcoder", ErrorCode::config, kCrossLayerLoad,
             "expected model_kind cross_layer_transcoder but got \"{}\" ({}); load its layers with Sae::load",
             text("model_kind", ""), (folder / "config.yaml").string());
   impl->model_name = text("model_name", "");
@@ -81,8 +81,8 @@ CrossLayerTranscoder CrossLayerTranscoder::load(const fs::path& folder) {
     auto W_dec = read_shape(*decoder, name("W_dec"), {d_sae, n - l, -1});
     const auto d_out = W_dec.size(2);
     if (l > 0)
-      require(d_in == impl->layers[0].W_enc.size(1) && d_out == impl->layers[0].W_dec.size(2), ErrorCode::shape, kLoad,
-              "expected all layers of one width, [{}] to [{}], but layer {} has [{}] to [{}] ({})",
+      require(d_in == impl->layers[0].W_enc.size(1) && d_out == impl->layers[0].W_dec.size(2), ErrorCode::shape,
+              kCrossLayerLoad, "expected all layers of one width, [{}] to [{}], but layer {} has [{}] to [{}] ({})",
               impl->layers[0].W_enc.size(1), impl->layers[0].W_dec.size(2), l, d_in, d_out, folder.string());
     SaeConfig c;
     c.format = "circuit_tracer";

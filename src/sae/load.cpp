@@ -6,6 +6,7 @@
 #include <charconv>
 #include <vector>
 
+#include "core/ascii.hpp"
 #include "core/format_text.hpp"
 #include "io/strict_json.hpp"
 #include "io/unwrap.hpp"
@@ -175,8 +176,7 @@ void refuse_other_dictionaries(const SaeFiles& files) {
   constexpr std::array kRefused = {"crosscoder", "clt", "cross_layer_transcoder", "lorsa", "molt", "temporal", "lca"};
   const auto check = [&](const json& object, std::string_view prefix, const char* key) {
     if (!object.is_object() || !object.contains(key) || !object[key].is_string()) return;
-    auto value = object[key].get<std::string>();
-    for (auto& c : value) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    const std::string value = ascii_lower(object[key].get_ref<const std::string&>());
     for (const std::string_view kind : kRefused)
       if (value == kind || (kind.size() > 4 && value.find(kind) != std::string::npos) ||
           value.starts_with(std::string(kind) + "_"))

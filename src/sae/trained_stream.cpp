@@ -7,6 +7,7 @@
 #include <array>
 #include <cctype>
 
+#include "core/ascii.hpp"
 #include "io/bytes.hpp"
 #include "io/strict_json.hpp"
 #include "sae/layouts.hpp"
@@ -147,9 +148,7 @@ class TrainedStream {
   }
 
   void centre() {
-    auto name = sae_.config.model_name;
-    std::transform(name.begin(), name.end(), name.begin(),
-                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    const std::string name = ascii_lower(sae_.config.model_name);
     if (holds_any(name, kRmsNorm)) return;
     require(
         holds_any(name, kLayerNorm), ErrorCode::unsupported, kLoad,

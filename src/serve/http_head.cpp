@@ -3,11 +3,9 @@
 #include <algorithm>
 #include <cctype>
 
-namespace steer::serve::detail {
+#include "core/ascii.hpp"
 
-bool same_name(std::string_view a, std::string_view b) {
-  return std::ranges::equal(a, b, [](unsigned char x, unsigned char y) { return std::tolower(x) == std::tolower(y); });
-}
+namespace steer::serve::detail {
 
 bool matches(std::string_view route, std::string_view path, std::vector<std::string>& captured) {
   captured.clear();
@@ -26,11 +24,11 @@ bool matches(std::string_view route, std::string_view path, std::vector<std::str
 
 int framing_fault(const HttpRequest& request) {
   const auto count = [&](std::string_view name) {
-    return std::ranges::count_if(request.headers, [&](const auto& pair) { return same_name(pair.first, name); });
+    return std::ranges::count_if(request.headers, [&](const auto& pair) { return ascii_alike(pair.first, name); });
   };
   const auto lengths = count("Content-Length"), codings = count("Transfer-Encoding");
   if (lengths > 1 || codings > 1 || (lengths && codings)) return 400;
-  if (codings) return same_name(request.header("Transfer-Encoding"), "chunked") ? 0 : 501;
+  if (codings) return ascii_alike(request.header("Transfer-Encoding"), "chunked") ? 0 : 501;
   if (!lengths) return 0;
   const std::string_view length = request.header("Content-Length");
   const bool digits = !length.empty() && length.size() < 19 &&
@@ -62,12 +60,12 @@ std::string_view fault_message(int status) {
 }
 
 std::string_view HttpRequest::header(std::string_view name) const {
-  const auto found = std::ranges::find_if(headers, [&](const auto& pair) { return same_name(pair.first, name); });
+  const auto found = std::ranges::find_if(headers, [&](const auto& pair) { return ascii_alike(pair.first, name); });
   return found == headers.end() ? std::string_view() : std::string_view(found->second);
 }
 
 bool HttpRequest::has_header(std::string_view name) const {
-  return std::ranges::any_of(headers, [&](const auto& pair) { return same_name(pair.first, name); });
+  return std::ranges::any_of(headers, [&](const auto& pair) { return ascii_alike(pair.first, name); });
 }
 
 std::string_view HttpRequest::argument(std::string_view name, std::string_view fallback) const {

@@ -20,7 +20,7 @@ namespace steer::serve::detail {
 namespace {
 
 constexpr int kBacklog = 1024;
-constexpr std::string_view kWhere = "Server";
+constexpr std::string_view kListener = "Server";
 
 /// A listening socket. @throws Error(io).
 int listen_on(const std::string& host, int port) {
@@ -28,7 +28,7 @@ int listen_on(const std::string& host, int port) {
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_PASSIVE;
   const int error = ::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found);
-  require(error == 0, ErrorCode::io, kWhere, "expected an address to listen on but got \"{}\": {}", host,
+  require(error == 0, ErrorCode::io, kListener, "expected an address to listen on but got \"{}\": {}", host,
           ::gai_strerror(error));
   const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owner(found, &::freeaddrinfo);
   int problem = 0;
@@ -41,7 +41,7 @@ int listen_on(const std::string& host, int port) {
     problem = errno;
     if (descriptor >= 0) ::close(descriptor);
   }
-  fail(ErrorCode::io, kWhere, "expected to listen on {} port {} but got: {}", host, port, std::strerror(problem));
+  fail(ErrorCode::io, kListener, "expected to listen on {} port {} but got: {}", host, port, std::strerror(problem));
 }
 
 int port_of(int descriptor) {
@@ -56,7 +56,7 @@ int port_of(int descriptor) {
 
 Listener::Listener(const std::string& host, int port, std::int64_t most) : most_(most) {
   wake_ = ::eventfd(0, EFD_CLOEXEC);
-  require(wake_ >= 0, ErrorCode::io, kWhere, "expected an event descriptor but got: {}", std::strerror(errno));
+  require(wake_ >= 0, ErrorCode::io, kListener, "expected an event descriptor but got: {}", std::strerror(errno));
   try {
     listener_ = listen_on(host, port);
   } catch (...) {

@@ -11,6 +11,7 @@
 #include <steer/core/error.hpp>
 #include <steer/features/activations.hpp>
 
+#include "core/ascii.hpp"
 #include "core/format_text.hpp"
 #include "serve/chat_messages.hpp"
 #include "serve/generation_call.hpp"
@@ -32,7 +33,7 @@ bool to_snake(json& node) {
     std::string name;
     for (const char c : key) {
       if (c >= 'A' && c <= 'Z') name += '_';
-      name += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+      name += ascii_lower(c);
     }
     changed |= name != key;
     if (value.is_array()) changed |= to_snake(value);

@@ -10,13 +10,12 @@
 #include <steer/core/error.hpp>
 
 #include "stats/clusters.hpp"
+#include "stats/level.hpp"
 
 namespace steer {
 namespace {
 
-void require_level(double level, std::string_view where) {
-  require(level > 0 && level < 1, ErrorCode::argument, where, "expected a level between 0 and 1 but got {}", level);
-}
+using stats::detail::require_level;
 
 /// Wilson 1927, for a number of rows that need not be whole.
 Interval wilson(double p, double n, double level) {

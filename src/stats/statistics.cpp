@@ -14,15 +14,14 @@
 #include <steer/core/random.hpp>
 
 #include "stats/clusters.hpp"
+#include "stats/level.hpp"
 
 namespace steer {
 namespace {
 
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+using stats::detail::require_level;
 
-void require_level(double level, std::string_view where) {
-  require(level > 0 && level < 1, ErrorCode::argument, where, "expected a level between 0 and 1 but got {}", level);
-}
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 void require_same_length(std::size_t a, std::size_t b, std::string_view where) {
   require(a == b, ErrorCode::shape, where, "expected two lists of one length but got {} and {}", a, b);

@@ -3,6 +3,7 @@
 
 #include <steer/core/error.hpp>
 
+#include "core/ascii.hpp"
 #include "core/format_text.hpp"
 #include "model/hook_table.hpp"
 #include "steering/edits/operation.hpp"
@@ -11,12 +12,12 @@
 namespace steer::steering::detail {
 namespace {
 
-constexpr std::string_view kWhere = "Steering";
+constexpr std::string_view kFit = "Steering";
 
 std::string lower_stem(std::string text) {
   while (!text.empty() && text.back() == '/') text.pop_back();
   if (const auto slash = text.rfind('/'); slash != std::string::npos) text.erase(0, slash + 1);
-  for (char& c : text) c = c == '_' ? '-' : static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  for (char& c : text) c = c == '_' ? '-' : ascii_lower(c);
   return text;
 }
 
@@ -28,7 +29,7 @@ class Fit {
     for (std::size_t i = 0; i < steering.edits().size(); ++i) {
       const Edit& edit = steering.edits()[i];
       const std::string what = format_text("edit {} ({})", i, edit.name.empty() ? edit.describe() : edit.name);
-      edit.validate(kWhere);
+      edit.validate(kFit);
       check_scope(edit.scope, what);
       check_op(edit, edit.op->lower(edit), what);
       if (!edit.when) continue;
@@ -37,7 +38,7 @@ class Fit {
     }
     for (std::size_t i = 0; i < steering.watches().size(); ++i) {
       const Watch& watch = steering.watches()[i];
-      watch.when.validate(kWhere);
+      watch.when.validate(kFit);
       check_condition(watch.when, format_text("watch {} ({})", i, watch.reason));
     }
     return std::move(warnings_);
@@ -46,20 +47,20 @@ class Fit {
  private:
   void check_scope(const Scope& scope, const std::string& what) {
     const bool tagged = scope.where == Where::inside_tag || scope.where == Where::outside_tag;
-    require(!tagged || has_tokenizer_, ErrorCode::config, kWhere,
+    require(!tagged || has_tokenizer_, ErrorCode::config, kFit,
             "expected a model with a tokenizer for the tag scope of {} but got one without", what);
     require(scope.where != Where::span || config_.context == 0 || scope.begin < config_.context, ErrorCode::argument,
-            kWhere, "expected a span within the model's context of {} but got [{}, {}) in {}: it can match nothing",
+            kFit, "expected a span within the model's context of {} but got [{}, {}) in {}: it can match nothing",
             config_.context, scope.begin, scope.end, what);
     for (std::int64_t id : scope.tokens)
-      require(config_.vocab_size == 0 || id < config_.vocab_size, ErrorCode::argument, kWhere,
+      require(config_.vocab_size == 0 || id < config_.vocab_size, ErrorCode::argument, kFit,
               "expected token ids in [0, {}) but got {} in the scope of {}", config_.vocab_size, id, what);
     for (const Scope& except : scope.except) check_scope(except, what);
   }
 
   void check_width(std::int64_t got, const HookPoint& point, std::string_view of, const std::string& what) {
-    const std::int64_t width = point_width(config_, point, kWhere);
-    require(got == width, ErrorCode::shape, kWhere, "expected {} of width {} ({}) but got {} in {}", of, width,
+    const std::int64_t width = point_width(config_, point, kFit);
+    require(got == width, ErrorCode::shape, kFit, "expected {} of width {} ({}) but got {} in {}", of, width,
             point.name(), got, what);
   }
 
@@ -85,19 +86,19 @@ class Fit {
 
   void check_op(const Edit& edit, const Lowered& lowered, const std::string& what) {
     if (edit.point.site == Site::attn_pattern) {
-      require(lowered.function && !lowered.sae, ErrorCode::unsupported, kWhere,
+      require(lowered.function && !lowered.sae, ErrorCode::unsupported, kFit,
               "expected a function (Steering::custom) at {}, which has no rows of one width, but got {}",
               edit.point.name(), what);
-      require(edit.point.layer >= 0 && edit.point.layer < config_.n_layers, ErrorCode::argument, kWhere,
+      require(edit.point.layer >= 0 && edit.point.layer < config_.n_layers, ErrorCode::argument, kFit,
               "expected a layer in [0, {}) but got {}", config_.n_layers, edit.point.name());
       return;
     }
-    point_width(config_, edit.point, kWhere);
+    point_width(config_, edit.point, kFit);
     for (const Field& field : edit.op->fields())
       if (const auto* vector = std::get_if<at::Tensor>(&field.value))
         check_width(vector->numel(), edit.point, "a vector", what);
     if (const auto& f = lowered.feature) {
-      require(!f->read || !f->sae.config().transcoder, ErrorCode::unsupported, kWhere,
+      require(!f->read || !f->sae.config().transcoder, ErrorCode::unsupported, kFit,
               "expected an edit that does not read a transcoder's feature but got {}: it reads one place and writes "
               "another",
               what);
@@ -130,7 +131,7 @@ class Fit {
   void check_order(const Condition& condition, const HookPoint& edit, const std::string& what) {
     for (const Condition& part : condition.parts) check_order(part, edit, what);
     const bool reads = condition.source == ConditionSource::feature || condition.source == ConditionSource::probe;
-    require(!reads || order_of(condition.point) <= order_of(edit), ErrorCode::argument, kWhere,
+    require(!reads || order_of(condition.point) <= order_of(edit), ErrorCode::argument, kFit,
             "expected a condition that is known when the edit acts but got one at {} behind the edit at {} in {}",
             condition.point.name(), edit.name(), what);
   }

@@ -12,7 +12,7 @@
 namespace steer::steering::detail {
 namespace {
 
-constexpr std::string_view kWhere = "Steering";
+constexpr std::string_view kProgram = "Steering";
 
 /// Compiles one steering. Built for one call.
 class Compiler {
@@ -43,7 +43,7 @@ class Compiler {
 
   TableBuilder& builder(const HookPoint& point) {
     points_.emplace(order_of(point), point);
-    const std::int64_t width = point.site == Site::attn_pattern ? 0 : point_width(config_, point, kWhere);
+    const std::int64_t width = point.site == Site::attn_pattern ? 0 : point_width(config_, point, kProgram);
     return builders_.try_emplace(point, width).first->second;
   }
 

@@ -16,7 +16,7 @@ namespace steer {
 namespace {
 
 using namespace text::detail::jinja;
-constexpr std::string_view where = "ChatTemplate::render";
+constexpr std::string_view kRender = "ChatTemplate::render";
 
 // Names of a template's variables that are ours to set.
 constexpr std::string_view prompt_variable = "add_generation_prompt";
@@ -86,8 +86,8 @@ struct ChatTemplate::Impl {
     const auto& names = tokenizer.special_names();
     const auto more = options.variables.empty() ? nlohmann::ordered_json::object()
                                                 : io::detail::parse_json<nlohmann::ordered_json>(
-                                                      options.variables, where, "ChatOptions::variables");
-    require(more.is_object(), ErrorCode::argument, where,
+                                                      options.variables, kRender, "ChatOptions::variables");
+    require(more.is_object(), ErrorCode::argument, kRender,
             "expected ChatOptions::variables to be a JSON object but got {}", io::detail::brief(more));
     Variables variables;
     // Files without a name for it still have the token.
@@ -186,7 +186,7 @@ const std::string& ChatTemplate::source() const { return impl_->source; }
 const std::vector<std::int64_t>& ChatTemplate::end_of_turn() const { return impl_->end_of_turn; }
 
 RenderedChat ChatTemplate::render(const std::vector<Message>& messages, const ChatOptions& options) const {
-  require(!messages.empty(), ErrorCode::argument, where, "expected at least one message but got none");
+  require(!messages.empty(), ErrorCode::argument, kRender, "expected at least one message but got none");
   const MarkedText text = impl_->text_of(messages, options);
   const std::vector<TokenSpan> tokens = impl_->tokens_of(text, options.parse_special_in_content);
   const auto prompt = static_cast<std::int64_t>(impl_->prompt_begin(text.bytes(), messages, options));

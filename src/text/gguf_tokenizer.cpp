@@ -19,7 +19,7 @@ namespace steer::text::detail {
 namespace {
 
 using nlohmann::json;
-constexpr std::string_view where = "Tokenizer::from_gguf";
+constexpr std::string_view kFromGguf = "Tokenizer::from_gguf";
 
 class Metadata {
  public:
@@ -54,7 +54,8 @@ class Metadata {
   const json* array(const std::string& key, std::size_t size, bool required) const {
     const json* value = find(key);
     if (!value && !required) return nullptr;
-    require(value != nullptr, ErrorCode::format, where, "expected the key {} but the file has none ({})", key, name_);
+    require(value != nullptr, ErrorCode::format, kFromGguf, "expected the key {} but the file has none ({})", key,
+            name_);
     check(value->is_array() && (size == 0 || value->size() == size), key,
           size == 0 ? "an array" : format_text("an array of {}", size), *value);
     return value;
@@ -62,8 +63,8 @@ class Metadata {
 
  private:
   void check(bool ok, const std::string& key, std::string_view kind, const json& value) const {
-    require(ok, ErrorCode::format, where, "expected {} to be {} but got {} of {} ({})", key, kind, value.type_name(),
-            value.size(), name_);
+    require(ok, ErrorCode::format, kFromGguf, "expected {} to be {} but got {} of {} ({})", key, kind,
+            value.type_name(), value.size(), name_);
   }
   const json& values_;
   const std::string& name_;
@@ -107,21 +108,21 @@ const std::map<std::string, PreKind, std::less<>>& pre_kinds() {
 
 void read_vocabulary(const Metadata& metadata, BpeTokenizer& out) {
   const json& tokens = *metadata.array("tokenizer.ggml.tokens", 0, true);
-  require(!tokens.empty() && tokens.size() < (1u << 26), ErrorCode::format, where,
+  require(!tokens.empty() && tokens.size() < (1u << 26), ErrorCode::format, kFromGguf,
           "expected 1 to 2^26 tokens but got {} ({})", tokens.size(), out.name);
   const json* types = metadata.array("tokenizer.ggml.token_type", tokens.size(), false);
   // llama.cpp takes these for control tokens whatever the file says: they end a turn.
   static const std::unordered_set<std::string_view> ends = {"<|eot_id|>",    "<|im_end|>", "<|end|>", "<end_of_turn>",
                                                             "<|endoftext|>", "<|eom_id|>", "<EOT>"};
   for (std::size_t i = 0; i < tokens.size(); ++i) {
-    require(tokens[i].is_string(), ErrorCode::format, where,
+    require(tokens[i].is_string(), ErrorCode::format, kFromGguf,
             "expected tokenizer.ggml.tokens to hold strings but token {} is {} ({})", i, tokens[i].type_name(),
             out.name);
     const auto& piece = tokens[i].get_ref<const std::string&>();
     PieceKind kind = PieceKind::normal;
     if (types) {
       const json& type = (*types)[i];
-      require(type.is_number_integer(), ErrorCode::format, where,
+      require(type.is_number_integer(), ErrorCode::format, kFromGguf,
               "expected tokenizer.ggml.token_type to hold integers but type {} is {} ({})", i, type.type_name(),
               out.name);
       switch (type.get<std::int64_t>()) {
@@ -161,7 +162,7 @@ std::vector<float> read_scores(const Metadata& metadata, const BpeTokenizer& out
   const json& scores = *metadata.array("tokenizer.ggml.scores", size, true);
   std::vector<float> score(size);
   for (std::size_t i = 0; i < size; ++i) {
-    require(scores[i].is_number() && std::isfinite(scores[i].get<float>()), ErrorCode::format, where,
+    require(scores[i].is_number() && std::isfinite(scores[i].get<float>()), ErrorCode::format, kFromGguf,
             "expected tokenizer.ggml.scores to hold finite numbers but score {} is {} ({})", i, scores[i].dump(),
             out.name);
     score[i] = scores[i].get<float>();
@@ -190,16 +191,16 @@ void read_merges(const Metadata& metadata, BpeTokenizer& out, bool ignore_merges
   out.bpe.reserve_merges(merges.size());
   std::int32_t rank = 0;
   for (const json& merge : merges) {
-    require(merge.is_string(), ErrorCode::format, where,
+    require(merge.is_string(), ErrorCode::format, kFromGguf,
             "expected tokenizer.ggml.merges to hold strings but got {} ({})", merge.type_name(), out.name);
     const std::string_view text = merge.get_ref<const std::string&>();
     const std::size_t space = text.find(' ', 1);
-    require(space != std::string_view::npos, ErrorCode::format, where,
+    require(space != std::string_view::npos, ErrorCode::format, kFromGguf,
             "expected merges of two pieces with a space between but got \"{}\" ({})", text, out.name);
     const std::string_view left = text.substr(0, space), right = text.substr(space + 1);
     const std::int32_t a = out.vocabulary.find(left), b = out.vocabulary.find(right);
     const std::int32_t joined = out.vocabulary.find(std::string(left) + std::string(right));
-    require(a != Vocabulary::none && b != Vocabulary::none && joined != Vocabulary::none, ErrorCode::format, where,
+    require(a != Vocabulary::none && b != Vocabulary::none && joined != Vocabulary::none, ErrorCode::format, kFromGguf,
             "expected merges of pieces in the vocabulary but got \"{}\" ({})", text, out.name);
     if (!out.vocabulary.special(joined)) out.bpe.add_merge(a, b, rank, joined);
     ++rank;
@@ -218,7 +219,7 @@ bool read_gpt2(const Metadata& metadata, BpeTokenizer& out) {
   if (found == pre_kinds().end()) {
     std::string known;
     for (const auto& [kind, unused] : pre_kinds()) known += (known.empty() ? "" : ", ") + kind;
-    fail(ErrorCode::unsupported, where, "expected a tokenizer.ggml.pre that steer knows ({}) but got \"{}\" ({})",
+    fail(ErrorCode::unsupported, kFromGguf, "expected a tokenizer.ggml.pre that steer knows ({}) but got \"{}\" ({})",
          known, pre, out.name);
   }
   for (const char* pattern : found->second.patterns) {
@@ -261,9 +262,9 @@ TokenizerParts read_gguf_tokenizer(const TensorReader& file) {
   out->name = file.path().string();
   const Metadata metadata(values, out->name);
   const auto model = metadata.text("tokenizer.ggml.model");
-  require(model.has_value(), ErrorCode::format, where,
+  require(model.has_value(), ErrorCode::format, kFromGguf,
           "expected the key tokenizer.ggml.model but the file has none ({}); it holds no tokenizer", out->name);
-  require(*model == "llama" || *model == "gpt2", ErrorCode::unsupported, where,
+  require(*model == "llama" || *model == "gpt2", ErrorCode::unsupported, kFromGguf,
           "expected a tokenizer.ggml.model that steer knows (llama, gpt2) but got \"{}\" ({})", *model, out->name);
   read_vocabulary(metadata, *out);
   bool add_bos = true;

@@ -1,5 +1,6 @@
 #pragma once
-// Reads the fields of a JSON object that a file promises, with an error that names the place where it does not.
+// Reads the fields of a JSON object that a file promises, with an error that names the place kTokenizerLoad it does
+// not.
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
@@ -10,6 +11,7 @@
 #include <steer/core/error.hpp>
 
 #include "io/strict_json.hpp"
+#include "text/tokenizer_json.hpp"
 
 namespace steer::text::detail {
 
@@ -18,7 +20,7 @@ class JsonFields {
   /// @param place  what the object is, for messages: "normalizer".
   JsonFields(const nlohmann::json& object, std::string_view place, const std::string& name)
       : object_(object), place_(place), name_(name) {
-    require(object.is_object(), ErrorCode::format, where, "expected {} to be an object but got {} ({})", place,
+    require(object.is_object(), ErrorCode::format, kTokenizerLoad, "expected {} to be an object but got {} ({})", place,
             object.type_name(), name);
   }
 
@@ -37,9 +39,9 @@ class JsonFields {
   std::int64_t integer(const char* key, std::int64_t low, std::int64_t high) const {
     const nlohmann::json* value = of(key, &nlohmann::json::is_number_integer, "an integer");
     const bool fits = !value->is_number_unsigned() || value->get<std::uint64_t>() <= INT64_MAX;
-    require(fits && value->get<std::int64_t>() >= low && value->get<std::int64_t>() <= high, ErrorCode::format, where,
-            "expected {}.{} to lie in [{}, {}] but got {} ({})", place_, key, low, high, io::detail::brief(*value),
-            name_);
+    require(fits && value->get<std::int64_t>() >= low && value->get<std::int64_t>() <= high, ErrorCode::format,
+            kTokenizerLoad, "expected {}.{} to lie in [{}, {}] but got {} ({})", place_, key, low, high,
+            io::detail::brief(*value), name_);
     return value->get<std::int64_t>();
   }
   const nlohmann::json& array(const char* key) const { return *of(key, &nlohmann::json::is_array, "an array"); }
@@ -51,16 +53,15 @@ class JsonFields {
     return {inner.text(is_regex ? "Regex" : "String"), is_regex};
   }
   [[noreturn]] void unsupported(std::string_view what, std::string_view known) const {
-    fail(ErrorCode::unsupported, where, "expected a {} that steer supports ({}) but got {} ({})", place_, known, what,
-         name_);
+    fail(ErrorCode::unsupported, kTokenizerLoad, "expected a {} that steer supports ({}) but got {} ({})", place_,
+         known, what, name_);
   }
 
  private:
-  static constexpr std::string_view where = "Tokenizer::load";
   const nlohmann::json* of(const char* key, bool (nlohmann::json::*is)() const noexcept, std::string_view kind) const {
     const nlohmann::json* value = find(key);
-    require(value && (value->*is)(), ErrorCode::format, where, "expected {}.{} to be {} but got {} ({})", place_, key,
-            kind, value ? value->type_name() : "nothing", name_);
+    require(value && (value->*is)(), ErrorCode::format, kTokenizerLoad, "expected {}.{} to be {} but got {} ({})",
+            place_, key, kind, value ? value->type_name() : "nothing", name_);
     return value;
   }
   const nlohmann::json& object_;

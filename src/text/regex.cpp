@@ -14,7 +14,7 @@
 namespace steer::text::detail {
 namespace {
 
-constexpr std::string_view where = "Tokenizer::load";
+constexpr std::string_view kRegex = "Tokenizer::load";
 // White_Space; PCRE2's \s counts U+180E as well.
 constexpr std::string_view space_class =
     R"(\x09-\x0D\x20\x85\xA0\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})";
@@ -49,7 +49,7 @@ std::string spelled(std::span<const CodeRange> ranges) {
 
 std::string pcre2_pattern(std::string_view pattern, const std::string& name) {
   const auto unsupported = [&](std::string_view part) {
-    fail(ErrorCode::unsupported, where,
+    fail(ErrorCode::unsupported, kRegex,
          "expected a regular expression steer can run as Oniguruma does but got {} in \"{}\" ({})", part, pattern,
          name);
   };
@@ -131,7 +131,7 @@ Regex::Regex(std::string_view pattern, const std::string& name) : pattern_(patte
   if (!code) {
     unsigned char message[256] = "";
     pcre2_get_error_message(error, message, sizeof message);
-    fail(ErrorCode::unsupported, where, "expected a regular expression PCRE2 can compile but got \"{}\": {} ({})",
+    fail(ErrorCode::unsupported, kRegex, "expected a regular expression PCRE2 can compile but got \"{}\": {} ({})",
          pattern, reinterpret_cast<const char*>(message), name);
   }
   code_ = {code, [](const void* p) { pcre2_code_free(const_cast<pcre2_code*>(static_cast<const pcre2_code*>(p))); }};

@@ -11,8 +11,7 @@
 namespace steer::text::detail {
 namespace {
 
-constexpr std::string_view where = "Tokenizer::load";
-
+constexpr std::string_view kSentencePiece = "Tokenizer::load";
 // Walks the fields of one protobuf message.
 class WireReader {
  public:
@@ -23,7 +22,7 @@ class WireReader {
     const std::uint64_t key = varint();
     field_ = static_cast<std::uint32_t>(key >> 3);
     type_ = static_cast<std::uint32_t>(key & 7);
-    require(field_ != 0 && (key >> 3) < (1u << 29), ErrorCode::format, where,
+    require(field_ != 0 && (key >> 3) < (1u << 29), ErrorCode::format, kSentencePiece,
             "expected a protobuf field number but got {} ({}); the file is not a sentencepiece model", key >> 3, name_);
     bytes_ = {};
     switch (type_) {
@@ -40,8 +39,8 @@ class WireReader {
         bytes_ = take(4);
         break;
       default:
-        fail(ErrorCode::format, where, "expected a protobuf wire type but got {} ({}); the file is damaged", type_,
-             name_);
+        fail(ErrorCode::format, kSentencePiece, "expected a protobuf wire type but got {} ({}); the file is damaged",
+             type_, name_);
     }
     return true;
   }
@@ -57,24 +56,24 @@ class WireReader {
 
  private:
   void expect(std::uint32_t type) const {
-    require(type_ == type, ErrorCode::format, where,
+    require(type_ == type, ErrorCode::format, kSentencePiece,
             "expected wire type {} in field {} but got {} ({}); the file is damaged", type, field_, type_, name_);
   }
   std::uint64_t varint() {
     std::uint64_t value = 0;
     for (int shift = 0; shift < 64; shift += 7) {
-      require(!rest_.empty(), ErrorCode::format, where, "expected more bytes but got the end of {}; it is truncated",
-              name_);
+      require(!rest_.empty(), ErrorCode::format, kSentencePiece,
+              "expected more bytes but got the end of {}; it is truncated", name_);
       const auto byte = static_cast<unsigned char>(rest_.front());
       rest_.remove_prefix(1);
       value |= static_cast<std::uint64_t>(byte & 0x7F) << shift;
       if (byte < 0x80) return value;
     }
-    fail(ErrorCode::format, where,
+    fail(ErrorCode::format, kSentencePiece,
          "expected an integer of at most 10 bytes but got a longer one ({}); the file is damaged", name_);
   }
   std::string_view take(std::uint64_t count) {
-    require(count <= rest_.size(), ErrorCode::format, where,
+    require(count <= rest_.size(), ErrorCode::format, kSentencePiece,
             "expected {} more bytes but got {} ({}); the file is truncated or not a sentencepiece model", count,
             rest_.size(), name_);
     const std::string_view taken = rest_.substr(0, count);
@@ -115,16 +114,16 @@ SentencepieceFile::Piece parse_piece(std::string_view bytes, const std::string& 
           piece.kind = PieceKind::byte;
           break;
         default:
-          fail(ErrorCode::format, where, "expected a piece type of 1 to 6 but got {} ({})", type, name);
+          fail(ErrorCode::format, kSentencePiece, "expected a piece type of 1 to 6 but got {} ({})", type, name);
       }
     }
   }
-  require(!piece.text.empty() && piece.text.find('\0') == std::string::npos, ErrorCode::format, where,
+  require(!piece.text.empty() && piece.text.find('\0') == std::string::npos, ErrorCode::format, kSentencePiece,
           "expected pieces that are not empty and have no zero byte but got {} ({})", io::detail::quote(piece.text),
           name);
-  require(std::isfinite(piece.score), ErrorCode::format, where, "expected a finite score of piece {} but got {} ({})",
-          io::detail::quote(piece.text), piece.score, name);
-  require(piece.kind != PieceKind::byte || byte_of_piece(piece.text) >= 0, ErrorCode::format, where,
+  require(std::isfinite(piece.score), ErrorCode::format, kSentencePiece,
+          "expected a finite score of piece {} but got {} ({})", io::detail::quote(piece.text), piece.score, name);
+  require(piece.kind != PieceKind::byte || byte_of_piece(piece.text) >= 0, ErrorCode::format, kSentencePiece,
           "expected a byte piece of the form <0xXX> but got {} ({})", io::detail::quote(piece.text), name);
   return piece;
 }
@@ -134,7 +133,7 @@ SentencepieceFile::Piece parse_piece(std::string_view bytes, const std::string& 
 void check_character_map(std::string_view map, const std::string& name) {
   if (map.empty()) return;
   const auto damaged = [&](bool ok) {
-    require(ok, ErrorCode::format, where,
+    require(ok, ErrorCode::format, kSentencePiece,
             "expected a character map that stays inside itself but got a damaged one ({})", name);
   };
   std::uint32_t size = 0;
@@ -202,20 +201,20 @@ SentencepieceFile parse_sentencepiece(std::string_view bytes, const std::string&
         break;
     }
   }
-  require(!file.pieces.empty(), ErrorCode::format, where,
+  require(!file.pieces.empty(), ErrorCode::format, kSentencePiece,
           "expected a sentencepiece model with pieces but got none ({}); check that the file is a .model", name);
-  require(file.pieces.size() < (1u << 26), ErrorCode::format, where, "expected fewer than 2^26 pieces but got {} ({})",
-          file.pieces.size(), name);
-  require(file.model_type >= 1 && file.model_type <= 4, ErrorCode::format, where,
+  require(file.pieces.size() < (1u << 26), ErrorCode::format, kSentencePiece,
+          "expected fewer than 2^26 pieces but got {} ({})", file.pieces.size(), name);
+  require(file.model_type >= 1 && file.model_type <= 4, ErrorCode::format, kSentencePiece,
           "expected a model type of 1 to 4 but got {} ({})", file.model_type, name);
   std::unordered_set<std::string_view> seen;
   std::size_t unknown = 0;
   for (const auto& piece : file.pieces) {
-    require(seen.insert(piece.text).second, ErrorCode::format, where, "expected different pieces but got {} twice ({})",
-            io::detail::quote(piece.text), name);
+    require(seen.insert(piece.text).second, ErrorCode::format, kSentencePiece,
+            "expected different pieces but got {} twice ({})", io::detail::quote(piece.text), name);
     if (piece.kind == PieceKind::unknown) ++unknown;
   }
-  require(unknown == 1, ErrorCode::format, where, "expected one unknown piece but got {} ({})", unknown, name);
+  require(unknown == 1, ErrorCode::format, kSentencePiece, "expected one unknown piece but got {} ({})", unknown, name);
   return file;
 }
 

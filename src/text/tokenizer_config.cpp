@@ -10,15 +10,15 @@
 namespace steer::text::detail {
 namespace {
 
+constexpr std::string_view kTokenizerConfig = "Tokenizer::load";
 using nlohmann::json;
 
-constexpr std::string_view where = "Tokenizer::load";
 constexpr const char* special_keys[] = {"bos_token", "eos_token", "unk_token", "sep_token",
                                         "pad_token", "cls_token", "mask_token"};
 
 json read_object(const std::filesystem::path& path) {
-  json out = io::detail::read_json(path, where);
-  require(out.is_object(), ErrorCode::format, where, "expected a JSON object but got something else ({})",
+  json out = io::detail::read_json(path, kTokenizerConfig);
+  require(out.is_object(), ErrorCode::format, kTokenizerConfig, "expected a JSON object but got something else ({})",
           path.string());
   return out;
 }
@@ -68,12 +68,12 @@ void read_tokenizer_config(const std::filesystem::path& folder, Tokenizer::Impl&
   for (const char* name : {"chat_template.json", "tokenizer_config.json"})
     if (exists(name)) read_chat_templates(read_object(folder / name), out);
   if (exists("chat_template.jinja"))
-    out.add_chat_template("default", io::detail::read_text_file(folder / "chat_template.jinja", where));
+    out.add_chat_template("default", io::detail::read_text_file(folder / "chat_template.jinja", kTokenizerConfig));
   const auto more = folder / "additional_chat_templates";
   if (std::filesystem::is_directory(more, ignored))
     for (const auto& entry : std::filesystem::directory_iterator(more, ignored))
       if (entry.path().extension() == ".jinja")
-        out.add_chat_template(entry.path().stem().string(), io::detail::read_text_file(entry.path(), where));
+        out.add_chat_template(entry.path().stem().string(), io::detail::read_text_file(entry.path(), kTokenizerConfig));
 }
 
 }  // namespace steer::text::detail

@@ -8,7 +8,6 @@ namespace steer::text::detail {
 namespace {
 
 using nlohmann::json;
-constexpr std::string_view where = "Tokenizer::load";
 constexpr std::size_t deepest = 64;
 
 // Receives the parser's events; vocab and merges go to their tables, everything else into a JSON value.
@@ -21,7 +20,7 @@ class Receiver : public nlohmann::json_sax<json> {
   bool number_integer(number_integer_t v) override { return value(v); }
   bool number_unsigned(number_unsigned_t v) override {
     if (table_ != Table::vocabulary) return value(v);
-    require(v < (1u << 30), ErrorCode::format, where, "expected ids below 2^30 but {} has {} ({})",
+    require(v < (1u << 30), ErrorCode::format, kTokenizerLoad, "expected ids below 2^30 but {} has {} ({})",
             io::detail::quote(key_), v, name_);
     out_.vocabulary.emplace_back(std::move(key_), static_cast<std::int32_t>(v));
     return true;
@@ -31,13 +30,13 @@ class Receiver : public nlohmann::json_sax<json> {
   bool string(string_t& v) override {
     if (table_ != Table::merges) return value(std::move(v));
     if (in_pair_) {
-      require(parts_ < 2, ErrorCode::format, where, "expected merges of two pieces but got more ({})", name_);
+      require(parts_ < 2, ErrorCode::format, kTokenizerLoad, "expected merges of two pieces but got more ({})", name_);
       (parts_++ == 0 ? left_ : right_) = std::move(v);
       return true;
     }
     if (v.starts_with("#version")) return true;
     const std::size_t space = v.find(' ');
-    require(space != string_t::npos && v.find(' ', space + 1) == string_t::npos, ErrorCode::format, where,
+    require(space != string_t::npos && v.find(' ', space + 1) == string_t::npos, ErrorCode::format, kTokenizerLoad,
             "expected merges of two pieces with a space between but got {} ({})", io::detail::quote(v), name_);
     add_merge(std::string_view(v).substr(0, space), std::string_view(v).substr(space + 1));
     return true;
@@ -77,7 +76,8 @@ class Receiver : public nlohmann::json_sax<json> {
   }
   bool end_array() override {
     if (in_pair_) {
-      require(parts_ == 2, ErrorCode::format, where, "expected merges of two pieces but got {} ({})", parts_, name_);
+      require(parts_ == 2, ErrorCode::format, kTokenizerLoad, "expected merges of two pieces but got {} ({})", parts_,
+              name_);
       add_merge(left_, right_);
       in_pair_ = false;
     } else if (table_ == Table::merges) {
@@ -88,7 +88,7 @@ class Receiver : public nlohmann::json_sax<json> {
     return true;
   }
   bool parse_error(std::size_t at, const std::string&, const json::exception& error) override {
-    io::detail::refuse_json(text_, at, error, where, name_);
+    io::detail::refuse_json(text_, at, error, kTokenizerLoad, name_);
   }
 
  private:
@@ -108,15 +108,15 @@ class Receiver : public nlohmann::json_sax<json> {
     return true;
   }
   bool open(json v) {
-    require(open_.size() < deepest, ErrorCode::format, where, "expected at most {} levels of nesting but got more ({})",
-            deepest, name_);
+    require(open_.size() < deepest, ErrorCode::format, kTokenizerLoad,
+            "expected at most {} levels of nesting but got more ({})", deepest, name_);
     std::string key = key_;
     json* placed = place(std::move(v));
     open_.emplace_back(placed, std::move(key));
     return true;
   }
   bool wrong(std::string_view what) const {
-    fail(ErrorCode::format, where, "expected {} but got {} ({})",
+    fail(ErrorCode::format, kTokenizerLoad, "expected {} but got {} ({})",
          table_ == Table::vocabulary ? "model.vocab to map pieces to ids" : "model.merges to list pairs of pieces",
          what, name_);
   }
@@ -144,7 +144,7 @@ TokenizerJson parse_tokenizer_json(std::string_view bytes, const std::string& na
   TokenizerJson out;
   Receiver receiver(out, bytes, name);
   json::sax_parse(bytes.begin(), bytes.end(), &receiver);
-  require(out.rest.is_object(), ErrorCode::format, where, "expected a JSON object but got {} ({})",
+  require(out.rest.is_object(), ErrorCode::format, kTokenizerLoad, "expected a JSON object but got {} ({})",
           out.rest.type_name(), name);
   return out;
 }

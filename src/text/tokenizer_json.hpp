@@ -10,6 +10,8 @@
 
 namespace steer::text::detail {
 
+inline constexpr std::string_view kTokenizerLoad = "Tokenizer::load";
+
 struct TokenizerJson {
   nlohmann::json rest;  ///< without model.vocab and model.merges
   std::vector<std::pair<std::string, std::int32_t>> vocabulary;

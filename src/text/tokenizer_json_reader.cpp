@@ -16,7 +16,6 @@ namespace {
 
 using io::detail::quote;
 using nlohmann::json;
-constexpr std::string_view where = "Tokenizer::load";
 
 void read_model(const TokenizerJson& file, BpeTokenizer& out) {
   const std::string& name = out.name;
@@ -37,7 +36,7 @@ void read_model(const TokenizerJson& file, BpeTokenizer& out) {
                  .unknown = Vocabulary::none};
   if (model.find("unk_token")) {
     rules.unknown = vocabulary.find(model.text("unk_token"));
-    require(rules.unknown != Vocabulary::none, ErrorCode::format, where,
+    require(rules.unknown != Vocabulary::none, ErrorCode::format, kTokenizerLoad,
             "expected model.unk_token in the vocabulary but {} is not there ({})", quote(model.text("unk_token")),
             name);
   }
@@ -54,7 +53,7 @@ void read_model(const TokenizerJson& file, BpeTokenizer& out) {
                        right = vocabulary.find(both.substr(merge.left));
     const std::int32_t result = vocabulary.find(both);
     require(left != Vocabulary::none && right != Vocabulary::none && result != Vocabulary::none, ErrorCode::format,
-            where, "expected merges of pieces in the vocabulary, joined to one in it, but got {} and {} ({})",
+            kTokenizerLoad, "expected merges of pieces in the vocabulary, joined to one in it, but got {} and {} ({})",
             quote(both.substr(0, merge.left)), quote(both.substr(merge.left)), name);
     merges.push_back({left, right, result});
     spells_special = spells_special || vocabulary.special(result);
@@ -104,7 +103,7 @@ void read_post_processor(const json& section, BpeTokenizer& out) {
   const std::string type = fields.text("type");
   const auto added = [&](const json& pair) {
     require(pair.is_array() && pair.size() == 2 && pair[1].is_number_unsigned() && pair[1] < (1 << 30),
-            ErrorCode::format, where, "expected post_processor.cls and sep as [token, id] but got {} ({})",
+            ErrorCode::format, kTokenizerLoad, "expected post_processor.cls and sep as [token, id] but got {} ({})",
             io::detail::brief(pair), out.name);
     return pair[1].get<std::int64_t>();
   };
@@ -117,16 +116,16 @@ void read_post_processor(const json& section, BpeTokenizer& out) {
     for (const json& item : fields.array("single")) {
       const JsonFields part(item, "post_processor.single", out.name);
       if (part.find("Sequence")) {
-        require(!seen_text, ErrorCode::unsupported, where, "expected a post_processor that uses the text once ({})",
-                out.name);
+        require(!seen_text, ErrorCode::unsupported, kTokenizerLoad,
+                "expected a post_processor that uses the text once ({})", out.name);
         seen_text = true;
         continue;
       }
       const std::string id = JsonFields(part.object("SpecialToken"), "SpecialToken", out.name).text("id");
-      require(tokens && tokens->is_object() && tokens->contains(id), ErrorCode::format, where,
+      require(tokens && tokens->is_object() && tokens->contains(id), ErrorCode::format, kTokenizerLoad,
               "expected post_processor.special_tokens to hold {} ({})", quote(id), out.name);
       for (const json& value : JsonFields((*tokens)[id], "special_tokens", out.name).array("ids")) {
-        require(value.is_number_unsigned() && value < (1 << 30), ErrorCode::format, where,
+        require(value.is_number_unsigned() && value < (1 << 30), ErrorCode::format, kTokenizerLoad,
                 "expected ids of post_processor.special_tokens but got {} ({})", io::detail::brief(value), out.name);
         (seen_text ? out.after : out.before).push_back(value.get<std::int64_t>());
       }
@@ -210,7 +209,7 @@ TokenizerParts read_tokenizer_json(std::string_view bytes, const std::string& na
   // Ids come from the file, so their range is bounded by what the file can hold before anything is sized by it.
   const std::size_t most = file.vocabulary.size() + bytes.size();
   for (const auto& [piece, id] : file.vocabulary) {
-    require(static_cast<std::size_t>(id) < most, ErrorCode::format, where,
+    require(static_cast<std::size_t>(id) < most, ErrorCode::format, kTokenizerLoad,
             "expected ids without large gaps but {} has {} ({})", quote(piece), id, name);
     out->vocabulary.set(id, piece);
   }
@@ -222,10 +221,10 @@ TokenizerParts read_tokenizer_json(std::string_view bytes, const std::string& na
   read_model(file, *out);
   read_post_processor(section("post_processor"), *out);
   for (const std::int64_t id : out->before)
-    require(out->vocabulary.contains(id), ErrorCode::format, where,
+    require(out->vocabulary.contains(id), ErrorCode::format, kTokenizerLoad,
             "expected post_processor ids in the vocabulary but got {} ({})", id, name);
   for (const std::int64_t id : out->after)
-    require(out->vocabulary.contains(id), ErrorCode::format, where,
+    require(out->vocabulary.contains(id), ErrorCode::format, kTokenizerLoad,
             "expected post_processor ids in the vocabulary but got {} ({})", id, name);
   read_decoder(section("decoder"), name, out->decoder);
   return out;

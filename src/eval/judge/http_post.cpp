@@ -20,6 +20,7 @@
 
 #include <steer/core/error.hpp>
 
+#include "core/ascii.hpp"
 #include "core/format_text.hpp"
 
 namespace steer::eval::detail {
@@ -27,19 +28,13 @@ namespace {
 
 using namespace std::chrono_literals;
 
-std::string lower(std::string_view text) {
-  std::string copy(text);
-  for (char& c : copy) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return copy;
-}
-
 /// The name of a query's parameter that looks like a secret.
 std::optional<std::string> secret_in(std::string_view query) {
   while (!query.empty()) {
     const auto end = query.find('&');
     const std::string name(query.substr(0, std::min(end, query.find('='))));
     for (const char* part : {"key", "token", "secret", "passw", "sig", "auth", "credential"})
-      if (lower(name).find(part) != std::string::npos) return name;
+      if (ascii_lower(name).find(part) != std::string::npos) return name;
     if (end == std::string_view::npos) break;
     query.remove_prefix(end + 1);
   }
@@ -51,7 +46,7 @@ std::optional<std::string> secret_in(std::string_view query) {
 Endpoint parse_endpoint(const std::string& url) {
   constexpr std::string_view kWhere = "HttpJudge", kPath = "/chat/completions";
   const std::string scheme = url.substr(0, url.find("://"));
-  const bool http = lower(scheme) == "http" || lower(scheme) == "https";
+  const bool http = ascii_lower(scheme) == "http" || ascii_lower(scheme) == "https";
   require(http && url.size() > scheme.size() + 3, ErrorCode::config, kWhere,
           "expected a URL that starts with http:// or https:// but got \"{}\"",
           url.find('@') == std::string::npos ? url.substr(0, 80) : "one of another form");
@@ -78,7 +73,7 @@ Endpoint parse_endpoint(const std::string& url) {
          *secret);
   while (path.ends_with('/')) path.pop_back();
   if (!path.ends_with(kPath)) path += kPath;
-  return {lower(scheme) + "://" + authority, path + query};
+  return {ascii_lower(scheme) + "://" + authority, path + query};
 }
 
 double retry_after(std::string_view header, std::time_t now) {

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "core/ascii.hpp"
 #include "core/format_text.hpp"
 #include "io/json_levels.hpp"
 #include "io/strict_json.hpp"
@@ -18,12 +19,6 @@ using nlohmann::json;
 constexpr std::size_t kLongest = 64 << 10;  // of a reply: what comes before its last 64 KiB is not looked at
 constexpr int kDeepest = 5, kObjects = 200;
 
-std::string lower(std::string_view text) {
-  std::string copy(text);
-  for (char& c : copy) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return copy;
-}
-
 std::string replaced(std::string text, std::string_view from, std::string_view to) {
   for (auto at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size()))
     text.replace(at, from.size(), to);
@@ -33,7 +28,7 @@ std::string replaced(std::string text, std::string_view from, std::string_view t
 /// Without thoughts, and with plain quotes and spaces. Nothing where a thought never ends.
 std::optional<std::string> final_part(std::string_view reply) {
   if (reply.size() > kLongest) reply.remove_prefix(reply.size() - kLongest);
-  const std::string small = lower(reply);
+  const std::string small = ascii_lower(reply);
   std::size_t begin = 0;
   constexpr std::pair<std::string_view, std::string_view> kThoughts[] = {
       {"<think>", "</think>"},         {"<thinking>", "</thinking>"}, {"<thought>", "</thought>"},
@@ -125,7 +120,7 @@ class Reader {
   Found in(const json& value, int depth = 0) const {
     if (depth > kDeepest || !value.is_object()) return {};
     for (const auto& [key, inner] : value.items())
-      if (const std::string name = lower(key); name == "scores" || name == "score") return {true, list(inner)};
+      if (const std::string name = ascii_lower(key); name == "scores" || name == "score") return {true, list(inner)};
     if (const Scores named = by_name(value)) return {true, named};
     Found last;
     for (const auto& inner : value)
@@ -140,7 +135,7 @@ class Reader {
     text = text.substr(first, text.find_last_not_of(" \t\r\n*`.") - first + 1);
     if (text.starts_with('[')) return list(io::detail::find_json(text).value_or(json()));
     if (form_.least.size() != 1) return std::nullopt;
-    const std::string small = lower(text);
+    const std::string small = ascii_lower(text);
     for (std::string_view label : {"score:", "level:", "rating:"})
       if (small.starts_with(label)) text.remove_prefix(label.size());
     const auto start = text.find_first_not_of(' ');
@@ -163,7 +158,7 @@ class Reader {
       if (!rest.empty() && rest != format_text("/{}", form_.most[criterion])) return std::nullopt;
     } else if (value.is_object()) {  // {"points": 2, "why": "a pun"}
       for (const auto& [key, inner] : value.items())
-        if (const std::string name = lower(key); name == "points" || name == "score" || name == "value")
+        if (const std::string name = ascii_lower(key); name == "points" || name == "score" || name == "value")
           return inner.is_object() ? std::nullopt : number(inner, criterion);
       return std::nullopt;
     } else {
@@ -194,7 +189,7 @@ class Reader {
     if (!entry.is_object() || form_.least.size() == 1) return true;
     for (const char* key : {"name", "criterion"})
       if (const auto found = entry.find(key); found != entry.end())
-        return found->is_string() && lower(found->get<std::string>()) == lower(form_.names[i]);
+        return found->is_string() && ascii_lower(found->get<std::string>()) == ascii_lower(form_.names[i]);
     return true;
   }
 
@@ -203,7 +198,7 @@ class Reader {
     std::size_t matched = 0;
     for (const auto& [key, inner] : value.items())
       for (std::size_t i = 0; i < form_.names.size(); ++i)
-        if (lower(key) == lower(form_.names[i])) {
+        if (ascii_lower(key) == ascii_lower(form_.names[i])) {
           const std::size_t place = std::min(i, scores.size() - 1);
           ++matched;
           scores[place] = number(inner, place);

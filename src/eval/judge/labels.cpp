@@ -18,11 +18,11 @@ namespace steer {
 namespace {
 
 using nlohmann::ordered_json;
-using ArmCell = std::pair<std::string, std::string>;  // behaviour and question
+using Cell = std::pair<std::string, std::string>;  // behaviour and question
 
 /// Cells in an order that takes one of each behaviour in turn.
-std::vector<ArmCell> drawn_cells(const std::map<ArmCell, std::vector<const ResultRow*>>& cells, std::uint64_t seed) {
-  std::map<std::string, std::vector<ArmCell>> by_behaviour;
+std::vector<Cell> drawn_cells(const std::map<Cell, std::vector<const ResultRow*>>& cells, std::uint64_t seed) {
+  std::map<std::string, std::vector<Cell>> by_behaviour;
   for (const auto& [cell, rows] : cells) by_behaviour[cell.first].push_back(cell);
   std::size_t longest = 0;
   for (auto& [behaviour, some] : by_behaviour) {
@@ -30,7 +30,7 @@ std::vector<ArmCell> drawn_cells(const std::map<ArmCell, std::vector<const Resul
     rng.shuffle(some);
     longest = std::max(longest, some.size());
   }
-  std::vector<ArmCell> order;
+  std::vector<Cell> order;
   for (std::size_t i = 0; i < longest; ++i)
     for (const auto& [behaviour, some] : by_behaviour)
       if (i < some.size()) order.push_back(some[i]);
@@ -64,7 +64,7 @@ std::int64_t write_label_page(std::span<const ResultRow> results, const std::map
   constexpr auto where = "write_label_page";
   std::map<std::string, std::string> requests;
   for (const auto& behaviour : behaviours) requests[behaviour.name] = behaviour.instruction;
-  std::map<ArmCell, std::vector<const ResultRow*>> cells;
+  std::map<Cell, std::vector<const ResultRow*>> cells;
   for (const auto& result : results)
     if (options.arms.empty() || std::find(options.arms.begin(), options.arms.end(), result.arm) != options.arms.end())
       cells[{result.behaviour, result.question}].push_back(&result);
@@ -149,7 +149,7 @@ std::vector<LabelEstimate> label_estimates(std::span<const ResultRow> results, c
     const auto found = r.scores.find(name);
     return found == r.scores.end() ? std::nan("") : found->second;
   };
-  std::map<ArmCell, const ResultRow*> base;
+  std::map<Cell, const ResultRow*> base;
   std::map<std::string, std::int64_t> questions;
   std::vector<std::string> arms{baseline};
   bool any = false;

@@ -13,17 +13,17 @@ namespace steer {
 namespace {
 
 /// A comparison to be made: two rows of one question and behaviour.
-struct Pair {
+struct Match {
   std::size_t first = 0, second = 0;  // rows
   bool against_baseline = true;
 };
 
 /// All rows against the baseline's, then pairs of other arms by draw.
-std::vector<Pair> pairs_of(const std::vector<ResultRow>& results, const PairOptions& options) {
+std::vector<Match> pairs_of(const std::vector<ResultRow>& results, const PairOptions& options) {
   std::map<std::pair<std::string, std::string>, std::map<std::string, std::size_t>> cells;
   for (std::size_t i = 0; i < results.size(); ++i)
     cells[{results[i].behaviour, results[i].question}].try_emplace(results[i].arm, i);
-  std::vector<Pair> pairs;
+  std::vector<Match> pairs;
   bool any = false;
   for (const auto& [cell, arms] : cells) {
     std::vector<std::size_t> others;
@@ -33,7 +33,7 @@ std::vector<Pair> pairs_of(const std::vector<ResultRow>& results, const PairOpti
       any = true;
       for (const std::size_t row : others) pairs.push_back({row, base->second});
     }
-    std::vector<Pair> rest;
+    std::vector<Match> rest;
     for (std::size_t a = 0; a < others.size(); ++a)
       for (std::size_t b = a + 1; b < others.size(); ++b) rest.push_back({others[a], others[b], false});
     Rng rng(derive_seed(options.seed, "pairs " + cell.first + "|" + cell.second));
@@ -142,7 +142,7 @@ PairTable compare_pairs(std::vector<ResultRow>& results, const std::map<std::str
   std::int64_t asked = 0;
   for (const Contest contest : {Contest::behaviour, Contest::quality}) {
     std::vector<PairRequest> requests;
-    std::vector<const Pair*> of;
+    std::vector<const Match*> of;
     for (const auto& pair : pairs) {
       const ResultRow &first = results[pair.first], &second = results[pair.second];
       const auto prompt = prompts.find(first.question);

@@ -11,7 +11,7 @@ namespace {
 using nlohmann::ordered_json;
 using Stack = std::vector<const ordered_json*>;
 
-constexpr const char* kWhere = "Report";
+constexpr const char* kReport = "Report";
 
 struct Tag {
   char kind = ' ';  // '#', '^', '/', '>', '{' or ' '
@@ -33,8 +33,8 @@ Tag next_tag(std::string_view text, std::size_t from) {
   const bool raw = text.substr(tag.begin).starts_with("{{{");
   const std::string_view close = raw ? "}}}" : "}}";
   const auto end = text.find(close, tag.begin);
-  require(end != std::string_view::npos, ErrorCode::format, kWhere, "expected \"{}\" after \"{}\" in a template", close,
-          text.substr(tag.begin, 40));
+  require(end != std::string_view::npos, ErrorCode::format, kReport, "expected \"{}\" after \"{}\" in a template",
+          close, text.substr(tag.begin, 40));
   std::string_view inside = text.substr(tag.begin + close.size(), end - tag.begin - close.size());
   tag.end = end + close.size();
   tag.kind = raw ? '{' : inside.empty() ? ' ' : inside[0];
@@ -80,7 +80,7 @@ Tag closing(std::string_view text, const Tag& open) {
   int depth = 1;
   for (std::size_t at = open.end;;) {
     const Tag tag = next_tag(text, at);
-    require(tag.begin != std::string_view::npos, ErrorCode::format, kWhere, "expected {{{{/{}}}}} in a template",
+    require(tag.begin != std::string_view::npos, ErrorCode::format, kReport, "expected {{{{/{}}}}} in a template",
             open.name);
     if ((tag.kind == '#' || tag.kind == '^') && tag.name == open.name) ++depth;
     if (tag.kind == '/' && tag.name == open.name && --depth == 0) return tag;

@@ -4,6 +4,8 @@
 #include <set>
 #include <utility>
 
+#include "core/ascii.hpp"
+
 namespace steer::eval::detail {
 namespace {
 
@@ -29,7 +31,7 @@ bool is_wide(std::uint32_t c) {  // CJK and Hangul: words without spaces between
 bool is_word(std::uint32_t c) { return ascii_alnum(c) || (c >= 0xC0 && c < 0x2000 && c != 0xD7 && c != 0xF7); }
 
 std::string utf8_lower(std::uint32_t c, std::string_view bytes) {
-  if (c < 0x80) return std::string(1, static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c));
+  if (c < 0x80) return std::string(1, ascii_lower(static_cast<char>(c)));
   if ((c >= 0xC0 && c <= 0xDE) || (c >= 0x410 && c <= 0x42F)) {  // Latin-1 and Cyrillic capitals
     const std::uint32_t lower = c + 32;
     return {static_cast<char>(0xC0 | lower >> 6), static_cast<char>(0x80 | (lower & 0x3F))};
@@ -44,20 +46,13 @@ std::size_t style_tag_end(std::string_view text, std::size_t at) {
   if (text[at] != '<') return at;
   const std::size_t close = text.substr(at, 24).find('>');
   if (close == std::string_view::npos) return at;
-  std::string name = lower(text.substr(at + 1, close - 1));
+  std::string name = ascii_lower(text.substr(at + 1, close - 1));
   if (name.starts_with('/')) name.erase(0, 1);
   if (name.ends_with('/')) name.pop_back();
   return kStyles.contains(name) ? at + close + 1 : at;
 }
 
 }  // namespace
-
-std::string lower(std::string_view text) {
-  std::string copy(text);
-  for (char& c : copy)
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
-  return copy;
-}
 
 std::vector<Token> tokenize(std::string_view text) {
   std::vector<Token> tokens;

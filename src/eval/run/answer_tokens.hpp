@@ -20,7 +20,4 @@ struct Token {
 /// is taken byte by byte.
 std::vector<Token> tokenize(std::string_view text);
 
-/// ASCII letters in lower case.
-std::string lower(std::string_view text);
-
 }  // namespace steer::eval::detail

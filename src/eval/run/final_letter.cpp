@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "core/ascii.hpp"
 #include "eval/run/answer_text.hpp"
 
 namespace steer::eval::detail {
@@ -27,7 +28,7 @@ std::optional<Markup> markup_at(std::string_view text, std::size_t at) {
   const std::size_t close = text.substr(at, 80).find('>');
   if (text[at] != '<' || close == std::string_view::npos) return std::nullopt;
   Markup markup{.name = {}, .rest = {}, .end = at + close + 1};
-  std::string inside = lower(text.substr(at + 1, close - 1));
+  std::string inside = ascii_lower(text.substr(at + 1, close - 1));
   std::size_t i = 0;
   while (i < inside.size() && blank_character(inside[i])) ++i;
   if (i < inside.size() && inside[i] == '/') markup.closing = true, ++i;
@@ -118,7 +119,7 @@ class Reader {
   Reading thought(std::string_view text) const { return says_answer(text) ? Text(text, last_).statement() : Reading{}; }
 
  private:
-  static bool says_answer(std::string_view text) { return lower(text).find("answer") != std::string::npos; }
+  static bool says_answer(std::string_view text) { return ascii_lower(text).find("answer") != std::string::npos; }
 
   Reading content(std::string_view inside) const {
     const Text text(inside, last_);

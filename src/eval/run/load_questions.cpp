@@ -12,6 +12,7 @@
 #include <steer/core/hash.hpp>
 #include <steer/eval/questions.hpp>
 
+#include "core/ascii.hpp"
 #include "core/format_text.hpp"
 #include "eval/run/csv.hpp"
 #include "io/strict_json.hpp"
@@ -20,7 +21,7 @@ namespace steer {
 namespace {
 
 using nlohmann::json;
-constexpr std::string_view kWhere = "load_questions";
+constexpr std::string_view kLoadQuestions = "load_questions";
 
 std::string shown(const json& value) { return io::detail::brief(value); }
 
@@ -54,15 +55,15 @@ class Record {
     const json* asked = find(record_, {"question", "Question", "question_stem", "prompt", "input"});
     const json* stem = asked && asked->is_object() ? find(*asked, {"stem"}) : nullptr;  // ARC's original form
     const auto text = text_of(stem ? stem : asked);
-    require(text.has_value(), ErrorCode::format, kWhere, "expected an object with a text \"question\" but got {} ({})",
-            asked ? shown(*asked) : "none", place_);
+    require(text.has_value(), ErrorCode::format, kLoadQuestions,
+            "expected an object with a text \"question\" but got {} ({})", asked ? shown(*asked) : "none", place_);
     Question question{.id = text_of(find(record_, {"id", "question_id", "qid"})).value_or(""),
                       .subject = text_of(find(record_, {"subject", "category", "Subject"})).value_or(""),
                       .text = *text,
                       .choices = {}};
     const Choices choices = read_choices(stem ? *asked : record_);
     if (!choices.texts.empty()) {
-      require(choices.texts.size() >= 2 && choices.texts.size() <= 26, ErrorCode::format, kWhere,
+      require(choices.texts.size() >= 2 && choices.texts.size() <= 26, ErrorCode::format, kLoadQuestions,
               "expected 2 to 26 choices but got {} ({})", choices.texts.size(), place_);
       question.choices = choices.texts;
       question.answer = read_answer(choices);
@@ -73,8 +74,8 @@ class Record {
  private:
   std::string choice_text(const json& value) const {
     const auto text = text_of(&value);
-    require(text.has_value(), ErrorCode::format, kWhere, "expected choices as texts but got {} ({})", shown(value),
-            place_);
+    require(text.has_value(), ErrorCode::format, kLoadQuestions, "expected choices as texts but got {} ({})",
+            shown(value), place_);
     return *text;
   }
 
@@ -97,8 +98,8 @@ class Record {
       }
       return choices;
     }
-    require(texts->is_array(), ErrorCode::format, kWhere, "expected \"choices\" as a list of texts but got {} ({})",
-            shown(*given), place_);
+    require(texts->is_array(), ErrorCode::format, kLoadQuestions,
+            "expected \"choices\" as a list of texts but got {} ({})", shown(*given), place_);
     for (const auto& choice : *texts) {
       const bool labelled = choice.is_object() && choice.contains("text");  // {"text": "...", "label": "A"}
       choices.texts.push_back(choice_text(labelled ? choice["text"] : choice));
@@ -107,7 +108,7 @@ class Record {
     if (given->is_object())
       if (const json* labels = find(*given, {"label", "labels"}); labels && labels->is_array())
         for (const auto& label : *labels) choices.labels.push_back(choice_text(label));
-    require(choices.labels.empty() || choices.labels.size() == choices.texts.size(), ErrorCode::format, kWhere,
+    require(choices.labels.empty() || choices.labels.size() == choices.texts.size(), ErrorCode::format, kLoadQuestions,
             "expected a label a choice but got {} labels of {} choices ({})", choices.labels.size(),
             choices.texts.size(), place_);
     return choices;
@@ -122,13 +123,13 @@ class Record {
       if (found == record_.end() || found->is_null()) continue;
       const int here = index_of(key, *found, choices);
       if (!from.empty() && here != answer)
-        fail(ErrorCode::format, kWhere, "expected \"{}\" and \"{}\" to name one choice but got {} and {} ({})", from,
-             key, shown(record_[from]), shown(*found), place_);
+        fail(ErrorCode::format, kLoadQuestions, "expected \"{}\" and \"{}\" to name one choice but got {} and {} ({})",
+             from, key, shown(record_[from]), shown(*found), place_);
       answer = here;
       from = key;
     }
-    require(!from.empty(), ErrorCode::format, kWhere, "expected an \"answer\" beside {} choices but got none ({})",
-            choices.texts.size(), place_);
+    require(!from.empty(), ErrorCode::format, kLoadQuestions,
+            "expected an \"answer\" beside {} choices but got none ({})", choices.texts.size(), place_);
     return answer;
   }
 
@@ -140,12 +141,12 @@ class Record {
       const std::string_view text = eval::detail::trim(raw);
       if (value.is_string() || key == "answerKey" || key == "answer_key")
         for (std::size_t i = 0; i < choices.labels.size() && !index; ++i)
-          if (same(text, choices.labels[i])) index = static_cast<std::int64_t>(i);
+          if (ascii_alike(text, choices.labels[i])) index = static_cast<std::int64_t>(i);
       if (!index) index = value.is_string() ? from_text(key, text, choices) : number(text);
     } else if (value.is_number_float() && value.get<double>() == std::floor(value.get<double>())) {
       index = number(format_text("{:.0f}", value.get<double>()));
     }
-    require(index && *index >= 0 && *index < count, ErrorCode::format, kWhere,
+    require(index && *index >= 0 && *index < count, ErrorCode::format, kLoadQuestions,
             "expected \"{}\" to be the letter or index (from 0) of one of {} choices but got {} ({})", key, count,
             shown(value), place_);
     return static_cast<int>(*index);
@@ -161,14 +162,14 @@ class Record {
     std::optional<std::int64_t> by_text;
     for (std::size_t i = 0; i < choices.texts.size(); ++i)
       if (text == choices.texts[i]) {
-        require(!by_text, ErrorCode::format, kWhere,
+        require(!by_text, ErrorCode::format, kLoadQuestions,
                 "expected \"{}\" to name one choice but two have the text \"{}\" ({})", key, text.substr(0, 80),
                 place_);
         by_text = static_cast<std::int64_t>(i);
       }
     const auto index = number(text);
     const bool valid = index && *index >= 0 && *index < static_cast<std::int64_t>(choices.texts.size());
-    require(!(by_text && valid && *by_text != *index), ErrorCode::format, kWhere,
+    require(!(by_text && valid && *by_text != *index), ErrorCode::format, kLoadQuestions,
             "expected \"{}\" to name one choice but \"{}\" is the index of one and the text of another ({}); give the "
             "index as a number or the letter",
             key, text.substr(0, 80), place_);
@@ -180,11 +181,6 @@ class Record {
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
     if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
     return value;
-  }
-  static bool same(std::string_view a, std::string_view b) {
-    return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), [](unsigned char x, unsigned char y) {
-             return std::tolower(x) == std::tolower(y);
-           });
   }
 
   const json& record_;
@@ -203,7 +199,7 @@ class Ids {
       question.id = base;
       for (int n = 2; seen_.contains(question.id); ++n) question.id = format_text("{}-{}", base, n);
     }
-    require(seen_.insert(question.id).second, ErrorCode::format, kWhere,
+    require(seen_.insert(question.id).second, ErrorCode::format, kLoadQuestions,
             "expected every id once but got \"{}\" again ({})", question.id, place);
   }
 
@@ -214,30 +210,31 @@ class Ids {
 }  // namespace
 
 std::vector<Question> load_questions(const std::filesystem::path& path) {
-  const std::string text = eval::detail::read_plain_text(path, kWhere);
-  require(eval::detail::is_utf8(text), ErrorCode::format, kWhere,
+  const std::string text = eval::detail::read_plain_text(path, kLoadQuestions);
+  require(eval::detail::is_utf8(text), ErrorCode::format, kLoadQuestions,
           "expected UTF-8 text but got another encoding ({}); is it Latin-1? iconv -f LATIN1 -t UTF-8", path.string());
   std::vector<Question> questions;
   Ids ids;
   const auto add = [&](const json& record, const std::string& place, std::string_view source) {
-    require(record.is_object(), ErrorCode::format, kWhere,
+    require(record.is_object(), ErrorCode::format, kLoadQuestions,
             "expected an object with a text \"question\" but got \"{}\" ({})", source.substr(0, 60), place);
     Question question = Record(record, place).question();
     ids.settle(question, place);
     questions.push_back(std::move(question));
   };
   if (eval::detail::trim(text).starts_with('[')) {
-    const json list = io::detail::parse_json(text, kWhere, path.string());
-    require(list.is_array(), ErrorCode::format, kWhere, "expected a JSON array of questions but got \"{}\"{} ({})",
-            text.substr(0, 60), eval::detail::is_utf8(text) ? "" : ", which is not UTF-8", path.string());
+    const json list = io::detail::parse_json(text, kLoadQuestions, path.string());
+    require(list.is_array(), ErrorCode::format, kLoadQuestions,
+            "expected a JSON array of questions but got \"{}\"{} ({})", text.substr(0, 60),
+            eval::detail::is_utf8(text) ? "" : ", which is not UTF-8", path.string());
     for (std::size_t i = 0; i < list.size(); ++i)
       add(list[i], format_text("{}, entry {}", path.string(), i + 1), shown(list[i]));
   } else {
     eval::detail::for_each_line(text, path, [&](std::string_view line, const std::string& place) {
-      add(io::detail::parse_json(line, kWhere, place), place, line);
+      add(io::detail::parse_json(line, kLoadQuestions, place), place, line);
     });
   }
-  require(!questions.empty(), ErrorCode::format, kWhere, "expected at least one question but got none ({})",
+  require(!questions.empty(), ErrorCode::format, kLoadQuestions, "expected at least one question but got none ({})",
           path.string());
   return questions;
 }

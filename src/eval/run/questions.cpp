@@ -10,6 +10,7 @@
 #include <steer/core/error.hpp>
 #include <steer/core/random.hpp>
 
+#include "core/ascii.hpp"
 #include "core/format_text.hpp"
 #include "eval/run/csv.hpp"
 #include "io/text_file.hpp"
@@ -26,16 +27,6 @@ std::string with_choices(const Question& question) {
   return text;
 }
 
-}  // namespace
-
-namespace {
-
-bool same_text(std::string_view a, std::string_view b) {
-  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), [](unsigned char x, unsigned char y) {
-           return std::tolower(x) == std::tolower(y);
-         });
-}
-
 /// Where a file's rows keep question, choices and answer: the layout's own places, or those its header names.
 struct Columns {
   std::size_t question = 0, answer = kMmluChoices + 1;
@@ -49,8 +40,8 @@ std::optional<Columns> read_header(const eval::detail::CsvRow& row) {
   std::map<char, std::size_t> letters;
   for (std::size_t i = 0; i < row.size(); ++i) {
     const auto name = eval::detail::trim(row[i]);
-    if (same_text(name, "question")) question = i;
-    if (same_text(name, "answer")) answer = i;
+    if (ascii_alike(name, "question")) question = i;
+    if (ascii_alike(name, "answer")) answer = i;
     if (name.size() == 1 && std::isalpha(static_cast<unsigned char>(name[0])))
       letters[static_cast<char>(std::toupper(static_cast<unsigned char>(name[0])))] = i;
   }

@@ -11,6 +11,7 @@
 #include <steer/core/error.hpp>
 #include <steer/eval/answer.hpp>
 
+#include "core/ascii.hpp"
 #include "core/format_text.hpp"
 #include "eval/run/csv.hpp"
 #include "io/text_file.hpp"
@@ -116,7 +117,7 @@ class Table {
     return static_cast<std::int64_t>(value);
   }
   bool flag(std::size_t row, const std::string& column) const {
-    const std::string cell = lower(text(row, column));
+    const std::string cell = ascii_lower(text(row, column));
     const auto value = eval::detail::trim(cell);
     if (missing(value)) return false;
     for (const char* yes : {"1", "1.0", "true", "yes", "t", "y"})
@@ -152,7 +153,7 @@ class Table {
  private:
   /// Our columns in any case and with American spelling; others as they are.
   static std::string usual_name(const std::string& name) {
-    const std::string small = lower(name);
+    const std::string small = ascii_lower(name);
     for (const char* ours : {"arm", "behaviour", "question", "gold", "response", "answer", "answer_lenient",
                              "truncated", "tokens", "score", "name"})
       if (small == ours) return ours;
@@ -160,12 +161,8 @@ class Table {
     if (small == "score_behavior" || small == "score_behaviour") return "score_behaviour";
     return name;
   }
-  static std::string lower(std::string text) {
-    for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-    return text;
-  }
   static bool missing(std::string_view value) {
-    const std::string name = lower(std::string(value));
+    const std::string name = ascii_lower(value);
     for (const char* none : {"", "nan", "na", "n/a", "#n/a", "none", "null", "<na>", "-"})
       if (name == none) return true;
     return false;

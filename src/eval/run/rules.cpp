@@ -6,6 +6,7 @@
 #include <steer/core/error.hpp>
 #include <steer/eval/behaviours.hpp>
 
+#include "core/ascii.hpp"
 #include "eval/run/prose.hpp"
 
 namespace steer {
@@ -46,11 +47,8 @@ bool keeps_rule(const Rule& rule, std::string_view response) {
       return all_exclaim(text);
     case RuleKind::no_digits:
       return std::none_of(text.begin(), text.end(), [](unsigned char c) { return std::isdigit(c); });
-    case RuleKind::says_word: {
-      std::string wanted = rule.word;
-      for (char& c : wanted) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-      return std::find(words.begin(), words.end(), wanted) != words.end();
-    }
+    case RuleKind::says_word:
+      return std::find(words.begin(), words.end(), ascii_lower(rule.word)) != words.end();
   }
   return false;
 }

@@ -76,17 +76,18 @@ Value attr(Machine& machine, Call& call) {
   return attribute(machine, call.args[0], name);
 }
 
-constexpr Function filters[] = {
-    {"map", {}, Function::any_arguments, map},
-    {"select", {}, Function::any_arguments, select},
-    {"reject", {}, Function::any_arguments, reject},
-    {"selectattr", {}, Function::any_arguments, selectattr},
-    {"rejectattr", {}, Function::any_arguments, rejectattr},
-    {"attr", {"obj", "name"}, 2, attr},
-};
-
 }  // namespace
 
-std::span<const Function> choosing_filters() { return filters; }
+std::span<const Function> choosing_filters() {
+  static constexpr Function filters[] = {
+      {"map", {}, Function::any_arguments, map},
+      {"select", {}, Function::any_arguments, select},
+      {"reject", {}, Function::any_arguments, reject},
+      {"selectattr", {}, Function::any_arguments, selectattr},
+      {"rejectattr", {}, Function::any_arguments, rejectattr},
+      {"attr", {"obj", "name"}, 2, attr},
+  };
+  return filters;
+}
 
 }  // namespace steer::text::detail::jinja

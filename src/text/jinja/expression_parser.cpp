@@ -260,7 +260,7 @@ ExpressionPtr ExpressionParser::subscript(ExpressionPtr base) {
     if (!is_sign(":") && !is_sign("]") && !is_sign(",")) into = expression();
   };
   auto node = make<Slice>();
-  if (is_sign("]")) unexpected("an expression");
+  if (is_sign(",")) unexpected("an expression");
   part(node->start);
   if (is_sign(":")) {
     take();
@@ -274,10 +274,10 @@ ExpressionPtr ExpressionParser::subscript(ExpressionPtr base) {
   auto single = make<Item>();
   single->base = std::move(base);
   single->key = std::move(node->start);
-  if (is_sign(",")) {
+  if (is_sign(",") || !single->key) {  // x[] asks for the empty tuple
     auto tuple = make<ListLiteral>();
     tuple->is_tuple = true;
-    tuple->items.push_back(std::move(single->key));
+    if (single->key) tuple->items.push_back(std::move(single->key));
     while (skip_sign(",")) tuple->items.push_back(expression());
     single->key = std::move(tuple);
   }

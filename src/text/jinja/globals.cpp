@@ -19,7 +19,7 @@ class Builtin final : public Object {
 };
 
 // dict(): from a mapping or pairs, and names.
-std::vector<std::pair<Value, Value>> dict_items(Machine& machine, Call& call) {
+std::vector<std::pair<Value, Value>> items_of(Machine& machine, Call& call) {
   if (call.args.size() > 1) raise("dict expected at most 1 argument, got {}", call.args.size());
   std::vector<std::pair<Value, Value>> out;
   if (!call.args.empty()) {
@@ -36,7 +36,7 @@ std::vector<std::pair<Value, Value>> dict_items(Machine& machine, Call& call) {
   for (auto& [name, value] : call.named) put(machine, out, machine.string(name), std::move(value));
   return out;
 }
-Value make_dict(Machine& machine, Call& call) { return machine.dict(dict_items(machine, call)); }
+Value make_dict(Machine& machine, Call& call) { return machine.dict(items_of(machine, call)); }
 
 class Namespace final : public Container {
  public:
@@ -76,7 +76,7 @@ class Namespace final : public Container {
   std::vector<std::pair<Value, Value>> items_;
 };
 Value make_namespace(Machine& machine, Call& call) {
-  return Value(std::shared_ptr<Object>(machine.keep(std::make_shared<Namespace>(dict_items(machine, call)))));
+  return Value(std::shared_ptr<Object>(machine.keep(std::make_shared<Namespace>(items_of(machine, call)))));
 }
 
 Value range(Machine& machine, Call& call) {

@@ -3,6 +3,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "core/ascii.hpp"
 #include "core/format_text.hpp"
 #include "text/jinja/function.hpp"
 #include "text/jinja/unicode.hpp"
@@ -66,8 +67,7 @@ std::optional<double> parse_real(std::string_view text) {
   if (minus || text.starts_with('+')) text.remove_prefix(1);
   const auto digits = without_underscores(text);
   if (!digits || digits->empty()) return std::nullopt;
-  std::string lower;
-  for (const char c : *digits) lower += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  const std::string lower = ascii_lower(*digits);
   double out = 0;
   if (lower == "inf" || lower == "infinity") {
     out = INFINITY;
@@ -83,10 +83,6 @@ std::optional<double> parse_real(std::string_view text) {
       return std::nullopt;
   }
   return minus ? -out : out;
-}
-
-void refuse_undefined(const Value& value) {
-  if (const auto* undefined = value.undefined()) raise("{}", undefined->words);
 }
 
 std::optional<std::int64_t> truncated(double real) {
@@ -187,16 +183,17 @@ Value file_size(Machine& machine, Call& call) {
   }
 }
 
-constexpr Function filters[] = {
-    {"int", {"value", "default", "base"}, 1, to_int},
-    {"float", {"value", "default"}, 1, to_float},
-    {"abs", {"x"}, 1, absolute},
-    {"round", {"value", "precision", "method"}, 1, round},
-    {"filesizeformat", {"value", "binary"}, 1, file_size},
-};
-
 }  // namespace
 
-std::span<const Function> number_filters() { return filters; }
+std::span<const Function> number_filters() {
+  static constexpr Function filters[] = {
+      {"int", {"value", "default", "base"}, 1, to_int},
+      {"float", {"value", "default"}, 1, to_float},
+      {"abs", {"x"}, 1, absolute},
+      {"round", {"value", "precision", "method"}, 1, round},
+      {"filesizeformat", {"value", "binary"}, 1, file_size},
+  };
+  return filters;
+}
 
 }  // namespace steer::text::detail::jinja

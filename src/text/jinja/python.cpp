@@ -16,10 +16,6 @@ bool is_tuple(const Value& value) { return value.sequence() && value.sequence()-
 bool is_iterator(const Sequence& sequence) { return sequence.type == Type::iterator; }
 bool is_view(const Sequence& sequence) { return sequence.type >= Type::keys && sequence.type <= Type::items; }
 
-void refuse_undefined(const Value& value) {
-  if (const auto* undefined = value.undefined()) raise("{}", undefined->words);
-}
-
 // Kinds of sequence that compare with each other.
 int family(const Sequence& sequence) { return sequence.is_tuple() ? 1 : static_cast<int>(sequence.type) + 2; }
 
@@ -59,6 +55,10 @@ std::string_view type_name(const Value& value) {
     }
   if (value.object()) return value.object()->type_name();
   return "Undefined";
+}
+
+void refuse_undefined(const Value& value) {
+  if (const auto* undefined = value.undefined()) raise("{}", undefined->words);
 }
 
 bool truth(const Value& value) {

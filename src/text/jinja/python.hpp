@@ -11,6 +11,8 @@ namespace steer::text::detail::jinja {
 /// As Python calls it: "str", "list", ...
 std::string_view type_name(const Value& value);
 bool truth(const Value& value);
+/// @throws TemplateFailure in the words of an undefined value.
+void refuse_undefined(const Value& value);
 
 /// An int or a float; a bool counts as an int.
 struct Number {

@@ -7,10 +7,6 @@
 namespace steer::text::detail::jinja {
 namespace {
 
-void refuse_undefined(const Value& value) {
-  if (const auto* undefined = value.undefined()) raise("{}", undefined->words);
-}
-
 Value lower_case(Machine& machine, const Value& value) {
   if (!value.string()) return value;
   Call call{{value}, {}};
@@ -235,28 +231,29 @@ Value slices(Machine& machine, Call& call) {
   return machine.iterator(std::move(out), "slice");
 }
 
-constexpr Function filters[] = {
-    {"length", {"object"}, 1, length_filter},
-    {"count", {"object"}, 1, length_filter},
-    {"list", {"value"}, 1, list},
-    {"first", {"seq"}, 1, first},
-    {"last", {"seq"}, 1, last},
-    {"reverse", {"value"}, 1, reverse},
-    {"join", {"value", "d", "attribute"}, 1, join},
-    {"sum", {"iterable", "attribute", "start"}, 1, sum},
-    {"sort", {"value", "reverse", "case_sensitive", "attribute"}, 1, sort_filter},
-    {"min", {"value", "case_sensitive", "attribute"}, 1, minimum},
-    {"max", {"value", "case_sensitive", "attribute"}, 1, maximum},
-    {"unique", {"value", "case_sensitive", "attribute"}, 1, unique},
-    {"groupby", {"value", "attribute", "default", "case_sensitive"}, 2, groupby},
-    {"dictsort", {"value", "case_sensitive", "by", "reverse"}, 1, dictsort},
-    {"items", {"value"}, 1, items},
-    {"batch", {"value", "linecount", "fill_with"}, 2, batch},
-    {"slice", {"value", "slices", "fill_with"}, 2, slices},
-};
-
 }  // namespace
 
-std::span<const Function> sequence_filters() { return filters; }
+std::span<const Function> sequence_filters() {
+  static constexpr Function filters[] = {
+      {"length", {"object"}, 1, length_filter},
+      {"count", {"object"}, 1, length_filter},
+      {"list", {"value"}, 1, list},
+      {"first", {"seq"}, 1, first},
+      {"last", {"seq"}, 1, last},
+      {"reverse", {"value"}, 1, reverse},
+      {"join", {"value", "d", "attribute"}, 1, join},
+      {"sum", {"iterable", "attribute", "start"}, 1, sum},
+      {"sort", {"value", "reverse", "case_sensitive", "attribute"}, 1, sort_filter},
+      {"min", {"value", "case_sensitive", "attribute"}, 1, minimum},
+      {"max", {"value", "case_sensitive", "attribute"}, 1, maximum},
+      {"unique", {"value", "case_sensitive", "attribute"}, 1, unique},
+      {"groupby", {"value", "attribute", "default", "case_sensitive"}, 2, groupby},
+      {"dictsort", {"value", "case_sensitive", "by", "reverse"}, 1, dictsort},
+      {"items", {"value"}, 1, items},
+      {"batch", {"value", "linecount", "fill_with"}, 2, batch},
+      {"slice", {"value", "slices", "fill_with"}, 2, slices},
+  };
+  return filters;
+}
 
 }  // namespace steer::text::detail::jinja

@@ -10,17 +10,17 @@
 namespace steer::text::detail::jinja {
 namespace {
 
-constexpr std::string_view where = "ChatTemplate";
+constexpr std::string_view kChatTemplate = "ChatTemplate";
 
 Value from_json(const nlohmann::ordered_json& json, int level) {
-  require(level < 64, ErrorCode::argument, where, "expected JSON of at most 64 levels but got more");
+  require(level < 64, ErrorCode::argument, kChatTemplate, "expected JSON of at most 64 levels but got more");
   switch (json.type()) {
     case nlohmann::ordered_json::value_t::boolean:
       return Value(json.get<bool>());
     case nlohmann::ordered_json::value_t::number_integer:
       return Value(json.get<std::int64_t>());
     case nlohmann::ordered_json::value_t::number_unsigned:
-      require(json.get<std::uint64_t>() <= INT64_MAX, ErrorCode::argument, where,
+      require(json.get<std::uint64_t>() <= INT64_MAX, ErrorCode::argument, kChatTemplate,
               "expected integers of 64 bits but got {}", json.dump());
       return Value(json.get<std::int64_t>());
     case nlohmann::ordered_json::value_t::number_float:
@@ -53,11 +53,11 @@ Value from_json(const nlohmann::ordered_json& json, int level) {
 Value from_json(const nlohmann::ordered_json& json) { return from_json(json, 0); }
 
 Template::Template(std::string_view source) {
-  require(source.size() <= (std::size_t{4} << 20), ErrorCode::unsupported, where,
+  require(source.size() <= (std::size_t{4} << 20), ErrorCode::unsupported, kChatTemplate,
           "expected a chat template of at most 4 MiB but got {} bytes", source.size());
   for (std::size_t at = 0; at < source.size();) {
     const Utf8Step step = utf8_step(source, at);
-    require(step.valid, ErrorCode::format, where,
+    require(step.valid, ErrorCode::format, kChatTemplate,
             "expected a chat template in UTF-8 but byte {} of it, 0x{:02x}, begins no character; save it as UTF-8", at,
             static_cast<unsigned char>(source[at]));
     at += step.length;
@@ -65,10 +65,10 @@ Template::Template(std::string_view source) {
   try {
     program_ = std::make_shared<const Program>(parse(source));
   } catch (const TemplateUnsupported& error) {
-    fail(ErrorCode::unsupported, where, "expected a chat template that steer can run but got one with {}",
+    fail(ErrorCode::unsupported, kChatTemplate, "expected a chat template that steer can run but got one with {}",
          error.what());
   } catch (const TemplateFailure& error) {
-    fail(ErrorCode::format, where, "expected a Jinja template but got an error in {}", error.what());
+    fail(ErrorCode::format, kChatTemplate, "expected a Jinja template but got an error in {}", error.what());
   }
 }
 
@@ -85,11 +85,11 @@ MarkedText Template::render(const Variables& variables, std::chrono::sys_seconds
     run(machine, program_->body, out);
     return out;
   } catch (const TemplateUnsupported& error) {
-    fail(ErrorCode::unsupported, where, "expected a chat template that steer can run but line {} of it uses {}",
+    fail(ErrorCode::unsupported, kChatTemplate, "expected a chat template that steer can run but line {} of it uses {}",
          machine.line, error.what());
   } catch (const TemplateFailure& error) {
-    fail(ErrorCode::argument, where, "the chat template refuses this conversation: {} (line {} of the template)",
-         error.what(), machine.line);
+    fail(ErrorCode::argument, kChatTemplate,
+         "the chat template refuses this conversation: {} (line {} of the template)", error.what(), machine.line);
   }
 }
 

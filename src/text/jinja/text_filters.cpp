@@ -223,32 +223,33 @@ Value default_value(Machine&, Call& call) {
   return call.args[1].missing() ? Value::text("") : call.args[1];
 }
 
-constexpr Function filters[] = {
-    {"upper", {"s"}, 1, upper},
-    {"lower", {"s"}, 1, lower},
-    {"capitalize", {"s"}, 1, capitalize},
-    {"title", {"s"}, 1, title},
-    {"trim", {"value", "chars"}, 1, trim},
-    {"center", {"value", "width"}, 1, center},
-    {"string", {"object"}, 1, string},
-    {"safe", {"value"}, 1, safe},
-    {"escape", {"s"}, 1, escape},
-    {"e", {"s"}, 1, escape},
-    {"forceescape", {"value"}, 1, force_escape},
-    {"replace", {"s", "old", "new", "count"}, 3, replace},
-    {"indent", {"s", "width", "first", "blank"}, 1, indent},
-    {"truncate", {"s", "length", "killwords", "end", "leeway"}, 1, truncate},
-    {"wordcount", {"s"}, 1, wordcount},
-    {"format", {}, Function::any_arguments, format},
-    {"tojson", {"x", "ensure_ascii", "indent", "separators", "sort_keys"}, 1, to_json_filter},
-    {"urlencode", {"value"}, 1, urlencode},
-    {"striptags", {"value"}, 1, striptags},
-    {"default", {"value", "default_value", "boolean"}, 1, default_value},
-    {"d", {"value", "default_value", "boolean"}, 1, default_value},
-};
-
 }  // namespace
 
-std::span<const Function> text_filters() { return filters; }
+std::span<const Function> text_filters() {
+  static constexpr Function filters[] = {
+      {"upper", {"s"}, 1, upper},
+      {"lower", {"s"}, 1, lower},
+      {"capitalize", {"s"}, 1, capitalize},
+      {"title", {"s"}, 1, title},
+      {"trim", {"value", "chars"}, 1, trim},
+      {"center", {"value", "width"}, 1, center},
+      {"string", {"object"}, 1, string},
+      {"safe", {"value"}, 1, safe},
+      {"escape", {"s"}, 1, escape},
+      {"e", {"s"}, 1, escape},
+      {"forceescape", {"value"}, 1, force_escape},
+      {"replace", {"s", "old", "new", "count"}, 3, replace},
+      {"indent", {"s", "width", "first", "blank"}, 1, indent},
+      {"truncate", {"s", "length", "killwords", "end", "leeway"}, 1, truncate},
+      {"wordcount", {"s"}, 1, wordcount},
+      {"format", {}, Function::any_arguments, format},
+      {"tojson", {"x", "ensure_ascii", "indent", "separators", "sort_keys"}, 1, to_json_filter},
+      {"urlencode", {"value"}, 1, urlencode},
+      {"striptags", {"value"}, 1, striptags},
+      {"default", {"value", "default_value", "boolean"}, 1, default_value},
+      {"d", {"value", "default_value", "boolean"}, 1, default_value},
+  };
+  return filters;
+}
 
 }  // namespace steer::text::detail::jinja
