@@ -65,7 +65,7 @@ FAULTS = [
     ("sum lost", r" \+= ", " += steer_fault::sum_lost{@} + "),
     ("step left out", r"^(\s+)([\w.>\-\[\]]+\([^;{}]*\);)$", r"\1{ if (!steer_fault::on(@)) \2 }"),
 ]
-SKIP = re.compile(r"^\s*(//|#|static_assert|template|using |namespace |extern |case )|\boperator\b|\bconstexpr\b|fmt::format")
+SKIP = re.compile(r"^\s*(//|#|static_assert|template|using |namespace |extern |case )|\boperator\b|\bconstexpr\b|format_text\(")
 
 
 def junction(code, at, operator):
