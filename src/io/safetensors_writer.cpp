@@ -10,9 +10,7 @@
 #include "io/dtypes.hpp"
 
 namespace steer {
-namespace {
-
-constexpr std::string_view kWriter = "SafetensorsWriter";
+namespace io::detail {
 
 struct Slot {
   TensorSpec spec;
@@ -21,6 +19,14 @@ struct Slot {
   std::int64_t written = 0;  // bytes
   bool done = false;         // an empty tensor has no bytes that would tell
 };
+
+}  // namespace io::detail
+
+namespace {
+
+using io::detail::Slot;
+
+constexpr std::string_view kWriter = "SafetensorsWriter";
 
 const io::detail::Dtype& dtype_of(const TensorSpec& spec) {
   for (const auto& dtype : io::detail::kDtypes)

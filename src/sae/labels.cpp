@@ -1,5 +1,5 @@
 // The store, little-endian, every part 8-byte aligned:
-//   Header, then f32[features] each of max_activation, frac_nonzero, default_strength (NaN: unknown),
+//   LabelHeader, then f32[features] each of max_activation, frac_nonzero, default_strength (NaN: unknown),
 //   u64[features + 1] first explanation of each feature, u64[explanations + 1] offsets into the text, the text
 //   (explanations one after another, then model and source id).
 #include <steer/sae/labels.hpp>
@@ -18,25 +18,21 @@
 #include "io/mapped_file.hpp"
 
 namespace steer {
-namespace {
+namespace sae::detail {
 
-constexpr std::string_view kOpen = "FeatureLabels::open";
-constexpr std::string_view kWrite = "FeatureLabels::write";
-constexpr std::int64_t kMostFeatures = std::int64_t{1} << 24;
-
-struct Header {
+struct LabelHeader {
   std::array<char, 8> magic = {'s', 't', 'e', 'e', 'r', 'l', 'b', '1'};
   std::uint64_t features = 0, explanations = 0, text_bytes = 0, model_bytes = 0, source_bytes = 0;
 };
 
-std::uint64_t aligned(std::uint64_t n) { return (n + 7) / 8 * 8; }
+inline std::uint64_t aligned(std::uint64_t n) { return (n + 7) / 8 * 8; }
 
 /// Where each part begins.
-struct Layout {
+struct LabelLayout {
   std::uint64_t max_activation, frac_nonzero, default_strength, first, offset, text, end;
-  explicit Layout(const Header& h) {
+  explicit LabelLayout(const LabelHeader& h) {
     const auto floats = aligned(4 * h.features);
-    max_activation = sizeof(Header);
+    max_activation = sizeof(LabelHeader);
     frac_nonzero = max_activation + floats;
     default_strength = frac_nonzero + floats;
     first = default_strength + floats;
@@ -46,13 +42,23 @@ struct Layout {
   }
 };
 
+}  // namespace sae::detail
+
+namespace {
+
+using sae::detail::aligned, sae::detail::LabelHeader, sae::detail::LabelLayout;
+
+constexpr std::string_view kOpen = "FeatureLabels::open";
+constexpr std::string_view kWrite = "FeatureLabels::write";
+constexpr std::int64_t kMostFeatures = std::int64_t{1} << 24;
+
 }  // namespace
 
 struct FeatureLabels::Impl {
   std::shared_ptr<const io::detail::MappedFile> file;
   std::filesystem::path path;
-  Header header;
-  Layout layout{Header{}};
+  LabelHeader header;
+  LabelLayout layout{LabelHeader{}};
   std::string model_id, source_id;
 
   template <class T>
@@ -91,18 +97,18 @@ FeatureLabels FeatureLabels::open(const std::filesystem::path& path) {
   impl->file = io::detail::MappedFile::open(path, kOpen);
   const auto bytes = impl->file->bytes();
   auto& h = impl->header;
-  require(bytes.size() >= sizeof(Header), ErrorCode::format, kOpen,
+  require(bytes.size() >= sizeof(LabelHeader), ErrorCode::format, kOpen,
           "expected a store of feature labels but {} has {} bytes", path.string(), bytes.size());
   std::memcpy(&h, bytes.data(), sizeof h);
-  require(h.magic == Header{}.magic, ErrorCode::format, kOpen, "expected a store of feature labels but {} is none",
+  require(h.magic == LabelHeader{}.magic, ErrorCode::format, kOpen, "expected a store of feature labels but {} is none",
           path.string());
   // Bounds first: the sum below must not overflow.
   const std::uint64_t most = bytes.size();
   require(h.features <= most && h.explanations <= most && h.text_bytes <= most && h.model_bytes <= most &&
-              h.source_bytes <= most && Layout(h).end == most,
+              h.source_bytes <= most && LabelLayout(h).end == most,
           ErrorCode::format, kOpen, "{} is damaged or cut short: its header does not fit its {} bytes", path.string(),
           most);
-  impl->layout = Layout(h);
+  impl->layout = LabelLayout(h);
   impl->model_id = impl->characters(h.text_bytes, h.text_bytes + h.model_bytes);
   impl->source_id = impl->characters(h.text_bytes + h.model_bytes, h.text_bytes + h.model_bytes + h.source_bytes);
   return FeatureLabels(std::move(impl));
@@ -116,7 +122,7 @@ void FeatureLabels::write(const std::filesystem::path& store, std::span<const Fe
             "expected feature indices in [0, {}) but got {}", kMostFeatures, r.feature);
     by_feature[r.feature].push_back(&r);
   }
-  Header h;
+  LabelHeader h;
   h.features = by_feature.empty() ? 0 : static_cast<std::uint64_t>(by_feature.rbegin()->first) + 1;
   std::vector<float> max_activation(aligned(4 * h.features) / 4, std::numeric_limits<float>::quiet_NaN());
   auto frac_nonzero = max_activation, default_strength = max_activation;
@@ -144,7 +150,7 @@ void FeatureLabels::write(const std::filesystem::path& store, std::span<const Fe
   text += model_id;
   text += source_id;
   io::detail::AtomicFile file(store, kWrite);
-  const Layout layout(h);
+  const LabelLayout layout(h);
   file.write_at(0, std::as_bytes(std::span(&h, 1)));
   file.write_at(static_cast<std::int64_t>(layout.max_activation), std::as_bytes(std::span(max_activation)));
   file.write_at(static_cast<std::int64_t>(layout.frac_nonzero), std::as_bytes(std::span(frac_nonzero)));

@@ -19,13 +19,11 @@
 #include "io/strict_json.hpp"
 
 namespace steer {
-namespace {
+namespace eval::detail {
 
-using nlohmann::json;
 using Clock = std::chrono::steady_clock;
-constexpr std::string_view kRedacted = "[key]";
 
-std::chrono::microseconds microseconds(double seconds) {
+inline std::chrono::microseconds microseconds(double seconds) {
   return std::chrono::microseconds(static_cast<std::int64_t>(seconds * 1e6));
 }
 
@@ -50,6 +48,21 @@ class RateLimit {
   Clock::time_point next_{};
 };
 
+/// What a server takes of a request's optional parts: learnt from its refusals.
+struct Dialect {
+  bool temperature = true;
+  bool completion_tokens = true;  // max_completion_tokens, else the older max_tokens
+};
+
+}  // namespace eval::detail
+
+namespace {
+
+using eval::detail::Clock, eval::detail::Dialect, eval::detail::microseconds, eval::detail::RateLimit;
+
+using nlohmann::json;
+constexpr std::string_view kRedacted = "[key]";
+
 /// How one attempt ended.
 struct Attempt {
   std::optional<double> score;
@@ -59,12 +72,6 @@ struct Attempt {
   bool final = false;        // trying again would change nothing
   bool adapted = false;      // the server wants the request in another form, which the next attempt has
   double retry_after_s = 0;  // it asked for
-};
-
-/// What a server takes of a request's optional parts: learnt from its refusals.
-struct Dialect {
-  bool temperature = true;
-  bool completion_tokens = true;  // max_completion_tokens, else the older max_tokens
 };
 
 std::int64_t token_count(const json& usage, const char* name) {
