@@ -7,6 +7,8 @@
 #include <steer/core/error.hpp>
 #include <steer/core/random.hpp>
 
+#include "stats/level.hpp"
+
 namespace steer {
 namespace {
 
@@ -28,8 +30,7 @@ std::int64_t best_on(std::span<const std::vector<double>> effects, std::span<con
 }  // namespace
 
 CrossFit cross_fit(std::span<const std::vector<double>> effects, std::uint64_t seed, double level) {
-  require(level > 0 && level < 1, ErrorCode::argument, "cross_fit", "expected a level between 0 and 1 but got {}",
-          level);
+  stats::detail::require_level(level, "cross_fit");
   CrossFit result{.interval = {std::nan(""), std::nan("")}};
   if (effects.empty()) return result;
   const std::size_t n = effects.front().size();

@@ -6,11 +6,12 @@
 
 #include <steer/core/error.hpp>
 
+#include "stats/level.hpp"
+
 namespace steer {
 
 DrawSpread draw_spread(std::span<const std::vector<double>> effects, double level) {
-  require(level > 0 && level < 1, ErrorCode::argument, "draw_spread", "expected a level between 0 and 1 but got {}",
-          level);
+  stats::detail::require_level(level, "draw_spread");
   const std::size_t k = effects.size(), q = effects.empty() ? 0 : effects.front().size();
   require(k >= 2 && q >= 2, ErrorCode::argument, "draw_spread",
           "expected at least 2 draws and 2 questions but got {} and {}", k, q);

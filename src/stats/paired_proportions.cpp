@@ -11,6 +11,7 @@
 #include <steer/stats/betting.hpp>
 
 #include "stats/clusters.hpp"
+#include "stats/level.hpp"
 
 namespace steer {
 namespace {
@@ -152,8 +153,7 @@ double paired_p_below(const PairedCounts& counts, double difference) {
 
 PairedDifference paired_difference(const PairedCounts& counts, double level) {
   check(counts, 0, "paired_difference");
-  require(level > 0 && level < 1, ErrorCode::argument, "paired_difference",
-          "expected a level between 0 and 1 but got {}", level);
+  stats::detail::require_level(level, "paired_difference");
   PairedDifference result;
   result.difference = static_cast<double>(counts.only_b - counts.only_a) / static_cast<double>(counts.n);
   result.interval = {lower_end(counts, (1 - level) / 2), -lower_end(swapped(counts), (1 - level) / 2)};
@@ -164,7 +164,7 @@ PairedDifference paired_difference(const PairedCounts& counts, double level) {
 PairedDifference clustered_paired_difference(std::span<const double> differences,
                                              std::span<const std::int64_t> clusters, double level) {
   constexpr const char* kWhere = "clustered_paired_difference";
-  require(level > 0 && level < 1, ErrorCode::argument, kWhere, "expected a level between 0 and 1 but got {}", level);
+  stats::detail::require_level(level, kWhere);
   const ByQuestion found(differences, clusters, kWhere);
   if (found.agree) return paired_difference(found.counts, level);
   if (found.counts.n == 1) return {(found.gained - found.lost) / static_cast<double>(differences.size()), {-1, 1}, 1};

@@ -8,6 +8,8 @@
 #include <steer/core/error.hpp>
 #include <steer/core/random.hpp>
 
+#include "stats/level.hpp"
+
 namespace steer {
 namespace {
 
@@ -78,8 +80,7 @@ double Simultaneous::adjusted_p(double p) const {
 }
 
 double Simultaneous::adjusted_level(double level) const {
-  require(level > 0 && level < 1, ErrorCode::argument, "Simultaneous::adjusted_level",
-          "expected a level between 0 and 1 but got {}", level);
+  stats::detail::require_level(level, "Simultaneous::adjusted_level");
   // The largest p whose adjusted p is 1 - level or less.
   const double allowed = (1 - level) * (1 + static_cast<double>(smallest_.size())) - 1;
   if (allowed < 0) return 1 - std::min(1 - level, smallest_.front() / 2);

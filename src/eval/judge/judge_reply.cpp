@@ -189,7 +189,7 @@ class Reader {
     if (!entry.is_object() || form_.least.size() == 1) return true;
     for (const char* key : {"name", "criterion"})
       if (const auto found = entry.find(key); found != entry.end())
-        return found->is_string() && ascii_lower(found->get<std::string>()) == ascii_lower(form_.names[i]);
+        return found->is_string() && ascii_alike(found->get_ref<const std::string&>(), form_.names[i]);
     return true;
   }
 
@@ -198,7 +198,7 @@ class Reader {
     std::size_t matched = 0;
     for (const auto& [key, inner] : value.items())
       for (std::size_t i = 0; i < form_.names.size(); ++i)
-        if (ascii_lower(key) == ascii_lower(form_.names[i])) {
+        if (ascii_alike(key, form_.names[i])) {
           const std::size_t place = std::min(i, scores.size() - 1);
           ++matched;
           scores[place] = number(inner, place);

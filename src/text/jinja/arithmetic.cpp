@@ -147,8 +147,7 @@ Value add_sequences(Machine& machine, const Sequence& a, const Sequence& b) {
 Value arithmetic(Machine& machine, Operator op, const Value& a, const Value& b) {
   if (op == Operator::modulo && a.string())
     return machine.string(percent_format(machine, *a.string(), b), a.string()->markup);
-  for (const Value* value : {&a, &b})
-    if (const auto* undefined = value->undefined()) raise("{}", undefined->words);
+  for (const Value* value : {&a, &b}) refuse_undefined(*value);
   const auto x = number_of(a), y = number_of(b);
   if (x && y) return numbers(op, *x, *y);
   if (op == Operator::add) {
@@ -166,7 +165,7 @@ Value arithmetic(Machine& machine, Operator op, const Value& a, const Value& b) 
 }
 
 Value negative(const Value& value) {
-  if (const auto* undefined = value.undefined()) raise("{}", undefined->words);
+  refuse_undefined(value);
   const auto number = number_of(value);
   if (!number) raise("bad operand type for unary -: '{}'", type_name(value));
   if (number->is_real) return Value(-number->real);
@@ -176,7 +175,7 @@ Value negative(const Value& value) {
 }
 
 Value positive(const Value& value) {
-  if (const auto* undefined = value.undefined()) raise("{}", undefined->words);
+  refuse_undefined(value);
   const auto number = number_of(value);
   if (!number) raise("bad operand type for unary +: '{}'", type_name(value));
   return number->is_real ? Value(number->real) : Value(number->integer);

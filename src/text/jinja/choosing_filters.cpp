@@ -4,6 +4,7 @@
 
 #include "core/format_text.hpp"
 #include "text/jinja/function.hpp"
+#include "text/jinja/python.hpp"
 
 namespace steer::text::detail::jinja {
 namespace {
@@ -70,7 +71,7 @@ Value rejectattr(Machine& machine, Call& call) { return chosen(machine, call, fa
 // Only attributes, never items.
 Value attr(Machine& machine, Call& call) {
   const std::string_view name = text_argument(call, 1, "attr").bytes();
-  if (const auto* undefined = call.args[0].undefined()) raise("{}", undefined->words);
+  refuse_undefined(call.args[0]);
   if (call.args[0].dict() && !find_method(call.args[0], name))
     return Value::undefined(format_text("'dict object' has no attribute '{}'", name));
   return attribute(machine, call.args[0], name);

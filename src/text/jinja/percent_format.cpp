@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "text/jinja/format.hpp"
+#include "text/jinja/python.hpp"
 
 namespace steer::text::detail::jinja {
 namespace {
@@ -41,7 +42,7 @@ class PercentArguments {
 };
 
 MarkedText percent_number(const Value& value, Layout layout) {
-  if (const auto* undefined = value.undefined()) raise("{}", undefined->words);
+  refuse_undefined(value);
   const auto number = number_of(value);
   const bool whole = std::string_view("diuxXo").find(layout.type) != std::string_view::npos;
   if (!number) {

@@ -5,6 +5,7 @@
 
 #include "core/format_text.hpp"
 #include "text/jinja/function.hpp"
+#include "text/jinja/python.hpp"
 #include "text/jinja/unicode.hpp"
 #include "text/utf8.hpp"
 
@@ -81,7 +82,7 @@ Value replace(Machine& machine, Call& call) {
 // str.splitlines of the text with a newline at its end, every line but the first indented.
 Value indent(Machine& machine, Call& call) {
   if (!call.args[0].string()) {
-    if (const auto* undefined = call.args[0].undefined()) raise("{}", undefined->words);
+    refuse_undefined(call.args[0]);
     raise("indent: unsupported operand type(s) for +=: '{}' and 'str'", type_name(call.args[0]));
   }
   MarkedText by;
