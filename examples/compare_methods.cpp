@@ -37,7 +37,7 @@ using steer::Steering;
 
 struct Settings {
   std::string model = "examples/data/demo", sae = "examples/data/demo/sae.safetensors",
-              questions = "examples/data/demo/questions_dev.jsonl", mmlu, point, out;
+              questions = "examples/data/demo/questions_dev.jsonl", mmlu, point, compute = "f32", out;
   std::vector<std::string> behaviours = {"funny", "technical", "emotional"}, others;
   std::vector<double> effects = {0.1, 0.3, 1, 3};
   double shown = 0.5;
@@ -61,7 +61,8 @@ class Comparison {
  public:
   explicit Comparison(const Settings& s)
       : s_(s),
-        model_(steer::Model::load(s.model)),
+        model_(steer::Model::load(s.model,
+                                  {.compute = steer::parse_enum<steer::ComputeFormat>(s.compute, "compare_methods")})),
         session_(model_),
         sae_(s.sae.empty() ? std::nullopt : std::optional(steer::Sae::load(s.sae))) {
     steer::require(sae_ || !s.point.empty(), steer::ErrorCode::argument, "compare_methods",
@@ -317,6 +318,9 @@ int main(int argc, char** argv) {
   Settings s;
   CLI::App app("Ways to steer, at equal KL and at equal behaviour");
   app.add_option("--model", s.model, "a Hugging Face folder or a GGUF file")->capture_default_str();
+  app.add_option("--compute", s.compute, "what activations are rounded to: f32 (not), bf16 or int8")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"f32", "bf16", "int8"}));
   app.add_option("--sae", s.sae, "for the methods that use one; empty: none")->capture_default_str();
   app.add_option("--point", s.point, "where to steer, e.g. blocks.12.hook_resid_post; default: where the SAE reads");
   app.add_option("--questions", s.questions, "JSON lines with choices and answers")->capture_default_str();

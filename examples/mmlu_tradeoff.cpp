@@ -27,7 +27,7 @@ struct Settings {
   std::string model, sae, mmlu, questions, search_questions, behaviour_file,
       judge = "words", judge_url = "https://api.openai.com/v1", judge_model, judge_temperature = "0",
       judge_key_variable = "OPENAI_API_KEY", judge_key_header = "Authorization", pairs, calibration, mode = "generate",
-      out = "tradeoff", device = "cpu", weights = "stored", chat_format, adapter;
+      out = "tradeoff", device = "cpu", weights = "stored", compute = "f32", chat_format, adapter;
   std::vector<std::string> behaviours, rules, arms{"control", "prompt", "published", "safe", "safe+prompt", "random"},
       steer, allow_unknown_config;
   std::vector<double> sweep;
@@ -41,7 +41,7 @@ struct Settings {
                                               judge_key_header, judge_max_tokens, pairs, calibration, mode, out,
                                               behaviours, rules, arms, steer, sweep, per_subject, limit, search_prompts,
                                               search_checks, certify, off_target, sweep_every, max_tokens, batch,
-                                              temperature, top_p, seed, kl, device, weights, chat_format,
+                                              temperature, top_p, seed, kl, device, weights, compute, chat_format,
                                               allow_unknown_config, draws, force_answers, adapter)
 };
 
@@ -76,6 +76,10 @@ void add_options(CLI::App& app, Settings& s) {
   app.add_option("--sae", s.sae, "sparse autoencoder; needed by published, safe and what is made from them")
       ->group("Model");
   app.add_option("--device", s.device, "cpu or cuda:N")->capture_default_str()->group("Model");
+  app.add_option("--compute", s.compute, "what activations are rounded to: f32 (not), bf16 or int8")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"f32", "bf16", "int8"}))
+      ->group("Model");
   app.add_option("--weights", s.weights, "how weights are kept: stored, f32, bf16 or int8")
       ->capture_default_str()
       ->check(CLI::IsMember({"stored", "f32", "bf16", "int8"}))
@@ -429,6 +433,7 @@ int run(const Settings& settings, bool plan_only, int threads, const steer::Stop
   const std::filesystem::path out = settings.out;
   steer::ExperimentOptions options{.judge = nullptr, .journal = out / "journal.jsonl", .batch = settings.batch};
   steer::LoadOptions load{.weights = steer::parse_enum<steer::WeightFormat>(settings.weights, "mmlu_tradeoff"),
+                          .compute = steer::parse_enum<steer::ComputeFormat>(settings.compute, "mmlu_tradeoff"),
                           .device = steer::parse_device(settings.device),
                           .allow_unknown_config = settings.allow_unknown_config,
                           .adapter = settings.adapter};

@@ -43,11 +43,14 @@ steer::FeatureLabels read_labels(const fs::path& path) {
 
 int main(int argc, char** argv) {
   CLI::App app{"Serves a language model over HTTP, each request steered in its own way"};
-  std::string model_path, device = "cpu";
+  std::string model_path, compute = "f32";
   std::vector<std::string> saes, labels, steerings, vectors, names;
   steer::ServerOptions options{.log = [](std::string_view line) { fmt::print(stderr, "{}\n", line); }};
   double grace = 30;
   app.add_option("--model", model_path, "folder or GGUF file (default: the demo)");
+  app.add_option("--compute", compute, "what activations are rounded to: f32 (not), bf16 or int8")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"f32", "bf16", "int8"}));
   app.add_option("--sae", saes, "[NAME=]PATH of an SAE that requests may name");
   app.add_option("--labels", labels, "labels of the SAEs, in their order: a store, or a Neuronpedia export");
   app.add_option("--steering", steerings, "NAME=FILE of a steering that requests may name");
@@ -74,7 +77,8 @@ int main(int argc, char** argv) {
         saes = {"demo=examples/data/demo/sae.safetensors"}, labels = {"examples/data/demo/labels.jsonl"};
       if (names.empty()) names = {"demo"};
     }
-    const auto model = steer::Model::load(model_path);
+    const auto model =
+        steer::Model::load(model_path, {.compute = steer::parse_enum<steer::ComputeFormat>(compute, "steer_serve")});
     for (const auto& warning : model.warnings()) fmt::print(stderr, "warning: {}\n", warning);
     std::vector<steer::Sae> loaded;
     for (std::size_t i = 0; i < saes.size(); ++i) {

@@ -4,12 +4,13 @@
 #
 #   STEER_REAL_MODEL=model.gguf STEER_REAL_MMLU=data/mmlu STEER_REAL_PROSE=/usr/share/doc scripts/real_run.sh --plan
 #   STEER_REAL_MODEL=... scripts/real_run.sh          the run itself, hours to days
+#   STEER_REAL_MODEL=... scripts/real_run.sh --evening   three behaviours, 100 questions, no pair judge: hours on two cores
 #   STEER_REAL_MODEL=... scripts/real_run.sh --tiny   every stage at its smallest, minutes
 #
 # STEER_REAL_MODEL  a GGUF file or a Hugging Face folder       STEER_REAL_MMLU   MMLU in its original layout
 # STEER_REAL_PROSE  text files: half train the SAE, half are held out    STEER_REAL_OUT  build/real by default
 # STEER_REAL_JUDGE  another model that compares answers in pairs; the model itself otherwise
-# STEER_REAL_POINT  where the SAE reads; the middle layer otherwise
+# STEER_REAL_POINT  where the SAE reads; the middle layer otherwise   STEER_REAL_COMPUTE  f32, or bf16: faster
 set -euo pipefail
 cd "$(dirname "$0")/.."
 model=${STEER_REAL_MODEL:?"expected the model: STEER_REAL_MODEL"}
@@ -18,16 +19,25 @@ prose=${STEER_REAL_PROSE:-/usr/share/doc}
 out=${STEER_REAL_OUT:-build/real}
 programs=${STEER_REAL_PROGRAMS:-build/release/examples}
 pairs=${STEER_REAL_JUDGE:-self}
+compute=${STEER_REAL_COMPUTE:-f32}
+arms=control,prompt,published,safe,safe+prompt,random,noise,flipped
 behaviours=funny,technical,concise,emotional
 rules=short,exclaiming
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 
+methods=(mean_difference prompt_replacement trained)
 questions=300 tokens=384 draws=3 certify=171 prompts=24 checks=64 off_target=20 batch=32
 features=4096 sae_tokens=1500000 keep=150000 pieces=600 fit=32 test=16 effects=0.1,0.3 train=60 texts=60 calibrate=200
 plan=0
 for argument in "$@"; do
   case $argument in
     --plan) plan=1 ;;
+    --evening)
+      questions=100 tokens=256 draws=1 certify=60 prompts=12 checks=24 off_target=0 batch=48
+      behaviours=funny,concise rules=exclaiming arms=control,prompt,published,safe,random pairs=none
+      fit=16 test=8 effects=0.1 train=30 texts=20 methods=(mean_difference)
+      out=${STEER_REAL_OUT:-build/real-evening}
+      ;;
     --tiny)
       questions=4 tokens=24 draws=2 certify=6 prompts=4 checks=4 off_target=2 batch=16
       behaviours=funny,technical rules=short
@@ -37,6 +47,9 @@ for argument in "$@"; do
     *) echo "expected --plan or --tiny but got $argument" >&2; exit 1 ;;
   esac
 done
+# What reads every answer again: its distance from the unsteered model, and the pair judge.
+reread=(--kl --pairs "$pairs")
+[[ $pairs == none ]] && reread=()
 for program in train_sae compare_methods mmlu_tradeoff steering_cost calibrate_judge inspect; do
   [[ -x $programs/$program ]] || ./scripts/build.sh "$program"
 done
@@ -80,10 +93,9 @@ tradeoff() {  # SAE FURTHER...
   local sae=$1
   shift
   "$programs/mmlu_tradeoff" --model "$model" --sae "$sae" --mmlu "$mmlu" --per-subject $(((questions + 56) / 57)) \
-    --limit "$questions" --behaviours "$behaviours" --rules "$rules" --max-tokens "$tokens" --force-answers --kl \
+    --limit "$questions" --behaviours "$behaviours" --rules "$rules" --max-tokens "$tokens" --force-answers \
     --search-prompts "$prompts" --search-checks "$checks" --certify "$certify" --draws "$draws" --batch "$batch" \
-    --arms control,prompt,published,safe,safe+prompt,random,noise,flipped --judge words --off-target "$off_target" \
-    --pairs "$pairs" --out "$out/study" "$@"
+    --arms "$arms" --judge words --off-target "$off_target" --compute "$compute" "${reread[@]}" --out "$out/study" "$@"
 }
 
 if ((plan)); then
@@ -101,13 +113,13 @@ split
 stage sae train "$out/sae.safetensors" "$features" "$sae_tokens" "$keep" "$pieces"
 stage methods "$programs/compare_methods" --model "$model" --sae "$out/sae.safetensors" --mmlu "$mmlu" --behaviours \
   "$behaviours" --others "$behaviours" --effects "$effects" --fit "$fit" --test "$test" --max-tokens "$tokens" \
-  --train-steps "$train" --out "$out/methods"
+  --train-steps "$train" --compute "$compute" --out "$out/methods"
 if [[ -n ${STEER_PAPER_RESULTS:-} ]]; then
   stage calibrate "$programs/calibrate_judge" --judge logits --model "$([[ $pairs == self ]] && echo "$model" || echo "$pairs")" \
     --mmlu "$mmlu" --limit "$calibrate" --out "$out/calibration.json"
 fi
 given=()
-for method in mean_difference prompt_replacement trained; do
+for method in "${methods[@]}"; do
   [[ -d $out/methods/$method.0 ]] && given+=(--steer "$method=$out/methods/$method.0")
 done
 stage study tradeoff "$out/sae.safetensors" "${given[@]}"

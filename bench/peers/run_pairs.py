@@ -1,7 +1,7 @@
 """Alternating runs of bench/model and of a peer on the same weights, machine and threads, as one table.
 
 usage: run_pairs.py --steer build/release/bench/model --python PEERS_PYTHON --llama FOLDER [--demo FOLDER]
-                    [--gguf FILE ...] [--isa avx2] [--repeats 7] [--out pairs.json] [--only TEXT]
+                    [--gguf FILE ...] [--compute f32 int8] [--isa avx2] [--repeats 7] [--out pairs.json] [--only TEXT]
 
 Each line of work is repeated in turn: ours, the peer's, ours, the peer's ... A ratio is of one such pair; the table gives
 their median and quartiles, beside what is asked (must, aim), and the share of the machine's own limit: bytes of
@@ -128,6 +128,8 @@ def main():
     parser.add_argument("--demo", help="folder of a 6-layer, 256-wide model")
     parser.add_argument("--gguf", nargs="*", default=[])
     parser.add_argument("--llama-cpp", choices=["llama_cpp", "xllamacpp"], default="llama_cpp", help="which build of it")
+    parser.add_argument("--compute", nargs="+", choices=["f32", "bf16", "int8"], default=["f32"],
+                        help="how ours rounds activations in the gguf rows")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--isa", choices=["portable", "avx2", "avx512"], help="hold both sides to it")
@@ -179,12 +181,15 @@ def main():
                     result = alternate(other, ours, "decode 1 32", "decode 1 32", args.repeats)
                     result["share"] = read_share(other, result, weights / 4 * size)
                     record(f"decode {kind} / our f32", result, must, aim)
-        for kind in ("bf16", "int8"):
-            works = [w for w in ("decode 1 16", "decode 16 16", "prefill 256") if wanted(f"compute {kind} {w}")]
-            if works:
-                with steer(args.llama, kind) as exact, steer(args.llama, kind, kind) as rounded:
-                    for work in works:
-                        record(f"compute {kind} {work}", alternate(rounded, exact, work, work, args.repeats))
+        for path in [args.llama, *args.gguf]:
+            of = "" if path == args.llama else " " + pathlib.Path(path).stem
+            for kind in ("bf16", "int8"):
+                weights_as = kind if path == args.llama else "stored"
+                works = [w for w in ("decode 1 16", "decode 16 16", "prefill 256") if wanted(f"compute {kind} {w}{of}")]
+                if works:
+                    with steer(path, weights_as) as exact, steer(path, weights_as, kind) as rounded:
+                        for work in works:
+                            record(f"compute {kind} {work}{of}", alternate(rounded, exact, work, work, args.repeats))
         works = [("decode 1 16", 1, None), ("decode 16 16", 1, None), ("prefill 256", 1.1, 1.5)]
         works = [w for w in works if wanted(f"bf16 {w[0]} / transformers bf16")]
         if works:
@@ -213,11 +218,11 @@ def main():
                              peer + ["transformers", args.llama, args.threads], min(args.repeats, 4))
         result["share"] = "peak MB {:.0f} and {:.0f}".format(*result["peak_mb"])
         record("first token (1/s)", result, 10, 20)
-    for path in args.gguf:
+    for path, compute in ((path, compute) for path in args.gguf for compute in args.compute):
         name = pathlib.Path(path).stem
-        short = name[:10] + ".." + name[-6:]
+        short = name[:10] + ".." + name[-6:] + ("" if compute == "f32" else " " + compute)
         if any(wanted(n) for n in ("gguf decode", "gguf prompt 256", "gguf prompt 512", "gguf prompt 4096")):
-            with steer(path) as ours, Program(peer + [args.llama_cpp, path, args.threads]) as theirs:
+            with steer(path, compute=compute) as ours, Program(peer + [args.llama_cpp, path, args.threads]) as theirs:
                 if wanted("gguf decode"):
                     result = alternate(ours, theirs, "decode 1 24", "decode 1 24", args.repeats)
                     result["share"] = read_share(ours, result, ours.about["weight_bytes"])  # tied: the table is read as unembedding

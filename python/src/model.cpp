@@ -11,11 +11,13 @@
 namespace steer::python {
 namespace {
 
-LoadOptions load_options(const std::string& weights, const std::string& device, std::int64_t max_memory,
-                         std::int64_t context, const std::vector<std::string>& allow_unknown_config,
-                         const std::filesystem::path& adapter, const std::optional<std::string>& chat_format) {
+LoadOptions load_options(const std::string& weights, const std::string& compute, const std::string& device,
+                         std::int64_t max_memory, std::int64_t context,
+                         const std::vector<std::string>& allow_unknown_config, const std::filesystem::path& adapter,
+                         const std::optional<std::string>& chat_format) {
   constexpr auto kWhere = "Model.load";
   LoadOptions options{.weights = parse_enum<WeightFormat>(weights, kWhere),
+                      .compute = parse_enum<ComputeFormat>(compute, kWhere),
                       .device = parse_device(device),
                       .max_memory = max_memory,
                       .context = context,
@@ -58,16 +60,19 @@ void bind_model(nb::module_& m) {
   nb::class_<Model>(m, "Model", "Weights, configuration and tokenizer. Immutable, shared by any number of sessions.")
       .def_static(
           "load",
-          [](const std::filesystem::path& path, const std::string& weights, const std::string& device,
-             std::int64_t max_memory, std::int64_t context, const std::vector<std::string>& allow_unknown_config,
-             const std::filesystem::path& adapter, const std::optional<std::string>& chat_format) {
+          [](const std::filesystem::path& path, const std::string& weights, const std::string& compute,
+             const std::string& device, std::int64_t max_memory, std::int64_t context,
+             const std::vector<std::string>& allow_unknown_config, const std::filesystem::path& adapter,
+             const std::optional<std::string>& chat_format) {
             const LoadOptions options =
-                load_options(weights, device, max_memory, context, allow_unknown_config, adapter, chat_format);
+                load_options(weights, compute, device, max_memory, context, allow_unknown_config, adapter, chat_format);
             return without_gil([&] { return Model::load(path, options); });
           },
-          "path"_a, nb::kw_only(), "weights"_a = "stored", "device"_a = "cpu", "max_memory"_a = 0, "context"_a = 0,
-          "allow_unknown_config"_a = std::vector<std::string>(), "adapter"_a = std::filesystem::path(),
-          "chat_format"_a = nb::none(), "From a Hugging Face folder, a weight file of one, or a GGUF file.")
+          "path"_a, nb::kw_only(), "weights"_a = "stored", "compute"_a = "f32", "device"_a = "cpu", "max_memory"_a = 0,
+          "context"_a = 0, "allow_unknown_config"_a = std::vector<std::string>(), "adapter"_a = std::filesystem::path(),
+          "chat_format"_a = nb::none(),
+          "From a Hugging Face folder, a weight file of one, or a GGUF file. weights: stored, f32, bf16 or int8. "
+          "compute: what activations are rounded to before products, f32 (not), bf16 or int8; faster and less exact.")
       .def_prop_ro("config", &Model::config, nb::rv_policy::reference_internal, "What decides its numbers.")
       .def_prop_ro("has_tokenizer", &Model::has_tokenizer, "Whether its files had one.")
       .def_prop_ro("tokenizer", &Model::tokenizer, nb::rv_policy::copy, "Raises Error(config) without one.")

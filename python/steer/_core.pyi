@@ -168,8 +168,10 @@ class Model:
     """
 
     @staticmethod
-    def load(path: str | os.PathLike, *, weights: str = 'stored', device: str = 'cpu', max_memory: int = 0, context: int = 0, allow_unknown_config: Sequence[str] = [], adapter: str | os.PathLike = ..., chat_format: str | None = None) -> Model:
-        """From a Hugging Face folder, a weight file of one, or a GGUF file."""
+    def load(path: str | os.PathLike, *, weights: str = 'stored', compute: str = 'f32', device: str = 'cpu', max_memory: int = 0, context: int = 0, allow_unknown_config: Sequence[str] = [], adapter: str | os.PathLike = ..., chat_format: str | None = None) -> Model:
+        """
+        From a Hugging Face folder, a weight file of one, or a GGUF file. weights: stored, f32, bf16 or int8. compute: what activations are rounded to before products, f32 (not), bf16 or int8; faster and less exact.
+        """
 
     @property
     def config(self) -> ModelConfig:

@@ -1,10 +1,12 @@
 #include "model/assemble.hpp"
 
 #include <algorithm>
+#include <tuple>
 
 #include <steer/core/error.hpp>
 
 #include "core/format_text.hpp"
+#include "model/kernels/table.hpp"
 #include "model/stored_weights.hpp"
 #include "model/tensor_view.hpp"
 
@@ -78,15 +80,15 @@ void check(Transformer& model, WeightSource& source, const Naming& naming) {
     source.warn(format_text("ignored {}: another head than the language model's", fmt::join(heads, ", ")));
 }
 
-Rounding rounding_of(ComputeFormat compute) {
-  switch (compute) {
-    case ComputeFormat::f32:
-      return Rounding::none;
-    case ComputeFormat::bf16:
-      return Rounding::bf16;
-    case ComputeFormat::int8:
-      return Rounding::int8;
-  }
+/// What is asked for, where this processor has it; else a warning.
+Rounding rounding_of(const LoadOptions& options, std::vector<std::string>& warnings) {
+  const auto [rounding, type, wanted] =
+      options.compute == ComputeFormat::bf16   ? std::tuple(Rounding::bf16, WeightType::bf16, "AVX-512 BF16")
+      : options.compute == ComputeFormat::int8 ? std::tuple(Rounding::int8, WeightType::int8, "AVX2 or AVX-512 VNNI")
+                                               : std::tuple(Rounding::none, WeightType::f32, "");
+  if (rounding == Rounding::none || (options.device.is_cpu() && kernels().rounds(type, rounding))) return rounding;
+  warnings.push_back(
+      format_text("computes in f32, not in {}: that wants a CPU with {}", to_string(options.compute), wanted));
   return Rounding::none;
 }
 
@@ -113,7 +115,7 @@ std::shared_ptr<Transformer> build(const ModelConfig& config, const TensorReader
   auto model = std::make_shared<Transformer>();
   model->config = config;
   model->warnings = config.warnings;
-  model->rounding = rounding_of(options.compute);
+  model->rounding = rounding_of(options, model->warnings);
   model->device = options.device.is_cuda() ? at::Device(at::kCUDA, std::max<at::DeviceIndex>(options.device.index(), 0))
                                            : options.device;
   model->layers.resize(static_cast<std::size_t>(config.n_layers));
@@ -126,6 +128,9 @@ std::shared_ptr<Transformer> build(const ModelConfig& config, const TensorReader
   model->warnings.insert(model->warnings.end(), source.warnings().begin(), source.warnings().end());
   add_ropes(*model);
   model->hash = hash_weights(reader);
+  // Answers of such a model are not to be mixed with those of the weights as they are.
+  if (options.weights != WeightFormat::stored) model->hash += format_text("-weights-{}", to_string(options.weights));
+  if (model->rounding != Rounding::none) model->hash += format_text("-compute-{}", to_string(options.compute));
   return model;
 }
 

@@ -2,6 +2,7 @@
 // logits and greedy continuations, through both layouts of config.json.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/std.h>
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -164,6 +165,38 @@ void check_folder(const fs::path& folder, const Golden& golden, test::CaseCounte
   }
 }
 
+/// A run in bf16, of weights alone or of activations too, lies as far from the f32 logits as the reference's own does, or
+/// nearer.
+void check_bf16(const fs::path& folder, const Golden& golden, test::CaseCounter& counter) {
+  const at::Tensor reference = golden["logits"];
+  for (const auto compute : {ComputeFormat::f32, ComputeFormat::bf16}) {
+    Session session(load_with(folder, "config.json", {.weights = WeightFormat::bf16, .compute = compute}));
+    for (std::int64_t r = 0; r < reference.size(0); ++r) {
+      const auto ours = (session.forward(row_of(golden["input_ids"], r)).cpu() - reference[r]).abs();
+      const auto theirs = (golden["bf16.logits"][r].to(at::kFloat) - reference[r]).abs();
+      const bool ok = ours.max().item<double>() <= theirs.max().item<double>() &&
+                      ours.mean().item<double>() <= theirs.mean().item<double>();
+      counter.count(ok);
+      EXPECT_TRUE(ok) << folder.filename() << " bf16, activations " << to_string(compute) << ": mean "
+                      << ours.mean().item<double>() << " (reference " << theirs.mean().item<double>() << "), max "
+                      << ours.max().item<double>() << " (" << theirs.max().item<double>() << ")";
+    }
+  }
+}
+
+/// Eight bits of weights and of activations: a tenth of the logits' own spread is what the first take (model.Load).
+void check_int8(const fs::path& folder, const Golden& golden, test::CaseCounter& counter) {
+  const at::Tensor reference = golden["logits"];
+  Session session(load_with(folder, "config.json", {.weights = WeightFormat::int8, .compute = ComputeFormat::int8}));
+  for (std::int64_t r = 0; r < reference.size(0); ++r) {
+    const at::Tensor error = (session.forward(row_of(golden["input_ids"], r)).cpu() - reference[r]).abs();
+    const bool ok = error.mean().item<double>() <= 0.1 * reference.std().item<double>();
+    counter.count(ok);
+    EXPECT_TRUE(ok) << folder.filename() << " int8: mean " << error.mean().item<double>() << ", logits' deviation "
+                    << reference.std().item<double>();
+  }
+}
+
 TEST(GoldenModels, EqualTheReference) {
   const auto data = test::outside_data("STEER_GOLDEN_DIR", "../shared/fixtures/golden");
   if (!data.present && !data.named)
@@ -174,21 +207,8 @@ TEST(GoldenModels, EqualTheReference) {
     const std::string name = folder.filename().string();
     const Golden golden(folder);
     check_folder(folder, golden, counter, worst);
-    if (golden.contains("bf16.logits")) {
-      // A run in bf16 lies as far from the f32 logits as the reference's own does, or nearer.
-      const at::Tensor reference = golden["logits"];
-      Session session(load_with(folder, "config.json", {.weights = WeightFormat::bf16}));
-      for (std::int64_t r = 0; r < reference.size(0); ++r) {
-        const auto ours = (session.forward(row_of(golden["input_ids"], r)).cpu() - reference[r]).abs();
-        const auto theirs = (golden["bf16.logits"][r].to(at::kFloat) - reference[r]).abs();
-        const bool ok = ours.max().item<double>() <= theirs.max().item<double>() &&
-                        ours.mean().item<double>() <= theirs.mean().item<double>();
-        counter.count(ok);
-        EXPECT_TRUE(ok) << name << " bf16: mean " << ours.mean().item<double>() << " (reference "
-                        << theirs.mean().item<double>() << "), max " << ours.max().item<double>() << " ("
-                        << theirs.max().item<double>() << ")";
-      }
-    }
+    if (golden.contains("bf16.logits")) check_bf16(folder, golden, counter);
+    check_int8(folder, golden, counter);
   }
   std::printf("golden.models: largest absolute error %.2e\n", worst);
   if (data.named) {

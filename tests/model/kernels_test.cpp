@@ -212,6 +212,8 @@ struct RoundedCase {
 std::vector<RoundedCase> rounded_cases(std::int64_t n, std::int64_t k) {
   const at::Tensor weight = random_tensor(n, k, 11);
   std::vector<RoundedCase> cases = {{Linear::dense(weight.to(at::kBFloat16)), Rounding::bf16},
+                                    {Linear::dense(weight.to(at::kHalf)), Rounding::bf16},
+                                    {Linear::int8(weight), Rounding::bf16},
                                     {Linear::int8(weight), Rounding::int8}};
   struct Type {
     const char* name;
@@ -224,11 +226,14 @@ std::vector<RoundedCase> rounded_cases(std::int64_t n, std::int64_t k) {
                            {"Q8_0", 32, 34},
                            {"Q4_K", 256, 144},
                            {"Q5_K", 256, 176},
-                           {"Q6_K", 256, 210}})
-    if (k % type.values == 0)  // bytes below 60 keep every f16 finite
-      cases.push_back(
-          {Linear::blocks(at::randint(0, 60, {n * k / type.values * type.bytes}, at::kByte), type.name, n, k),
-           Rounding::int8});
+                           {"Q6_K", 256, 210},
+                           {"MXFP4", 32, 17}}) {
+    if (k % type.values != 0) continue;
+    const Linear linear =  // bytes below 60 keep every f16 finite
+        Linear::blocks(at::randint(0, 60, {n * k / type.values * type.bytes}, at::kByte), type.name, n, k);
+    cases.push_back({linear, Rounding::bf16});
+    if (linear.type() != WeightType::mxfp4) cases.push_back({linear, Rounding::int8});
+  }
   return cases;
 }
 
@@ -242,24 +247,28 @@ TEST(KernelProduct, RoundedActivationsGiveTheProductOfTheRoundedNumbers) {
         std::vector<float> y(m * n);
         spoil_packed_rows();
         linear.apply(x.data(), m, y.data(), rounding);
-        EXPECT_LT(product_error(linear.to_f32(), rounds ? rounded(x, k, rounding) : x, m, nullptr, y), 3e-6)
+        at::Tensor weight = linear.to_f32();
+        if (rounds && rounding == Rounding::bf16) weight = weight.to(at::kBFloat16).to(at::kFloat);
+        EXPECT_LT(product_error(weight, rounds ? rounded(x, k, rounding) : x, m, nullptr, y), 3e-6)
             << m << "x" << n << "x" << k << " of type " << static_cast<int>(linear.type());
       }
   });
 }
 
 TEST(KernelProduct, ARowsBitsDoNotDependOnItsBatchMatesWhereItIsRounded) {
-  for (const auto& [linear, rounding] : rounded_cases(31, 2304)) {
-    const std::int64_t n = 31, k = 2304;
-    const auto x = randoms(70 * k, 13);
-    std::vector<float> alone(70 * n);
-    for (std::int64_t i = 0; i < 70; ++i) linear.apply(x.data() + i * k, 1, alone.data() + i * n, rounding);
-    for (std::int64_t m : {2, 3, 4, 7, 65, 70}) {
-      std::vector<float> y(m * n);
-      linear.apply(x.data(), m, y.data(), rounding);
-      EXPECT_EQ(std::memcmp(y.data(), alone.data(), y.size() * sizeof(float)), 0) << "m = " << m;
+  for_each_isa([] {
+    for (const auto& [linear, rounding] : rounded_cases(31, 2304)) {
+      const std::int64_t n = 31, k = 2304;
+      const auto x = randoms(70 * k, 13);
+      std::vector<float> alone(70 * n);
+      for (std::int64_t i = 0; i < 70; ++i) linear.apply(x.data() + i * k, 1, alone.data() + i * n, rounding);
+      for (std::int64_t m : {2, 3, 4, 7, 65, 70}) {
+        std::vector<float> y(m * n);
+        linear.apply(x.data(), m, y.data(), rounding);
+        EXPECT_EQ(std::memcmp(y.data(), alone.data(), y.size() * sizeof(float)), 0) << "m = " << m;
+      }
     }
-  }
+  });
 }
 
 TEST(KernelProduct, TogetherEqualsOneByOne) {

@@ -7,13 +7,17 @@
 #include <gtest/gtest.h>
 #include <malloc.h>
 
+#include <algorithm>
 #include <fstream>
 #include <limits>
+#include <tuple>
 
 #include <steer/io/safetensors_writer.hpp>
 #include <steer/model/session.hpp>
 
 #include "core/format_text.hpp"
+#include "core/isa.hpp"
+#include "model/kernels/table.hpp"
 #include "model/tiny_models.hpp"
 #include "sanitized.hpp"
 #include "support.hpp"
@@ -252,6 +256,31 @@ TEST(Load, WeightFormats) {
           << family << " " << to_string(format);
     }
   }
+}
+
+/// Journals tell answers by the hash: a model that computes other numbers has another. What it cannot do it says.
+TEST(Load, RoundedActivationsAreNamed) {
+  using namespace model::detail;
+  const auto tiny = test::tiny_model("llama");
+  const std::string hash = tiny.load().hash();
+  EXPECT_EQ(tiny.load({.weights = WeightFormat::int8}).hash(), hash + "-weights-int8");
+  const auto before = core::detail::isa_in_use();
+  for (auto isa : {core::detail::Isa::portable, core::detail::Isa::avx2, core::detail::Isa::avx512}) {
+    if (!core::detail::isa_available(isa)) continue;
+    core::detail::set_isa_for_testing(isa);
+    for (const auto& [compute, name, rounds] :
+         {std::tuple{ComputeFormat::bf16, "bf16", kernels().rounds(WeightType::bf16, Rounding::bf16)},
+          {ComputeFormat::int8, "int8", kernels().rounds(WeightType::int8, Rounding::int8)}}) {
+      EXPECT_FALSE(rounds && isa == core::detail::Isa::portable);
+      const Model model = tiny.load({.compute = compute});
+      EXPECT_EQ(model.hash(), rounds ? hash + "-compute-" + name : hash);
+      const auto warned = std::ranges::count_if(model.warnings(), [&](const std::string& warning) {
+        return warning.find(std::string("f32, not in ") + name) != std::string::npos;
+      });
+      EXPECT_EQ(warned, rounds ? 0 : 1);
+    }
+  }
+  core::detail::set_isa_for_testing(before);
 }
 
 std::int64_t status_kib(const char* key) {

@@ -45,8 +45,8 @@ at::Device parse_device(std::string_view name);
 /// What activations are rounded to before they are multiplied with weights on the CPU. Sums stay f32.
 enum class ComputeFormat {
   f32,   ///< nothing: exact but for the order of additions
-  bf16,  ///< bf16, for weights kept as bf16, as other libraries do by default
-  int8,  ///< 8 bits and a scale for each 32 of them, for weights kept as int8 or as GGUF blocks
+  bf16,  ///< bf16, as other libraries do by default; so is what of weights is neither bf16 nor f32. f32 ones: nothing
+  int8,  ///< 8 bits and a scale for each 32 of them, for weights kept as int8 or as GGUF blocks (not MXFP4)
 };
 
 template <>
@@ -58,8 +58,8 @@ struct EnumTable<ComputeFormat> {
 
 struct LoadOptions {
   WeightFormat weights = WeightFormat::stored;
-  /// Faster and less exact; docs/performance-model.md says by how much. Weights of other kinds than it speaks of, and
-  /// processors without instructions for it, compute in f32.
+  /// Faster and less exact; docs/performance-model.md says by how much. Weights of other kinds compute in f32, and so do
+  /// all where the processor has no instructions for it: then `Model::warnings` says so.
   ComputeFormat compute = ComputeFormat::f32;
   at::Device device = at::kCPU;  ///< or {at::kCUDA, N}; `parse_device` reads one from text
   std::int64_t max_memory = 0;   ///< bytes the weights may take; 0: no limit. More is an error before anything is read
@@ -103,7 +103,8 @@ class Model {
   /// configuration says is tied and the file has differently, a tokenizer larger than the embedding. A program should
   /// show them.
   const std::vector<std::string>& warnings() const;
-  /// Identifies the weights, for journals (hash of names, shapes, dtypes and a sample of each tensor's bytes).
+  /// Identifies what it computes, for journals: a hash of the weights' names, shapes, dtypes and a sample of each
+  /// tensor's bytes, and how they were loaded if not as stored or not computing in f32.
   const std::string& hash() const;
   /// Logits [tokens, vocab], f32, of activations of the residual stream [tokens, d_model], any float dtype and device:
   /// the final norm with its bias, the unembedding, its scale and soft cap, as at the end of a pass. Of

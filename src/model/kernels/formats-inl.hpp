@@ -6,15 +6,15 @@
 //   static Row row(const WeightView&, int64 n);
 //   kBytes                                           of 32 weights in memory, for prefetching
 //   kBlock, kStep                                    groups that share a Block; groups that `step` decodes at once
-//   [[gnu::always_inline]] static Block block(const Row&, int64 g);     of groups [g, g + kBlock), g a multiple of
-//   kBlock
-//   [[gnu::always_inline]] static void step(const Block&, int s, F out[kStep * kVectors]);   its groups from s kStep on
-//   static void tail(const Row&, int64 g, int64 count, F out[kVectors]);  fewer than 32, the others 0; not for kBlock >
-//   1,
-//                                                    where rows are whole blocks
+//   static Block block(const Row&, int64 g);         of groups [g, g + kBlock), g a multiple of kBlock
+//   static void step(const Block&, int s, put);      its groups from s kStep on: put(v, F) for v = 0 to
+//                                                    kStep kVectors - 1, in that order. Each vector is put as soon as
+//                                                    it is decoded, so that no more than a few wait in registers
+//   static void tail(const Row&, int64 g, int64 count, put);    fewer than 32, the others 0; not for kBlock > 1, where
+//                                                    rows are whole blocks
 // and, if rows [n, n + rows) have something elsewhere in memory,
 //   static void fetch_apart(const WeightView&, int64 n, int64 rows);
-// Formats whose groups stand alone give `group(const Row&, int64 g, F out[kVectors])` and derive from SingleGroups.
+// Formats whose groups stand alone give `group(const Row&, int64 g, put)` and derive from SingleGroups.
 // Blocks lie in memory as io/ggml_blocks.hpp says.
 
 namespace ggml = io::detail::ggml;
@@ -38,6 +38,10 @@ inline F set1_half(ggml::Half bits) {
 #endif
 }
 
+#ifdef STEER_KERNEL_X86
+inline __m256i load_256(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+#endif
+
 inline std::uint32_t read_u32(const std::uint8_t* p) {
   std::uint32_t a;
   __builtin_memcpy(&a, p, sizeof a);
@@ -57,21 +61,31 @@ struct SingleGroups {
     std::int64_t g;
   };
   [[gnu::always_inline]] static Block block(const Row& r, std::int64_t g) { return {r, g}; }
-  [[gnu::always_inline]] static void step(const Block& b, int, F out[kVectors]) { Derived::group(b.row, b.g, out); }
+  template <class Put>
+  [[gnu::always_inline]] static void step(const Block& b, int, const Put& put) {
+    Derived::group(b.row, b.g, put);
+  }
   // For formats of whole groups: rows are padded (int8) or must be whole blocks (GGUF).
-  static void tail(const Row& r, std::int64_t g, std::int64_t, F out[kVectors]) { Derived::group(r, g, out); }
+  template <class Put>
+  [[gnu::always_inline]] static void tail(const Row& r, std::int64_t g, std::int64_t, const Put& put) {
+    Derived::group(r, g, put);
+  }
 };
 
 struct FormatF32 : SingleGroups<FormatF32, const float*> {
   static constexpr int kBytes = 128;
   static Row row(const WeightView& w, std::int64_t n) { return reinterpret_cast<const float*>(row_start(w, n)); }
-  [[gnu::always_inline]] static void group(Row r, std::int64_t g, F out[kVectors]) {
-    for (int v = 0; v < kVectors; ++v) out[v] = load(r + g * kGroup + v * kWidth);
+  template <class Put>
+  [[gnu::always_inline]] static void group(Row r, std::int64_t g, const Put& put) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) put(v, load(r + g * kGroup + v * kWidth));
   }
-  static void tail(Row r, std::int64_t g, std::int64_t count, F out[kVectors]) {
+  template <class Put>
+  static void tail(Row r, std::int64_t g, std::int64_t count, const Put& put) {
+#pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v, count -= kWidth) {
       const float* p = r + g * kGroup + v * kWidth;
-      out[v] = count >= kWidth ? load(p) : count > 0 ? load_first(p, count) : zero();
+      put(v, count >= kWidth ? load(p) : count > 0 ? load_first(p, count) : zero());
     }
   }
 };
@@ -83,13 +97,16 @@ struct Format16 : SingleGroups<Format16<Load>, const std::uint16_t*> {
   static Row row(const WeightView& w, std::int64_t n) {
     return reinterpret_cast<const std::uint16_t*>(row_start(w, n));
   }
-  [[gnu::always_inline]] static void group(Row r, std::int64_t g, F out[kVectors]) {
-    for (int v = 0; v < kVectors; ++v) out[v] = Load(r + g * kGroup + v * kWidth);
+  template <class Put>
+  [[gnu::always_inline]] static void group(Row r, std::int64_t g, const Put& put) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) put(v, Load(r + g * kGroup + v * kWidth));
   }
-  static void tail(Row r, std::int64_t g, std::int64_t count, F out[kVectors]) {
+  template <class Put>
+  static void tail(Row r, std::int64_t g, std::int64_t count, const Put& put) {
     std::uint16_t padded[kGroup] = {};
     __builtin_memcpy(padded, r + g * kGroup, count * sizeof(std::uint16_t));
-    group(padded, 0, out);
+    group(padded, 0, put);
   }
 };
 using FormatBf16 = Format16<load_bf16>;
@@ -109,9 +126,11 @@ struct FormatInt8 : SingleGroups<FormatInt8, Int8Row> {
     const float *at = row(w, n).scale, *end = row(w, n + rows).scale;
     for (; at < end; at += 64 / sizeof(float)) __builtin_prefetch(at, 0, 2);
   }
-  [[gnu::always_inline]] static void group(const Row& r, std::int64_t g, F out[kVectors]) {
+  template <class Put>
+  [[gnu::always_inline]] static void group(const Row& r, std::int64_t g, const Put& put) {
     const F scale = set1(r.scale[g]);
-    for (int v = 0; v < kVectors; ++v) out[v] = mul(to_float(load_i8(r.q + g * kGroup + v * kWidth)), scale);
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) put(v, mul(to_float(load_i8(r.q + g * kGroup + v * kWidth)), scale));
   }
 };
 
@@ -129,73 +148,109 @@ struct SingleBlocks : SingleGroups<Derived, const B*> {
 };
 
 struct FormatQ8_0 : SingleBlocks<FormatQ8_0, ggml::Q8_0> {
-  [[gnu::always_inline]] static void group(Row r, std::int64_t g, F out[kVectors]) {
+  template <class Put>
+  [[gnu::always_inline]] static void group(Row r, std::int64_t g, const Put& put) {
     const ggml::Q8_0& b = r[g];
     const F d = set1_half(b.d);
-    for (int v = 0; v < kVectors; ++v) out[v] = mul(to_float(load_i8(b.qs + v * kWidth)), d);
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) put(v, mul(to_float(load_i8(b.qs + v * kWidth)), d));
   }
 };
 
-// 16 bytes hold 32 values: the low nibbles are values 0..15, the high ones 16..31.
-inline I nibbles_halves(const std::uint8_t* qs, int v) {
+// The 32 nibbles of 16 bytes as points of a line: the low ones are values 0..15, the high ones 16..31.
+template <class Put>
+[[gnu::always_inline]] inline void nibbles_on(const Line16& line, const std::uint8_t* qs, const Put& put) {
   constexpr int half = kVectors / 2;
-  const I bytes = load_u8(qs + (v % half) * kWidth);
-  return v < half ? and_i(bytes, set1_i(15)) : shift_right<4>(bytes);
-}
-
-// The bits of vector v's lanes among the 32 at p.
-[[gnu::always_inline]] inline std::uint32_t lane_bits(const std::uint8_t* p, int v) {
-  if constexpr (kWidth == 16) {
-    std::uint16_t bits;
-    __builtin_memcpy(&bits, p + 2 * v, sizeof bits);
-    return bits;
-  } else {
-    return static_cast<std::uint32_t>(p[v * kWidth / 8]) >> (v * kWidth % 8);
-  }
-}
-
-// The 32 nibbles of 16 bytes, in the order of nibbles_halves, as points of a line.
-[[gnu::always_inline]] inline void nibbles_on(const Line16& line, const std::uint8_t* qs, F out[kVectors]) {
-  constexpr int half = kVectors / 2;
-  for (int v = 0; v < half; ++v) {
-    const I bytes = load_u8(qs + v * kWidth);
-    out[v] = point(line, bytes);
-    out[v + half] = point(line, shift_right<4>(bytes));
-  }
+#pragma GCC unroll 8
+  for (int v = 0; v < half; ++v) put(v, point(line, load_u8(qs + v * kWidth)));
+#pragma GCC unroll 8
+  for (int v = 0; v < half; ++v) put(v + half, high_point(line, load_u8(qs + v * kWidth)));
 }
 
 struct FormatQ4_0 : SingleBlocks<FormatQ4_0, ggml::Q4_0> {
-  [[gnu::always_inline]] static void group(Row r, std::int64_t g, F out[kVectors]) {
+  template <class Put>
+  [[gnu::always_inline]] static void group(Row r, std::int64_t g, const Put& put) {
     const ggml::Q4_0& b = r[g];
-    nibbles_on(line16_through_zero(set1_half(b.d), -8), b.qs, out);
+    nibbles_on(line16_through_zero(set1_half(b.d), -8), b.qs, put);
   }
 };
 
 struct FormatQ4_1 : SingleBlocks<FormatQ4_1, ggml::Q4_1> {
-  [[gnu::always_inline]] static void group(Row r, std::int64_t g, F out[kVectors]) {
+  template <class Put>
+  [[gnu::always_inline]] static void group(Row r, std::int64_t g, const Put& put) {
     const ggml::Q4_1& b = r[g];
-    nibbles_on(line16(set1_half(b.d), set1_half(b.m)), b.qs, out);
+    nibbles_on(line16(set1_half(b.d), set1_half(b.m)), b.qs, put);
   }
 };
 
+#if defined(__AVX512F__)
+// The bits of vector v's lanes among the 32 at p.
+[[gnu::always_inline]] inline std::uint32_t lane_bits(const std::uint8_t* p, int v) {
+  std::uint16_t bits;
+  __builtin_memcpy(&bits, p + 2 * v, sizeof bits);
+  return bits;
+}
+#else
+// 32 values of five bits: nibbles as above, a fifth bit each in `high`.
+[[gnu::always_inline]] inline Bytes32 five_bits(const std::uint8_t* nibbles, const std::uint8_t* high) {
+#ifdef STEER_KERNEL_X86
+  const __m128i both = _mm_loadu_si128(reinterpret_cast<const __m128i*>(nibbles));
+  const __m256i low = _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16(both, 4), both), _mm256_set1_epi8(15));
+  // Byte i / 8 of the bits in byte i, and of it bit i % 8.
+  const __m256i bytes =
+      _mm256_shuffle_epi8(_mm256_set1_epi32(static_cast<int>(read_u32(high))),
+                          _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303));
+  const __m256i bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201));
+  const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit);
+  return bytes32_of(_mm256_or_si256(low, _mm256_and_si256(set, _mm256_set1_epi8(16))));
+#else
+  const std::uint32_t bits = read_u32(high);
+  Bytes32 out;
+  for (int i = 0; i < 16; ++i) {
+    out.at[i] = static_cast<std::uint8_t>((nibbles[i] & 15) | (bits >> i & 1) << 4);
+    out.at[i + 16] = static_cast<std::uint8_t>(nibbles[i] >> 4 | (bits >> (i + 16) & 1) << 4);
+  }
+  return out;
+#endif
+}
+#endif
+
+// `first` + q times d, for d an f16, is exact in f32.
 struct FormatQ5_0 : SingleBlocks<FormatQ5_0, ggml::Q5_0> {
-  [[gnu::always_inline]] static void group(Row r, std::int64_t g, F out[kVectors]) {
+  template <class Put>
+  [[gnu::always_inline]] static void group(Row r, std::int64_t g, const Put& put) {
     const ggml::Q5_0& b = r[g];
-    // d is an f16: all of this is exact in f32.
-    const F d = set1_half(b.d), sixteen = mul(d, set1(16));
-    nibbles_on(line16_through_zero(d, -16), b.qs, out);
-    for (int v = 0; v < kVectors; ++v) out[v] = add_where(lane_bits(b.qh, v), out[v], sixteen);
+    const F d = set1_half(b.d);
+#if defined(__AVX512F__)
+    const F sixteen = mul(d, set1(16));
+    nibbles_on(line16_through_zero(d, -16), b.qs,
+               [&](int v, F w) { put(v, add_where(lane_bits(b.qh, v), w, sixteen)); });
+#else
+    const Bytes32 q = five_bits(b.qs, b.qh);
+    const F first = mul(d, set1(-16));
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) put(v, fma(to_float(unsigned_at(q, v)), d, first));
+#endif
   }
 };
 
 struct FormatQ5_1 : SingleBlocks<FormatQ5_1, ggml::Q5_1> {
-  [[gnu::always_inline]] static void group(Row r, std::int64_t g, F out[kVectors]) {
+  template <class Put>
+  [[gnu::always_inline]] static void group(Row r, std::int64_t g, const Put& put) {
     const ggml::Q5_1& b = r[g];
     const F d = set1_half(b.d), m = set1_half(b.m);
+#if defined(__AVX512F__)
+    const Line32 line = line32(d, m);
     const std::uint32_t high = read_u32(b.qh);
     for (int v = 0; v < kVectors; ++v) {
-      out[v] = fma(to_float(or_i(nibbles_halves(b.qs, v), sixteen_where(high >> (v * kWidth)))), d, m);
+      const I bytes = load_u8(b.qs);
+      put(v, point(line, v == 0 ? bytes : shift_right<4>(bytes), high >> (v * kWidth)));
     }
+#else
+    const Bytes32 q = five_bits(b.qs, b.qh);
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) put(v, fma(to_float(unsigned_at(q, v)), d, m));
+#endif
   }
 };
 
@@ -236,14 +291,15 @@ struct FormatQ4_K {
     scales_and_offsets(b, out.scale, out.offset);
     return out;
   }
-  [[gnu::always_inline]] static void step(const Block& b, int s, F out[2 * kVectors]) {
+  template <class Put>
+  [[gnu::always_inline]] static void step(const Block& b, int s, const Put& put) {
+    const std::uint8_t* qs = b.qs + s * 32;
     const Line16 even = line16(set1(b.scale[2 * s]), set1(b.offset[2 * s]));
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) put(v, point(even, load_u8(qs + v * kWidth)));
     const Line16 odd = line16(set1(b.scale[2 * s + 1]), set1(b.offset[2 * s + 1]));
-    for (int v = 0; v < kVectors; ++v) {
-      const I bytes = load_u8(b.qs + s * 32 + v * kWidth);
-      out[v] = point(even, bytes);
-      out[v + kVectors] = point(odd, shift_right<4>(bytes));
-    }
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) put(v + kVectors, high_point(odd, load_u8(qs + v * kWidth)));
   }
 };
 
@@ -262,21 +318,53 @@ struct FormatQ5_K {
     return out;
   }
   // Groups 2s and 2s + 1 share the bytes of their low four bits.
-  [[gnu::always_inline]] static void step(const Block& b, int s, F out[2 * kVectors]) {
+  template <class Put>
+  [[gnu::always_inline]] static void step(const Block& b, int s, const Put& put) {
     const std::uint8_t* qs = b.at->qs + s * 32;
+#if defined(__AVX512F__)
     const Line32 even = line32(set1(b.scale[2 * s]), set1(b.offset[2 * s]));
+    const std::uint32_t even_high = bit_of_bytes(b.at->qh, 2 * s);
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) put(v, point(even, load_u8(qs + v * kWidth), even_high >> v * kWidth));
     const Line32 odd = line32(set1(b.scale[2 * s + 1]), set1(b.offset[2 * s + 1]));
-    const std::uint32_t even_high = bit_of_bytes(b.at->qh, 2 * s), odd_high = bit_of_bytes(b.at->qh, 2 * s + 1);
+    const std::uint32_t odd_high = bit_of_bytes(b.at->qh, 2 * s + 1);
+#pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
-      const I bytes = load_u8(qs + v * kWidth);
-      out[v] = point(even, bytes, even_high >> v * kWidth);
-      out[v + kVectors] = point(odd, shift_right<4>(bytes), odd_high >> v * kWidth);
+      put(v + kVectors, point(odd, shift_right<4>(load_u8(qs + v * kWidth)), odd_high >> v * kWidth));
     }
+#else
+#pragma GCC unroll 2
+    for (int group = 0; group < 2; ++group) {
+      const Bytes32 q = five_bits(qs, 4 * group, b.at->qh, 2 * s + group);
+      const F scale = set1(b.scale[2 * s + group]), offset = set1(b.offset[2 * s + group]);
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) put(group * kVectors + v, fma(to_float(unsigned_at(q, v)), scale, offset));
+    }
+#endif
   }
+
+#if !defined(__AVX512F__)
+ private:
+  // Four bits, from `shift` on, of each of 32 bytes, and bit `bit` of each of 32 others.
+  [[gnu::always_inline]] static Bytes32 five_bits(const std::uint8_t* nibbles, int shift, const std::uint8_t* high,
+                                                  int bit) {
+#ifdef STEER_KERNEL_X86
+    const __m256i low =
+        _mm256_and_si256(_mm256_srl_epi16(load_256(nibbles), _mm_cvtsi32_si128(shift)), _mm256_set1_epi8(15));
+    const __m256i fifth = _mm256_srl_epi16(load_256(high), _mm_cvtsi32_si128(bit));
+    return bytes32_of(_mm256_or_si256(low, _mm256_slli_epi16(_mm256_and_si256(fifth, _mm256_set1_epi8(1)), 4)));
+#else
+    Bytes32 out;
+    for (int i = 0; i < kGroup; ++i)
+      out.at[i] = static_cast<std::uint8_t>((nibbles[i] >> shift & 15) | (high[i] >> bit & 1) << 4);
+    return out;
+#endif
+  }
+#endif
 };
 
 struct FormatQ6_K {
-  static constexpr int kBytes = sizeof(ggml::Q6_K) / 8, kBlock = 8, kStep = 1;
+  static constexpr int kBytes = sizeof(ggml::Q6_K) / 8, kBlock = 8, kStep = 4;
   using Row = const ggml::Q6_K*;
   struct Block {
     const ggml::Q6_K* at;
@@ -290,32 +378,35 @@ struct FormatQ6_K {
     for (int i = 0; i < 16; i += kWidth) store(out.scale + i, mul(to_float(load_i8(out.at->scales + i)), d));
     return out;
   }
-  [[gnu::always_inline]] static void step(const Block& b, int s, F out[kVectors]) {
-    const int half = s >> 2, quarter = s & 3;
-    std::int8_t q[kGroup];
-    six_bits(b.at->ql + half * 64 + (quarter & 1) * 32, (quarter >> 1) * 4, b.at->qh + half * 32, quarter * 2, q);
-    const float* scale = b.scale + half * 8 + quarter * 2;
-    for (int v = 0; v < kVectors; ++v) {
-      out[v] = mul(to_float(load_i8(q + v * kWidth)), set1(scale[v / (kVectors / 2)]));
+  template <class Put>
+  [[gnu::always_inline]] static void step(const Block& b, int s, const Put& put) {
+    const std::uint8_t *low = b.at->ql + s * 64, *high = b.at->qh + s * 32;
+#pragma GCC unroll 4
+    for (int quarter = 0; quarter < 4; ++quarter) {
+      const Bytes32 q = six_bits(low + quarter % 2 * 32, quarter / 2 * 4, high, quarter * 2);
+      const float* scale = b.scale + s * 8 + quarter * 2;
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) {
+        put(quarter * kVectors + v, mul(to_float(signed_at(q, v)), set1(scale[v / (kVectors / 2)])));
+      }
     }
   }
 
  private:
-  // 32 values of 4 bits of `low` and 2 of `high`, less 32, computed as bytes.
-  [[gnu::always_inline]] static void six_bits(const std::uint8_t* low, int low_shift, const std::uint8_t* high,
-                                              int high_shift, std::int8_t* out) {
+  // 32 values of four bits of `low` and two of `high`, from a shift on each, less 32.
+  [[gnu::always_inline]] static Bytes32 six_bits(const std::uint8_t* low, int low_shift, const std::uint8_t* high,
+                                                 int high_shift) {
 #ifdef STEER_KERNEL_X86
-    const __m256i l =
-        _mm256_srl_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(low)), _mm_cvtsi32_si128(low_shift));
-    const __m256i h =
-        _mm256_srl_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(high)), _mm_cvtsi32_si128(high_shift));
-    const __m256i q = _mm256_or_si256(_mm256_and_si256(l, _mm256_set1_epi8(15)),
-                                      _mm256_slli_epi16(_mm256_and_si256(h, _mm256_set1_epi8(3)), 4));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_sub_epi8(q, _mm256_set1_epi8(32)));
+    const __m256i nibbles =
+        _mm256_and_si256(_mm256_srl_epi16(load_256(low), _mm_cvtsi32_si128(low_shift)), _mm256_set1_epi8(15));
+    const __m256i upper =
+        _mm256_and_si256(_mm256_srl_epi16(load_256(high), _mm_cvtsi32_si128(high_shift)), _mm256_set1_epi8(3));
+    return bytes32_of(_mm256_sub_epi8(_mm256_or_si256(nibbles, _mm256_slli_epi16(upper, 4)), _mm256_set1_epi8(32)));
 #else
-    for (int i = 0; i < kGroup; ++i) {
-      out[i] = static_cast<std::int8_t>(((low[i] >> low_shift & 15) | (high[i] >> high_shift & 3) << 4) - 32);
-    }
+    Bytes32 out;
+    for (int i = 0; i < kGroup; ++i)
+      out.at[i] = static_cast<std::uint8_t>(((low[i] >> low_shift & 15) | (high[i] >> high_shift & 3) << 4) - 32);
+    return out;
 #endif
   }
 };
@@ -323,12 +414,13 @@ struct FormatQ6_K {
 // 4-bit floats (1 sign, 2 exponent, 1 mantissa) and a power of two, 2^(e - 127). All exact in f32: the table holds
 // twice the values, so that they are bytes, and the power is halved.
 struct FormatMxFp4 : SingleBlocks<FormatMxFp4, ggml::MXFP4> {
-  [[gnu::always_inline]] static void group(Row r, std::int64_t g, F out[kVectors]) {
+  template <class Put>
+  [[gnu::always_inline]] static void group(Row r, std::int64_t g, const Put& put) {
     const ggml::MXFP4& b = r[g];
-    std::int8_t q[kGroup];
-    twice_the_values(b.qs, q);
+    const Bytes32 q = twice_the_values(b.qs);
     const F scale = set1(half_power(b.e));
-    for (int v = 0; v < kVectors; ++v) out[v] = mul(to_float(load_i8(q + v * kWidth)), scale);
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) put(v, mul(to_float(signed_at(q, v)), scale));
   }
 
  private:
@@ -339,19 +431,20 @@ struct FormatMxFp4 : SingleBlocks<FormatMxFp4, ggml::MXFP4> {
     __builtin_memcpy(&out, &bits, sizeof out);
     return out;
   }
-  [[gnu::always_inline]] static void twice_the_values(const std::uint8_t* qs, std::int8_t* out) {
+  [[gnu::always_inline]] static Bytes32 twice_the_values(const std::uint8_t* qs) {
 #ifdef STEER_KERNEL_X86
     const __m128i table = _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(qs)), low = _mm_set1_epi8(15);
     const __m128i a = _mm_and_si128(bytes, low), b = _mm_and_si128(_mm_srli_epi16(bytes, 4), low);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_shuffle_epi8(table, a));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 16), _mm_shuffle_epi8(table, b));
+    return bytes32_of(_mm_shuffle_epi8(table, a), _mm_shuffle_epi8(table, b));
 #else
     constexpr std::int8_t table[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+    Bytes32 out;
     for (int i = 0; i < 16; ++i) {
-      out[i] = table[qs[i] & 15];
-      out[i + 16] = table[qs[i] >> 4];
+      out.at[i] = static_cast<std::uint8_t>(table[qs[i] & 15]);
+      out.at[i + 16] = static_cast<std::uint8_t>(table[qs[i] >> 4]);
     }
+    return out;
 #endif
   }
 };

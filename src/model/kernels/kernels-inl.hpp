@@ -21,11 +21,14 @@ namespace {
 #include "model/kernels/formats-inl.hpp"
 //
 #include "model/kernels/product-inl.hpp"
-#ifdef STEER_KERNEL_ROUNDED
+#ifdef STEER_KERNEL_X86
 //
-#include "model/kernels/rounded-inl.hpp"
+#include "model/kernels/int8-inl.hpp"
 #endif
+#ifdef STEER_KERNEL_BF16
 //
+#include "model/kernels/bf16-inl.hpp"
+#endif
 
 #define STEER_FOR_TYPE(type, call) \
   switch (type) {                  \
@@ -64,27 +67,39 @@ inline auto product_for(WeightType type) -> void (*)(const ProductArgs&, std::in
 inline auto decode_for(WeightType type) -> void (*)(const WeightView&, std::int64_t, float*) {
   STEER_FOR_TYPE(type, decode_of);
 }
+#ifdef STEER_KERNEL_BF16
+inline auto product_bf16_for(WeightType type) -> void (*)(const ProductArgs&, std::int64_t, std::int64_t, float*) {
+  STEER_FOR_TYPE(type, product_bf16);
+}
+#endif
 #undef STEER_FOR_TYPE
 
+bool rounds([[maybe_unused]] WeightType type, [[maybe_unused]] Rounding rounding) {
+#ifdef STEER_KERNEL_X86
+  if (rounding == Rounding::int8) return multiplies_int8(type);
+#endif
+#ifdef STEER_KERNEL_BF16
+  if (rounding == Rounding::bf16) return multiplies_bf16(type);
+#endif
+  return false;
+}
+
 void product(const ProductArgs& a, std::int64_t begin, std::int64_t end, float* scratch) {
-#ifdef STEER_KERNEL_ROUNDED
-  if (a.rounding != Rounding::none) return rounded_product(a, begin, end);
+#ifdef STEER_KERNEL_X86
+  if (a.rounding == Rounding::int8) return product_int8(a, begin, end);
+#endif
+#ifdef STEER_KERNEL_BF16
+  if (a.rounding == Rounding::bf16) return product_bf16_for(a.weight.type)(a, begin, end, scratch);
 #endif
   product_for(a.weight.type)(a, begin, end, scratch);
 }
 
-bool rounds([[maybe_unused]] WeightType type, [[maybe_unused]] Rounding rounding) {
-#ifdef STEER_KERNEL_ROUNDED
-  return rounds_type(type, rounding);
-#else
-  return false;
-#endif
-}
-
 void pack(const ProductArgs& a, std::int64_t begin, std::int64_t end, float* packed) {
-#ifdef STEER_KERNEL_ROUNDED
-  if (a.rounding == Rounding::bf16) return pack_bf16(a, begin, end, packed);
+#ifdef STEER_KERNEL_X86
   if (a.rounding == Rounding::int8) return pack_int8(a, begin, end, packed);
+#endif
+#ifdef STEER_KERNEL_BF16
+  if (a.rounding == Rounding::bf16) return pack_bf16(a, begin, end, packed);
 #endif
   pack_rows(a, begin, end, packed);
 }

@@ -10,6 +10,8 @@
 constexpr int kTileM = 4;
 // Accumulators take three quarters of the registers, W's vectors most of the others.
 constexpr int kTileN = kRegisters == 32 ? 6 : kWidth == 8 ? 3 : 2;
+// Rows of W beside one row of x: its sums are few, and each waits for its own last addition.
+constexpr int kRowN = kRegisters == 32 ? kTileN : 2 * kTileN;
 // For many rows of x: rows of x and of W, and length of k, that are worked on together.
 constexpr std::int64_t kBlockM = 64, kBlockK = 1024;
 // Up to so many rows of x, W is decoded in registers, for every kTileM of them again: always where that is next to
@@ -59,14 +61,13 @@ struct Ahead {
   std::int64_t row_bytes = 0;
 };
 
-// One group of k: W's vectors w[n] by M rows of x.
-template <int M, int N, int Vectors>
-[[gnu::always_inline]] inline void add_vectors(const F (&w)[Vectors], int n, const float* x, F (&sum)[M][N]) {
-#pragma GCC unroll 16
-  for (int v = 0; v < Vectors; ++v) {
+// What adds a vector of W, the v-th from `x` on, times M rows of x to their sums with row n of W.
+template <int M, int N>
+[[gnu::always_inline]] inline auto adding(int n, const float* x, F (&sum)[M][N]) {
+  return [ n, x, &sum ](int v, F w) __attribute__((always_inline)) {
 #pragma GCC unroll 8
-    for (int m = 0; m < M; ++m) sum[m][n] = fma(w[v], load(x + (v * M + m) * kWidth), sum[m][n]);
-  }
+    for (int m = 0; m < M; ++m) sum[m][n] = fma(w, load(x + (v * M + m) * kWidth), sum[m][n]);
+  };
 }
 
 // The last group, less than kGroup numbers. Lanes beyond them add 0 times 0.
@@ -77,18 +78,10 @@ template <class Format, int M, int N>
   // Elsewhere they wait in memory meanwhile: kept, they would push each other out within the loop before.
   if constexpr (kRegisters == 32) {
 #pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) {
-      F w[kVectors];
-      Format::tail(rows[n], groups, rest, w);
-      add_vectors<M, N>(w, n, x, sum);
-    }
+    for (int n = 0; n < N; ++n) Format::tail(rows[n], groups, rest, adding<M, N>(n, x, sum));
   } else {
 #pragma GCC unroll 1
-    for (int n = 0; n < N; ++n) {
-      F w[kVectors];
-      Format::tail(rows[n], groups, rest, w);
-      add_vectors<M, N>(w, n, x, sum);
-    }
+    for (int n = 0; n < N; ++n) Format::tail(rows[n], groups, rest, adding<M, N>(n, x, sum));
   }
 }
 
@@ -131,7 +124,7 @@ template <class Format, int M, int N, int Rows = 0>
       for (int n = 0; n < Rows; ++n) {
         const std::uint8_t* next = ahead.rows + n * ahead.row_bytes + g * Format::kBytes;
         __builtin_prefetch(next, 0, 2);
-        if constexpr (Format::kBytes > 64) __builtin_prefetch(next + 64, 0, 2);
+        if constexpr (Format::kStep * Format::kBytes > 64) __builtin_prefetch(next + 64, 0, 2);
       }
     }
   };
@@ -162,11 +155,7 @@ template <class Format, int M, int N, int Rows = 0>
         const float* at = x + (g + s * Format::kStep) * kGroup * M;
         fetch(g + s * Format::kStep);
 #pragma GCC unroll 8
-        for (int n = 0; n < N; ++n) {
-          F w[Format::kStep * kVectors];
-          Format::step(blocks[n], s, w);
-          add_vectors<M, N>(w, n, at, sum);
-        }
+        for (int n = 0; n < N; ++n) Format::step(blocks[n], s, adding<M, N>(n, at, sum));
       }
     }
   }
@@ -213,14 +202,30 @@ template <class Format, int M, int N, int Rows>
   finish<M, N>(sum, a, m, n);
 }
 
+// Rows [n, n + N) of W. Returns the first of those that come next, these where there are none, having fetched what they
+// have elsewhere in memory.
+template <class Format, int N>
+[[gnu::always_inline]] inline std::int64_t take_rows(const WeightView& w, std::int64_t n,
+                                                     typename Format::Row (&rows)[N]) {
+  for (int i = 0; i < N; ++i) rows[i] = Format::row(w, n + i);
+  const std::int64_t next = n + N < w.n ? n + N : n;
+  if constexpr (requires { Format::fetch_apart(w, next, N); }) Format::fetch_apart(w, next, N);
+  return next;
+}
+
+template <class Format>
+inline void one_row(const ProductArgs& a, std::int64_t n, std::int64_t m) {
+  typename Format::Row rows[kRowN];
+  const std::int64_t next = take_rows<Format, kRowN>(a.weight, n, rows);
+  tile<Format, 1, kRowN>(rows, a, m, n, Ahead<kRowN>{m == 0 ? row_start(a.weight, next) : nullptr, a.weight.row_bytes});
+}
+
 // All rows of x by N rows of W, decoded in registers. Each tile fetches `Rows` of the next N, until all are.
 template <class Format, int N, int Rows>
 inline void strip(const ProductArgs& a, std::int64_t n, std::int64_t m0, std::int64_t m1) {
   typename Format::Row rows[N];
-  for (int i = 0; i < N; ++i) rows[i] = Format::row(a.weight, n + i);
-  std::int64_t next = n + N < a.weight.n ? n + N : n;
+  std::int64_t next = take_rows<Format, N>(a.weight, n, rows);
   const std::int64_t last = next + N;
-  if constexpr (requires { Format::fetch_apart(a.weight, next, N); }) Format::fetch_apart(a.weight, next, N);
   each_panel(m0, m1, [&]<int M>(std::int64_t m) {
     Ahead<Rows> ahead;
     if (m0 == 0 && next < last) ahead = {row_start(a.weight, next), a.weight.row_bytes};
@@ -242,12 +247,8 @@ template <class Format>
 [[gnu::always_inline]] inline void decode_block(const typename Format::Row& row, std::int64_t g, float* out,
                                                 std::int64_t stride) {
   const auto block = Format::block(row, g);
-  F w[Format::kStep * kVectors];
-  for (int s = 0; s < Format::kBlock / Format::kStep; ++s) {
-    Format::step(block, s, w);
-#pragma GCC unroll 16
-    for (int v = 0; v < Format::kStep * kVectors; ++v, out += stride) store(out, w[v]);
-  }
+  for (int s = 0; s < Format::kBlock / Format::kStep; ++s, out += Format::kStep * kVectors * stride)
+    Format::step(block, s, [&](int v, F w) { store(out + v * stride, w); });
 }
 
 // Lines of memory to be fetched one by one between additions: `lines` of each of `rows`.
@@ -319,9 +320,7 @@ inline void decode_rows(const typename Format::Row* rows, std::int64_t k0, std::
   if constexpr (Format::kBlock == 1) {
     if (k1 % kGroup == 0) return;
     for (int n = 0; n < N; ++n) {
-      F w[kVectors];
-      Format::tail(rows[n], groups, k1 % kGroup, w);
-      for (int v = 0; v < kVectors; ++v) store(out + (v * N + n) * kWidth, w[v]);
+      Format::tail(rows[n], groups, k1 % kGroup, [&](int v, F w) { store(out + (v * N + n) * kWidth, w); });
     }
   }
 }
@@ -342,28 +341,26 @@ template <class Format, int M, int N>
       fetch.one();
 #pragma GCC unroll 8
       for (int j = 0; j < N; ++j) {
-        F wv[kSteps];
-        Format::step(blocks[j], s, wv);
-#pragma GCC unroll 16
-        for (int v = 0; v < kSteps; ++v) store(w + (v * N + j) * kWidth, wv[v]);
-        add_vectors<M, N>(wv, j, x, sum);
+        const auto add = adding<M, N>(j, x, sum);
+        Format::step(
+            blocks[j], s, [&](int v, F decoded) __attribute__((always_inline)) {
+              store(w + (v * N + j) * kWidth, decoded);
+              add(v, decoded);
+            });
       }
     }
   }
   end_part(sum, part, a, m, n, sums);
 }
 
-// Many rows of x by N rows of W, a part of k at a time: decoded once, then passed by each panel of x.
-template <class Format, int N>
-void thick(const ProductArgs& a, std::int64_t n, std::int64_t m0, std::int64_t m1, float* scratch) {
-  const std::int64_t k = a.weight.k, length = padded(k);
+// Calls f(part, fetch) for each part of k that N rows of W from n on are decoded in; `fetch` is of what comes next.
+template <class Format, int N, class Call>
+[[gnu::always_inline]] inline void each_part(const ProductArgs& a, std::int64_t n, std::int64_t m0, const Call& f) {
+  const std::int64_t k = a.weight.k;
   constexpr std::int64_t kUnit = kGroup * Format::kBlock;
   static_assert(kBlockK % kUnit == 0);
   const std::int64_t parts = k <= kBlockK ? 1 : (k + kBlockK - 1) / kBlockK;
   const std::int64_t step = parts == 1 ? k : ((k + parts - 1) / parts + kUnit - 1) / kUnit * kUnit;
-  float *sums = scratch, *decoded = scratch + kBlockM * N * kWidth;
-  typename Format::Row rows[N];
-  for (int i = 0; i < N; ++i) rows[i] = Format::row(a.weight, n + i);
   Part part{0, 0, false};
   do {
     part.k1 = part.k0 + step < k ? part.k0 + step : k;
@@ -378,6 +375,19 @@ void thick(const ProductArgs& a, std::int64_t n, std::int64_t m0, std::int64_t m
         if (part.last) Format::fetch_apart(a.weight, next, N);
       }
     }
+    f(part, fetch);
+    part.k0 = part.k1;
+  } while (!part.last);
+}
+
+// Many rows of x by N rows of W, a part of k at a time: decoded once, then passed by each panel of x.
+template <class Format, int N>
+void thick(const ProductArgs& a, std::int64_t n, std::int64_t m0, std::int64_t m1, float* scratch) {
+  const std::int64_t length = padded(a.weight.k);
+  float *sums = scratch, *decoded = scratch + kBlockM * N * kWidth;
+  typename Format::Row rows[N];
+  for (int i = 0; i < N; ++i) rows[i] = Format::row(a.weight, n + i);
+  each_part<Format, N>(a, n, m0, [&](const Part& part, Fetch& fetch) {
     if constexpr (Format::kBlock == 1) decode_rows<Format, N>(rows, part.k0, part.k1, decoded);
     each_panel(m0, m1, [&]<int M>(std::int64_t m) {
       const float* x = a.packed + m * length + part.k0 * M;
@@ -387,8 +397,7 @@ void thick(const ProductArgs& a, std::int64_t n, std::int64_t m0, std::int64_t m
       }
       part_of_tile<M, N>(decoded, part, x, a, m, n, to, fetch);
     });
-    part.k0 = part.k1;
-  } while (!part.last);
+  });
 }
 
 template <class Format>
@@ -397,6 +406,11 @@ void product_of(const ProductArgs& a, std::int64_t begin, std::int64_t end, floa
     const std::int64_t m1 = m0 + kBlockM < a.m ? m0 + kBlockM : a.m;
     std::int64_t n = begin;
     if (m1 - m0 <= kThinM<Format>) {
+      if constexpr (kRowN > kTileN) {
+        if (m1 - m0 == 1) {
+          for (; n + kRowN <= end; n += kRowN) one_row<Format>(a, n, m0);
+        }
+      }
       for (; n + kTileN <= end; n += kTileN) thin<Format, kTileN>(a, n, m0, m1);
       for (; n < end; ++n) thin<Format, 1>(a, n, m0, m1);
     } else {
@@ -414,10 +428,10 @@ void decode_of(const WeightView& w, std::int64_t row, float* out) {
   if constexpr (Format::kBlock == 1) {
     std::int64_t left = w.k % kGroup;
     if (left == 0) return;
-    F last[kVectors];
-    Format::tail(r, groups, left, last);
     out += groups * kGroup;
-    for (int v = 0; v < kVectors && left > 0; ++v, left -= kWidth, out += kWidth)
-      left >= kWidth ? store(out, last[v]) : store_first(out, last[v], left);
+    Format::tail(r, groups, left, [&](int v, F w) {
+      const std::int64_t there = left - v * kWidth;
+      if (there > 0) there >= kWidth ? store(out + v * kWidth, w) : store_first(out + v * kWidth, w, there);
+    });
   }
 }

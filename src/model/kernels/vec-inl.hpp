@@ -70,6 +70,7 @@ inline I shift_left(I a) {
   return _mm512_slli_epi32(a, S);
 }
 inline I shift_right(I a, int s) { return _mm512_srl_epi32(a, _mm_cvtsi32_si128(s)); }
+inline void store_i(std::int32_t* p, I a) { _mm512_storeu_si512(p, a); }
 inline F to_float(I a) { return _mm512_cvtepi32_ps(a); }
 inline I to_int(F a) { return _mm512_cvtps_epi32(a); }
 inline F as_float(I a) { return _mm512_castsi512_ps(a); }
@@ -78,7 +79,7 @@ inline I sixteen_where(std::uint32_t bits) { return _mm512_maskz_set1_epi32(stat
 /// a + b in the lanes whose bit of `bits` is set, else a.
 inline F add_where(std::uint32_t bits, F a, F b) { return _mm512_mask_add_ps(a, static_cast<__mmask16>(bits), a, b); }
 /// The values q * scale + offset of q = 0 to 15, or (q + first) * scale where that is exact. `point` takes q from the
-/// low four bits of each lane.
+/// low four bits of each lane, `high_point` from the next four, of numbers below 256.
 using Line16 = F;
 inline Line16 line16(F scale, F offset) {
   return fma(_mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), scale, offset);
@@ -87,6 +88,7 @@ inline Line16 line16_through_zero(F scale, float first) {
   return mul(scale, add(_mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), set1(first)));
 }
 inline F point(Line16 line, I q) { return _mm512_permutexvar_ps(q, line); }
+inline F high_point(Line16 line, I q) { return point(line, shift_right<4>(q)); }
 /// The same for q = 0 to 31. `point` takes the fifth bit of lane i from bit i of `high`.
 struct Line32 {
   F low, high;
@@ -121,7 +123,7 @@ inline void store_sums(float* y, const F (&a)[6], const float* bias) {
   store_first(y, add(sums, bias ? load_first(bias, 6) : zero()), 6);
 }
 #define STEER_KERNEL_X86 1
-#define STEER_KERNEL_ROUNDED 1
+#define STEER_KERNEL_BF16 1
 
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 
@@ -175,6 +177,7 @@ inline I shift_left(I a) {
   return _mm256_slli_epi32(a, S);
 }
 inline I shift_right(I a, int s) { return _mm256_srl_epi32(a, _mm_cvtsi32_si128(s)); }
+inline void store_i(std::int32_t* p, I a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a); }
 inline F to_float(I a) { return _mm256_cvtepi32_ps(a); }
 inline I to_int(F a) { return _mm256_cvtps_epi32(a); }
 inline F as_float(I a) { return _mm256_castsi256_ps(a); }
@@ -330,12 +333,40 @@ struct Line16 {
 inline Line16 line16(F scale, F offset) { return {scale, offset}; }
 inline Line16 line16_through_zero(F scale, float first) { return {scale, mul(scale, set1(first))}; }
 inline F point(const Line16& line, I q) { return fma(to_float(and_i(q, set1_i(15))), line.scale, line.offset); }
-struct Line32 {
-  F scale, offset;
+inline F high_point(const Line16& line, I q) { return fma(to_float(shift_right<4>(q)), line.scale, line.offset); }
+#endif
+
+/// 32 bytes, of which vectors of integers are made: the v-th of kWidth.
+#if defined(__AVX2__) && !defined(__AVX512F__)
+using Bytes32 = __m256i;  // in a register: four parts read back from memory would each wait for the write
+inline Bytes32 bytes32_of(__m256i a) { return a; }
+inline Bytes32 bytes32_of(__m128i low, __m128i high) { return _mm256_set_m128i(high, low); }
+[[gnu::always_inline]] inline __m128i bytes_from(Bytes32 a, int v) {
+  const __m128i half = v < 2 ? _mm256_castsi256_si128(a) : _mm256_extracti128_si256(a, 1);
+  return v % 2 == 0 ? half : _mm_unpackhi_epi64(half, half);
+}
+[[gnu::always_inline]] inline I unsigned_at(Bytes32 a, int v) { return _mm256_cvtepu8_epi32(bytes_from(a, v)); }
+[[gnu::always_inline]] inline I signed_at(Bytes32 a, int v) { return _mm256_cvtepi8_epi32(bytes_from(a, v)); }
+#else
+struct Bytes32 {
+  alignas(32) std::uint8_t at[32];
 };
-inline Line32 line32(F scale, F offset) { return {scale, offset}; }
-inline F point(const Line32& line, I q, std::uint32_t high) {
-  return fma(to_float(or_i(and_i(q, set1_i(15)), sixteen_where(high))), line.scale, line.offset);
+#if defined(__AVX512F__)
+[[gnu::always_inline]] inline Bytes32 bytes32_of(__m256i a) {
+  Bytes32 out;
+  _mm256_store_si256(reinterpret_cast<__m256i*>(out.at), a);
+  return out;
+}
+[[gnu::always_inline]] inline Bytes32 bytes32_of(__m128i low, __m128i high) {
+  Bytes32 out;
+  _mm_store_si128(reinterpret_cast<__m128i*>(out.at), low);
+  _mm_store_si128(reinterpret_cast<__m128i*>(out.at) + 1, high);
+  return out;
+}
+#endif
+[[gnu::always_inline]] inline I unsigned_at(const Bytes32& a, int v) { return load_u8(a.at + v * kWidth); }
+[[gnu::always_inline]] inline I signed_at(const Bytes32& a, int v) {
+  return load_i8(reinterpret_cast<const std::int8_t*>(a.at) + v * kWidth);
 }
 #endif
 

@@ -1,0 +1,355 @@
+// Products with x rounded to 8 bits, by AVX2 or, where they are, AVX-512's instructions for bytes (VNNI). Included by
+// kernels-inl.hpp only, inside that file's namespace. As in product-inl.hpp, the order of an element's additions does
+// not depend on its tile.
+//
+// Groups of 32 of W as bytes, w = scale q + offset, and of x as signed ones times a scale; their products are added in
+// whole numbers, exactly. So W is never widened to floats: blocks of 4 to 8 bits are bound by memory again.
+
+#if defined(__AVX512F__)
+#define STEER_INT8 __attribute__((target("avx512vnni")))
+#else
+#define STEER_INT8
+#endif
+
+inline bool multiplies_int8(WeightType type) {
+#if defined(__AVX512F__)
+  if (!__builtin_cpu_supports("avx512vnni")) return false;
+#endif
+  switch (type) {
+    case WeightType::int8:
+    case WeightType::q4_0:
+    case WeightType::q4_1:
+    case WeightType::q5_0:
+    case WeightType::q5_1:
+    case WeightType::q8_0:
+    case WeightType::q4_k:
+    case WeightType::q5_k:
+    case WeightType::q6_k:
+      return true;
+    default:
+      return false;
+  }
+}
+
+// A panel of `rows` rounded to 8 bits: [group][row][32] bytes; then, for each eight groups and row, their scales, scale
+// times sum of each, and of each half.
+constexpr std::int64_t kScalesOf8 = 32;
+struct BytePanel {
+  std::int8_t* bytes;
+  float* scales;
+  BytePanel(const ProductArgs& a, std::int64_t first, std::int64_t rows, const float* packed) {
+    const std::int64_t length = padded(a.weight.k);
+    bytes = reinterpret_cast<std::int8_t*>(const_cast<float*>(packed) + first * length);
+    scales = reinterpret_cast<float*>(bytes + rows * length);
+  }
+};
+
+inline void pack_int8(const ProductArgs& a, std::int64_t begin, std::int64_t end, float* packed) {
+  for (std::int64_t first = 0; first < a.m; first += kTileM) {
+    const std::int64_t rows = a.m - first < kTileM ? a.m - first : kTileM;
+    const BytePanel panel(a, first, rows, packed);
+    for (std::int64_t at = begin; at < end; at += kGroup) {
+      const std::int64_t g = at / kGroup;
+      for (std::int64_t r = 0; r < rows; ++r) {
+        F x[kVectors], largest = zero();
+        for (int v = 0; v < kVectors; ++v) {
+          const std::int64_t left = a.weight.k - at - v * kWidth;
+          const float* from = a.x + (first + r) * a.ldx + at + v * kWidth;
+          x[v] = left >= kWidth ? load(from) : left > 0 ? load_first(from, left) : zero();
+          largest = max(largest, max(x[v], sub(zero(), x[v])));
+        }
+        const float most = reduce_max(largest);
+        const F inverse = set1(most > 0 ? 127.0f / most : 0.0f);
+        alignas(64) std::int32_t q[kGroup];
+        for (int v = 0; v < kVectors; ++v) store_i(q + v * kWidth, to_int(mul(x[v], inverse)));
+        std::int8_t* to = panel.bytes + (g * rows + r) * kGroup;
+        std::int32_t sums[2] = {};
+        for (int i = 0; i < kGroup; ++i) {
+          to[i] = static_cast<std::int8_t>(q[i]);
+          sums[i / (kGroup / 2)] += q[i];
+        }
+        float* scales = panel.scales + (g / 8 * rows + r) * kScalesOf8;
+        const float scale = most / 127.0f,
+                    halves[2] = {scale * static_cast<float>(sums[0]), scale * static_cast<float>(sums[1])};
+        scales[g % 8] = scale;
+        scales[8 + g % 8] = halves[0] + halves[1];
+        __builtin_memcpy(scales + 16 + g % 8 * 2, halves, sizeof halves);
+      }
+    }
+  }
+}
+
+#if defined(__AVX512F__)
+// Bytes of W below 256 by signed ones of x: four products each in eight sums.
+STEER_INT8 [[gnu::always_inline]] inline __m256i dot_unsigned(__m256i w, __m256i x) {
+  return _mm256_dpbusd_epi32(_mm256_setzero_si256(), w, x);
+}
+// There is no instruction for two signed factors: W is raised by kRaised.
+constexpr int kRaised = 128;
+STEER_INT8 [[gnu::always_inline]] inline __m256i dot_signed(__m256i w, __m256i x) {
+  return dot_unsigned(_mm256_xor_si256(w, _mm256_set1_epi8(-128)), x);
+}
+#else
+// Two products are added in 16 bits first: W's bytes are below 64 here, or of seven bits and a sign.
+inline __m256i dot_unsigned(__m256i w, __m256i x) {
+  return _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1));
+}
+constexpr int kRaised = 0;
+inline __m256i dot_signed(__m256i w, __m256i x) { return dot_unsigned(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w)); }
+#endif
+
+// The first `count` of eight floats, zeros behind them: nothing was written there.
+[[gnu::always_inline]] inline __m256 first8(const float* p, std::int64_t count) {
+  if (count == 8) return _mm256_loadu_ps(p);
+  const __m256i lanes =
+      _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  return _mm256_maskload_ps(p, lanes);
+}
+
+inline __m256i nibbles32(const std::uint8_t* p) {
+  const __m128i both = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm256_and_si256(_mm256_inserti128_si256(_mm256_castsi128_si256(both), _mm_srli_epi16(both, 4), 1),
+                          _mm256_set1_epi8(15));
+}
+
+inline __m256i with_fifth_bits(const std::uint8_t* nibbles, const std::uint8_t* high) {
+#if defined(__AVX512F__)
+  return _mm256_or_si256(nibbles32(nibbles), _mm256_maskz_set1_epi8(read_u32(high), 16));
+#else
+  return five_bits(nibbles, high);
+#endif
+}
+
+// What eight groups of a row are, their scales and offsets: w = scale q + offset.
+struct Groups8 {
+  alignas(64) float scale[16], offset[8];
+};
+
+// A kind of weight as bytes, eight groups of a row at a time:
+//   static Eight eight(Row, int64 g)                       groups from g on, a multiple of 8
+//   static void head(Eight, int64 count, Groups8& out)     of the first `count`; the others' are not used
+//   static __m256i group(Eight, int64 at)                  q of one of them: unsigned bytes, or, if kSigned, signed
+//   ones
+//                                                          that `dot_signed` raises
+struct BytesInt8 {
+  using Format = FormatInt8;
+  using Eight = Int8Row;
+  static constexpr bool kSigned = true;
+  static Eight eight(const Int8Row& r, std::int64_t g) { return {r.q + g * kGroup, r.scale + g}; }
+  static void head(const Eight& e, std::int64_t count, Groups8& out) {
+    const __m256 scale = first8(e.scale, count);
+    _mm256_store_ps(out.scale, scale);
+    _mm256_store_ps(out.offset, _mm256_mul_ps(scale, _mm256_set1_ps(-kRaised)));
+  }
+  static __m256i group(const Eight& e, std::int64_t at) { return load_256(e.q + at * kGroup); }
+};
+
+// Blocks of one group: a scale `d`; offsets `Zero` below, or a minimum `m`.
+template <class F32, int Zero, bool Signed = false>
+struct BytesSingle {
+  using Format = F32;
+  using Eight = typename F32::Row;
+  static constexpr bool kSigned = Signed;
+  static Eight eight(Eight r, std::int64_t g) { return r + g; }
+  static void head(Eight e, std::int64_t count, Groups8& out) {
+    const __m256 scale = halves8(&e->d, count);
+    _mm256_store_ps(out.scale, scale);
+    if constexpr (Signed || Zero != 0)
+      _mm256_store_ps(out.offset, _mm256_mul_ps(scale, _mm256_set1_ps(-Zero)));
+    else
+      _mm256_store_ps(out.offset, halves8(&e->m, count));
+  }
+
+ private:
+  static __m256 halves8(const ggml::Half* first, std::int64_t count) {
+    const auto* b = reinterpret_cast<const std::uint8_t*>(first);
+    alignas(16) std::uint16_t bits[8] = {};
+    if (count == 8) {
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i) __builtin_memcpy(bits + i, b + i * F32::kBytes, 2);
+      return _mm256_cvtph_ps(_mm_setr_epi16(bits[0], bits[1], bits[2], bits[3], bits[4], bits[5], bits[6], bits[7]));
+    }
+    for (std::int64_t i = 0; i < 8 && i < count; ++i) __builtin_memcpy(bits + i, b + i * F32::kBytes, 2);
+    return _mm256_cvtph_ps(_mm_load_si128(reinterpret_cast<const __m128i*>(bits)));
+  }
+};
+struct BytesQ8_0 : BytesSingle<FormatQ8_0, kRaised, true> {
+  static __m256i group(Eight e, std::int64_t at) { return load_256(e[at].qs); }
+};
+struct BytesQ4_0 : BytesSingle<FormatQ4_0, 8> {
+  static __m256i group(Eight e, std::int64_t at) { return nibbles32(e[at].qs); }
+};
+struct BytesQ4_1 : BytesSingle<FormatQ4_1, 0> {
+  static __m256i group(Eight e, std::int64_t at) { return nibbles32(e[at].qs); }
+};
+struct BytesQ5_0 : BytesSingle<FormatQ5_0, 16> {
+  static __m256i group(Eight e, std::int64_t at) { return with_fifth_bits(e[at].qs, e[at].qh); }
+};
+struct BytesQ5_1 : BytesSingle<FormatQ5_1, 0> {
+  static __m256i group(Eight e, std::int64_t at) { return with_fifth_bits(e[at].qs, e[at].qh); }
+};
+
+// Blocks of eight groups.
+template <class F32>
+struct BytesOfEight {
+  using Format = F32;
+  using Eight = typename F32::Row;
+  static constexpr bool kSigned = false;
+  static Eight eight(Eight r, std::int64_t g) { return r + g / 8; }
+
+ protected:
+  // The low halves of 32 bytes, or the high ones.
+  static __m256i half_bytes(const std::uint8_t* p, std::int64_t high) {
+    return _mm256_and_si256(_mm256_srl_epi16(load_256(p), _mm_cvtsi64_si128(4 * high)), _mm256_set1_epi8(15));
+  }
+};
+struct BytesQ4_K : BytesOfEight<FormatQ4_K> {
+  static void head(Eight e, std::int64_t, Groups8& out) { scales_and_offsets(*e, out.scale, out.offset); }
+  static __m256i group(Eight e, std::int64_t at) { return half_bytes(e->qs + at / 2 * 32, at % 2); }
+};
+struct BytesQ5_K : BytesOfEight<FormatQ5_K> {
+  static void head(Eight e, std::int64_t, Groups8& out) { scales_and_offsets(*e, out.scale, out.offset); }
+  static __m256i group(Eight e, std::int64_t at) {
+    const __m256i fifth = _mm256_srl_epi16(load_256(e->qh), _mm_cvtsi64_si128(at));
+    return _mm256_or_si256(half_bytes(e->qs + at / 2 * 32, at % 2),
+                           _mm256_slli_epi16(_mm256_and_si256(fifth, _mm256_set1_epi8(1)), 4));
+  }
+};
+// Scales of 16 values each: `scale` holds all 16, 32 below which the values are.
+struct BytesQ6_K : BytesOfEight<FormatQ6_K> {
+  static void head(Eight e, std::int64_t, Groups8& out) {
+    const F d = set1_half(e->d);
+    for (int i = 0; i < 16; i += kWidth) store(out.scale + i, mul(to_float(load_i8(e->scales + i)), d));
+  }
+  static __m256i group(Eight e, std::int64_t at) {
+    const std::int64_t half = at / 4, quarter = at % 4;
+    const __m256i high = _mm256_srl_epi16(load_256(e->qh + half * 32), _mm_cvtsi64_si128(2 * quarter));
+    return _mm256_or_si256(half_bytes(e->ql + half * 64 + quarter % 2 * 32, quarter / 2),
+                           _mm256_slli_epi16(_mm256_and_si256(high, _mm256_set1_epi8(3)), 4));
+  }
+};
+
+// Up to eight groups of a row of W by those of M rows of x. Even and odd groups have sums of their own: one would wait
+// for its own last addition.
+template <class Bytes, int M>
+[[gnu::always_inline]] STEER_INT8 inline void add_eight(const typename Bytes::Eight& w, const std::int8_t* x,
+                                                        const float* scales, std::int64_t count, __m256 (&sum)[2][M]) {
+  constexpr bool kSixteens = std::is_same_v<Bytes, BytesQ6_K>;
+  Groups8 head;
+  Bytes::head(w, count, head);
+  alignas(64) float both[M][kSixteens ? 16 : 8];
+#pragma GCC unroll 4
+  for (int i = 0; i < M; ++i) {
+    const float* of_row = scales + kScalesOf8 * i;
+    const __m256 of_x = first8(of_row, count);
+    if constexpr (kSixteens) {
+      const __m256i twice[2] = {_mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3), _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7)};
+#pragma GCC unroll 2
+      for (int h = 0; h < 2; ++h) {
+        const __m256 scale = _mm256_load_ps(head.scale + 8 * h);
+        _mm256_store_ps(both[i] + 8 * h, _mm256_mul_ps(scale, _mm256_permutevar8x32_ps(of_x, twice[h])));
+        sum[h][i] =
+            _mm256_fmadd_ps(_mm256_mul_ps(scale, _mm256_set1_ps(-32)), _mm256_loadu_ps(of_row + 16 + 8 * h), sum[h][i]);
+      }
+    } else {
+      _mm256_store_ps(both[i], _mm256_mul_ps(_mm256_load_ps(head.scale), of_x));
+      if constexpr (!Bytes::kSigned || kRaised != 0) {
+        sum[0][i] = _mm256_fmadd_ps(_mm256_load_ps(head.offset), first8(of_row + 8, count), sum[0][i]);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (std::int64_t at = 0; at < 8; ++at) {  // no index that is not constant reaches the sums: they stay in registers
+    if (at >= count) break;
+    const __m256i q = Bytes::group(w, at);
+#pragma GCC unroll 4
+    for (int i = 0; i < M; ++i) {
+      const __m256i xv = load_256(x + (at * M + i) * kGroup);
+      const __m256i dot = Bytes::kSigned ? dot_signed(q, xv) : dot_unsigned(q, xv);
+      __m256 scale;
+      if constexpr (kSixteens) {
+        scale = _mm256_blend_ps(_mm256_set1_ps(both[i][2 * at]), _mm256_set1_ps(both[i][2 * at + 1]), 0xf0);
+      } else {
+        scale = _mm256_set1_ps(both[i][at]);
+      }
+      sum[at % 2][i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, sum[at % 2][i]);
+    }
+  }
+}
+
+// So far ahead of a row others are fetched: memory answers later than a short row is done.
+constexpr std::int64_t kFetchedBytes = 4096;
+
+// M rows of x by rows [n0, n1) of W.
+template <class Bytes, int M>
+[[gnu::noinline]] STEER_INT8 void tiles_int8(const ProductArgs& a, std::int64_t m, std::int64_t n0, std::int64_t n1) {
+  const std::int64_t groups = padded(a.weight.k) / kGroup;
+  const BytePanel panel(a, m, M, a.packed);
+  const std::int64_t ahead = 1 + kFetchedBytes / a.weight.row_bytes;  // rows
+  for (std::int64_t n = n0; n < n1; ++n) {
+    const auto row = Bytes::Format::row(a.weight, n);
+    const std::uint8_t* next = m == 0 && n + ahead < a.weight.n ? row_start(a.weight, n + ahead) : nullptr;
+    __m256 sum[2][M];
+    for (auto& half : sum) {
+      for (auto& s : half) s = _mm256_setzero_ps();
+    }
+    const std::int8_t* x = panel.bytes;
+    const float* scales = panel.scales;
+    std::int64_t g = 0;
+    for (; g + 8 <= groups; g += 8, x += 8 * M * kGroup, scales += kScalesOf8 * M) {
+      if (next) {
+#pragma GCC unroll 8
+        for (int line = 0; line < 8 * Bytes::Format::kBytes; line += 64)
+          __builtin_prefetch(next + g * Bytes::Format::kBytes + line, 0, 2);
+      }
+      add_eight<Bytes, M>(Bytes::eight(row, g), x, scales, 8, sum);
+    }
+    if constexpr (Bytes::Format::kBlock == 1) {
+      if (g < groups) add_eight<Bytes, M>(Bytes::eight(row, g), x, scales, groups - g, sum);
+    }
+    for (int i = 0; i < M; ++i) {
+      const __m256 all = _mm256_add_ps(sum[0][i], sum[1][i]);
+      __m128 four = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
+      four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+      a.y[(m + i) * a.ldy + n] =
+          _mm_cvtss_f32(_mm_add_ss(four, _mm_shuffle_ps(four, four, 1))) + (a.bias ? a.bias[n] : 0.0f);
+    }
+  }
+}
+
+template <class Bytes>
+void product_int8(const ProductArgs& a, std::int64_t begin, std::int64_t end) {
+  constexpr std::int64_t kRows = 24;  // of W, that stay near for a block of x
+  for (std::int64_t m0 = 0; m0 < a.m; m0 += kBlockM) {
+    const std::int64_t m1 = m0 + kBlockM < a.m ? m0 + kBlockM : a.m;
+    for (std::int64_t n0 = begin; n0 < end; n0 += kRows) {
+      const std::int64_t n1 = n0 + kRows < end ? n0 + kRows : end;
+      each_panel(m0, m1, [&]<int M>(std::int64_t m) { tiles_int8<Bytes, M>(a, m, n0, n1); });
+    }
+  }
+}
+
+inline void product_int8(const ProductArgs& a, std::int64_t begin, std::int64_t end) {
+  switch (a.weight.type) {
+    case WeightType::int8:
+      return product_int8<BytesInt8>(a, begin, end);
+    case WeightType::q4_0:
+      return product_int8<BytesQ4_0>(a, begin, end);
+    case WeightType::q4_1:
+      return product_int8<BytesQ4_1>(a, begin, end);
+    case WeightType::q5_0:
+      return product_int8<BytesQ5_0>(a, begin, end);
+    case WeightType::q5_1:
+      return product_int8<BytesQ5_1>(a, begin, end);
+    case WeightType::q8_0:
+      return product_int8<BytesQ8_0>(a, begin, end);
+    case WeightType::q4_k:
+      return product_int8<BytesQ4_K>(a, begin, end);
+    case WeightType::q5_k:
+      return product_int8<BytesQ5_K>(a, begin, end);
+    case WeightType::q6_k:
+      return product_int8<BytesQ6_K>(a, begin, end);
+    default:
+      return;  // multiplies_int8 says no
+  }
+}
