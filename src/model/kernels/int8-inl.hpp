@@ -277,18 +277,23 @@ template <class Bytes, int M>
   }
 }
 
-// So far ahead of a row others are fetched: memory answers later than a short row is done.
+// So far ahead of what is in work W is fetched: memory answers later than a short row is done.
 constexpr std::int64_t kFetchedBytes = 4096;
+
+template <class Bytes>
+[[gnu::always_inline]] inline void fetch_eight(const std::uint8_t* at) {
+#pragma GCC unroll 8
+  for (int line = 0; line < 8 * Bytes::Format::kBytes; line += 64) __builtin_prefetch(at + line, 0, 2);
+}
 
 // M rows of x by rows [n0, n1) of W.
 template <class Bytes, int M>
 [[gnu::noinline]] STEER_INT8 void tiles_int8(const ProductArgs& a, std::int64_t m, std::int64_t n0, std::int64_t n1) {
   const std::int64_t groups = padded(a.weight.k) / kGroup;
   const BytePanel panel(a, m, M, a.packed);
-  const std::int64_t ahead = 1 + kFetchedBytes / a.weight.row_bytes;  // rows
   for (std::int64_t n = n0; n < n1; ++n) {
     const auto row = Bytes::Format::row(a.weight, n);
-    const std::uint8_t* next = m == 0 && n + ahead < a.weight.n ? row_start(a.weight, n + ahead) : nullptr;
+    const std::uint8_t* ahead = m == 0 ? row_start(a.weight, n) + kFetchedBytes : nullptr;
     __m256 sum[2][M];
     for (auto& half : sum) {
       for (auto& s : half) s = _mm256_setzero_ps();
@@ -297,15 +302,14 @@ template <class Bytes, int M>
     const float* scales = panel.scales;
     std::int64_t g = 0;
     for (; g + 8 <= groups; g += 8, x += 8 * M * kGroup, scales += kScalesOf8 * M) {
-      if (next) {
-#pragma GCC unroll 8
-        for (int line = 0; line < 8 * Bytes::Format::kBytes; line += 64)
-          __builtin_prefetch(next + g * Bytes::Format::kBytes + line, 0, 2);
-      }
+      if (ahead) fetch_eight<Bytes>(ahead + g * Bytes::Format::kBytes);
       add_eight<Bytes, M>(Bytes::eight(row, g), x, scales, 8, sum);
     }
     if constexpr (Bytes::Format::kBlock == 1) {
-      if (g < groups) add_eight<Bytes, M>(Bytes::eight(row, g), x, scales, groups - g, sum);
+      if (g < groups) {
+        if (ahead) fetch_eight<Bytes>(ahead + g * Bytes::Format::kBytes);
+        add_eight<Bytes, M>(Bytes::eight(row, g), x, scales, groups - g, sum);
+      }
     }
     for (int i = 0; i < M; ++i) {
       const __m256 all = _mm256_add_ps(sum[0][i], sum[1][i]);
