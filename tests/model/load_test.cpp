@@ -274,9 +274,9 @@ TEST(Load, RoundedActivationsAreNamed) {
       EXPECT_FALSE(rounds && isa == core::detail::Isa::portable);
       const Model model = tiny.load({.compute = compute});
       EXPECT_EQ(model.hash(), rounds ? hash + "-compute-" + name : hash);
-      const auto warned = std::ranges::count_if(model.warnings(), [&](const std::string& warning) {
-        return warning.find(std::string("f32, not in ") + name) != std::string::npos;
-      });
+      const std::string told = std::string("f32, not in ") + name;
+      const auto warned = std::ranges::count_if(
+          model.warnings(), [&](const std::string& warning) { return warning.find(told) != std::string::npos; });
       EXPECT_EQ(warned, rounds ? 0 : 1);
     }
   }

@@ -81,12 +81,12 @@ inline void pack_int8(const ProductArgs& a, std::int64_t begin, std::int64_t end
 
 #if defined(__AVX512F__)
 // Bytes of W below 256 by signed ones of x: four products each in eight sums.
-STEER_INT8 [[gnu::always_inline]] inline __m256i dot_unsigned(__m256i w, __m256i x) {
+[[gnu::always_inline]] STEER_INT8 inline __m256i dot_unsigned(__m256i w, __m256i x) {
   return _mm256_dpbusd_epi32(_mm256_setzero_si256(), w, x);
 }
 // There is no instruction for two signed factors: W is raised by kRaised.
 constexpr int kRaised = 128;
-STEER_INT8 [[gnu::always_inline]] inline __m256i dot_signed(__m256i w, __m256i x) {
+[[gnu::always_inline]] STEER_INT8 inline __m256i dot_signed(__m256i w, __m256i x) {
   return dot_unsigned(_mm256_xor_si256(w, _mm256_set1_epi8(-128)), x);
 }
 #else
