@@ -76,6 +76,7 @@ class Model:
         path: str | PathLike[str],
         *,
         weights: Literal["stored", "f32", "bf16", "int8"] = "stored",
+        compute: Literal["f32", "bf16", "int8"] = "f32",
         device: str = "cpu",
         max_memory: int = 0,
         context: int = 0,
@@ -85,13 +86,14 @@ class Model:
     ) -> Model:
         """From a Hugging Face folder, one of its weight files, or a GGUF file. Nothing is downloaded.
 
-        weights: how they are kept; "stored" uses them where they lie in the file. max_memory: bytes they may take, 0 for
+        weights: how they are kept; "stored" uses them where they lie in the file. compute: what activations are rounded to
+        before products; "f32" rounds nothing, the others are faster and less exact. max_memory: bytes they may take, 0 for
         no limit. context: lowers the longest sequence. adapter: folder of a LoRA adapter to merge. chat_format: in place
         of the files' own template. Raises Error naming the file, key or tensor.
         """
         return cls(
             _core.Model.load(
-                path, weights=weights, device=device, max_memory=max_memory, context=context,
+                path, weights=weights, compute=compute, device=device, max_memory=max_memory, context=context,
                 allow_unknown_config=list(allow_unknown_config), adapter=adapter, chat_format=chat_format,
             )  # fmt: skip
         )

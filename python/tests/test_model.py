@@ -66,6 +66,16 @@ def test_loss_is_cross_entropy(model: steer.Model) -> None:
     assert model(ids, return_type=None) is None
 
 
+def test_activations_are_rounded_where_asked(model: steer.Model) -> None:
+    exact = torch.log_softmax(model(TEXT)[0].double(), -1)
+    for weights, compute in (("bf16", "bf16"), ("int8", "int8")):
+        rounded = steer.Model.from_pretrained(DEMO, weights=weights, compute=compute)
+        divergence = (exact.exp() * (exact - torch.log_softmax(rounded(TEXT)[0].double(), -1))).sum(-1)
+        assert 0 < divergence.mean() < 0.02
+    with pytest.raises(steer.Error, match="f32, bf16, int8"):
+        steer.Model.from_pretrained(DEMO, compute="fp4")  # type: ignore[arg-type]
+
+
 def test_tensors_are_shared_and_outlive_everything() -> None:
     model = steer.Model.from_pretrained(DEMO)
     sae = steer.SAE.load(DEMO / "sae.safetensors")
