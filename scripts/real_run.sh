@@ -44,7 +44,7 @@ for argument in "$@"; do
       features=64 sae_tokens=4096 keep=2048 pieces=12 fit=6 test=4 effects=0.1 train=2 texts=4 calibrate=8
       out=${STEER_REAL_OUT:-build/real-tiny}
       ;;
-    *) echo "expected --plan or --tiny but got $argument" >&2; exit 1 ;;
+    *) echo "expected --plan, --evening or --tiny but got $argument" >&2; exit 1 ;;
   esac
 done
 # What reads every answer again: its distance from the unsteered model, and the pair judge.
