@@ -4,7 +4,7 @@
 #
 #   STEER_REAL_MODEL=model.gguf STEER_REAL_MMLU=data/mmlu STEER_REAL_PROSE=/usr/share/doc scripts/real_run.sh --plan
 #   STEER_REAL_MODEL=... scripts/real_run.sh          the run itself, hours to days
-#   STEER_REAL_MODEL=... scripts/real_run.sh --evening   three behaviours, 100 questions, no pair judge: hours on two cores
+#   STEER_REAL_MODEL=... scripts/real_run.sh --evening   three behaviours, 60 questions, no pair judge: hours on two cores
 #   STEER_REAL_MODEL=... scripts/real_run.sh --tiny   every stage at its smallest, minutes
 #
 # STEER_REAL_MODEL  a GGUF file or a Hugging Face folder       STEER_REAL_MMLU   MMLU in its original layout
@@ -33,7 +33,7 @@ for argument in "$@"; do
   case $argument in
     --plan) plan=1 ;;
     --evening)
-      questions=100 tokens=256 draws=1 certify=60 prompts=12 checks=24 off_target=0 batch=48
+      questions=60 tokens=160 draws=1 certify=48 prompts=8 checks=16 off_target=0 batch=48
       behaviours=funny,concise rules=exclaiming arms=control,prompt,published,safe,random pairs=none
       fit=16 test=8 effects=0.1 train=30 texts=20 methods=(mean_difference)
       out=${STEER_REAL_OUT:-build/real-evening}

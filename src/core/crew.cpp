@@ -114,10 +114,10 @@ class Crew {
     call_helpers(std::min<std::int64_t>(threads - callers(), count - 1));
     bench->do_pieces([] { return false; });
     bench->gate.fetch_and(Bench::kInside);
+    open_.fetch_sub(1);  // who waits does not compute
     const auto empty = [bench] { return bench->gate.load(std::memory_order_acquire) == 0; };
     // Whoever is inside for long was interrupted: let it have the core.
     while (!spin(empty)) std::this_thread::yield();
-    open_.fetch_sub(1, std::memory_order_relaxed);
     bench->last.store(Clock::now().time_since_epoch().count(), std::memory_order_relaxed);
     if (bench->error) std::rethrow_exception(std::exchange(bench->error, nullptr));
   }
@@ -178,6 +178,16 @@ class Crew {
     for (; missing > 0; --missing) sleep_.notify_one();
   }
 
+  /// Counts the calling helper in where fewer than `threads` compute. One that is refused must leave no trace: who is
+  /// counted looks again before it sleeps, who is refused does not, so two that refused each other would both sleep.
+  bool take_place(int threads) {
+    int inside = inside_.load();
+    while (inside + callers() < threads) {
+      if (inside_.compare_exchange_weak(inside, inside + 1)) return true;
+    }
+    return false;
+  }
+
   /// Helps with each open loop it has not seen yet. @return whether there was one.
   bool help(int index, std::array<std::uint64_t, kBenches>& seen) {
     bool helped = false;
@@ -187,7 +197,7 @@ class Crew {
       Bench& bench = benches_[at];
       const std::uint64_t number = bench.open_number();
       if (number == 0 || number == seen[at] || !bench.enter(number)) continue;
-      if (inside_.fetch_add(1) + callers() < bench.threads) {
+      if (take_place(bench.threads)) {
         helped = true;
         seen[at] = number;
         // Another loop may have counted on this thread: it was awake, and is taken now.
@@ -195,8 +205,8 @@ class Crew {
         bench.do_pieces([&] {
           return open_.load(std::memory_order_relaxed) + inside_.load(std::memory_order_relaxed) > bench.threads;
         });
+        inside_.fetch_sub(1);
       }
-      inside_.fetch_sub(1, std::memory_order_relaxed);
       bench.gate.fetch_sub(1, std::memory_order_release);
     }
     return helped;
@@ -221,7 +231,7 @@ class Crew {
   std::atomic<std::size_t> used_{0};  ///< benches [0, used_) have been taken some time
 
   alignas(64) std::atomic<std::uint64_t> posted_{0};  ///< loops ever opened
-  alignas(64) std::atomic<int> open_{0};              ///< callers in loops
+  alignas(64) std::atomic<int> open_{0};              ///< callers that do pieces of their loops
   std::atomic<int> inside_{0};                        ///< helpers in loops
   std::atomic<int> limit_{1};                         ///< threads that the last loop was to have
 

@@ -165,8 +165,8 @@ void check_folder(const fs::path& folder, const Golden& golden, test::CaseCounte
   }
 }
 
-/// A run in bf16, of weights alone or of activations too, lies as far from the f32 logits as the reference's own does, or
-/// nearer.
+/// A run in bf16, of weights alone or of activations too, lies as far from the f32 logits as the reference's own does,
+/// or nearer.
 void check_bf16(const fs::path& folder, const Golden& golden, test::CaseCounter& counter) {
   const at::Tensor reference = golden["logits"];
   for (const auto compute : {ComputeFormat::f32, ComputeFormat::bf16}) {

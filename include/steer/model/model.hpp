@@ -58,8 +58,8 @@ struct EnumTable<ComputeFormat> {
 
 struct LoadOptions {
   WeightFormat weights = WeightFormat::stored;
-  /// Faster and less exact; docs/performance-model.md says by how much. Weights of other kinds compute in f32, and so do
-  /// all where the processor has no instructions for it: then `Model::warnings` says so.
+  /// Faster and less exact; docs/performance-model.md says by how much. Weights of other kinds compute in f32, and so
+  /// do all where the processor has no instructions for it: then `Model::warnings` says so.
   ComputeFormat compute = ComputeFormat::f32;
   at::Device device = at::kCPU;  ///< or {at::kCUDA, N}; `parse_device` reads one from text
   std::int64_t max_memory = 0;   ///< bytes the weights may take; 0: no limit. More is an error before anything is read

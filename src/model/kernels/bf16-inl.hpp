@@ -7,11 +7,29 @@
 
 inline bool multiplies_bf16(WeightType type) { return type != WeightType::f32 && __builtin_cpu_supports("avx512bf16"); }
 
-// Numbers [at, at + 16) of a row of x, zeros behind k.
-inline F sixteen_of(const ProductArgs& a, std::int64_t row, std::int64_t at) {
-  const std::int64_t left = a.weight.k - at;
-  const float* from = a.x + row * a.ldx + at;
-  return left >= kWidth ? load(from) : left > 0 ? load_first(from, left) : zero();
+// Two vectors of a group as bf16, in order.
+STEER_BF16 inline __m512bh in_bf16(const F* w) { return _mm512_cvtne2ps_pbh(w[1], w[0]); }
+
+template <int M, int N>
+[[gnu::always_inline]] STEER_BF16 inline void add_bf16(__m512bh w, const std::uint16_t* x, int n, F (&sum)[M][N]) {
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m)
+    sum[m][n] = _mm512_dpbf16_ps(sum[m][n], w, reinterpret_cast<__m512bh>(_mm512_loadu_si512(x + m * kGroup)));
+}
+
+// A group of N rows of W by M rows of x.
+template <int M, int N>
+[[gnu::always_inline]] STEER_BF16 inline void add_group_bf16(const std::uint16_t* const (&w)[N], const std::uint16_t* x,
+                                                             F (&sum)[M][N]) {
+  __m512bh wv[N];
+#pragma GCC unroll 8
+  for (int j = 0; j < N; ++j) wv[j] = reinterpret_cast<__m512bh>(_mm512_loadu_si512(w[j]));
+#pragma GCC unroll 8
+  for (int i = 0; i < M; ++i) {
+    const auto xv = reinterpret_cast<__m512bh>(_mm512_loadu_si512(x + i * kGroup));
+#pragma GCC unroll 8
+    for (int j = 0; j < N; ++j) sum[i][j] = _mm512_dpbf16_ps(sum[i][j], wv[j], xv);
+  }
 }
 
 // Panels as those of pack_rows, of half the size: [step of kGroup][row][kGroup] bf16.
@@ -22,8 +40,10 @@ STEER_BF16 inline void pack_bf16(const ProductArgs& a, std::int64_t begin, std::
     auto* panel = reinterpret_cast<std::uint16_t*>(packed + first * length);
     for (std::int64_t at = begin; at < end; at += kGroup) {
       for (std::int64_t r = 0; r < rows; ++r) {
-        const __m512bh both = _mm512_cvtne2ps_pbh(sixteen_of(a, first + r, at + kWidth), sixteen_of(a, first + r, at));
-        _mm512_storeu_si512(panel + at * rows + r * kGroup, reinterpret_cast<__m512i>(both));
+        const float* from = a.x + (first + r) * a.ldx + at;
+        const std::int64_t left = a.weight.k - at;
+        const F both[2] = {load_up_to(from, left), load_up_to(from + kWidth, left - kWidth)};
+        _mm512_storeu_si512(panel + at * rows + r * kGroup, reinterpret_cast<__m512i>(in_bf16(both)));
       }
     }
   }
@@ -44,39 +64,19 @@ template <int M, int N>
 #pragma GCC unroll 8
       for (int j = 0; j < N; ++j) __builtin_prefetch(next + (g * N + j) * 64, 0, 2);
     }
-    __m512bh w[N];
+    const std::uint16_t* w[N];
 #pragma GCC unroll 8
-    for (int j = 0; j < N; ++j) w[j] = reinterpret_cast<__m512bh>(_mm512_loadu_si512(rows[j] + g * kGroup));
-#pragma GCC unroll 8
-    for (int i = 0; i < M; ++i) {
-      const auto xv = reinterpret_cast<__m512bh>(_mm512_loadu_si512(x + i * kGroup));
-#pragma GCC unroll 8
-      for (int j = 0; j < N; ++j) sum[i][j] = _mm512_dpbf16_ps(sum[i][j], w[j], xv);
-    }
+    for (int j = 0; j < N; ++j) w[j] = rows[j] + g * kGroup;
+    add_group_bf16(w, x, sum);
   }
   if (rest > 0) {
     const auto lanes = static_cast<__mmask32>((std::uint32_t{1} << rest) - 1);
 #pragma GCC unroll 8
     for (int j = 0; j < N; ++j) {
-      const auto w = reinterpret_cast<__m512bh>(_mm512_maskz_loadu_epi16(lanes, rows[j] + groups * kGroup));
-#pragma GCC unroll 8
-      for (int i = 0; i < M; ++i) {
-        const auto xv = reinterpret_cast<__m512bh>(_mm512_loadu_si512(x + i * kGroup));
-        sum[i][j] = _mm512_dpbf16_ps(sum[i][j], w, xv);
-      }
+      add_bf16(reinterpret_cast<__m512bh>(_mm512_maskz_loadu_epi16(lanes, rows[j] + groups * kGroup)), x, j, sum);
     }
   }
   finish<M, N>(sum, a, m, n);
-}
-
-// Two vectors of a group as bf16, in order.
-STEER_BF16 inline __m512bh in_bf16(const F* w) { return _mm512_cvtne2ps_pbh(w[1], w[0]); }
-
-template <int M, int N>
-[[gnu::always_inline]] STEER_BF16 inline void add_bf16(__m512bh w, const std::uint16_t* x, int n, F (&sum)[M][N]) {
-#pragma GCC unroll 8
-  for (int m = 0; m < M; ++m)
-    sum[m][n] = _mm512_dpbf16_ps(sum[m][n], w, reinterpret_cast<__m512bh>(_mm512_loadu_si512(x + m * kGroup)));
 }
 
 // Few rows of x by N rows of W, decoded in registers.
@@ -163,15 +163,10 @@ template <int M, int N>
   const std::int64_t groups = (padded(part.k1) - part.k0) / kGroup;
   for (std::int64_t g = 0; g < groups; ++g, w += N * kGroup, x += M * kGroup) {
     fetch.one();
-    __m512bh wv[N];
+    const std::uint16_t* rows[N];
 #pragma GCC unroll 8
-    for (int j = 0; j < N; ++j) wv[j] = reinterpret_cast<__m512bh>(_mm512_loadu_si512(w + j * kGroup));
-#pragma GCC unroll 8
-    for (int i = 0; i < M; ++i) {
-      const auto xv = reinterpret_cast<__m512bh>(_mm512_loadu_si512(x + i * kGroup));
-#pragma GCC unroll 8
-      for (int j = 0; j < N; ++j) sum[i][j] = _mm512_dpbf16_ps(sum[i][j], wv[j], xv);
-    }
+    for (int j = 0; j < N; ++j) rows[j] = w + j * kGroup;
+    add_group_bf16(rows, x, sum);
   }
   end_part(sum, part, a, m, n, sums);
 }

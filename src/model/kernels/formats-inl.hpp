@@ -83,10 +83,7 @@ struct FormatF32 : SingleGroups<FormatF32, const float*> {
   template <class Put>
   static void tail(Row r, std::int64_t g, std::int64_t count, const Put& put) {
 #pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v, count -= kWidth) {
-      const float* p = r + g * kGroup + v * kWidth;
-      put(v, count >= kWidth ? load(p) : count > 0 ? load_first(p, count) : zero());
-    }
+    for (int v = 0; v < kVectors; ++v) put(v, load_up_to(r + g * kGroup + v * kWidth, count - v * kWidth));
   }
 };
 
@@ -183,6 +180,28 @@ struct FormatQ4_1 : SingleBlocks<FormatQ4_1, ggml::Q4_1> {
   }
 };
 
+#ifdef STEER_KERNEL_X86
+// Values of 4, 5 or 6 bits as 32 unsigned bytes. The nibbles of 16 bytes: the low ones are values 0..15, the high ones
+// 16..31.
+[[gnu::always_inline]] inline __m256i nibbles32(const std::uint8_t* p) {
+  const __m128i both = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16(both, 4), both), _mm256_set1_epi8(15));
+}
+
+// Bits [shift, shift + Bits) of each of 32 bytes.
+template <int Bits>
+[[gnu::always_inline]] inline __m256i bits32(const std::uint8_t* p, int shift) {
+  return _mm256_and_si256(_mm256_srl_epi16(load_256(p), _mm_cvtsi32_si128(shift)), _mm256_set1_epi8((1 << Bits) - 1));
+}
+
+// Four bits from one place and `High` more, above them, from another.
+template <int High>
+[[gnu::always_inline]] inline __m256i four_and_more(const std::uint8_t* low, int low_shift, const std::uint8_t* high,
+                                                    int high_shift) {
+  return _mm256_or_si256(bits32<4>(low, low_shift), _mm256_slli_epi16(bits32<High>(high, high_shift), 4));
+}
+#endif
+
 #if defined(__AVX512F__)
 // The bits of vector v's lanes among the 32 at p.
 [[gnu::always_inline]] inline std::uint32_t lane_bits(const std::uint8_t* p, int v) {
@@ -194,15 +213,13 @@ struct FormatQ4_1 : SingleBlocks<FormatQ4_1, ggml::Q4_1> {
 // 32 values of five bits: nibbles as above, a fifth bit each in `high`.
 [[gnu::always_inline]] inline Bytes32 five_bits(const std::uint8_t* nibbles, const std::uint8_t* high) {
 #ifdef STEER_KERNEL_X86
-  const __m128i both = _mm_loadu_si128(reinterpret_cast<const __m128i*>(nibbles));
-  const __m256i low = _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16(both, 4), both), _mm256_set1_epi8(15));
   // Byte i / 8 of the bits in byte i, and of it bit i % 8.
   const __m256i bytes =
       _mm256_shuffle_epi8(_mm256_set1_epi32(static_cast<int>(read_u32(high))),
                           _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303));
   const __m256i bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201));
   const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit);
-  return bytes32_of(_mm256_or_si256(low, _mm256_and_si256(set, _mm256_set1_epi8(16))));
+  return bytes32_of(_mm256_or_si256(nibbles32(nibbles), _mm256_and_si256(set, _mm256_set1_epi8(16))));
 #else
   const std::uint32_t bits = read_u32(high);
   Bytes32 out;
@@ -349,10 +366,7 @@ struct FormatQ5_K {
   [[gnu::always_inline]] static Bytes32 five_bits(const std::uint8_t* nibbles, int shift, const std::uint8_t* high,
                                                   int bit) {
 #ifdef STEER_KERNEL_X86
-    const __m256i low =
-        _mm256_and_si256(_mm256_srl_epi16(load_256(nibbles), _mm_cvtsi32_si128(shift)), _mm256_set1_epi8(15));
-    const __m256i fifth = _mm256_srl_epi16(load_256(high), _mm_cvtsi32_si128(bit));
-    return bytes32_of(_mm256_or_si256(low, _mm256_slli_epi16(_mm256_and_si256(fifth, _mm256_set1_epi8(1)), 4)));
+    return bytes32_of(four_and_more<1>(nibbles, shift, high, bit));
 #else
     Bytes32 out;
     for (int i = 0; i < kGroup; ++i)
@@ -397,11 +411,7 @@ struct FormatQ6_K {
   [[gnu::always_inline]] static Bytes32 six_bits(const std::uint8_t* low, int low_shift, const std::uint8_t* high,
                                                  int high_shift) {
 #ifdef STEER_KERNEL_X86
-    const __m256i nibbles =
-        _mm256_and_si256(_mm256_srl_epi16(load_256(low), _mm_cvtsi32_si128(low_shift)), _mm256_set1_epi8(15));
-    const __m256i upper =
-        _mm256_and_si256(_mm256_srl_epi16(load_256(high), _mm_cvtsi32_si128(high_shift)), _mm256_set1_epi8(3));
-    return bytes32_of(_mm256_sub_epi8(_mm256_or_si256(nibbles, _mm256_slli_epi16(upper, 4)), _mm256_set1_epi8(32)));
+    return bytes32_of(_mm256_sub_epi8(four_and_more<2>(low, low_shift, high, high_shift), _mm256_set1_epi8(32)));
 #else
     Bytes32 out;
     for (int i = 0; i < kGroup; ++i)

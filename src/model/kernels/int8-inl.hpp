@@ -11,26 +11,6 @@
 #define STEER_INT8
 #endif
 
-inline bool multiplies_int8(WeightType type) {
-#if defined(__AVX512F__)
-  if (!__builtin_cpu_supports("avx512vnni")) return false;
-#endif
-  switch (type) {
-    case WeightType::int8:
-    case WeightType::q4_0:
-    case WeightType::q4_1:
-    case WeightType::q5_0:
-    case WeightType::q5_1:
-    case WeightType::q8_0:
-    case WeightType::q4_k:
-    case WeightType::q5_k:
-    case WeightType::q6_k:
-      return true;
-    default:
-      return false;
-  }
-}
-
 // A panel of `rows` rounded to 8 bits: [group][row][32] bytes; then, for each eight groups and row, their scales, scale
 // times sum of each, and of each half.
 constexpr std::int64_t kScalesOf8 = 32;
@@ -55,7 +35,7 @@ inline void pack_int8(const ProductArgs& a, std::int64_t begin, std::int64_t end
         for (int v = 0; v < kVectors; ++v) {
           const std::int64_t left = a.weight.k - at - v * kWidth;
           const float* from = a.x + (first + r) * a.ldx + at + v * kWidth;
-          x[v] = left >= kWidth ? load(from) : left > 0 ? load_first(from, left) : zero();
+          x[v] = load_up_to(from, left);
           largest = max(largest, max(x[v], sub(zero(), x[v])));
         }
         const float most = reduce_max(largest);
@@ -106,12 +86,6 @@ inline __m256i dot_signed(__m256i w, __m256i x) { return dot_unsigned(_mm256_abs
   return _mm256_maskload_ps(p, lanes);
 }
 
-inline __m256i nibbles32(const std::uint8_t* p) {
-  const __m128i both = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-  return _mm256_and_si256(_mm256_inserti128_si256(_mm256_castsi128_si256(both), _mm_srli_epi16(both, 4), 1),
-                          _mm256_set1_epi8(15));
-}
-
 inline __m256i with_fifth_bits(const std::uint8_t* nibbles, const std::uint8_t* high) {
 #if defined(__AVX512F__)
   return _mm256_or_si256(nibbles32(nibbles), _mm256_maskz_set1_epi8(read_u32(high), 16));
@@ -128,7 +102,7 @@ struct Groups8 {
 // A kind of weight as bytes, eight groups of a row at a time:
 //   static Eight eight(Row, int64 g)                       groups from g on, a multiple of 8
 //   static void head(Eight, int64 count, Groups8& out)     of the first `count`; the others' are not used
-//   static __m256i group(Eight, int64 at)                  q of one of them: unsigned bytes, or, if kSigned, signed
+//   static __m256i group(Eight, int at)                    q of one of them: unsigned bytes, or, if kSigned, signed
 //   ones
 //                                                          that `dot_signed` raises
 struct BytesInt8 {
@@ -141,7 +115,7 @@ struct BytesInt8 {
     _mm256_store_ps(out.scale, scale);
     _mm256_store_ps(out.offset, _mm256_mul_ps(scale, _mm256_set1_ps(-kRaised)));
   }
-  static __m256i group(const Eight& e, std::int64_t at) { return load_256(e.q + at * kGroup); }
+  static __m256i group(const Eight& e, int at) { return load_256(e.q + at * kGroup); }
 };
 
 // Blocks of one group: a scale `d`; offsets `Zero` below, or a minimum `m`.
@@ -174,19 +148,19 @@ struct BytesSingle {
   }
 };
 struct BytesQ8_0 : BytesSingle<FormatQ8_0, kRaised, true> {
-  static __m256i group(Eight e, std::int64_t at) { return load_256(e[at].qs); }
+  static __m256i group(Eight e, int at) { return load_256(e[at].qs); }
 };
 struct BytesQ4_0 : BytesSingle<FormatQ4_0, 8> {
-  static __m256i group(Eight e, std::int64_t at) { return nibbles32(e[at].qs); }
+  static __m256i group(Eight e, int at) { return nibbles32(e[at].qs); }
 };
 struct BytesQ4_1 : BytesSingle<FormatQ4_1, 0> {
-  static __m256i group(Eight e, std::int64_t at) { return nibbles32(e[at].qs); }
+  static __m256i group(Eight e, int at) { return nibbles32(e[at].qs); }
 };
 struct BytesQ5_0 : BytesSingle<FormatQ5_0, 16> {
-  static __m256i group(Eight e, std::int64_t at) { return with_fifth_bits(e[at].qs, e[at].qh); }
+  static __m256i group(Eight e, int at) { return with_fifth_bits(e[at].qs, e[at].qh); }
 };
 struct BytesQ5_1 : BytesSingle<FormatQ5_1, 0> {
-  static __m256i group(Eight e, std::int64_t at) { return with_fifth_bits(e[at].qs, e[at].qh); }
+  static __m256i group(Eight e, int at) { return with_fifth_bits(e[at].qs, e[at].qh); }
 };
 
 // Blocks of eight groups.
@@ -196,24 +170,14 @@ struct BytesOfEight {
   using Eight = typename F32::Row;
   static constexpr bool kSigned = false;
   static Eight eight(Eight r, std::int64_t g) { return r + g / 8; }
-
- protected:
-  // The low halves of 32 bytes, or the high ones.
-  static __m256i half_bytes(const std::uint8_t* p, std::int64_t high) {
-    return _mm256_and_si256(_mm256_srl_epi16(load_256(p), _mm_cvtsi64_si128(4 * high)), _mm256_set1_epi8(15));
-  }
 };
 struct BytesQ4_K : BytesOfEight<FormatQ4_K> {
   static void head(Eight e, std::int64_t, Groups8& out) { scales_and_offsets(*e, out.scale, out.offset); }
-  static __m256i group(Eight e, std::int64_t at) { return half_bytes(e->qs + at / 2 * 32, at % 2); }
+  static __m256i group(Eight e, int at) { return bits32<4>(e->qs + at / 2 * 32, 4 * (at % 2)); }
 };
 struct BytesQ5_K : BytesOfEight<FormatQ5_K> {
   static void head(Eight e, std::int64_t, Groups8& out) { scales_and_offsets(*e, out.scale, out.offset); }
-  static __m256i group(Eight e, std::int64_t at) {
-    const __m256i fifth = _mm256_srl_epi16(load_256(e->qh), _mm_cvtsi64_si128(at));
-    return _mm256_or_si256(half_bytes(e->qs + at / 2 * 32, at % 2),
-                           _mm256_slli_epi16(_mm256_and_si256(fifth, _mm256_set1_epi8(1)), 4));
-  }
+  static __m256i group(Eight e, int at) { return four_and_more<1>(e->qs + at / 2 * 32, 4 * (at % 2), e->qh, at); }
 };
 // Scales of 16 values each: `scale` holds all 16, 32 below which the values are.
 struct BytesQ6_K : BytesOfEight<FormatQ6_K> {
@@ -221,11 +185,9 @@ struct BytesQ6_K : BytesOfEight<FormatQ6_K> {
     const F d = set1_half(e->d);
     for (int i = 0; i < 16; i += kWidth) store(out.scale + i, mul(to_float(load_i8(e->scales + i)), d));
   }
-  static __m256i group(Eight e, std::int64_t at) {
-    const std::int64_t half = at / 4, quarter = at % 4;
-    const __m256i high = _mm256_srl_epi16(load_256(e->qh + half * 32), _mm_cvtsi64_si128(2 * quarter));
-    return _mm256_or_si256(half_bytes(e->ql + half * 64 + quarter % 2 * 32, quarter / 2),
-                           _mm256_slli_epi16(_mm256_and_si256(high, _mm256_set1_epi8(3)), 4));
+  static __m256i group(Eight e, int at) {
+    const int half = at / 4, quarter = at % 4;
+    return four_and_more<2>(e->ql + half * 64 + quarter % 2 * 32, quarter / 2 * 4, e->qh + half * 32, quarter * 2);
   }
 };
 
@@ -259,7 +221,7 @@ template <class Bytes, int M>
     }
   }
 #pragma GCC unroll 8
-  for (std::int64_t at = 0; at < 8; ++at) {  // no index that is not constant reaches the sums: they stay in registers
+  for (int at = 0; at < 8; ++at) {  // no index that is not constant reaches the sums: they stay in registers
     if (at >= count) break;
     const __m256i q = Bytes::group(w, at);
 #pragma GCC unroll 4
@@ -333,27 +295,31 @@ void product_int8(const ProductArgs& a, std::int64_t begin, std::int64_t end) {
   }
 }
 
-inline void product_int8(const ProductArgs& a, std::int64_t begin, std::int64_t end) {
-  switch (a.weight.type) {
+// Null for weights that there is none for.
+inline auto product_int8_for(WeightType type) -> void (*)(const ProductArgs&, std::int64_t, std::int64_t) {
+#if defined(__AVX512F__)
+  if (!__builtin_cpu_supports("avx512vnni")) return nullptr;
+#endif
+  switch (type) {
     case WeightType::int8:
-      return product_int8<BytesInt8>(a, begin, end);
+      return product_int8<BytesInt8>;
     case WeightType::q4_0:
-      return product_int8<BytesQ4_0>(a, begin, end);
+      return product_int8<BytesQ4_0>;
     case WeightType::q4_1:
-      return product_int8<BytesQ4_1>(a, begin, end);
+      return product_int8<BytesQ4_1>;
     case WeightType::q5_0:
-      return product_int8<BytesQ5_0>(a, begin, end);
+      return product_int8<BytesQ5_0>;
     case WeightType::q5_1:
-      return product_int8<BytesQ5_1>(a, begin, end);
+      return product_int8<BytesQ5_1>;
     case WeightType::q8_0:
-      return product_int8<BytesQ8_0>(a, begin, end);
+      return product_int8<BytesQ8_0>;
     case WeightType::q4_k:
-      return product_int8<BytesQ4_K>(a, begin, end);
+      return product_int8<BytesQ4_K>;
     case WeightType::q5_k:
-      return product_int8<BytesQ5_K>(a, begin, end);
+      return product_int8<BytesQ5_K>;
     case WeightType::q6_k:
-      return product_int8<BytesQ6_K>(a, begin, end);
+      return product_int8<BytesQ6_K>;
     default:
-      return;  // multiplies_int8 says no
+      return nullptr;
   }
 }

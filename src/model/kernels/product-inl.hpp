@@ -46,7 +46,7 @@ void pack_rows(const ProductArgs& a, std::int64_t begin, std::int64_t end, float
         const std::int64_t left = k - at - v * kWidth;
         for (std::int64_t r = 0; r < rows; ++r, to += kWidth) {
           const float* from = a.x + (first + r) * a.ldx + at + v * kWidth;
-          store(to, left >= kWidth ? load(from) : left > 0 ? load_first(from, left) : zero());
+          store(to, load_up_to(from, left));
         }
       }
     }
@@ -120,6 +120,7 @@ template <class Format, int M, int N, int Rows = 0>
 #pragma GCC unroll 8
       for (int n = 0; n < N; ++n) __builtin_prefetch(ahead.rows + (g * N + n) * Format::kBytes);
     } else {
+      // Not a function shared with bf16-inl.hpp: GCC 12 drops the calls of one that only fetches.
 #pragma GCC unroll 8
       for (int n = 0; n < Rows; ++n) {
         const std::uint8_t* next = ahead.rows + n * ahead.row_bytes + g * Format::kBytes;

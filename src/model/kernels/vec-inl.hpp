@@ -58,24 +58,14 @@ inline I load_i8(const std::int8_t* p) {
 }
 inline I set1_i(std::int32_t a) { return _mm512_set1_epi32(a); }
 inline I and_i(I a, I b) { return _mm512_and_si512(a, b); }
-inline I or_i(I a, I b) { return _mm512_or_si512(a, b); }
-inline I sub_i(I a, I b) { return _mm512_sub_epi32(a, b); }
-inline I add_i(I a, I b) { return _mm512_add_epi32(a, b); }
 template <int S>
 inline I shift_right(I a) {
   return _mm512_srli_epi32(a, S);
 }
-template <int S>
-inline I shift_left(I a) {
-  return _mm512_slli_epi32(a, S);
-}
-inline I shift_right(I a, int s) { return _mm512_srl_epi32(a, _mm_cvtsi32_si128(s)); }
 inline void store_i(std::int32_t* p, I a) { _mm512_storeu_si512(p, a); }
 inline F to_float(I a) { return _mm512_cvtepi32_ps(a); }
 inline I to_int(F a) { return _mm512_cvtps_epi32(a); }
 inline F as_float(I a) { return _mm512_castsi512_ps(a); }
-/// 16 in the lanes whose bit of `bits` is set (lane i: bit i), else 0.
-inline I sixteen_where(std::uint32_t bits) { return _mm512_maskz_set1_epi32(static_cast<__mmask16>(bits), 16); }
 /// a + b in the lanes whose bit of `bits` is set, else a.
 inline F add_where(std::uint32_t bits, F a, F b) { return _mm512_mask_add_ps(a, static_cast<__mmask16>(bits), a, b); }
 /// The values q * scale + offset of q = 0 to 15, or (q + first) * scale where that is exact. `point` takes q from the
@@ -99,6 +89,11 @@ inline Line32 line32(F scale, F offset) {
 }
 inline F point(const Line32& line, I q, std::uint32_t high) {
   return _mm512_mask_permutexvar_ps(_mm512_permutexvar_ps(q, line.low), static_cast<__mmask16>(high), q, line.high);
+}
+/// Bit `bit` of each of the 32 bytes at p; byte i's is bit i of the result.
+inline std::uint32_t bit_of_bytes(const std::uint8_t* p, int bit) {
+  const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return static_cast<std::uint32_t>(_mm256_movemask_epi8(_mm256_sll_epi16(bytes, _mm_cvtsi32_si128(7 - bit))));
 }
 // The order of additions is part of the contract (a row's bits): halves, quarters, eighths.
 inline __m128 fold4(F a) {
@@ -165,32 +160,14 @@ inline I load_i8(const std::int8_t* p) {
 }
 inline I set1_i(std::int32_t a) { return _mm256_set1_epi32(a); }
 inline I and_i(I a, I b) { return _mm256_and_si256(a, b); }
-inline I or_i(I a, I b) { return _mm256_or_si256(a, b); }
-inline I sub_i(I a, I b) { return _mm256_sub_epi32(a, b); }
-inline I add_i(I a, I b) { return _mm256_add_epi32(a, b); }
 template <int S>
 inline I shift_right(I a) {
   return _mm256_srli_epi32(a, S);
 }
-template <int S>
-inline I shift_left(I a) {
-  return _mm256_slli_epi32(a, S);
-}
-inline I shift_right(I a, int s) { return _mm256_srl_epi32(a, _mm_cvtsi32_si128(s)); }
 inline void store_i(std::int32_t* p, I a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a); }
 inline F to_float(I a) { return _mm256_cvtepi32_ps(a); }
 inline I to_int(F a) { return _mm256_cvtps_epi32(a); }
 inline F as_float(I a) { return _mm256_castsi256_ps(a); }
-inline I sixteen_where(std::uint32_t bits) {
-  const I lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-  const I set = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(static_cast<int>(bits)), lane), lane);
-  return _mm256_and_si256(set, _mm256_set1_epi32(16));
-}
-inline F add_where(std::uint32_t bits, F a, F b) {
-  const I lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-  const I set = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(static_cast<int>(bits)), lane), lane);
-  return add(a, _mm256_and_ps(_mm256_castsi256_ps(set), b));
-}
 inline __m128 fold4(F a) { return _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1)); }
 inline __m128 max4(F a) { return _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1)); }
 inline F fold_halves(F a, F b) { return add(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31)); }
@@ -274,26 +251,10 @@ inline I load_i8(const std::int8_t* p) { return I{p[0], p[1], p[2], p[3]}; }
 #endif
 inline I set1_i(std::int32_t a) { return I{a, a, a, a}; }
 inline I and_i(I a, I b) { return a & b; }
-inline I or_i(I a, I b) { return a | b; }
-inline I sub_i(I a, I b) { return a - b; }
-inline I add_i(I a, I b) { return a + b; }
 template <int S>
 inline I shift_right(I a) {
   return a >> S;
 }  // of values >= 0 only
-template <int S>
-inline I shift_left(I a) {
-  return a << S;
-}
-inline I shift_right(I a, int s) { return a >> s; }
-inline I sixteen_where(std::uint32_t bits) {
-  return I{static_cast<int>((bits & 1) << 4), static_cast<int>((bits & 2) << 3), static_cast<int>((bits & 4) << 2),
-           static_cast<int>((bits & 8) << 1)};
-}
-inline F add_where(std::uint32_t bits, F a, F b) {
-  for (int i = 0; i < kWidth; ++i) a[i] += bits >> i & 1 ? b[i] : 0.0f;
-  return a;
-}
 inline F fold4(F a) { return a; }
 inline F max4(F a) { return a; }
 
@@ -317,6 +278,11 @@ inline float reduce_max(F a) {
   return x > y ? x : y;
 }
 #endif
+
+/// The first n of a vector's numbers at p, zeros behind them; n may be more than it holds, or less than 1.
+inline F load_up_to(const float* p, std::int64_t n) {
+  return n >= kWidth ? load(p) : n > 0 ? load_first(p, n) : zero();
+}
 
 /// y[j] = reduce_add(a[j]) + bias[j], bias 0 where null. For the tile's width there is a faster form with the same
 /// bits.
@@ -369,15 +335,3 @@ struct Bytes32 {
   return load_i8(reinterpret_cast<const std::int8_t*>(a.at) + v * kWidth);
 }
 #endif
-
-/// Bit `bit` of each of the 32 bytes at p; byte i's is bit i of the result.
-inline std::uint32_t bit_of_bytes(const std::uint8_t* p, int bit) {
-#ifdef STEER_KERNEL_X86
-  const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-  return static_cast<std::uint32_t>(_mm256_movemask_epi8(_mm256_sll_epi16(bytes, _mm_cvtsi32_si128(7 - bit))));
-#else
-  std::uint32_t out = 0;
-  for (int i = 0; i < 32; ++i) out |= static_cast<std::uint32_t>(p[i] >> bit & 1) << i;
-  return out;
-#endif
-}
