@@ -82,6 +82,7 @@ int main(int argc, char** argv) {
   Transformer model;
   model.config.experts = {.count = number(1, 128), .per_token = number(2, 8), .d_mlp = number(4, 768)};
   model.config.d_model = number(3, 2048);
+  model.part = model.config;
   const std::int64_t pairs = number(5, 15), width = model.config.d_model, inner = model.config.experts.d_mlp;
   KvCache cache(model.config, at::kCPU, CacheFormat::f32, 0);
   CpuBackend backend(model, cache, false);

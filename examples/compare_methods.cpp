@@ -13,6 +13,7 @@
 #include <CLI/CLI.hpp>
 #include <cctype>
 #include <cmath>
+#include <cstdio>
 #include <filesystem>
 #include <map>
 #include <set>
@@ -346,6 +347,7 @@ int main(int argc, char** argv) {
   app.add_option("--out", s.out, "folder for the steerings, OUT/METHOD.STEP/BEHAVIOUR.json, steps of --effects from 0");
   app.add_option("--seed", s.seed, "of all draws")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
+  std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);  // each method is minutes of work: shown when it is done, in pipes too
   try {
     Comparison(s).run();
   } catch (const std::exception& error) {

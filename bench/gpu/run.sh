@@ -38,6 +38,9 @@ log built
 export STEER_GOLDEN_DIR=$PWD/$pack/golden STEER_TEST_DEVICE=$device
 "$scratch/build/tests/test_model" --gtest_brief=1 --gtest_filter='Golden*:Compare*:CudaBackend*' >"$out/golden.txt" 2>&1
 log "golden and comparison: rc $?; $(grep -E 'cases passed|PASSED|FAILED' "$out/golden.txt" | tr '\n' ';')"
+timeout 120 python3 tests/together.py 2 "$scratch/build/tests/test_model" --gtest_brief=1 \
+  --gtest_filter='GoldenModels.*:GoldenFamilies.*' >"$out/golden-two-processes.txt" 2>&1
+log "golden models in two processes: rc $?; $(grep -E 'cases passed|PASSED|FAILED' "$out/golden-two-processes.txt" | tr '\n' ';')"
 for shape in tiny 1b 8b; do
   [[ $device == cpu && $shape != tiny ]] && continue
   timeout 120 "$scratch/build/bench/card" $shape stored $device >>"$out/card.md" 2>>"$out/log.txt"

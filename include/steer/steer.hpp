@@ -9,6 +9,7 @@
 #include <steer/core/signals.hpp>
 #include <steer/core/threads.hpp>
 #include <steer/core/version.hpp>
+#include <steer/core/workers.hpp>
 #include <steer/eval/analysis.hpp>
 #include <steer/eval/answer.hpp>
 #include <steer/eval/arm.hpp>
@@ -29,7 +30,6 @@
 #include <steer/eval/text_metrics.hpp>
 #include <steer/eval/tradeoff.hpp>
 #include <steer/eval/words_judge.hpp>
-#include <steer/eval/workers.hpp>
 #include <steer/features/activations.hpp>
 #include <steer/features/attribution.hpp>
 #include <steer/features/auto_conditional.hpp>
@@ -53,6 +53,7 @@
 #include <steer/io/tensor_reader.hpp>
 #include <steer/model/audit.hpp>
 #include <steer/model/check.hpp>
+#include <steer/model/communicator.hpp>
 #include <steer/model/compare.hpp>
 #include <steer/model/config.hpp>
 #include <steer/model/hooks.hpp>

@@ -42,8 +42,13 @@ struct EngineLoop::Impl {
   std::thread thread;
 };
 
-EngineLoop::EngineLoop(Model model, const EngineOptions& options)
-    : impl_(std::make_unique<Impl>(std::move(model), options)) {}
+EngineLoop::EngineLoop(Model model, const EngineOptions& options) {
+  require(model.processes() == 1, ErrorCode::unsupported, "EngineLoop",
+          "expected a model in one process but {} compute it together (LoadOptions::parallel): rows that come at any "
+          "time would come at another one in each; step an Engine, or call generate, in all of them",
+          model.processes());
+  impl_ = std::make_unique<Impl>(std::move(model), options);
+}
 EngineLoop::~EngineLoop() { impl_->stop(); }
 
 RowId EngineLoop::submit(EngineRequest request) { return impl_->engine.submit(std::move(request)); }

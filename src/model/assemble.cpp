@@ -7,6 +7,7 @@
 
 #include "core/format_text.hpp"
 #include "model/kernels/table.hpp"
+#include "model/split.hpp"
 #include "model/stored_weights.hpp"
 #include "model/tensor_view.hpp"
 
@@ -123,14 +124,28 @@ std::shared_ptr<Transformer> build(const ModelConfig& config, const TensorReader
   WeightSource source(plain.tensors, options, model->device);
   const Naming naming = naming_of(reader);
   check(*model, source, naming);
+  Split::Report parted;
+  if (options.parallel && options.parallel->size() > 1) {
+    model->split = std::make_shared<const Split>(config, options.parallel);
+    source.finish_layer = [&](LayerWeights& layer) { model->split->cut(layer, model->device, parted); };
+  }
   naming.assemble(*model, source);
-  model->weight_bytes = source.bytes();
+  model->embed = model->embed.to(model->device);
+  model->unembed = model->config.tied_embeddings ? model->embed : model->unembed.to(model->device);
+  model->part = model->split ? model->split->part_of(model->config) : model->config;
+  model->weight_bytes = source.bytes() - parted.bytes;
   model->warnings.insert(model->warnings.end(), source.warnings().begin(), source.warnings().end());
+  if (parted.widened > 0)
+    model->warnings.push_back(
+        format_text("{} matrices are kept in f32, since {} processes cut the blocks of their rows: another number of "
+                    "processes may not",
+                    parted.widened, model->split->processes()));
   add_ropes(*model);
   model->hash = hash_weights(reader);
   // Answers of such a model are not to be mixed with those of the weights as they are.
   if (options.weights != WeightFormat::stored) model->hash += format_text("-weights-{}", to_string(options.weights));
   if (model->rounding != Rounding::none) model->hash += format_text("-compute-{}", to_string(options.compute));
+  if (model->split) model->hash += format_text("-processes-{}", model->split->processes());
   return model;
 }
 

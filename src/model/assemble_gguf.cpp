@@ -185,6 +185,7 @@ void assemble_gguf(Transformer& m, WeightSource& in) {
       experts(b, w.experts);
     else
       mlp(b, w);
+    in.layer_done(w);
   }
 }
 

@@ -172,6 +172,7 @@ void llama_like(Transformer& m, WeightSource& in) {
       experts(l, w.experts);
     else
       mlp(l, w);
+    in.layer_done(w);
   }
 }
 
@@ -200,6 +201,7 @@ void gpt2(Transformer& m, WeightSource& in) {
     w.o = conv(layer + "attn.c_proj", c.d_model, c.d_model);
     w.gate = conv(layer + "mlp.c_fc", c.d_mlp, c.d_model);
     w.down = conv(layer + "mlp.c_proj", c.d_model, c.d_mlp);
+    in.layer_done(w);
   }
 }
 
@@ -224,6 +226,7 @@ void gpt_neox(Transformer& m, WeightSource& in) {
     w.o = linear(attn + "dense", c.d_model, c.d_model, c.attn_out_bias);
     w.gate = linear(layer + "mlp.dense_h_to_4h", c.d_mlp, c.d_model, c.mlp_bias);
     w.down = linear(layer + "mlp.dense_4h_to_h", c.d_model, c.d_mlp, c.mlp_bias);
+    in.layer_done(w);
   }
 }
 

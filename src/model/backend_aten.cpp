@@ -69,7 +69,7 @@ at::Tensor AtenBackend::product(const at::Tensor& x, const Linear& linear, const
 }
 
 void AtenBackend::rotate(at::Tensor& x, const RopeTables::Rows& rope) {
-  const std::int64_t half = rope.cos.size(1), d = model_.config.d_head;
+  const std::int64_t half = rope.cos.size(1), d = model_.part.d_head;
   const auto by_head = x.reshape({x.size(0), x.size(1) / d, d});
   const auto a = by_head.narrow(2, 0, half), b = by_head.narrow(2, half, half);
   const auto c = rope.cos.unsqueeze(1), s = rope.sin.unsqueeze(1);
@@ -95,7 +95,7 @@ std::pair<at::Tensor, at::Tensor> AtenBackend::keys_and_values(std::int64_t laye
                                                                std::size_t run) const {
   const TokenRun& own = rows.runs[run];
   const LayerCache& cache = cache_of(rows, run, layer);
-  const std::int64_t total = own.position + own.end - own.begin, kv_heads = model_.config.n_kv_heads;
+  const std::int64_t total = own.position + own.end - own.begin, kv_heads = model_.part.n_kv_heads;
   if (layer != stored_layer_) return cache_.gather(cache, total);
   std::int64_t cached = total;
   std::vector<at::Tensor> keys(1), values(1);
@@ -103,7 +103,7 @@ std::pair<at::Tensor, at::Tensor> AtenBackend::keys_and_values(std::int64_t laye
     if (other.sequence != own.sequence || other.position >= total) continue;
     const std::int64_t count = std::min(other.end - other.begin, total - other.position);
     const auto by_head = [&](const at::Tensor& t) {
-      return t.narrow(0, other.begin, count).reshape({count, kv_heads, model_.config.d_head});
+      return t.narrow(0, other.begin, count).reshape({count, kv_heads, model_.part.d_head});
     };
     keys.push_back(by_head(k_).permute({1, 2, 0}));
     values.push_back(by_head(v_).permute({1, 0, 2}));
@@ -114,7 +114,7 @@ std::pair<at::Tensor, at::Tensor> AtenBackend::keys_and_values(std::int64_t laye
 }
 
 at::Tensor AtenBackend::pattern(std::int64_t layer, const at::Tensor& q, const Rows& rows, std::size_t i) {
-  const ModelConfig& c = model_.config;
+  const ModelConfig& c = model_.part;
   const TokenRun& run = rows.runs[i];
   const std::int64_t count = run.end - run.begin, total = run.position + count, group = c.n_heads / c.n_kv_heads,
                      window = c.layers[static_cast<std::size_t>(layer)].window;
@@ -138,7 +138,7 @@ at::Tensor AtenBackend::pattern(std::int64_t layer, const at::Tensor& q, const R
 }
 
 at::Tensor AtenBackend::mix(std::int64_t layer, const at::Tensor& pattern, const Rows& rows, std::size_t run) {
-  const ModelConfig& c = model_.config;
+  const ModelConfig& c = model_.part;
   const std::int64_t count = pattern.size(1), group = c.n_heads / c.n_kv_heads;
   const at::Tensor values = keys_and_values(layer, rows, run).second;
   return at::matmul(pattern.reshape({c.n_kv_heads, group * count, pattern.size(2)}), values)
@@ -156,7 +156,7 @@ at::Tensor AtenBackend::attend(std::int64_t layer, const at::Tensor& q, const Ro
 
 void AtenBackend::activate(at::Tensor& gate, const at::Tensor& up) {
   const auto act = [&] {
-    switch (model_.config.activation) {
+    switch (model_.part.activation) {
       case ActivationKind::silu:
         return at::silu(gate);
       case ActivationKind::gelu:
@@ -168,7 +168,7 @@ void AtenBackend::activate(at::Tensor& gate, const at::Tensor& up) {
     }
     return at::Tensor();
   };
-  if (const double limit = model_.config.glu_limit; limit > 0) {
+  if (const double limit = model_.part.glu_limit; limit > 0) {
     const at::Tensor g = gate.clamp_max(limit);
     gate = (up.clamp(-limit, limit) + 1) * g * at::sigmoid(1.702 * g);
     return;
@@ -182,7 +182,7 @@ void AtenBackend::scale_rows(at::Tensor& x, const at::Tensor& factors) { x = x *
 
 at::Tensor AtenBackend::experts(const at::Tensor& x, const at::Tensor& router, std::span<const MlpWeights> each,
                                 const Rows& rows) {
-  const auto& c = model_.config.experts;
+  const auto& c = model_.part.experts;
   const at::Tensor shares = at::softmax(router, -1);
   const at::Tensor chosen = std::get<1>(at::topk(router, c.per_token, -1));
   at::Tensor weights = at::zeros_like(shares).scatter(-1, chosen, shares.gather(-1, chosen));
@@ -215,11 +215,11 @@ at::Tensor AtenBackend::experts(const at::Tensor& x, const at::Tensor& router, s
 at::Tensor AtenBackend::recur(const DeltaNetWeights& weights, const at::Tensor& qkv, const at::Tensor& beta,
                               const at::Tensor& alpha, std::span<const DeltaNetRun> runs,
                               std::span<RecurrentState> after) {
-  return delta_net_by_operators(model_.config.delta_net, weights, qkv, beta, alpha, runs, after);
+  return delta_net_by_operators(model_.part.delta_net, weights, qkv, beta, alpha, runs, after);
 }
 
 at::Tensor AtenBackend::unembed(const at::Tensor& x, const Rows& rows) {
-  return soft_cap(product(x, model_.unembed, rows) * model_.config.logit_scale, model_.config.logit_soft_cap);
+  return soft_cap(product(x, model_.unembed, rows) * model_.part.logit_scale, model_.part.logit_soft_cap);
 }
 
 }  // namespace steer::model::detail

@@ -86,7 +86,7 @@ void CpuBackend::linear(const at::Tensor& x, std::span<const Product> products, 
 
 void CpuBackend::rotate(at::Tensor& x, const RopeTables::Rows& rope) {
   float* rows = mutable_data(x);
-  const std::int64_t half = rope.cos.size(1), width = x.size(1), d = model_.config.d_head;
+  const std::int64_t half = rope.cos.size(1), width = x.size(1), d = model_.part.d_head;
   over_rows(x.size(0), width, [&](std::int64_t begin, std::int64_t end) {
     cpu::loops().rotate(rows + begin * width, data(rope.cos) + begin * half, data(rope.sin) + begin * half, end - begin,
                         width / d, d, half);
@@ -98,14 +98,14 @@ void CpuBackend::store(std::int64_t layer, const at::Tensor& k, const at::Tensor
   for (std::size_t i = 0; i < rows.runs.size(); ++i) {
     const auto& run = rows.runs[i];
     cpu::store_kv(cache_of(rows, i, layer).views, cache_.format(), data(k) + run.begin * k.size(1),
-                  data(v) + run.begin * v.size(1), run.end - run.begin, run.position, model_.config.n_kv_heads,
-                  model_.config.d_head);
+                  data(v) + run.begin * v.size(1), run.end - run.begin, run.position, model_.part.n_kv_heads,
+                  model_.part.d_head);
   }
 }
 
 cpu::AttentionArgs CpuBackend::attention(std::int64_t layer, const at::Tensor& q, const Rows& rows,
                                          std::size_t run) const {
-  const ModelConfig& c = model_.config;
+  const ModelConfig& c = model_.part;
   return {.q = data(q) + rows.runs[run].begin * q.size(1),
           .blocks = cache_of(rows, run, layer).views,
           .format = cache_.format(),
@@ -142,7 +142,7 @@ at::Tensor CpuBackend::pattern(std::int64_t layer, const at::Tensor& q, const Ro
 
 void CpuBackend::activate(at::Tensor& gate, const at::Tensor& up) {
   float* x = mutable_data(gate);
-  if (const auto limit = static_cast<float>(model_.config.glu_limit); limit > 0) {
+  if (const auto limit = static_cast<float>(model_.part.glu_limit); limit > 0) {
     core::detail::run_ranges(gate.numel(), kActivationGrain, [&](std::int64_t begin, std::int64_t end) {
       cpu::loops().clamped_glu(x + begin, data(up) + begin, end - begin, limit);
     });
@@ -150,7 +150,7 @@ void CpuBackend::activate(at::Tensor& gate, const at::Tensor& up) {
   }
   core::detail::run_ranges(gate.numel(), kActivationGrain, [&](std::int64_t begin, std::int64_t end) {
     cpu::loops().activate(x + begin, x + begin, up.defined() ? data(up) + begin : nullptr, end - begin,
-                          model_.config.activation);
+                          model_.part.activation);
   });
 }
 
@@ -171,10 +171,10 @@ void CpuBackend::scale_rows(at::Tensor& x, const at::Tensor& factors) {
 
 at::Tensor CpuBackend::experts(const at::Tensor& x, const at::Tensor& router, std::span<const MlpWeights> each,
                                const Rows&) {
-  const std::int64_t width = x.size(1), inner = model_.config.experts.d_mlp;
-  const Routing routing = route(data(router), x.size(0), model_.config.experts);
+  const std::int64_t width = x.size(1), inner = model_.part.experts.d_mlp;
+  const Routing routing = route(data(router), x.size(0), model_.part.experts);
   // All experts' rows one after another, so that a product of all is one parallel region.
-  const std::int64_t all = x.size(0) * model_.config.experts.per_token;
+  const std::int64_t all = x.size(0) * model_.part.experts.per_token;
   at::Tensor in = buffer(all, width), gate = buffer(all, inner), up = buffer(all, inner), made = buffer(all, width);
   std::vector<LinearCall> calls;
   calls.reserve(3 * each.size());
@@ -203,7 +203,7 @@ at::Tensor CpuBackend::experts(const at::Tensor& x, const at::Tensor& router, st
   apply_together(narrow, model_.rounding);
   // Experts add to a row in their order, whatever other rows there are.
   at::Tensor out = buffer(x.size(0), width);
-  over_rows(x.size(0), width * model_.config.experts.per_token, [&](std::int64_t first, std::int64_t last) {
+  over_rows(x.size(0), width * model_.part.experts.per_token, [&](std::int64_t first, std::int64_t last) {
     std::fill(mutable_data(out) + first * width, mutable_data(out) + last * width, 0.0f);
     const float* from = data(made);
     for (const auto& chosen : routing)
@@ -219,7 +219,7 @@ at::Tensor CpuBackend::experts(const at::Tensor& x, const at::Tensor& router, st
 at::Tensor CpuBackend::recur(const DeltaNetWeights& weights, const at::Tensor& qkv, const at::Tensor& beta,
                              const at::Tensor& alpha, std::span<const DeltaNetRun> runs,
                              std::span<RecurrentState> after) {
-  return delta_net_on_cpu(model_.config.delta_net, weights, qkv, beta, alpha, runs, after);
+  return delta_net_on_cpu(model_.part.delta_net, weights, qkv, beta, alpha, runs, after);
 }
 
 void CpuBackend::add(at::Tensor& x, const at::Tensor& y) {
@@ -230,11 +230,11 @@ void CpuBackend::add(at::Tensor& x, const at::Tensor& y) {
 }
 
 at::Tensor CpuBackend::unembed(const at::Tensor& x, const Rows&) {
-  at::Tensor out = at::empty({x.size(0), model_.config.vocab_size}, at::kFloat);
+  at::Tensor out = at::empty({x.size(0), model_.part.vocab_size}, at::kFloat);
   float* logits = mutable_data(out);
   model_.unembed.apply(data(x), x.size(0), logits, model_.rounding);
-  if (model_.config.logit_scale != 1) out.mul_(model_.config.logit_scale);
-  if (const auto cap = static_cast<float>(model_.config.logit_soft_cap); cap > 0)
+  if (model_.part.logit_scale != 1) out.mul_(model_.part.logit_scale);
+  if (const auto cap = static_cast<float>(model_.part.logit_soft_cap); cap > 0)
     core::detail::run_ranges(out.numel(), kActivationGrain, [&](std::int64_t begin, std::int64_t end) {
       cpu::loops().soft_cap(logits + begin, end - begin, cap);
     });

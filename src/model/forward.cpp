@@ -12,6 +12,10 @@
 #include <cmath>
 #include <utility>
 
+#include <steer/core/error.hpp>
+
+#include "model/split.hpp"
+
 namespace steer::model::detail {
 
 Forward::Forward(const Transformer& model, HookTable& hooks, KvCache& cache, const SessionOptions& options)
@@ -25,6 +29,7 @@ Forward::Forward(const Transformer& model, HookTable& hooks, KvCache& cache, con
 
 at::Tensor Forward::run(const BatchView& batch, std::span<SequenceCache* const> sequences, std::int64_t first,
                         std::int64_t last, const at::Tensor& residual, const LogitRows& wanted) {
+  if (model_.split) model_.split->agree(batch, first, last, hooks_on_parts(first, last));
   ops_ = kernels_ ? kernels_.get() : &aten_;
   ops_->begin(batch.size());
   if (ops_ != &aten_) aten_.begin(batch.size());
@@ -88,8 +93,8 @@ at::Tensor Forward::attention(std::int64_t layer, at::Tensor& resid, const Logit
   }
   if (w.q_gate.defined()) gate = linear(only ? narrow(normed) : normed, w.q_gate);
   if (w.q_norm) {
-    ops_->norm_heads(q, w.q_norm);
-    ops_->norm_heads(k, w.k_norm);
+    norm_heads(q, w.q_norm, Site::attn_q);
+    norm_heads(k, w.k_norm, Site::attn_k);
   }
   hook(Site::attn_q, layer, q);
   hook(Site::attn_k, layer, k);
@@ -103,7 +108,18 @@ at::Tensor Forward::attention(std::int64_t layer, at::Tensor& resid, const Logit
   at::Tensor z = attend(layer, q);
   if (gate.defined()) ops_->gate(z, gate);
   hook(Site::attn_z, layer, z);
-  return finished(linear(z, w.o), w.post_attn, Site::attn_out, layer);
+  return finished(summed(linear(z, w.o)), w.post_attn, Site::attn_out, layer);
+}
+
+/// Where several processes compute a layer, each has a part of what its last product adds up.
+at::Tensor Forward::summed(const at::Tensor& part) const { return model_.split ? model_.split->sum(part) : part; }
+
+/// Each head by itself, or all together, for which all must be there.
+void Forward::norm_heads(at::Tensor& x, const Norm& norm, Site site) {
+  if (!model_.split || !config_.qk_norm_whole) return ops_->norm_heads(x, norm);
+  at::Tensor all = model_.split->whole(site, x);
+  ops_->norm_heads(all, norm);
+  x = model_.split->part(site, all);
 }
 
 /// What attention or an MLP adds to the stream.
@@ -168,14 +184,14 @@ at::Tensor Forward::mlp(std::int64_t layer, const at::Tensor& resid) {
   const LayerWeights& w = model_.layers[static_cast<std::size_t>(layer)];
   const at::Tensor normed = norm(resid, w.ln2, Site::ln2, layer);
   if (config_.layers[static_cast<std::size_t>(layer)].experts)
-    return finished(experts(layer, normed), w.post_mlp, Site::mlp_out, layer);
+    return finished(summed(experts(layer, normed)), w.post_mlp, Site::mlp_out, layer);
   at::Tensor gate, up;
   const Product both[] = {{&w.gate, &gate}, {&w.up, &up}};
   ops_->linear(normed, std::span(both).first(w.up.defined() ? 2 : 1), *rows_);
   hook(Site::mlp_pre, layer, gate);
   ops_->activate(gate, up);
   hook(Site::mlp_post, layer, gate);
-  return finished(linear(gate, w.down), w.post_mlp, Site::mlp_out, layer);
+  return finished(summed(linear(gate, w.down)), w.post_mlp, Site::mlp_out, layer);
 }
 
 at::Tensor Forward::experts(std::int64_t layer, const at::Tensor& x) {
@@ -258,9 +274,26 @@ at::Tensor Forward::narrow(const at::Tensor& x) const {
   return rows_ == &all_ || x.size(0) != batch_->size() ? x : x.index_select(0, some_index_);
 }
 
+/// Points of layers [first, last) with hooks that are shown values put together from parts.
+std::int64_t Forward::hooks_on_parts(std::int64_t first, std::int64_t last) const {
+  std::int64_t count = 0;
+  for (const auto& site : EnumTable<Site>::entries) {
+    if (!model_.split->divides(site.value)) continue;
+    for (std::int64_t layer = first; layer < last; ++layer) count += hooks_.any(site.value, layer);
+  }
+  return count;
+}
+
 void Forward::fire(Site site, std::int64_t layer, at::Tensor& value, const BatchView& batch) {
+  const bool divided = model_.split && model_.split->divides(site);
+  if (divided) value = model_.split->whole(site, value);
   const at::Tensor own = value;
   hooks_.fire({site, layer}, value, batch);
+  if (divided) {
+    follow_gradient(value);
+    value = model_.split->part(site, value);
+    return;
+  }
   // Later operations write in place: into our buffer, not into a tensor the hook's owner may still use.
   if (!value.is_same(own) || !value.is_contiguous()) value = value.clone(at::MemoryFormat::Contiguous);
   follow_gradient(value);
@@ -268,7 +301,11 @@ void Forward::fire(Site site, std::int64_t layer, at::Tensor& value, const Batch
 
 /// From a value on that a gradient hangs on, libtorch's operators compute.
 void Forward::follow_gradient(const at::Tensor& value) {
-  if (ops_ == &aten_ || !value.requires_grad() || !at::GradMode::is_enabled()) return;
+  if (!value.requires_grad() || !at::GradMode::is_enabled()) return;
+  require(!model_.split, ErrorCode::unsupported, "Session",
+          "expected values without gradients where several processes compute a model (LoadOptions::parallel); load it "
+          "in one process");
+  if (ops_ == &aten_) return;
   ops_->release();
   ops_ = &aten_;
 }

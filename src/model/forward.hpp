@@ -44,6 +44,9 @@ class Forward {
   at::Tensor query_growth() const;
   at::Tensor mlp(std::int64_t layer, const at::Tensor& resid);
   at::Tensor logits(const at::Tensor& resid, const LogitRows& wanted);
+  at::Tensor summed(const at::Tensor& part) const;
+  void norm_heads(at::Tensor& x, const Norm& norm, Site site);
+  std::int64_t hooks_on_parts(std::int64_t first, std::int64_t last) const;
   at::Tensor norm(const at::Tensor& x, const Norm& norm, Site site, std::int64_t layer);
   at::Tensor linear(const at::Tensor& x, const Linear& weight);
 

@@ -13,6 +13,7 @@
 #include "model/backend.hpp"
 #include "model/kv_cache.hpp"
 #include "model/model_files.hpp"
+#include "model/split.hpp"
 #include "model/transformer.hpp"
 
 namespace steer {
@@ -101,6 +102,7 @@ std::vector<std::int64_t> Model::stop_ids() const {
 }
 
 at::Device Model::device() const { return impl_->device; }
+std::int64_t Model::processes() const { return impl_->split ? impl_->split->processes() : 1; }
 std::int64_t Model::weight_bytes() const { return impl_->weight_bytes; }
 const std::string& Model::hash() const { return impl_->hash; }
 const std::vector<std::string>& Model::warnings() const { return impl_->warnings; }

@@ -24,7 +24,7 @@ struct Session::Impl {
       : model(std::move(m)),
         options(o),
         hooks(std::make_shared<model::detail::HookTable>(model.config())),
-        cache(model.config(), model.device(), options.cache, options.max_cache_bytes),
+        cache(model.impl_->part, model.device(), options.cache, options.max_cache_bytes),
         forward(*model.impl_, *hooks, cache, options) {}
 
   Model model;

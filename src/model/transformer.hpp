@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -15,6 +16,8 @@
 #include "model/rope.hpp"
 
 namespace steer::model::detail {
+
+class Split;
 
 /// Layer norm or RMS norm. `gain` is what the normalised row is multiplied with (Gemma's 1 + weight already added).
 struct Norm {
@@ -62,6 +65,8 @@ struct LayerWeights {
 /// The weights of a model and all that is derived from its files. Immutable once loaded.
 struct Transformer {
   ModelConfig config;
+  ModelConfig part;                    ///< with the heads and widths that this process computes: all, without `split`
+  std::shared_ptr<const Split> split;  ///< null: one process computes it
   at::Device device = at::kCPU;
   Rounding rounding = Rounding::none;  ///< of activations in the CPU's products
   Linear embed;                        ///< rows are token embeddings; the unembedding too when tied

@@ -236,11 +236,11 @@ Linear WeightSource::keep(at::Tensor weight, at::Tensor bias) const {
       weight = weight.to(at::kBFloat16);
       break;
     case WeightFormat::int8:
-      return Linear::int8(weight, bias).to(device_);
+      return Linear::int8(weight, bias).to(matrix_device_);
     case WeightFormat::stored:
       break;
   }
-  return Linear::dense(weight, bias).to(device_);
+  return Linear::dense(weight, bias).to(matrix_device_);
 }
 
 namespace {
@@ -263,7 +263,7 @@ Linear WeightSource::take(at::Tensor weight, at::Tensor raw, const TensorInfo& i
   raw = rows_of(raw.view({out, -1}), rows).reshape(-1);
   Linear kept = Linear::blocks(raw, info.storage, rows.empty() ? out : std::ssize(rows), in, bias);
   require_finite_blocks(raw, info, reader_);
-  return kept.to(device_);
+  return kept.to(matrix_device_);
 }
 
 Linear WeightSource::matrix(const std::string& name, const std::string& bias_name, std::int64_t out, std::int64_t in,

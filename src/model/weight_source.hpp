@@ -21,7 +21,10 @@ namespace steer::model::detail {
 class WeightSource {
  public:
   WeightSource(const TensorReader& reader, const LoadOptions& options, at::Device device)
-      : reader_(reader), options_(options), device_(device) {}
+      : reader_(reader),
+        options_(options),
+        device_(device),
+        matrix_device_(options.parallel ? at::Device(at::kCPU) : device) {}
 
   /// A vector [n], as f32 on the device. `plus_one`: 1 is added (Gemma's gains).
   at::Tensor vector(const std::string& name, std::int64_t n, bool plus_one = false);
@@ -43,6 +46,12 @@ class WeightSource {
                                   bool transposed);
   /// GPT-2's Conv1D: stored [in, out].
   Linear transposed(const std::string& name, const std::string& bias, std::int64_t out, std::int64_t in);
+
+  /// Called by whoever assembles, for each layer that is complete.
+  void layer_done(LayerWeights& layer) const {
+    if (!checking_ && finish_layer) finish_layer(layer);
+  }
+  std::function<void(LayerWeights&)> finish_layer;
 
   bool contains(const std::string& name) const { return reader_.contains(name); }
   /// How a tensor is stored, e.g. "BF16"; empty if there is none.
@@ -74,6 +83,7 @@ class WeightSource {
   const TensorReader& reader_;
   const LoadOptions& options_;
   at::Device device_;
+  at::Device matrix_device_;  ///< where several processes share a model, its matrices are cut before they leave the CPU
   bool checking_ = true;
   std::set<std::string, std::less<>> used_;
   std::vector<std::string> missing_, shapes_, warnings_;

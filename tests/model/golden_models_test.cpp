@@ -137,10 +137,20 @@ std::vector<fs::path> golden_folders(const test::OutsideData& data, const char* 
   return out;
 }
 
+/// The other processes, where tests/together.py started several: then each has a part of every model.
+std::shared_ptr<Communicator> others() {
+  static const auto all = [] {
+    const Workers workers = Workers::from_environment();
+    return workers.count > 1 ? connect(workers) : nullptr;
+  }();
+  return all;
+}
+
 /// The model in a folder, its configuration taken from another file of it.
 Model load_with(const fs::path& folder, const char* config, LoadOptions options = {}) {
   const char* device = std::getenv("STEER_TEST_DEVICE");  // "cuda:0", with bench/gpu/run.sh; else the CPU
   if (device && *device) options.device = at::Device(device);
+  options.parallel = others();
   std::ifstream file(folder / config);
   return Model::from_tensors(ModelConfig::from_hugging_face(nlohmann::json::parse(file)), *open_tensors(folder),
                              options);
@@ -227,7 +237,7 @@ TEST(GoldenFamilies, EqualTheReference) {
     const Golden golden(folder);
     check_folder(folder, golden, counter, worst);
     try {
-      Session session(Model::load(folder));
+      Session session(Model::load(folder, {.parallel = others()}));
       const double error = max_error(session.forward(row_of(golden["input_ids"], 0)), golden["logits"][0]);
       counter.count(error <= 1e-4);
       EXPECT_LE(error, 1e-4) << folder;
@@ -249,7 +259,7 @@ TEST(GoldenModels, LoadsFromTheFolder) {
   test::CaseCounter counter("golden.models");
   for (const auto& folder : golden_folders(data, "models")) {
     const Golden golden(folder);
-    Session session(Model::load(folder));
+    Session session(Model::load(folder, {.parallel = others()}));
     const double error = max_error(session.forward(row_of(golden["input_ids"], 0)), golden["logits"][0]);
     counter.count(error <= 1e-4);
     EXPECT_LE(error, 1e-4) << folder;

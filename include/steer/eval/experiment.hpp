@@ -10,6 +10,7 @@
 
 #include <steer/core/enum.hpp>
 #include <steer/core/progress.hpp>
+#include <steer/core/workers.hpp>
 #include <steer/eval/analysis.hpp>
 #include <steer/eval/arm.hpp>
 #include <steer/eval/behaviours.hpp>
@@ -18,7 +19,6 @@
 #include <steer/eval/pairwise.hpp>
 #include <steer/eval/questions.hpp>
 #include <steer/eval/report.hpp>
-#include <steer/eval/workers.hpp>
 #include <steer/generate/generate.hpp>
 #include <steer/model/model.hpp>
 #include <steer/model/session.hpp>

@@ -18,7 +18,7 @@ namespace steer {
 ///     fmt::print("{}\n", done.get_future().get()->text);
 class EngineLoop {
  public:
-  /// Starts the thread. @throws as Engine.
+  /// Starts the thread. @throws as Engine; Error(unsupported) for a model that several processes compute together.
   explicit EngineLoop(Model model, const EngineOptions& options = {});
   /// `stop`.
   ~EngineLoop();

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include <steer/model/communicator.hpp>
 #include <steer/model/config.hpp>
 #include <steer/text/chat_template.hpp>
 #include <steer/text/tokenizer.hpp>
@@ -67,6 +68,12 @@ struct LoadOptions {
   std::vector<std::string> allow_unknown_config{};  ///< keys of config.json to ignore though steer does not know them
   std::filesystem::path adapter = {};  ///< folder of a LoRA adapter (PEFT) to merge into the weights; empty: none
   std::optional<ChatFormat> chat_format = {};  ///< in place of the files' own chat template
+  /// Several processes compute the model together, each with a part of every layer's heads and inner widths, for models
+  /// too large for one device. All of them load it and then make the same calls with the same arguments, on one thread;
+  /// each gets all results, and its hooks see whole values. Sums over processes have one order, so a row's bits do not
+  /// depend on its batch; they are those of one process but for rounding. Embeddings and recurrent layers are whole in
+  /// each. Null: this process alone. (Shoeybi et al. 2019, arXiv 1909.08053.)
+  std::shared_ptr<Communicator> parallel = {};
 };
 
 /// A language model: weights, configuration, tokenizer. Immutable, cheap to copy, shared by any number of sessions
@@ -97,7 +104,9 @@ class Model {
   std::vector<std::int64_t> stop_ids() const;
   /// Where its weights are.
   at::Device device() const;
-  /// Bytes the weights take in memory or in the mapping.
+  /// How many processes compute it together (`LoadOptions::parallel`); 1: this one alone.
+  std::int64_t processes() const;
+  /// Bytes the weights take in memory or in the mapping, of this process's part.
   std::int64_t weight_bytes() const;
   /// What was let through while loading, a sentence each: keys of the configuration that were ignored, a head that the
   /// configuration says is tied and the file has differently, a tokenizer larger than the embedding. A program should

@@ -27,6 +27,10 @@ Runner::Runner(const Experiment& experiment, const Model& model, const Experimen
            .options = options,
            .identity = run_identity(experiment, model, options.judge.get(), options.pairs.get())} {
   if (options.workers.count > 1) {
+    require(model.processes() == 1, ErrorCode::argument, "run_experiment",
+            "expected a model in one process where several share the questions but {} compute it together "
+            "(LoadOptions::parallel); leave ExperimentOptions::workers at one there",
+            model.processes());
     require(!options.journal.empty(), ErrorCode::argument, "run_experiment",
             "expected a journal when several processes share the work");
     team_ = std::make_unique<Team>(options.workers, one_line(run_.identity));

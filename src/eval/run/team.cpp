@@ -2,7 +2,6 @@
 
 #include <chrono>
 #include <condition_variable>
-#include <cstdlib>
 #include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
@@ -14,6 +13,7 @@
 #include <steer/core/error.hpp>
 
 #include "core/format_text.hpp"
+#include "core/meeting.hpp"
 #include "io/journal_settings.hpp"
 
 namespace steer::eval::detail {
@@ -35,21 +35,9 @@ struct Team::Impl {
   std::map<std::string, std::pair<std::int64_t, std::optional<Clock::time_point>>> hearts;
   std::jthread heart;  // last: stops before the store goes
 
-  Impl(const Workers& given, const std::string& identity) : workers(given) {
-    c10d::TCPStoreOptions options;
-    options.port = workers.port;
-    options.isServer = workers.rank == 0;
-    options.timeout = std::chrono::milliseconds(static_cast<std::int64_t>(workers.timeout_s * 1000));
-    // torchrun keeps a store of its own at MASTER_PORT and says so: then all ranks are clients of that one.
-    const char* agent = std::getenv("TORCHELASTIC_USE_AGENT_STORE");
-    if (agent && std::string_view(agent) == "True") options.isServer = false;
-    try {
-      store = c10::make_intrusive<c10d::TCPStore>(workers.address, options);
-      beat();
-    } catch (const std::exception& error) {
-      fail(ErrorCode::io, "run_experiment", "expected to meet {} processes at {}:{} but got: {}", workers.count,
-           workers.address, workers.port, first_line(error.what()));
-    }
+  Impl(const Workers& given, const std::string& identity)
+      : workers(given), store(core::detail::meet(given, "run_experiment")) {
+    guarded([&] { beat(); });
     compare(identity);
     heart = std::jthread([this](std::stop_token stop) {
       std::mutex mutex;

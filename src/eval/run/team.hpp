@@ -5,7 +5,7 @@
 #include <optional>
 #include <string>
 
-#include <steer/eval/workers.hpp>
+#include <steer/core/workers.hpp>
 
 namespace steer::eval::detail {
 

@@ -95,7 +95,7 @@ void CudaBackend::gain(at::Tensor& x, const Norm& norm) {
 void CudaBackend::norm_heads(at::Tensor& x, const Norm& norm) { norm_rows(x, x, norm, true, norm.gain.size(0)); }
 
 void CudaBackend::rotate(at::Tensor& x, const RopeTables::Rows& rope) {
-  const std::int64_t d = model_.config.d_head;
+  const std::int64_t d = model_.part.d_head;
   cuda::rotate(cuda::current_stream(), mutable_data(x), data(rope.cos), data(rope.sin), x.size(0), x.size(1) / d, d,
                rope.cos.size(1));
 }
@@ -116,11 +116,11 @@ void CudaBackend::store(std::int64_t layer, const at::Tensor& k, const at::Tenso
   const std::size_t at = tables.add(std::span<const cuda::CacheSlot>(slots));
   tables.send(k.device());
   cuda::store(cuda::current_stream(), tables.at<cuda::CacheSlot>(at), data(k), data(v), k.size(0),
-              model_.config.n_kv_heads, model_.config.d_head, cache_type(cache_.format()));
+              model_.part.n_kv_heads, model_.part.d_head, cache_type(cache_.format()));
 }
 
 at::Tensor CudaBackend::attend(std::int64_t layer, const at::Tensor& q, const Rows& rows) {
-  const ModelConfig& c = model_.config;
+  const ModelConfig& c = model_.part;
   const std::int64_t group = c.n_heads / c.n_kv_heads;
   std::vector<cuda::CacheBlock> blocks;
   std::vector<cuda::AttentionRun> runs;
@@ -169,8 +169,8 @@ at::Tensor CudaBackend::attend(std::int64_t layer, const at::Tensor& q, const Ro
 }
 
 void CudaBackend::activate(at::Tensor& gate, const at::Tensor& up) {
-  cuda::activate(cuda::current_stream(), mutable_data(gate), data(up), gate.numel(),
-                 activation(model_.config.activation), static_cast<float>(model_.config.glu_limit));
+  cuda::activate(cuda::current_stream(), mutable_data(gate), data(up), gate.numel(), activation(model_.part.activation),
+                 static_cast<float>(model_.part.glu_limit));
 }
 
 void CudaBackend::gate(at::Tensor& x, const at::Tensor& by) {

@@ -123,6 +123,44 @@ Linear Linear::blocks(at::Tensor raw, std::string_view storage, std::int64_t out
   return linear;
 }
 
+Linear Linear::with(at::Tensor data, at::Tensor scales, at::Tensor bias, std::int64_t out, std::int64_t in) const {
+  Linear part;
+  part.data_ = std::move(data);
+  part.scales_ = std::move(scales);
+  part.bias_ = std::move(bias);
+  part.view_ = {view_.type,
+                part.data_.const_data_ptr(),
+                part.scales_.defined() ? part.scales_.const_data_ptr<float>() : nullptr,
+                out,
+                in,
+                out > 0 ? static_cast<std::int64_t>(part.data_.nbytes()) / out : 0};
+  return part;
+}
+
+Linear Linear::rows(std::int64_t begin, std::int64_t end) const {
+  const std::int64_t count = end - begin;
+  const auto narrow = [&](const at::Tensor& t) { return t.defined() ? t.narrow(0, begin, count) : t; };
+  at::Tensor data = narrow(is_blocks() ? data_.view({view_.n, view_.row_bytes}) : data_);
+  if (is_blocks()) data = data.flatten();
+  return with(std::move(data), narrow(scales_), narrow(bias_), count, view_.k);
+}
+
+Linear Linear::columns(std::int64_t begin, std::int64_t end, bool with_bias) const {
+  const auto* block = std::ranges::find(kBlockTypes, view_.type, &BlockType::type);
+  const bool is_int8 = view_.type == WeightType::int8;
+  const std::int64_t values = is_blocks() ? block->values : is_int8 ? kGroup : 1;
+  const at::Tensor bias = with_bias ? bias_ : at::Tensor();
+  if (begin % values != 0 || (end % values != 0 && end != view_.k))
+    return dense(to_f32().narrow(1, begin, end - begin), bias);
+  const std::int64_t first = begin / values, count = (end - begin + values - 1) / values;
+  const auto narrow = [&](const at::Tensor& t, std::int64_t unit) {
+    return t.narrow(1, first * unit, count * unit).contiguous();
+  };
+  if (is_blocks())
+    return with(narrow(data_.view({view_.n, view_.row_bytes}), block->bytes).flatten(), {}, bias, view_.n, end - begin);
+  return with(narrow(data_, values), is_int8 ? narrow(scales_, 1) : at::Tensor(), bias, view_.n, end - begin);
+}
+
 std::int64_t Linear::bytes() const {
   std::int64_t total = 0;
   for (const auto* t : {&data_, &scales_, &bias_}) {

@@ -60,6 +60,12 @@ class Linear {
   /// kernels for.
   Linear to(at::Device device) const;
 
+  /// Rows [begin, end) of W, sharing its memory, and their bias.
+  Linear rows(std::int64_t begin, std::int64_t end) const;
+  /// Columns [begin, end) of W, copied; the bias too where asked for. Where they do not begin and end with a block of
+  /// W's format they become f32.
+  Linear columns(std::int64_t begin, std::int64_t end, bool with_bias) const;
+
   /// f32, f16 and bf16: [out, in] as it is kept.
   const at::Tensor& matrix() const { return data_; }
   const at::Tensor& bias() const { return bias_; }
@@ -67,6 +73,8 @@ class Linear {
 
  private:
   bool is_blocks() const { return data_.scalar_type() == at::kByte; }
+  /// This weight with a part of its memory.
+  Linear with(at::Tensor data, at::Tensor scales, at::Tensor bias, std::int64_t out, std::int64_t in) const;
 
   at::Tensor data_;    // owns view_.data
   at::Tensor scales_;  // owns view_.scales

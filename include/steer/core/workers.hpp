@@ -7,7 +7,7 @@
 
 namespace steer {
 
-/// The processes of one run, as torchrun, Slurm or MPI launchers describe them in the environment.
+/// The processes that were started together, as torchrun, Slurm or MPI launchers describe them in the environment.
 struct Workers {
   std::int64_t rank = 0;
   std::int64_t count = 1;

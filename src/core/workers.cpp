@@ -1,4 +1,4 @@
-#include <steer/eval/workers.hpp>
+#include <steer/core/workers.hpp>
 
 #include <cstdlib>
 #include <optional>
