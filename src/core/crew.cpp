@@ -60,26 +60,41 @@ struct Bench {
   std::uint64_t number = 0;         ///< of that loop; the caller's own
   std::atomic<bool> taken{false};   ///< by a thread
 
-  alignas(64) std::atomic<std::int64_t> next{0};
+  /// Pieces are in runs, one for each thread that may come: who is done with its own takes of the others'. So a thread
+  /// meets the same part of the same data in one loop after another, and reads on where it was.
+  struct alignas(64) Share {
+    std::atomic<std::int64_t> next{0};
+  };
+  static constexpr int kShares = 16;
+  std::array<Share, kShares> share;
 
   // The loop. Written while the gate is shut and nobody is inside, read inside.
   alignas(64) Work work = nullptr;
   void* context = nullptr;
   std::int64_t count = 0;
-  int threads = 1;
+  int threads = 1, shares = 1;
   std::mutex error_mutex;
   std::exception_ptr error;
 
   std::uint64_t open_number() const { return gate.load() >> kNumberShift; }
 
-  /// Does pieces until none is left, or until `leave()`.
+  std::int64_t begin_of(int which) const {
+    return count / shares * which + std::min<std::int64_t>(count % shares, which);
+  }
+
+  /// Does pieces, those of share `first` before others, until none is left, or until `leave()`.
   template <class Leave>
-  void do_pieces(const Leave& leave) {
+  void do_pieces(int first, const Leave& leave) {
     in_piece = true;
     try {
-      for (std::int64_t i; !leave() && (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) work(context, i);
+      for (int k = 0; k < shares; ++k) {
+        const int which = (first + k) % shares;
+        auto& next = share[static_cast<std::size_t>(which)].next;
+        const std::int64_t end = begin_of(which + 1);
+        for (std::int64_t i; !leave() && (i = next.fetch_add(1, std::memory_order_relaxed)) < end;) work(context, i);
+      }
     } catch (...) {
-      next.store(count, std::memory_order_relaxed);
+      for (auto& each : share) each.next.store(count, std::memory_order_relaxed);
       const std::lock_guard lock(error_mutex);
       if (!error) error = std::current_exception();
     }
@@ -106,13 +121,15 @@ class Crew {
     bench->threads = threads;
     limit_.store(threads, std::memory_order_relaxed);
     bench->error = nullptr;
-    bench->next.store(0, std::memory_order_relaxed);
+    bench->shares = static_cast<int>(std::min<std::int64_t>({threads, count, Bench::kShares}));
+    for (int i = 0; i < bench->shares; ++i)
+      bench->share[static_cast<std::size_t>(i)].next.store(bench->begin_of(i), std::memory_order_relaxed);
     bench->number = bench->number % Bench::kMaxNumber + 1;
     open_.fetch_add(1);
     bench->gate.store(bench->number << Bench::kNumberShift);
     posted_.fetch_add(1);
     call_helpers(std::min<std::int64_t>(threads - callers(), count - 1));
-    bench->do_pieces([] { return false; });
+    bench->do_pieces(0, [] { return false; });
     bench->gate.fetch_and(Bench::kInside);
     open_.fetch_sub(1);  // who waits does not compute
     const auto empty = [bench] { return bench->gate.load(std::memory_order_acquire) == 0; };
@@ -202,7 +219,7 @@ class Crew {
         seen[at] = number;
         // Another loop may have counted on this thread: it was awake, and is taken now.
         if (open_.load() > 1) call_helpers(1);
-        bench.do_pieces([&] {
+        bench.do_pieces(bench.shares > 1 ? 1 + index % (bench.shares - 1) : 0, [&] {
           return open_.load(std::memory_order_relaxed) + inside_.load(std::memory_order_relaxed) > bench.threads;
         });
         inside_.fetch_sub(1);

@@ -95,12 +95,14 @@ void CpuBackend::rotate(at::Tensor& x, const RopeTables::Rows& rope) {
 
 void CpuBackend::store(std::int64_t layer, const at::Tensor& k, const at::Tensor& v, const Rows& rows) {
   reserve(layer, rows);
-  for (std::size_t i = 0; i < rows.runs.size(); ++i) {
-    const auto& run = rows.runs[i];
-    cpu::store_kv(cache_of(rows, i, layer).views, cache_.format(), data(k) + run.begin * k.size(1),
-                  data(v) + run.begin * v.size(1), run.end - run.begin, run.position, model_.part.n_kv_heads,
-                  model_.part.d_head);
-  }
+  over_rows(std::ssize(rows.runs), 2 * k.size(1), [&](std::int64_t first, std::int64_t last) {
+    for (auto i = static_cast<std::size_t>(first); i < static_cast<std::size_t>(last); ++i) {
+      const auto& run = rows.runs[i];
+      cpu::store_kv(cache_of(rows, i, layer).views, cache_.format(), data(k) + run.begin * k.size(1),
+                    data(v) + run.begin * v.size(1), run.end - run.begin, run.position, model_.part.n_kv_heads,
+                    model_.part.d_head);
+    }
+  });
 }
 
 cpu::AttentionArgs CpuBackend::attention(std::int64_t layer, const at::Tensor& q, const Rows& rows,

@@ -112,6 +112,35 @@ void pack(std::span<ProductArgs> products) {
   }
 }
 
+/// Weights so small that each thread's near cache holds them, and x of many rows: then threads share the rows of x and
+/// not those of W. What a thread computed of a row it finds near when the next operation asks for it.
+bool many_rows_of_small_weights(std::span<const ProductArgs> products) {
+  constexpr std::int64_t kBytes = 512 << 10, kManyRows = 64;
+  std::int64_t bytes = 0;
+  for (const auto& a : products) bytes += a.weight.n * a.weight.row_bytes;
+  return threads() > 1 && bytes <= kBytes && products.front().m >= kManyRows &&
+         std::ranges::all_of(products, [&](const auto& a) { return same_x(a, products.front()); });
+}
+
+void run_rows(std::span<const ProductArgs> products) {
+  constexpr std::int64_t kPanel = 4, kLeast = 32, kPieces = 4;
+  const std::int64_t all = products.front().m, k = products.front().weight.k,
+                     even = (all / (kPieces * threads()) + kPanel - 1) / kPanel * kPanel, step = std::max(kLeast, even);
+  core::detail::run_pieces((all + step - 1) / step, [&](std::int64_t i) {
+    const std::int64_t first = i * step, rows = std::min(step, all - first);
+    float* const packed = thread_packed(rows * (k + kPackedGroup));
+    for (const auto& product : products) {
+      ProductArgs a = product;
+      a.x += first * a.ldx;
+      a.y += first * a.ldy;
+      a.m = rows;
+      if (&product == products.data()) kernels().pack_rows(a, 0, k, packed);
+      a.packed = packed;
+      kernels().product(a, 0, a.weight.n, thread_scratch());
+    }
+  });
+}
+
 }  // namespace
 
 void run_products(std::span<const ProductArgs> products) {
@@ -119,8 +148,12 @@ void run_products(std::span<const ProductArgs> products) {
   std::vector<ProductArgs> now;
   std::int64_t held = 0;
   const auto flush = [&] {
-    pack(now);
-    run(now);
+    if (many_rows_of_small_weights(now)) {
+      run_rows(now);
+    } else {
+      pack(now);
+      run(now);
+    }
     now.clear();
     held = 0;
   };
