@@ -1,11 +1,14 @@
 // What becomes of a row's logits: tokens read or drawn, events, ends.
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/tensor.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include <steer/core/error.hpp>
 
 #include "core/crew.hpp"
+#include "generate/device_draws.hpp"
 #include "generate/engine_impl.hpp"
 
 namespace steer {
@@ -17,7 +20,7 @@ namespace {
 /// One token to be read from logits, or drawn.
 struct Reading {
   generation::detail::EngineRow* row;
-  const float* logits;
+  std::int64_t at;        ///< row of the logits
   std::int64_t position;  ///< of the token in the row's ids
   std::int64_t known;     ///< the token; -1: to be drawn
   std::int64_t top;
@@ -35,15 +38,100 @@ void fail_with(GenerateResult& result, const std::exception_ptr& failure) {
   }
 }
 
+/// Whether somebody wants to see the logits, not only a token of them.
+bool wants_logits(const Reading& r) {
+  return r.top > 0 || (r.row->order->request.on_logits && r.position >= r.row->prompt());
+}
+
+/// The rows of logits that are read on the host. Those on a card come over where somebody wants to see them.
+class HostLogits {
+ public:
+  HostLogits(const at::Tensor& logits, std::span<const Reading> readings) {
+    if (!logits.defined()) return;
+    vocabulary_ = logits.size(1);
+    places_.assign(static_cast<std::size_t>(logits.size(0)), -1);
+    if (logits.is_cpu() && !generation::detail::draws_on_device_for_testing) {
+      rows_ = logits.to(at::kFloat).contiguous();
+      std::iota(places_.begin(), places_.end(), 0);
+      return;
+    }
+    std::vector<std::int64_t> wanted;
+    for (const auto& r : readings) {
+      std::int64_t& place = places_[static_cast<std::size_t>(r.at)];
+      if (place >= 0 || !wants_logits(r)) continue;
+      place = std::ssize(wanted);
+      wanted.push_back(r.at);
+    }
+    if (wanted.empty()) return;
+    const at::Tensor index = at::tensor(at::ArrayRef<std::int64_t>(wanted)).to(logits.device());
+    rows_ = logits.index_select(0, index).to(at::TensorOptions(at::kCPU).dtype(at::kFloat)).contiguous();
+  }
+  bool has(std::int64_t row) const { return places_[static_cast<std::size_t>(row)] >= 0; }
+  std::span<const float> operator[](std::int64_t row) const {
+    return {rows_.const_data_ptr<float>() + places_[static_cast<std::size_t>(row)] * vocabulary_,
+            static_cast<std::size_t>(vocabulary_)};
+  }
+
+ private:
+  std::int64_t vocabulary_ = 0;
+  std::vector<std::int64_t> places_;  ///< of each row of the logits, in `rows_`; -1: not here
+  at::Tensor rows_;
+};
+
+/// The tokens that a row may not draw yet.
+std::span<const std::int64_t> barred(const Reading& r) {
+  const auto& order = *r.row->order;
+  const bool early = std::ssize(r.row->ids) - r.row->prompt() < order.request.min_tokens;
+  return early ? std::span<const std::int64_t>(order.ends) : std::span<const std::int64_t>();
+}
+
+std::span<const std::int64_t> generated(const Reading& r) {
+  return std::span(r.row->ids).subspan(static_cast<std::size_t>(r.row->prompt()));
+}
+
+void read_on_host(Reading& r, std::span<const float> logits) {
+  if (r.known >= 0)
+    r.draw = generation::detail::read_token(logits, r.known, r.top);
+  else
+    r.draw = generation::detail::draw_token(
+        {.logits = logits, .seen = r.row->ids, .generated = generated(r), .barred = barred(r), .top = r.top},
+        r.row->order->request.sampling, r.row->rng);
+}
+
+/// All of `readings` whose logits are not on the host, where they are.
+void read_on_device(std::span<Reading> readings, const at::Tensor& logits, const HostLogits& host,
+                    std::span<std::exception_ptr> failures) {
+  std::vector<std::size_t> places;
+  std::vector<generation::detail::DeviceReading> some;
+  for (std::size_t i = 0; i < readings.size(); ++i) {
+    Reading& r = readings[i];
+    if (host.has(r.at)) continue;
+    const SamplingOptions& sampling = r.row->order->request.sampling;
+    places.push_back(i);
+    some.push_back({.row = r.at,
+                    .known = r.known,
+                    .sampling = &sampling,
+                    .uniform = r.known < 0 && sampling.temperature > 0 ? r.row->rng.uniform() : 0,
+                    .seen = r.row->ids,
+                    .generated = generated(r),
+                    .barred = barred(r)});
+  }
+  const generation::detail::DeviceDraws draws(logits, some);
+  for (std::size_t i = 0; i < places.size(); ++i) {
+    try {
+      readings[places[i]].draw = draws.at(i);
+    } catch (...) {
+      failures[places[i]] = std::current_exception();
+    }
+  }
+}
+
 }  // namespace
 
-/// Reads and draws on all threads, each row's from its own logits alone.
+/// Reads and draws, each row's from its own logits alone: on all threads, or on the card where the logits are.
 /// @param logits  as `pass` returns them for these rows.
 void Engine::Impl::read(std::span<Row* const> chosen, const at::Tensor& logits) {
-  const at::Tensor host =
-      logits.defined() ? logits.to(at::TensorOptions(at::kCPU).dtype(at::kFloat)).contiguous() : at::Tensor();
-  const float* next = host.defined() ? host.const_data_ptr<float>() : nullptr;
-  const std::int64_t vocabulary = model.config().vocab_size;
+  std::int64_t next = 0;  // row of the logits
   std::vector<Reading> readings;
   for (std::size_t i = 0; i < chosen.size(); ++i) {
     Row& row = *chosen[i];
@@ -53,11 +141,11 @@ void Engine::Impl::read(std::span<Row* const> chosen, const at::Tensor& logits) 
     if (prompt_done && row.order->keeps && !session->has_editing_hook() && row.computed == row.prompt())
       prefixes.keep(row.sequence, row.order->request.ids, row.order->touched);
     if (row.failure) {  // an observer's
-      next += std::max<std::int64_t>(row.computed - first, 0) * vocabulary;
+      next += std::max<std::int64_t>(row.computed - first, 0);
       continue;
     }
     const std::size_t own = readings.size();
-    for (std::int64_t p = first; p < row.computed; ++p, next += vocabulary) {
+    for (std::int64_t p = first; p < row.computed; ++p, ++next) {
       const bool scored = p + 1 < row.prompt();
       if (p + 1 < std::ssize(row.ids)) {
         (scored ? row.scored : row.taken) += 1;
@@ -85,39 +173,26 @@ void Engine::Impl::read(std::span<Row* const> chosen, const at::Tensor& logits) 
     if (row.max_tokens() == 0 && row.pending() == 0) row.ending = FinishReason::length;
   }
 
-  const std::int64_t grain = std::max<std::int64_t>(1, 65536 / vocabulary);
+  const HostLogits host(logits, readings);
+  const std::int64_t grain = std::max<std::int64_t>(1, 65536 / model.config().vocab_size);
   std::vector<std::exception_ptr> failures(readings.size());
   core::detail::run_shares(std::ssize(readings), grain, [&](std::int64_t begin, std::int64_t end) {
     for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) {
       Reading& r = readings[i];
-      const std::span<const float> own(r.logits, static_cast<std::size_t>(vocabulary));
       try {
-        if (r.known >= 0) {
-          r.draw = generation::detail::read_token(own, r.known, r.top);
-          continue;
-        }
-        const auto generated = std::span(r.row->ids).subspan(static_cast<std::size_t>(r.row->prompt()));
-        const bool early = std::ssize(generated) < r.row->order->request.min_tokens;
-        r.draw = generation::detail::draw_token(
-            {.logits = own,
-             .seen = r.row->ids,
-             .generated = generated,
-             .barred = early ? std::span<const std::int64_t>(r.row->order->ends) : std::span<const std::int64_t>(),
-             .top = r.top},
-            r.row->order->request.sampling, r.row->rng);
+        if (host.has(r.at)) read_on_host(r, host[r.at]);
       } catch (...) {
         failures[i] = std::current_exception();
       }
     }
   });
+  read_on_device(readings, logits, host, failures);
   for (std::size_t i = 0; i < readings.size(); ++i) {
     Reading& r = readings[i];
     try {
       if (failures[i]) std::rethrow_exception(failures[i]);
       if (const auto& told = r.row->order->request.on_logits; told && r.position >= r.row->prompt())
-        told({.row = r.row->id,
-              .position = r.row->held + r.position,
-              .logits = {r.logits, static_cast<std::size_t>(vocabulary)}});
+        told({.row = r.row->id, .position = r.row->held + r.position, .logits = host[r.at]});
     } catch (...) {
       if (!r.row->failure) r.row->failure = std::current_exception();
     }

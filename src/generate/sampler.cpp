@@ -52,8 +52,7 @@ bool adjust(std::vector<float>& adjusted, const DrawInput& input, const Sampling
 
 double finite_log_sum(std::span<const float> logits) {
   const double log_sum = model::detail::log_sum_exp(logits.data(), std::ssize(logits));
-  require(std::isfinite(log_sum), ErrorCode::argument, "generate",
-          "expected finite logits but got a NaN or an infinity; check the weights and the steering's strength");
+  require_finite_logits(log_sum);
   return log_sum;
 }
 
@@ -67,8 +66,7 @@ Draw drawn(std::span<const float> logits, double log_sum, std::int64_t id, std::
 std::int64_t choose(std::span<const float> logits, const SamplingOptions& options, Rng& rng) {
   const std::int64_t likeliest = argmax(logits);
   const float best = logits[static_cast<std::size_t>(likeliest)];
-  require(std::isfinite(best), ErrorCode::argument, "generate",
-          "expected a token that may be drawn but min_tokens and logit_bias bar every one of them");
+  require_a_token(best);
   if (options.temperature == 0) return likeliest;
   thread_local std::vector<float> weights;  // as large as a vocabulary: kept
   weights.resize(logits.size());
@@ -105,6 +103,16 @@ std::int64_t choose(std::span<const float> logits, const SamplingOptions& option
 }
 
 }  // namespace
+
+void require_finite_logits(double log_sum) {
+  require(std::isfinite(log_sum), ErrorCode::argument, "generate",
+          "expected finite logits but got a NaN or an infinity; check the weights and the steering's strength");
+}
+
+void require_a_token(double best) {
+  require(std::isfinite(best), ErrorCode::argument, "generate",
+          "expected a token that may be drawn but min_tokens and logit_bias bar every one of them");
+}
 
 void check(const SamplingOptions& o, std::int64_t vocabulary, std::string_view where) {
   require(o.temperature >= 0 && std::isfinite(o.temperature), ErrorCode::argument, where,

@@ -32,6 +32,11 @@ struct DrawInput {
 /// @throws Error(argument) when the logits hold a NaN or nothing finite, or every token is barred.
 Draw draw_token(const DrawInput& input, const SamplingOptions& options, Rng& rng);
 
+/// What both of these, and device_draws.hpp, refuse: logits whose log of a sum of exponentials is not finite, and a
+/// likeliest token that may not be drawn. @throws Error(argument).
+void require_finite_logits(double log_sum);
+void require_a_token(double best_logit);
+
 /// The same for a token that is given. @throws Error(argument) as above.
 Draw read_token(std::span<const float> logits, std::int64_t id, std::int64_t top);
 

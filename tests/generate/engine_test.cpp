@@ -12,6 +12,7 @@
 #include <steer/core/random.hpp>
 #include <steer/generate/engine.hpp>
 
+#include "generate/device_draws.hpp"
 #include "model/tiny_models.hpp"
 #include "support.hpp"
 
@@ -196,6 +197,65 @@ TEST(EngineRows, EqualTheRowAloneInEveryFamily) {
   if (data.named) {
     EXPECT_FALSE(folders.empty()) << "no case in " << data.path;
   }
+}
+
+/// Rows whose logits stay where they are: the same rows, whoever is drawn beside them, but where a number picks one of
+/// all tokens; and who wants to see logits sees them.
+TEST(Engine, DrawsWhereTheLogitsAre) {
+  struct OnDevice {
+    OnDevice() { generation::detail::draws_on_device_for_testing = true; }
+    ~OnDevice() { generation::detail::draws_on_device_for_testing = false; }
+  };
+  const Model model = test::tiny_model("qwen3").load();
+  const std::vector<SamplingOptions> samplings = {{.repetition_penalty = 1.1},
+                                                  {.temperature = 0.8, .top_p = 0.9, .repetition_penalty = 1.1},
+                                                  {.temperature = 1.2, .top_k = 20, .presence_penalty = 0.5},
+                                                  {.temperature = 1}};
+  std::vector<EngineRequest> requests;
+  for (std::int64_t i = 0; i < 8; ++i)
+    requests.push_back({.ids = some_ids(9 + i, i),
+                        .sampling = samplings[static_cast<std::size_t>(i % 4)],
+                        .max_tokens = 12,
+                        .seed = static_cast<std::uint64_t>(i)});
+  const auto run = [&](std::vector<EngineRequest> some) {
+    std::map<RowId, GenerateResult> results;
+    Engine engine(model);
+    std::vector<RowId> ids;
+    for (auto& request : some) ids.push_back(engine.submit(std::move(request)));
+    for (bool left = true; left;)
+      left = engine.step([&](const EngineEvent& e) {
+        if (e.result) results[e.row] = *e.result;
+      });
+    std::vector<GenerateResult> out;
+    for (const RowId id : ids) out.push_back(results.at(id));
+    return out;
+  };
+  const auto host = run(requests);
+  const OnDevice on_device;
+  const auto device = run(requests);
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    const GenerateResult own = run({requests[i]}).front();
+    EXPECT_EQ(own.ids, device[i].ids) << i;
+    EXPECT_EQ(device[i].ids.size(), 12u) << i;
+    if (i % 4 == 3) {
+      EXPECT_NE(device[i].ids, host[i].ids) << i << ": were they drawn on the host?";
+      continue;
+    }
+    EXPECT_EQ(device[i].ids, host[i].ids) << i;
+    for (std::size_t t = 0; t < 12; ++t)
+      EXPECT_NEAR(device[i].log_probabilities[t], host[i].log_probabilities[t], 1e-5) << i << " " << t;
+  }
+  EngineRequest with_top = requests[4];
+  with_top.top = 3;
+  const GenerateResult ranked = run({with_top, requests[0]}).front();
+  EXPECT_EQ(ranked.top.size(), 12u);
+  for (const auto& tokens : ranked.top) EXPECT_EQ(tokens.size(), 3u);
+  EngineRequest curious = requests[2];
+  std::int64_t seen = 0;
+  curious.on_logits = [&](const auto& at) { seen += std::ssize(at.logits) == model.config().vocab_size; };
+  const GenerateResult told = run({curious, requests[0]}).front();
+  EXPECT_EQ(seen, 12);
+  EXPECT_EQ(told.ids, host[2].ids);
 }
 
 TEST(Engine, SamplesForkTheirPrompt) {

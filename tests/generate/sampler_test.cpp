@@ -4,13 +4,17 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <limits>
 #include <map>
 #include <numeric>
+#include <set>
 
+#include "generate/device_draws.hpp"
 #include "generate/stop_matcher.hpp"
 #include "support.hpp"
 
@@ -87,16 +91,18 @@ std::map<std::int64_t, double> distribution(std::vector<float> logits, const Sam
   return kept;
 }
 
+const std::vector<float> kLogits = {1.5f, -0.5f, 0.25f, 2.0f, -3.0f, 2.0f, 0.0f};
+const std::vector<SamplingOptions> kSamplings = {
+    {.temperature = 1},
+    {.temperature = 0.6, .top_p = 0.9},
+    {.temperature = 2, .top_k = 3},
+    {.temperature = 1, .min_p = 0.2},
+    {.temperature = 0.7, .top_p = 0.8, .top_k = 5, .min_p = 0.05, .repetition_penalty = 1.4},
+};
+
 TEST(Sampler, DrawsFromTheFilteredDistribution) {
-  const std::vector<float> logits = {1.5f, -0.5f, 0.25f, 2.0f, -3.0f, 2.0f, 0.0f};
-  const std::vector<SamplingOptions> cases = {
-      {.temperature = 1},
-      {.temperature = 0.6, .top_p = 0.9},
-      {.temperature = 2, .top_k = 3},
-      {.temperature = 1, .min_p = 0.2},
-      {.temperature = 0.7, .top_p = 0.8, .top_k = 5, .min_p = 0.05, .repetition_penalty = 1.4},
-  };
-  for (const auto& options : cases) {
+  const auto& logits = kLogits;
+  for (const auto& options : kSamplings) {
     const std::vector<std::int64_t> seen = {3, 3, 1};
     const auto expected = distribution(logits, options, seen);
     const auto got = frequencies(logits, options, seen);
@@ -104,6 +110,86 @@ TEST(Sampler, DrawsFromTheFilteredDistribution) {
       EXPECT_NEAR(got.contains(id) ? got.at(id) : 0, probability, 0.012) << id;
     for (const auto& [id, share] : got) EXPECT_TRUE(expected.contains(id)) << id;
   }
+}
+
+/// Numbers spread evenly over [0, 1) meet each token as often as it is likely, whichever rows are drawn together.
+TEST(DeviceDraws, AreOfTheFilteredDistribution) {
+  constexpr std::int64_t kDraws = 4000;
+  const std::vector<std::int64_t> seen = {3, 3, 1};
+  const at::Tensor logits = at::stack({at::randn({7}), at::tensor(kLogits)});
+  std::vector<DeviceReading> readings;
+  for (std::int64_t i = 0; i < kDraws; ++i)
+    for (const auto& options : kSamplings)
+      readings.push_back({.row = 1,
+                          .sampling = &options,
+                          .uniform = (static_cast<double>(i) + 0.5) / kDraws,
+                          .seen = options.repetition_penalty != 1 ? std::span(seen) : std::span<const std::int64_t>()});
+  const DeviceDraws draws(logits, readings);
+  for (std::size_t s = 0; s < kSamplings.size(); ++s) {
+    std::map<std::int64_t, double> got;
+    for (std::size_t i = s; i < readings.size(); i += kSamplings.size()) got[draws.at(i).id] += 1.0 / kDraws;
+    const auto expected =
+        distribution(kLogits, kSamplings[s], readings[s].seen.empty() ? std::vector<std::int64_t>() : seen);
+    EXPECT_EQ(got.size(), expected.size()) << s;
+    for (const auto& [id, probability] : expected) EXPECT_NEAR(got[id], probability, 2.0 / kDraws) << s << " " << id;
+  }
+}
+
+/// Whatever changes the logits, greedy draws and tokens that are given are those of the host.
+TEST(DeviceDraws, GreedyAndGivenTokensAreTheHosts) {
+  at::manual_seed(4);
+  const at::Tensor logits = at::randn({5, 300}) * 3;
+  const std::vector<std::int64_t> seen = {7, 9, 9, 11}, generated = {9, 9, 11};
+  const auto favourite = [&](std::int64_t row) { return logits[row].argmax().item<std::int64_t>(); };
+  const std::vector<std::int64_t> barred = {favourite(0), favourite(1), -1, 300};
+  const std::vector<SamplingOptions> greedy = {
+      {},
+      {.logit_bias = {{5, 40}, {8, -std::numeric_limits<double>::infinity()}}},
+      {.presence_penalty = 2, .frequency_penalty = 10, .logit_bias = {{9, 30}, {11, 29}}},
+      {.repetition_penalty = 1.7, .presence_penalty = 2, .frequency_penalty = 0.5, .logit_bias = {{9, 30}, {11, 29}}}};
+  std::vector<DeviceReading> readings;
+  for (std::int64_t row = 0; row < 5; ++row) {
+    for (const auto& options : greedy)
+      for (const bool bars : {false, true})
+        readings.push_back({.row = row,
+                            .sampling = &options,
+                            .seen = seen,
+                            .generated = generated,
+                            .barred = bars ? std::span(barred) : std::span<const std::int64_t>()});
+    readings.push_back(
+        {.row = row, .known = 17 * row, .sampling = &greedy.back(), .seen = seen, .generated = generated});
+  }
+  const DeviceDraws draws(logits, readings);
+  std::set<std::int64_t> ids;
+  for (std::size_t i = 0; i < readings.size(); ++i) {
+    const DeviceReading& r = readings[i];
+    const std::span own(logits.const_data_ptr<float>() + r.row * 300, 300);
+    Rng rng(1);
+    const Draw expected =
+        r.known >= 0 ? read_token(own, r.known, 0)
+                     : draw_token({.logits = own, .seen = r.seen, .generated = r.generated, .barred = r.barred},
+                                  *r.sampling, rng);
+    EXPECT_EQ(draws.at(i).id, expected.id) << i;
+    EXPECT_NEAR(draws.at(i).log_probability, expected.log_probability, 1e-5) << i;
+    ids.insert(expected.id);
+  }
+  EXPECT_GT(ids.size(), 10u) << "the options must matter";
+}
+
+TEST(DeviceDraws, RefuseByRow) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const at::Tensor logits = at::tensor({1.0f, 2.0f, 1.0f, nan}).view({2, 2});
+  const SamplingOptions greedy, sampled{.temperature = 1};
+  const std::vector<std::int64_t> both = {0, 1};
+  const std::vector<DeviceReading> readings = {{.row = 0, .sampling = &greedy},
+                                               {.row = 1, .sampling = &sampled},
+                                               {.row = 0, .sampling = &sampled, .barred = both},
+                                               {.row = 1, .known = 0}};
+  const DeviceDraws draws(logits, readings);
+  EXPECT_EQ(draws.at(0).id, 1);
+  EXPECT_STEER_ERROR(draws.at(1), ErrorCode::argument, "finite logits");
+  EXPECT_STEER_ERROR(draws.at(2), ErrorCode::argument, "a token that may be drawn");
+  EXPECT_STEER_ERROR(draws.at(3), ErrorCode::argument, "finite logits");
 }
 
 TEST(Sampler, TemperatureZeroTakesTheLowestOfTheBest) {
