@@ -17,7 +17,7 @@ packages=(
 check=0
 if [[ ${1:-} == --check ]]; then
   check=1
-  packages+=(clang-16 clang-tidy-16 llvm-16 libomp-16-dev)
+  packages+=(clang-16 clang-tidy-16 llvm-16 libclang-rt-16-dev libomp-16-dev)
 fi
 
 # A tool counts as installed when it is on the PATH, wherever it came from.
