@@ -8,7 +8,7 @@ pack=${1:-build/gpu-pack}
 golden=${STEER_GOLDEN_DIR:-../shared/fixtures/golden}
 mkdir -p "$pack/debs"
 packages=(
-  libeigen3-dev libfmt-dev nlohmann-json3-dev libcli11-dev libsentencepiece-dev libsentencepiece0 libprotobuf-lite32
+  libeigen3-dev libfmt-dev libfmt9 nlohmann-json3-dev libcli11-dev libsentencepiece-dev libsentencepiece0 libprotobuf-lite32
   libpcre2-dev libpcre2-8-0 libxxhash-dev libxxhash0 zlib1g-dev libssl-dev libcpp-httplib-dev libcpp-httplib0.11 libzstd-dev libzstd1
   libboost1.74-dev libgtest-dev libgmock-dev googletest librapidcheck-dev libbenchmark-dev libbenchmark1debian
   libbrotli-dev libbrotli1 ninja-build
