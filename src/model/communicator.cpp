@@ -42,16 +42,17 @@ class StoreCommunicator : public Communicator {
     shape.insert(shape.begin(), workers_.count);
     at::Tensor all = at::empty(shape, here.options());
     const auto bytes = static_cast<std::int64_t>(here.nbytes());
+    const std::span own(static_cast<const std::uint8_t*>(here.const_data_ptr()), here.nbytes());
     std::int64_t waiting_for = workers_.rank;
     try {
-      give({static_cast<const std::uint8_t*>(here.const_data_ptr()), here.nbytes()});
+      give(own);
       for (std::int64_t r = 0; r < workers_.count; ++r) {
         waiting_for = r;
-        auto* const to = static_cast<std::uint8_t*>(all.data_ptr()) + r * bytes;
+        const std::span to(static_cast<std::uint8_t*>(all.data_ptr()) + r * bytes, here.nbytes());
         if (r == workers_.rank)
-          std::memcpy(to, here.const_data_ptr(), here.nbytes());
+          std::ranges::copy(own, to.begin());
         else
-          take(r, {to, here.nbytes()});
+          take(r, to);
       }
       for (std::int64_t i = 0; i < given_before_; ++i) store_->deleteKey(key(next_ - 1, workers_.rank, i));
     } catch (const Error&) {
@@ -96,7 +97,7 @@ class StoreCommunicator : public Communicator {
       require(total == std::ssize(bytes) && value.size() == head + size_of(i, total), ErrorCode::argument, kWhere,
               "expected {} bytes from rank {} in exchange {} but got {}; all processes make the same calls",
               bytes.size(), rank, next_, total);
-      std::memcpy(bytes.data() + i * kPiece, value.data() + head, value.size() - head);
+      std::copy(value.begin() + static_cast<std::ptrdiff_t>(head), value.end(), bytes.begin() + i * kPiece);
     }
   }
   static std::size_t size_of(std::int64_t piece, std::int64_t total) {
