@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -126,7 +127,10 @@ DeviceDraws::DeviceDraws(const at::Tensor& logits, std::span<const DeviceReading
     samples.push_back(&reading);
   }
   const at::Device device = logits.device();
-  const at::Tensor own = logits.index_select(0, on(device, rows));
+  // As they are where each is read once, as of a scored prompt: they may be gigabytes.
+  std::vector<std::int64_t> each(static_cast<std::size_t>(logits.size(0)));
+  std::iota(each.begin(), each.end(), 0);
+  const at::Tensor own = (rows == each ? logits : logits.index_select(0, on(device, rows))).to(at::kFloat);
   const at::Tensor from = adjusted(own, readings);
   const auto [best, likeliest] = at::max(from, 1);
   const at::Tensor given = on(device, known);
