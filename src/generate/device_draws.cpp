@@ -116,7 +116,7 @@ std::vector<T> to_host(const at::Tensor& t) {
 DeviceDraws::DeviceDraws(const at::Tensor& logits, std::span<const DeviceReading> readings) {
   if (readings.empty()) return;
   const at::NoGradGuard no_grad;
-  std::vector<std::int64_t> rows, known, drawn, with_temperature;
+  std::vector<std::int64_t> rows, known, with_temperature;
   std::vector<const DeviceReading*> samples;
   for (std::int64_t i = 0; i < std::ssize(readings); ++i) {
     const DeviceReading& reading = readings[static_cast<std::size_t>(i)];
