@@ -239,7 +239,7 @@ void Search::certify(const Evidence& found, AutoSteerResult& result) {
     weaker.strength *= multiple;
     weaker.steering = searched.steering.scaled(multiple);
     weaker.target = 0;
-    weaker.effect = steering_effect(model_, weaker.steering, effect_options().texts).quantile;
+    weaker.effect = effect_meter().of(weaker.steering).quantile;
     chosen.dropped = format_text("certified at {:g} times its strength only", multiple);
     result.trials.push_back(std::move(weaker));
     result.chosen = std::ssize(result.trials) - 1;

@@ -49,10 +49,9 @@ void Search::find_published(const Evidence& found, AutoSteerResult& result) {
   // Each set's placebo: as many random features, in the same form, brought to the same change of the model's
   // distributions.
   const auto sets = trials.size();
-  const StrengthOptions how = effect_options();
   for (std::size_t t = 0; t < sets; ++t) {
     store_.check_cancelled();
-    trials[t].effect = steering_effect(model_, trials[t].steering, how.texts, how.quantile).quantile;
+    trials[t].effect = effect_meter().of(trials[t].steering).quantile;
     Rng rng(derive_seed(options_.seed, "placebo", t));
     AutoSteerTrial placebo{.form = "placebo: random features nudged everywhere",
                            .strength = options_.strength_sum,
@@ -60,7 +59,8 @@ void Search::find_published(const Evidence& found, AutoSteerResult& result) {
                            .steering = {}};
     for (std::int64_t feature : placebo.features) placebo.steering.nudge(sae_, feature, 1);
     if (placebo.features.empty() || !(trials[t].effect > 0) || !std::isfinite(trials[t].effect)) continue;
-    const auto equal = calibrate_strength(model_, placebo.steering, trials[t].effect, how);
+    const auto equal =
+        calibrate_strengths(effect_meter(), placebo.steering, {&trials[t].effect, 1}, effect_options).front();
     if (!equal.reached) continue;
     placebo.steering = equal.steering;
     placebo.effect = equal.kl;

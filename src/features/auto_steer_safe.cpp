@@ -135,7 +135,7 @@ void Search::add_vector_forms(const Evidence& found, const HookPoint& point, con
   }
   if (options_.train_steps > 0) {
     std::vector<TokenizedText> answers = after_plain_prompts(found.prompts, found.asked_answers);
-    const auto trained = train_vector(session_, point, answers, effect_options().texts,
+    const auto trained = train_vector(session_, point, answers, effect_texts(),
                                       {.max_kl = options_.bounds.kl,
                                        .steps = options_.train_steps,
                                        .start = at_asked - at_other,
@@ -167,11 +167,10 @@ std::vector<AutoSteerTrial> Search::propose(const Evidence& found) {
                      pooled_residuals(session_, point, other).mean(0).cpu(), forms);
   }
   std::vector<AutoSteerTrial> trials;
-  const StrengthOptions how = effect_options();
   for (const Form& form : forms) {
     store_.check_cancelled();
     const auto effects = form.fine ? finer(options_.effects) : options_.effects;
-    const auto ladder = calibrate_strengths(model_, form.steering, effects, how);
+    const auto ladder = calibrate_strengths(effect_meter(), form.steering, effects, effect_options);
     for (std::size_t i = 0; i < ladder.size(); ++i) {
       if (!ladder[i].reached) continue;
       trials.push_back({.form = form.name,

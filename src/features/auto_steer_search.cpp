@@ -14,7 +14,7 @@ namespace steer::features::detail {
 namespace {
 
 /// A KL costs two passes a text; a few answers settle its size.
-constexpr std::size_t kl_prompts = 8, effect_texts = 4;
+constexpr std::size_t kl_prompts = 8, most_effect_texts = 4;
 /// Of a long answer the beginning is enough to measure an effect on.
 constexpr std::int64_t effect_tokens = 32;
 
@@ -76,17 +76,22 @@ at::Tensor Search::asked_residual(const std::string& behaviour) {
   return mean = pooled_residuals(session_, point_, texts).mean(0).cpu();
 }
 
-StrengthOptions Search::effect_options() const {
-  StrengthOptions how{.tolerance = 0.15, .max_measured = 12};
+std::vector<TokenizedText> Search::effect_texts() const {
+  std::vector<TokenizedText> texts;
   for (const Answer& answer : unsteered_) {
-    if (answer.ids.size() < 2 || how.texts.size() == effect_texts) continue;
+    if (answer.ids.size() < 2 || texts.size() == most_effect_texts) continue;
     TokenizedText text{.ids = render(model_, "", options_.prompts[answer.prompt])};
     text.begin = std::ssize(text.ids);
     text.ids.insert(text.ids.end(), answer.ids.begin(),
                     answer.ids.begin() + std::min(std::ssize(answer.ids), effect_tokens));
-    how.texts.push_back(std::move(text));
+    texts.push_back(std::move(text));
   }
-  return how;
+  return texts.empty() ? neutral_texts(model_) : texts;
+}
+
+EffectMeter& Search::effect_meter() {
+  if (!effect_meter_) effect_meter_.emplace(model_, effect_texts(), effect_options.quantile);
+  return *effect_meter_;
 }
 
 Scope Search::generated_scope() const {

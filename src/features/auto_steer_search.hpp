@@ -3,6 +3,7 @@
 
 #include <limits>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -13,6 +14,7 @@
 
 #include "features/auto_steer_certificate.hpp"
 #include "features/auto_steer_evidence.hpp"
+#include "features/effect_meter.hpp"
 
 namespace steer::features::detail {
 
@@ -26,6 +28,8 @@ constexpr double most_loops = 0.34;
 constexpr std::size_t finalists = 16;
 /// `published` tries all sets of so many features, at most.
 constexpr std::size_t most_combined = 4;
+/// How near a strength comes to the effect it is to have.
+inline const StrengthOptions effect_options{.tolerance = 0.15, .max_measured = 12};
 
 struct CapabilityFigures {
   double accuracy = 0, format = 0, loops = 0;
@@ -84,8 +88,9 @@ class Search {
   double behaviour_share(const Evidence& found, double posterior) const;
   /// Where steering acts in answers that think in tags: there and not on the answer itself.
   Scope generated_scope() const;
-  /// A few unsteered answers: what effects are measured on.
-  StrengthOptions effect_options() const;
+  /// The beginnings of a few unsteered answers: what effects are measured on.
+  std::vector<TokenizedText> effect_texts() const;
+  EffectMeter& effect_meter();
   /// Mean residual over the answers given when a behaviour was asked for, read without the request. [d_in]
   at::Tensor asked_residual(const std::string& behaviour);
   const std::vector<Answer>& unsteered();
@@ -100,6 +105,7 @@ class Search {
   std::vector<GenerateResult> capability_answers_;  ///< unsteered
   CapabilityFigures capability_;                    ///< unsteered
   bool capability_known_ = false;
+  std::optional<EffectMeter> effect_meter_;
   std::map<std::string, Evidence, std::less<>> evidence_;
   std::map<std::string, at::Tensor> asked_residuals_;
 };

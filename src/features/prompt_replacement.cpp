@@ -1,6 +1,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/isfinite.h>
+#include <ATen/ops/mm.h>
 #include <ATen/ops/mv.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/outer.h>
@@ -31,14 +32,26 @@ struct Gate {
   double loss(const at::Tensor& p, const at::Tensor& wanted) const {
     return ((at::relu(scores(p)) - wanted).square().mean() + l2 * p.slice(0, 0, -1).square().sum()).item<double>();
   }
+  /// What `lifted(active * scores(p), p)` multiplies p with. [width + 1, width + 1]
+  at::Tensor normal_matrix(const at::Tensor& active) const {
+    const auto tokens = static_cast<double>(x.size(0));
+    const at::Tensor rows = active.unsqueeze(1) * x, sums = rows.sum(0) / tokens;
+    at::Tensor square = at::mm(rows.t(), x) / tokens;
+    square.diagonal().add_(l2);
+    return at::cat(
+        {at::cat({square, sums.unsqueeze(1)}, 1), at::cat({sums, active.sum().unsqueeze(0) / tokens}).unsqueeze(0)});
+  }
   /// A Gauss-Newton step: least squares over the tokens in `active`, by conjugate gradients.
   at::Tensor step(const at::Tensor& p, const at::Tensor& wanted, const at::Tensor& active) const {
     at::Tensor residual = -lifted(active * (scores(p) - wanted), p), direction = residual.clone();
+    // Of more tokens than parameters the square matrix is the smaller one.
+    const at::Tensor matrix = x.size(0) > x.size(1) ? normal_matrix(active) : at::Tensor();
     at::Tensor step = at::zeros_like(p);
     double size = residual.dot(residual).item<double>();
     const double enough = 1e-20 * size;
     for (std::int64_t i = 0; i < 2 * p.size(0) && size > enough && size > 1e-60; ++i) {
-      const at::Tensor product = lifted(active * scores(direction), direction);
+      const at::Tensor product =
+          matrix.defined() ? at::mv(matrix, direction) : lifted(active * scores(direction), direction);
       const double along = direction.dot(product).item<double>();
       if (!(along > 0)) break;
       step += size / along * direction;

@@ -6,21 +6,28 @@
 #include <utility>
 
 #include <steer/core/error.hpp>
-#include <steer/generate/score.hpp>
 
 #include "core/format_text.hpp"
-#include "generate/divergence.hpp"
+#include "features/effect_meter.hpp"
 
 namespace steer {
 namespace {
 
+using features::detail::EffectMeter;
+
 constexpr double infinite = std::numeric_limits<double>::infinity();
 
-std::vector<ScoreRequest> requests_of(std::span<const TokenizedText> texts, const Steering& steering) {
+/// The texts, checked.
+std::vector<ScoreRequest> requests_of(std::span<const TokenizedText> texts, double quantile,
+                                      const Steering& steering = {}) {
+  constexpr auto where = "steering_effect";
+  require(!texts.empty(), ErrorCode::argument, where, "expected at least one text but got none");
+  require(quantile > 0 && quantile <= 1, ErrorCode::argument, where, "expected a quantile in (0, 1] but got {}",
+          quantile);
   std::vector<ScoreRequest> requests;
   for (std::size_t i = 0; i < texts.size(); ++i) {
     const auto size = std::ssize(texts[i].ids), end = texts[i].end < 0 ? size : texts[i].end;
-    require(texts[i].begin >= 1 && texts[i].begin < end && end <= size, ErrorCode::argument, "steering_effect",
+    require(texts[i].begin >= 1 && texts[i].begin < end && end <= size, ErrorCode::argument, where,
             "expected texts whose tokens that count begin in [1, {}) and end by then but text {} says [{}, {})", size,
             i, texts[i].begin, end);
     requests.push_back(
@@ -38,11 +45,17 @@ double quantile_of(std::vector<double>& values, double quantile) {
   return values[below] + (place - static_cast<double>(below)) * (values[below + 1] - values[below]);
 }
 
-void check(std::span<const TokenizedText> texts, double quantile) {
-  constexpr auto where = "steering_effect";
-  require(!texts.empty(), ErrorCode::argument, where, "expected at least one text but got none");
-  require(quantile > 0 && quantile <= 1, ErrorCode::argument, where, "expected a quantile in (0, 1] but got {}",
-          quantile);
+void check(const Steering& steering, std::span<const double> targets, const StrengthOptions& options) {
+  constexpr auto where = "calibrate_strength";
+  require(!steering.edits().empty(), ErrorCode::argument, where, "expected a steering with edits but it has none");
+  for (double target : targets)
+    require(std::isfinite(target) && target > 0, ErrorCode::argument, where,
+            "expected a KL above 0 nats to reach but got {}", target);
+  require(options.tolerance > 0 && options.tolerance < 1 && options.max_factor >= 1 && options.max_measured >= 1,
+          ErrorCode::argument, where,
+          "expected a tolerance in (0, 1), a largest factor of at least 1 and one measurement or more but got {}, {} "
+          "and {}",
+          options.tolerance, options.max_factor, options.max_measured);
 }
 
 SteeringEffect effect_of(const std::vector<TextDivergence>& texts, double quantile) {
@@ -77,24 +90,11 @@ double next_factor(const Point& low, const Point& high, double target, bool bise
   return std::exp(l + share * (h - l));
 }
 
-/// Logits that are kept of the unsteered model, at most: 512 MB.
-constexpr std::int64_t kMostKept = std::int64_t{1} << 27;
-
 /// One steering's KL over its strength, as far as it was measured.
 class Curve {
  public:
-  Curve(const Model& model, const Steering& steering, const StrengthOptions& options)
-      : model_(model),
-        steering_(steering),
-        options_(options),
-        texts_(options.texts.empty() ? neutral_texts(model, steering) : options.texts) {
-    check(texts_, options.quantile);
-    const auto plain = requests_of(texts_, {});
-    std::int64_t tokens = 0;
-    for (const auto& request : plain) tokens += std::ssize(request.ids) - request.begin;
-    if (tokens * model.config().vocab_size <= kMostKept)
-      unsteered_ = generation::detail::unsteered_logits(model, plain);
-  }
+  Curve(EffectMeter& meter, const Steering& steering, const StrengthOptions& options)
+      : meter_(meter), steering_(steering), options_(options) {}
 
   CalibratedStrength reach(double target) {
     Point low, high{infinite, infinite};
@@ -123,17 +123,13 @@ class Curve {
   double measure(double factor) {
     const auto steered = steering_.scaled(factor);
     try {
-      const auto requests = requests_of(texts_, steered);
-      const auto effect =
-          effect_of(unsteered_.empty() ? divergence_from_unsteered(model_, requests)
-                                       : generation::detail::divergence_from(unsteered_, model_, requests),
-                    options_.quantile);
+      const auto effect = meter_.of(steered);
       tokens_ = effect.tokens;
       return effect.quantile;
     } catch (const Error& error) {
       // So strong that logits are no numbers: too strong. What else an argument may be wrong with shows without edits.
       if (error.code() != ErrorCode::argument) throw;
-      steering_effect(model_, {}, texts_, options_.quantile);
+      meter_.of({});
       return infinite;
     }
   }
@@ -164,39 +160,43 @@ class Curve {
     return result;
   }
 
-  const Model& model_;
+  EffectMeter& meter_;
   const Steering& steering_;
   const StrengthOptions& options_;
-  std::vector<TokenizedText> texts_;
-  generation::detail::TailLogits unsteered_;  ///< what strengths are compared with; empty: too much to keep
   std::vector<Point> points_;
   std::int64_t tokens_ = 0;
 };
 
 }  // namespace
 
+namespace features::detail {
+
+EffectMeter::EffectMeter(const Model& model, std::span<const TokenizedText> texts, double quantile)
+    : quantile_(quantile), meter_(model, requests_of(texts, quantile)) {}
+
+SteeringEffect EffectMeter::of(const Steering& steering) { return effect_of(meter_.of(steering), quantile_); }
+
+std::vector<CalibratedStrength> calibrate_strengths(EffectMeter& meter, const Steering& steering,
+                                                    std::span<const double> targets, const StrengthOptions& options) {
+  check(steering, targets, options);
+  Curve curve(meter, steering, options);
+  std::vector<CalibratedStrength> results;
+  for (double target : targets) results.push_back(curve.reach(target));
+  return results;
+}
+
+}  // namespace features::detail
+
 SteeringEffect steering_effect(const Model& model, const Steering& steering, std::span<const TokenizedText> texts,
                                double quantile) {
-  check(texts, quantile);
-  return effect_of(divergence_from_unsteered(model, requests_of(texts, steering)), quantile);
+  return effect_of(divergence_from_unsteered(model, requests_of(texts, quantile, steering)), quantile);
 }
 
 std::vector<CalibratedStrength> calibrate_strengths(const Model& model, const Steering& steering,
                                                     std::span<const double> targets, const StrengthOptions& options) {
-  constexpr auto where = "calibrate_strength";
-  require(!steering.edits().empty(), ErrorCode::argument, where, "expected a steering with edits but it has none");
-  for (double target : targets)
-    require(std::isfinite(target) && target > 0, ErrorCode::argument, where,
-            "expected a KL above 0 nats to reach but got {}", target);
-  require(options.tolerance > 0 && options.tolerance < 1 && options.max_factor >= 1 && options.max_measured >= 1,
-          ErrorCode::argument, where,
-          "expected a tolerance in (0, 1), a largest factor of at least 1 and one measurement or more but got {}, {} "
-          "and {}",
-          options.tolerance, options.max_factor, options.max_measured);
-  Curve curve(model, steering, options);
-  std::vector<CalibratedStrength> results;
-  for (double target : targets) results.push_back(curve.reach(target));
-  return results;
+  check(steering, targets, options);
+  EffectMeter meter(model, options.texts.empty() ? neutral_texts(model, steering) : options.texts, options.quantile);
+  return features::detail::calibrate_strengths(meter, steering, targets, options);
 }
 
 CalibratedStrength calibrate_strength(const Model& model, const Steering& steering, double target,

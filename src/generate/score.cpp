@@ -1,10 +1,5 @@
 #include <steer/generate/score.hpp>
 
-#include <ATen/TensorOperators.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
-#include <ATen/ops/isinf.h>
-#include <ATen/ops/where.h>
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
@@ -12,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <utility>
 
 #include <steer/core/error.hpp>
@@ -25,9 +21,11 @@
 namespace steer {
 namespace {
 
+constexpr auto kDivergence = "divergence_from_unsteered";
+
 std::int64_t end_of(const ScoreRequest& request) { return request.end < 0 ? std::ssize(request.ids) : request.end; }
 
-void check(const Model& model, std::span<const ScoreRequest> requests, std::string_view where) {
+void check_texts(const Model& model, std::span<const ScoreRequest> requests, std::string_view where) {
   for (std::size_t r = 0; r < requests.size(); ++r) {
     const auto& ids = requests[r].ids;
     const std::int64_t begin = requests[r].begin, end = end_of(requests[r]);
@@ -81,7 +79,7 @@ EngineOptions engine_options(const Model& model, std::size_t rows, const ScoreOp
 
 std::vector<TextScore> score_texts(const Model& model, std::span<const ScoreRequest> requests,
                                    const ScoreOptions& options) {
-  check(model, requests, "score_texts");
+  check_texts(model, requests, "score_texts");
   if (requests.empty()) return {};
   const c10::NoGradGuard no_grad;
   Progress progress = options.progress;
@@ -104,53 +102,41 @@ std::vector<TextScore> score_texts(const Model& model, std::span<const ScoreRequ
 
 namespace {
 
-/// KL(p || q) of two rows of logits [vocab], f32, CPU.
-double divergence(const at::Tensor& p, const at::Tensor& q, std::size_t text) {
-  const auto log_p = [&](const at::Tensor& x) {
-    return x - model::detail::log_sum_exp(x.const_data_ptr<float>(), x.numel());
-  };
-  const at::Tensor a = log_p(p), b = log_p(q);
-  // Tokens that p rules out add nothing; 0 * -inf would.
-  const double sum = at::where(at::isinf(a), 0.0, (a - b) * a.exp()).sum(at::kDouble).item<double>();
-  require(std::isfinite(sum), ErrorCode::argument, "divergence_from_unsteered",
+/// Nats, of two rows of logits [vocab]. @throws Error(argument) if they are not finite.
+double divergence(std::span<const float> p, std::span<const float> q, std::size_t text) {
+  const double kl = model::detail::kl_divergence(p.data(), q.data(), std::ssize(p));
+  require(std::isfinite(kl), ErrorCode::argument, kDivergence,
           "expected finite logits but text {} has a NaN or an infinity; check the weights and the steering's strength",
           text);
-  return sum;
-}
-
-at::Tensor row_of_logits(std::span<const float> logits) {
-  return at::from_blob(const_cast<float*>(logits.data()), {std::ssize(logits)}, at::kFloat);
+  return kl;
 }
 
 /// Is told of each token of a text's tail: of which row, at which place of the tail, and what it was drawn from.
-using OnTail = std::function<void(std::size_t text, bool steered, std::size_t place, const at::Tensor& logits)>;
+using OnTail = std::function<void(std::size_t text, bool steered, std::size_t place, std::span<const float> logits)>;
 
 /// Runs the texts, each once for every entry of `kinds`: whether steered. @return what is to be known of each text's
 /// steering.
-std::vector<std::vector<std::string>> read_tails(const Model& model, std::span<const ScoreRequest> requests,
+std::vector<std::vector<std::string>> read_tails(Engine& engine, std::span<const ScoreRequest> requests,
                                                  std::initializer_list<bool> kinds, const OnTail& on_tail,
-                                                 const ScoreOptions& options = {}) {
-  constexpr auto kWhere = "divergence_from_unsteered";
-  check(model, requests, kWhere);
+                                                 Progress progress = {}) {
   std::vector<std::vector<std::string>> warnings(requests.size());
-  if (requests.empty()) return warnings;
-  const c10::NoGradGuard no_grad;
-  Progress progress = options.progress;
   const std::size_t copies = kinds.size();
-  Engine engine(model, engine_options(model, copies * requests.size(), options));
   const std::vector<std::size_t> order = by_prompt(requests);
+  std::optional<RowId> first;
   for (const std::size_t r : order)
     for (const bool steered : kinds) {
       EngineRequest row = row_of(requests[r], steered);
       row.on_logits = [&, r, steered](const LogitsObservation& seen) {
-        on_tail(r, steered, static_cast<std::size_t>(seen.position - requests[r].begin), row_of_logits(seen.logits));
+        on_tail(r, steered, static_cast<std::size_t>(seen.position - requests[r].begin), seen.logits);
       };
-      engine.submit(std::move(row));
+      const RowId id = engine.submit(std::move(row));
+      if (!first) first = id;
     }
-  const auto text_of = [&](RowId row) { return order[static_cast<std::size_t>(row) / copies]; };
-  run_tails(engine, kWhere, text_of, [&](RowId row, const GenerateResult& read) {
+  const auto place_of = [&](RowId row) { return static_cast<std::size_t>(row - *first); };
+  const auto text_of = [&](RowId row) { return order[place_of(row) / copies]; };
+  run_tails(engine, kDivergence, text_of, [&](RowId row, const GenerateResult& read) {
     if (!read.warnings.empty()) warnings[text_of(row)] = read.warnings;
-    if (static_cast<std::size_t>(row) % copies == copies - 1) progress.advance();
+    if (place_of(row) % copies == copies - 1) progress.advance();
   });
   return warnings;
 }
@@ -170,54 +156,85 @@ void add_means_and_warnings(std::vector<TextDivergence>& results, std::vector<st
   }
 }
 
-}  // namespace
-
-namespace generation::detail {
-
-TailLogits unsteered_logits(const Model& model, std::span<const ScoreRequest> requests) {
-  TailLogits out(requests.size());
-  read_tails(model, requests, {false}, [&](std::size_t r, bool, std::size_t place, const at::Tensor& logits) {
-    if (!out[r].defined())
-      out[r] = at::empty({end_of(requests[r]) - requests[r].begin, logits.numel()}, logits.options());
-    out[r][static_cast<std::int64_t>(place)].copy_(logits);
-  });
-  return out;
-}
-
-std::vector<TextDivergence> divergence_from(const TailLogits& unsteered, const Model& model,
-                                            std::span<const ScoreRequest> requests) {
-  std::vector<TextDivergence> results = without_values(requests);
-  auto warnings =
-      read_tails(model, requests, {true}, [&](std::size_t r, bool, std::size_t place, const at::Tensor& logits) {
-        results[r].values[place] = divergence(unsteered[r][static_cast<std::int64_t>(place)], logits, r);
-      });
-  add_means_and_warnings(results, std::move(warnings));
-  return results;
-}
-
-}  // namespace generation::detail
-
-std::vector<TextDivergence> divergence_from_unsteered(const Model& model, std::span<const ScoreRequest> requests,
-                                                      const ScoreOptions& options) {
-  check(model, requests, "divergence_from_unsteered");
+/// Both kinds side by side.
+std::vector<TextDivergence> compare(Engine& engine, std::span<const ScoreRequest> requests,
+                                    const Progress& progress = {}) {
   std::vector<TextDivergence> results = without_values(requests);
   // Distributions of one of a text's two rows, until the other one's come.
-  std::map<std::pair<std::size_t, std::size_t>, at::Tensor> waiting;
+  std::map<std::pair<std::size_t, std::size_t>, std::vector<float>> waiting;
   auto warnings = read_tails(
-      model, requests, {false, true},
-      [&](std::size_t r, bool steered, std::size_t place, const at::Tensor& logits) {
+      engine, requests, {false, true},
+      [&](std::size_t r, bool steered, std::size_t place, std::span<const float> logits) {
         const auto other = waiting.find({r, place});
         if (other == waiting.end()) {
-          waiting.emplace(std::pair(r, place), logits.clone());
+          waiting.emplace(std::pair(r, place), std::vector(logits.begin(), logits.end()));
           return;
         }
-        const at::Tensor& before = other->second;
+        const std::span<const float> before = other->second;
         results[r].values[place] = steered ? divergence(before, logits, r) : divergence(logits, before, r);
         waiting.erase(other);
       },
-      options);
+      progress);
   add_means_and_warnings(results, std::move(warnings));
   return results;
 }
 
+/// Logits that a meter keeps of the unsteered model, at most: 512 MB.
+constexpr std::int64_t kMostKept = std::int64_t{1} << 27;
+
+}  // namespace
+
+std::vector<TextDivergence> divergence_from_unsteered(const Model& model, std::span<const ScoreRequest> requests,
+                                                      const ScoreOptions& options) {
+  check_texts(model, requests, kDivergence);
+  if (requests.empty()) return {};
+  const c10::NoGradGuard no_grad;
+  Engine engine(model, engine_options(model, 2 * requests.size(), options));
+  return compare(engine, requests, options.progress);
+}
+
+namespace generation::detail {
+
+DivergenceMeter::DivergenceMeter(const Model& model, std::vector<ScoreRequest> texts)
+    : texts_(std::move(texts)),
+      vocabulary_(model.config().vocab_size),
+      engine_(model, engine_options(model, 2 * texts_.size(), {})) {
+  check_texts(model, texts_, kDivergence);
+  const c10::NoGradGuard no_grad;
+  std::int64_t tokens = 0;
+  for (const ScoreRequest& text : texts_) tokens += end_of(text) - text.begin;
+  if (tokens * vocabulary_ > kMostKept) return;
+  for (const ScoreRequest& text : texts_)
+    unsteered_.emplace_back(static_cast<std::size_t>((end_of(text) - text.begin) * vocabulary_));
+  read_tails(engine_, texts_, {false}, [&](std::size_t r, bool, std::size_t place, std::span<const float> logits) {
+    std::ranges::copy(logits, row_of(r, place).begin());
+  });
+}
+
+std::span<float> DivergenceMeter::row_of(std::size_t text, std::size_t place) {
+  const auto width = static_cast<std::size_t>(vocabulary_);
+  return std::span(unsteered_[text]).subspan(place * width, width);
+}
+
+std::vector<TextDivergence> DivergenceMeter::of(const Steering& steering) {
+  const c10::NoGradGuard no_grad;
+  for (ScoreRequest& text : texts_) text.steering = steering;
+  try {
+    if (unsteered_.empty()) return compare(engine_, texts_);
+    std::vector<TextDivergence> results = without_values(texts_);
+    add_means_and_warnings(
+        results,
+        read_tails(engine_, texts_, {true}, [&](std::size_t r, bool, std::size_t place, std::span<const float> logits) {
+          results[r].values[place] = divergence(row_of(r, place), logits, r);
+        }));
+    return results;
+  } catch (...) {
+    engine_.cancel_all();  // the rows that were left
+    while (engine_.step()) {
+    }
+    throw;
+  }
+}
+
+}  // namespace generation::detail
 }  // namespace steer

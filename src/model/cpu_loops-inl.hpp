@@ -284,6 +284,28 @@ double sum_exp(const float* x, std::int64_t n, float most) {
   return total;
 }
 
+/// The sum of exp(x - most) * (x - y), added as in `sum_exp`. Where x is minus infinity it adds nothing, whatever y.
+double sum_exp_difference(const float* x, const float* y, std::int64_t n, float most) {
+  constexpr std::int64_t block = 64 * kLanes;
+  const auto term = [=](V a, V b) __attribute__((always_inline)) {
+    return a > splat(-__builtin_inff()) ? exp(a - splat(most)) * (a - b) : splat(0);
+  };
+  double total = 0;
+  for (std::int64_t begin = 0; begin < n; begin += block) {
+    const std::int64_t end = begin + block < n ? begin + block : n;
+    V part = splat(0);
+    std::int64_t i = begin;
+    for (; i + kLanes <= end; i += kLanes) part += term(load(x + i), load(y + i));
+    if (i < end) {
+      V last = splat(-__builtin_inff());
+      __builtin_memcpy(&last, x + i, static_cast<std::size_t>(end - i) * sizeof(float));
+      part += term(last, load_first(y + i, end - i));
+    }
+    total += static_cast<double>(sum(part));
+  }
+  return total;
+}
+
 void exp_relative(const float* x, std::int64_t n, float most, float temperature, float* out) {
   const V middle = splat(most), divisor = splat(temperature);
   std::int64_t i = 0;
@@ -312,6 +334,7 @@ STEER_ISA_TABLE(Loops, loops) = {
     .make_unit = make_unit,
     .delta_step = delta_step,
     .sum_exp = sum_exp,
+    .sum_exp_difference = sum_exp_difference,
     .exp_relative = exp_relative,
 };
 

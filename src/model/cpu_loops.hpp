@@ -48,6 +48,8 @@ struct Loops {
 
   /// The sum of exp(x - most): sixteen lanes in f32 over blocks, the blocks in f64.
   double (*sum_exp)(const float* x, std::int64_t n, float most);
+  /// The sum of exp(x - most) * (x - y), added as in `sum_exp`; where x is minus infinity it adds nothing.
+  double (*sum_exp_difference)(const float* x, const float* y, std::int64_t n, float most);
   /// out = exp((x - most) / temperature).
   void (*exp_relative)(const float* x, std::int64_t n, float most, float temperature, float* out);
 };

@@ -17,6 +17,14 @@ double log_sum_exp(const float* x, std::int64_t n) {
   return static_cast<double>(most) + std::log(cpu::loops().sum_exp(x, n, most));
 }
 
+double kl_divergence(const float* x, const float* y, std::int64_t n) {
+  // sum of p (x - log Z_x - y + log Z_y), p = exp(x - most) / sum of exp(x - most)
+  const float most = *std::max_element(x, x + n);
+  const double all = cpu::loops().sum_exp(x, n, most);
+  return cpu::loops().sum_exp_difference(x, y, n, most) / all - (static_cast<double>(most) + std::log(all)) +
+         log_sum_exp(y, n);
+}
+
 std::vector<std::pair<std::int64_t, double>> likeliest(const float* x, std::int64_t n, double log_sum,
                                                        std::int64_t count) {
   // A heap of the best so far, the worst of them on top: few of many are asked for.

@@ -16,6 +16,10 @@ namespace steer::model::detail {
 /// log of the sum of exp(x), f64. NaN or infinite where x holds a NaN, an infinity, or nothing finite.
 double log_sum_exp(const float* x, std::int64_t n);
 
+/// KL(softmax(x) || softmax(y)), nats. NaN or infinite where x or y holds a NaN or an infinity (minus infinity only
+/// where y has it and x has not).
+double kl_divergence(const float* x, const float* y, std::int64_t n);
+
 /// The likeliest of n tokens with logits x, and their log-probabilities; the lower id first among equals.
 std::vector<std::pair<std::int64_t, double>> likeliest(const float* x, std::int64_t n, double log_sum,
                                                        std::int64_t count);
