@@ -2,6 +2,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/diag.h>
 #include <ATen/ops/eye.h>
 #include <ATen/ops/full.h>
@@ -148,6 +149,20 @@ TEST(Directions, PromptReplacementOfAConstantChangeIsThatConstant) {
   EXPECT_GT(fit.explained, 0.999);
   const at::Tensor found = at::outer(at::relu(at::mv(h, fit.w) + fit.b), fit.z);
   EXPECT_LT((found - constant).abs().max().item<double>(), 0.02);
+}
+
+/// The loss is a mean over tokens: each token twice is the same problem, in a shape that is solved in another way.
+TEST(Directions, PromptReplacementOfFewTokensIsThatOfEachTwice) {
+  at::manual_seed(7);
+  const Planted p = planted(50, 64, 0.05);
+  const at::Tensor asked = p.h + p.change;
+  const PromptReplacementOptions some{.l2 = 1e-3};
+  const auto once = fit_prompt_replacement(p.h, asked, some),
+             twice = fit_prompt_replacement(at::cat({p.h, p.h}), at::cat({asked, asked}), some);
+  EXPECT_NEAR(once.explained, twice.explained, 1e-6);
+  EXPECT_LT((once.w - twice.w).norm().item<double>(), 1e-3 * once.w.norm().item<double>());
+  EXPECT_LT((once.z - twice.z).norm().item<double>(), 1e-3 * once.z.norm().item<double>());
+  EXPECT_NEAR(once.b, twice.b, 1e-3 * std::abs(once.b));
 }
 
 TEST(Directions, BadInputIsNamed) {

@@ -7,11 +7,14 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 
 #include <steer/core/random.hpp>
 #include <steer/generate/generate.hpp>
 
+#include "generate/divergence.hpp"
 #include "generate/misplaced.hpp"
+#include "model/log_probability.hpp"
 #include "support.hpp"
 #include "tiny_model.hpp"
 
@@ -130,6 +133,58 @@ TEST(Score, BrokenLogitsAreAnErrorThatNamesTheText) {
   const std::vector<ScoreRequest> requests{{{1, 2, 3}, 1, {}}, {{1, 2, 3}, 1, broken}};
   EXPECT_STEER_ERROR(score_texts(model, requests), ErrorCode::argument, "text 1");
   EXPECT_STEER_ERROR(divergence_from_unsteered(model, requests), ErrorCode::argument, "text 1");
+}
+
+/// Against the definition in f64, at lengths that end in all parts of the loop.
+TEST(Score, KlOfTwoRowsIsItsDefinition) {
+  Rng rng(9);
+  const float ruled_out = -std::numeric_limits<float>::infinity();
+  for (const std::int64_t n : {1, 2, 15, 16, 17, 31, 1023, 1024, 1025, 1041, 5000}) {
+    std::vector<float> x, y;
+    for (std::int64_t i = 0; i < n; ++i) {
+      x.push_back(static_cast<float>(-500 + 3 * rng.normal()));
+      y.push_back(static_cast<float>(x.back() + 40 + rng.normal()));
+      if (i > 0 && i % 7 == 0) x.back() = ruled_out;   // adds nothing
+      if (i > 0 && i % 14 == 0) y.back() = ruled_out;  // nor where both rule it out
+    }
+    const auto log_sum = [&](const std::vector<float>& a) {
+      double sum = 0;
+      for (float v : a) sum += std::exp(static_cast<double>(v) + 500);
+      return std::log(sum) - 500;
+    };
+    const double of_x = log_sum(x), of_y = log_sum(y);
+    double kl = 0;
+    for (std::int64_t i = 0; i < n; ++i)
+      if (x[i] != ruled_out) kl += std::exp(x[i] - of_x) * (x[i] - of_x - y[i] + of_y);
+    EXPECT_NEAR(model::detail::kl_divergence(x.data(), y.data(), n), kl, 2e-5) << n;
+    EXPECT_EQ(model::detail::kl_divergence(x.data(), x.data(), n), 0) << n;
+    y[0] = ruled_out;  // where x is possible
+    EXPECT_FALSE(std::isfinite(model::detail::kl_divergence(x.data(), y.data(), n))) << n;
+    x[0] = std::nanf("");
+    EXPECT_TRUE(std::isnan(model::detail::kl_divergence(x.data(), y.data(), n))) << n;
+  }
+}
+
+/// What a meter keeps between steerings (unsteered logits, prompts) changes nothing, and a failure leaves nothing
+/// behind.
+TEST(Score, AMeterSaysOfEachSteeringWhatTheDirectWayDoes) {
+  const Model model = test::tiny_model();
+  auto requests = random_requests(12);
+  generation::detail::DivergenceMeter meter(model, requests);
+  Steering broken;
+  broken.custom([](const CustomContext& at) { return at.h * std::nan(""); }, "blocks.1.hook_resid_post");
+  const std::vector<Steering> steerings{
+      shift(1.0, Where::generated), broken, shift(0.5, Where::all), {}, shift(1.0, Where::generated)};
+  for (const Steering& steering : steerings) {
+    for (auto& request : requests) request.steering = steering;
+    if (steering == broken) {
+      EXPECT_STEER_ERROR(meter.of(steering), ErrorCode::argument, "text ");
+      continue;
+    }
+    const auto kept = meter.of(steering), direct = divergence_from_unsteered(model, requests);
+    ASSERT_EQ(kept.size(), direct.size());
+    for (std::size_t r = 0; r < kept.size(); ++r) EXPECT_EQ(kept[r].values, direct[r].values) << "text " << r;
+  }
 }
 
 /// A text's bits do not depend on the texts scored beside it.
