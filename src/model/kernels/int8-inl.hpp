@@ -1,9 +1,11 @@
 // Products with x rounded to 8 bits, by AVX2 or, where they are, AVX-512's instructions for bytes (VNNI). Included by
-// kernels-inl.hpp only, inside that file's namespace. As in product-inl.hpp, the order of an element's additions does
-// not depend on its tile.
+// kernels-inl.hpp only, inside that file's namespace.
 //
 // Groups of 32 of W as bytes, w = scale q + offset, and of x as signed ones times a scale; their products are added in
-// whole numbers, exactly. So W is never widened to floats: blocks of 4 to 8 bits are bound by memory again.
+// whole numbers, exactly. So W is never widened to floats: blocks of 4 to 8 bits are bound by memory again. What groups
+// come to is added in eight chains, group g in chain g % 8 (Q6_K, whose scales are of 16 numbers: sixteen chains), and
+// the chains in a fixed order. That is an element's order of additions whichever of two loops computes it: for few rows
+// of x the lanes of a vector are chains, for many they are rows of W.
 
 #if defined(__AVX512F__)
 #define STEER_INT8 __attribute__((target("avx512vnni")))
@@ -12,7 +14,7 @@
 #endif
 
 // A panel of `rows` rounded to 8 bits: [group][row][32] bytes; then, for each eight groups and row, their scales, scale
-// times sum of each, and of each half.
+// times sum of each, and of each half by chain.
 constexpr std::int64_t kScalesOf8 = 32;
 struct BytePanel {
   std::int8_t* bytes;
@@ -23,6 +25,11 @@ struct BytePanel {
     scales = reinterpret_cast<float*>(bytes + rows * length);
   }
 };
+
+// Of sixteen chains that of half a group: four first halves, their second ones, and so on.
+constexpr int chain_of_half(std::int64_t g, int half) {
+  return static_cast<int>(g % 8 / 4) * 8 + half * 4 + static_cast<int>(g % 4);
+}
 
 inline void pack_int8(const ProductArgs& a, std::int64_t begin, std::int64_t end, float* packed) {
   for (std::int64_t first = 0; first < a.m; first += kTileM) {
@@ -53,7 +60,7 @@ inline void pack_int8(const ProductArgs& a, std::int64_t begin, std::int64_t end
                     halves[2] = {scale * static_cast<float>(sums[0]), scale * static_cast<float>(sums[1])};
         scales[g % 8] = scale;
         scales[8 + g % 8] = halves[0] + halves[1];
-        __builtin_memcpy(scales + 16 + g % 8 * 2, halves, sizeof halves);
+        for (int half = 0; half < 2; ++half) scales[16 + chain_of_half(g, half)] = halves[half];
       }
     }
   }
@@ -105,10 +112,12 @@ struct Groups8 {
 //   static __m256i group(Eight, int at)                    q of one of them: unsigned bytes, or, if kSigned, signed
 //   ones
 //                                                          that `dot_signed` raises
+//   kMost                                                  the largest of them, or of their amounts
 struct BytesInt8 {
   using Format = FormatInt8;
   using Eight = Int8Row;
   static constexpr bool kSigned = true;
+  static constexpr int kMost = 128;
   static Eight eight(const Int8Row& r, std::int64_t g) { return {r.q + g * kGroup, r.scale + g}; }
   static void head(const Eight& e, std::int64_t count, Groups8& out) {
     const __m256 scale = first8(e.scale, count);
@@ -148,18 +157,23 @@ struct BytesSingle {
   }
 };
 struct BytesQ8_0 : BytesSingle<FormatQ8_0, kRaised, true> {
+  static constexpr int kMost = 128;
   static __m256i group(Eight e, int at) { return load_256(e[at].qs); }
 };
 struct BytesQ4_0 : BytesSingle<FormatQ4_0, 8> {
+  static constexpr int kMost = 15;
   static __m256i group(Eight e, int at) { return nibbles32(e[at].qs); }
 };
 struct BytesQ4_1 : BytesSingle<FormatQ4_1, 0> {
+  static constexpr int kMost = 15;
   static __m256i group(Eight e, int at) { return nibbles32(e[at].qs); }
 };
 struct BytesQ5_0 : BytesSingle<FormatQ5_0, 16> {
+  static constexpr int kMost = 31;
   static __m256i group(Eight e, int at) { return with_fifth_bits(e[at].qs, e[at].qh); }
 };
 struct BytesQ5_1 : BytesSingle<FormatQ5_1, 0> {
+  static constexpr int kMost = 31;
   static __m256i group(Eight e, int at) { return with_fifth_bits(e[at].qs, e[at].qh); }
 };
 
@@ -172,18 +186,25 @@ struct BytesOfEight {
   static Eight eight(Eight r, std::int64_t g) { return r + g / 8; }
 };
 struct BytesQ4_K : BytesOfEight<FormatQ4_K> {
+  static constexpr int kMost = 15;
   static void head(Eight e, std::int64_t, Groups8& out) { scales_and_offsets(*e, out.scale, out.offset); }
   static __m256i group(Eight e, int at) { return bits32<4>(e->qs + at / 2 * 32, 4 * (at % 2)); }
 };
 struct BytesQ5_K : BytesOfEight<FormatQ5_K> {
+  static constexpr int kMost = 31;
   static void head(Eight e, std::int64_t, Groups8& out) { scales_and_offsets(*e, out.scale, out.offset); }
   static __m256i group(Eight e, int at) { return four_and_more<1>(e->qs + at / 2 * 32, 4 * (at % 2), e->qh, at); }
 };
-// Scales of 16 values each: `scale` holds all 16, 32 below which the values are.
+// Scales of 16 values each: `scale` holds all 16 by chain, 32 below which the values are.
 struct BytesQ6_K : BytesOfEight<FormatQ6_K> {
+  static constexpr int kMost = 63;
   static void head(Eight e, std::int64_t, Groups8& out) {
+    float scales[16];
     const F d = set1_half(e->d);
-    for (int i = 0; i < 16; i += kWidth) store(out.scale + i, mul(to_float(load_i8(e->scales + i)), d));
+    for (int i = 0; i < 16; i += kWidth) store(scales + i, mul(to_float(load_i8(e->scales + i)), d));
+    const __m256i by_chain = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
+    for (int i = 0; i < 16; i += 8)
+      _mm256_store_ps(out.scale + i, _mm256_permutevar8x32_ps(_mm256_loadu_ps(scales + i), by_chain));
   }
   static __m256i group(Eight e, int at) {
     const int half = at / 4, quarter = at % 4;
@@ -191,50 +212,63 @@ struct BytesQ6_K : BytesOfEight<FormatQ6_K> {
   }
 };
 
-// Up to eight groups of a row of W by those of M rows of x. Even and odd groups have sums of their own: one would wait
-// for its own last addition.
+template <class Bytes>
+constexpr bool kOfHalves = std::is_same_v<Bytes, BytesQ6_K>;
+template <class Bytes>
+constexpr int kChains = kOfHalves<Bytes> ? 16 : 8;
+template <class Bytes>
+constexpr bool kHasOffset = !Bytes::kSigned || kRaised != 0;
+
+// The sums of the halves of four vectors: first halves, then second ones.
+[[gnu::always_inline]] inline __m256i sums_of_halves(const __m256i* a) {
+  return _mm256_hadd_epi32(_mm256_hadd_epi32(a[0], a[1]), _mm256_hadd_epi32(a[2], a[3]));
+}
+// The sums of eight vectors.
+[[gnu::always_inline]] inline __m256i sums_of_eight(const __m256i* a) {
+  const __m256i low = sums_of_halves(a), high = sums_of_halves(a + 4);
+  return _mm256_add_epi32(_mm256_permute2x128_si256(low, high, 0x20), _mm256_permute2x128_si256(low, high, 0x31));
+}
+
+// Up to eight groups of a row of W by those of M rows of x.
 template <class Bytes, int M>
 [[gnu::always_inline]] STEER_INT8 inline void add_eight(const typename Bytes::Eight& w, const std::int8_t* x,
-                                                        const float* scales, std::int64_t count, __m256 (&sum)[2][M]) {
-  constexpr bool kSixteens = std::is_same_v<Bytes, BytesQ6_K>;
+                                                        const float* scales, std::int64_t count,
+                                                        __m256 (&sum)[M][kChains<Bytes> / 8]) {
   Groups8 head;
   Bytes::head(w, count, head);
-  alignas(64) float both[M][kSixteens ? 16 : 8];
+  __m256i dot[M][8];
+#pragma GCC unroll 8
+  for (int at = 0; at < 8; ++at) {
+    if (at < count) {
+      const __m256i q = Bytes::group(w, at);
+#pragma GCC unroll 4
+      for (int i = 0; i < M; ++i) {
+        const __m256i xv = load_256(x + (at * M + i) * kGroup);
+        dot[i][at] = Bytes::kSigned ? dot_signed(q, xv) : dot_unsigned(q, xv);
+      }
+    } else {
+      for (int i = 0; i < M; ++i) dot[i][at] = _mm256_setzero_si256();
+    }
+  }
 #pragma GCC unroll 4
   for (int i = 0; i < M; ++i) {
     const float* of_row = scales + kScalesOf8 * i;
     const __m256 of_x = first8(of_row, count);
-    if constexpr (kSixteens) {
-      const __m256i twice[2] = {_mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3), _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7)};
+    if constexpr (kOfHalves<Bytes>) {
 #pragma GCC unroll 2
       for (int h = 0; h < 2; ++h) {
         const __m256 scale = _mm256_load_ps(head.scale + 8 * h);
-        _mm256_store_ps(both[i] + 8 * h, _mm256_mul_ps(scale, _mm256_permutevar8x32_ps(of_x, twice[h])));
-        sum[h][i] =
-            _mm256_fmadd_ps(_mm256_mul_ps(scale, _mm256_set1_ps(-32)), _mm256_loadu_ps(of_row + 16 + 8 * h), sum[h][i]);
+        const __m128 four = h == 0 ? _mm256_castps256_ps128(of_x) : _mm256_extractf128_ps(of_x, 1);
+        sum[i][h] =
+            _mm256_fmadd_ps(_mm256_mul_ps(scale, _mm256_set1_ps(-32)), _mm256_loadu_ps(of_row + 16 + 8 * h), sum[i][h]);
+        sum[i][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums_of_halves(dot[i] + 4 * h)),
+                                    _mm256_mul_ps(scale, _mm256_set_m128(four, four)), sum[i][h]);
       }
     } else {
-      _mm256_store_ps(both[i], _mm256_mul_ps(_mm256_load_ps(head.scale), of_x));
-      if constexpr (!Bytes::kSigned || kRaised != 0) {
-        sum[0][i] = _mm256_fmadd_ps(_mm256_load_ps(head.offset), first8(of_row + 8, count), sum[0][i]);
-      }
-    }
-  }
-#pragma GCC unroll 8
-  for (int at = 0; at < 8; ++at) {  // no index that is not constant reaches the sums: they stay in registers
-    if (at >= count) break;
-    const __m256i q = Bytes::group(w, at);
-#pragma GCC unroll 4
-    for (int i = 0; i < M; ++i) {
-      const __m256i xv = load_256(x + (at * M + i) * kGroup);
-      const __m256i dot = Bytes::kSigned ? dot_signed(q, xv) : dot_unsigned(q, xv);
-      __m256 scale;
-      if constexpr (kSixteens) {
-        scale = _mm256_blend_ps(_mm256_set1_ps(both[i][2 * at]), _mm256_set1_ps(both[i][2 * at + 1]), 0xf0);
-      } else {
-        scale = _mm256_set1_ps(both[i][at]);
-      }
-      sum[at % 2][i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, sum[at % 2][i]);
+      if constexpr (kHasOffset<Bytes>)
+        sum[i][0] = _mm256_fmadd_ps(_mm256_load_ps(head.offset), first8(of_row + 8, count), sum[i][0]);
+      sum[i][0] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums_of_eight(dot[i])),
+                                  _mm256_mul_ps(_mm256_load_ps(head.scale), of_x), sum[i][0]);
     }
   }
 }
@@ -256,9 +290,9 @@ template <class Bytes, int M>
   for (std::int64_t n = n0; n < n1; ++n) {
     const auto row = Bytes::Format::row(a.weight, n);
     const std::uint8_t* ahead = m == 0 ? row_start(a.weight, n) + kFetchedBytes : nullptr;
-    __m256 sum[2][M];
-    for (auto& half : sum) {
-      for (auto& s : half) s = _mm256_setzero_ps();
+    __m256 sum[M][kChains<Bytes> / 8];
+    for (auto& of_row : sum) {
+      for (auto& s : of_row) s = _mm256_setzero_ps();
     }
     const std::int8_t* x = panel.bytes;
     const float* scales = panel.scales;
@@ -274,7 +308,7 @@ template <class Bytes, int M>
       }
     }
     for (int i = 0; i < M; ++i) {
-      const __m256 all = _mm256_add_ps(sum[0][i], sum[1][i]);
+      const __m256 all = kOfHalves<Bytes> ? _mm256_add_ps(sum[i][0], sum[i][kChains<Bytes> / 8 - 1]) : sum[i][0];
       __m128 four = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
       four = _mm_add_ps(four, _mm_movehl_ps(four, four));
       a.y[(m + i) * a.ldy + n] =
@@ -283,20 +317,214 @@ template <class Bytes, int M>
   }
 }
 
+// Groups of k that kWidth rows of W are turned at once, a multiple of 8. In scratch: [group][4 numbers of k][row of W]
+// bytes, then scales and offsets [eight groups][chain][row of W], then the chains' sums [row of x][chain][row of W].
+constexpr std::int64_t kTurnedGroups = kWidth == 16 ? 64 : 128;
+constexpr std::int64_t kTurnedBytes = kTurnedGroups * kGroup * kWidth, kTurnedScales = kTurnedGroups * 2 * kWidth;
+static_assert(kTurnedBytes + 4 * (2 * kTurnedScales + kBlockM * 16 * kWidth) <= 4 * kScratchFloats);
+
+struct TurnedRows {
+  std::uint8_t* bytes;
+  float *scales, *offsets, *sums;
+  explicit TurnedRows(float* scratch)
+      : bytes(reinterpret_cast<std::uint8_t*>(scratch)),
+        scales(scratch + kTurnedBytes / 4),
+        offsets(scales + kTurnedScales),
+        sums(offsets + kTurnedScales) {}
+};
+
+// Eight rows of eight words each become columns, `stride` words apart.
+[[gnu::always_inline]] inline void turn_words(const __m256i (&r)[8], std::uint8_t* to, std::int64_t stride) {
+  __m256i a[8], b[8];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    a[2 * i] = _mm256_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+    a[2 * i + 1] = _mm256_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    b[4 * i] = _mm256_unpacklo_epi64(a[4 * i], a[4 * i + 2]);
+    b[4 * i + 1] = _mm256_unpackhi_epi64(a[4 * i], a[4 * i + 2]);
+    b[4 * i + 2] = _mm256_unpacklo_epi64(a[4 * i + 1], a[4 * i + 3]);
+    b[4 * i + 3] = _mm256_unpackhi_epi64(a[4 * i + 1], a[4 * i + 3]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const auto at = [&](int column) { return reinterpret_cast<__m256i*>(to + column * stride); };
+    _mm256_storeu_si256(at(i), _mm256_permute2x128_si256(b[i], b[i + 4], 0x20));
+    _mm256_storeu_si256(at(i + 4), _mm256_permute2x128_si256(b[i], b[i + 4], 0x31));
+  }
+}
+
+// Groups [g0, g1) of rows [n, n + kWidth) of W; g0 is a multiple of 8.
 template <class Bytes>
-void product_int8(const ProductArgs& a, std::int64_t begin, std::int64_t end) {
+[[gnu::noinline]] STEER_INT8 void turn_rows(const WeightView& w, std::int64_t n, std::int64_t g0, std::int64_t g1,
+                                            const TurnedRows& out) {
+  for (int first = 0; first < kWidth; first += 8) {
+    typename Bytes::Format::Row rows[8];
+    for (int r = 0; r < 8; ++r) rows[r] = Bytes::Format::row(w, n + first + r);
+    for (std::int64_t g = g0; g < g1; g += 8) {
+      const std::int64_t count = g1 - g < 8 ? g1 - g : 8;
+      Groups8 heads[8];
+      for (int r = 0; r < 8; ++r) Bytes::head(Bytes::eight(rows[r], g), count, heads[r]);
+      const auto turn = [&](const auto& of, float* to) {
+        __m256i words[8];
+#pragma GCC unroll 8
+        for (int r = 0; r < 8; ++r) words[r] = load_256(of(heads[r]));
+        turn_words(words, reinterpret_cast<std::uint8_t*>(to + first), 4 * kWidth);
+      };
+      const std::int64_t to = (g - g0) / 8 * kChains<Bytes> * kWidth;
+      for (int c = 0; c < kChains<Bytes>; c += 8)
+        turn([c](const Groups8& head) { return head.scale + c; }, out.scales + to + c * kWidth);
+      if constexpr (!kOfHalves<Bytes> && kHasOffset<Bytes>)
+        turn([](const Groups8& head) { return head.offset; }, out.offsets + to);
+      for (int at = 0; at < count; ++at) {
+        __m256i q[8];
+#pragma GCC unroll 8
+        for (int r = 0; r < 8; ++r) {
+          q[r] = Bytes::group(Bytes::eight(rows[r], g), at);
+          if constexpr (Bytes::kSigned && kRaised != 0) q[r] = _mm256_xor_si256(q[r], _mm256_set1_epi8(-128));
+        }
+        turn_words(q, out.bytes + (g - g0 + at) * kGroup * kWidth + first * 4, 4 * kWidth);
+      }
+    }
+  }
+}
+
+// Adds to M sums the products of `Words` vectors of four numbers of k of kWidth rows of W with those of M rows of x.
+template <class Bytes, int M, int Words>
+[[gnu::always_inline]] STEER_INT8 inline void add_words(const std::uint8_t* w, const std::int8_t* x, I (&sum)[M]) {
+  const auto of_x = [&](int i, int j) {
+    std::int32_t word;
+    __builtin_memcpy(&word, x + i * kGroup + 4 * j, sizeof word);
+    return set1_i(word);
+  };
+#if defined(__AVX512F__)
+#pragma GCC unroll 8
+  for (int j = 0; j < Words; ++j) {
+    const I wv = _mm512_loadu_si512(w + j * 4 * kWidth);
+#pragma GCC unroll 4
+    for (int i = 0; i < M; ++i) sum[i] = _mm512_dpbusd_epi32(sum[i], wv, of_x(i, j));
+  }
+#else
+  // So many products of W's largest byte and x's are added in 16 bits.
+  constexpr int kTogether = Bytes::kMost < 16 ? 8 : Bytes::kMost < 32 ? 4 : Bytes::kMost < 64 ? 2 : 1;
+  constexpr int kStep = kTogether < Words ? kTogether : Words;
+#pragma GCC unroll 8
+  for (int first = 0; first < Words; first += kStep) {
+    I pairs[M];
+#pragma GCC unroll 8
+    for (int j = first; j < first + kStep; ++j) {
+      const I wv = load_256(w + j * 4 * kWidth);
+#pragma GCC unroll 4
+      for (int i = 0; i < M; ++i) {
+        const I product = Bytes::kSigned ? _mm256_maddubs_epi16(_mm256_abs_epi8(wv), _mm256_sign_epi8(of_x(i, j), wv))
+                                         : _mm256_maddubs_epi16(wv, of_x(i, j));
+        pairs[i] = j == first ? product : _mm256_add_epi16(pairs[i], product);
+      }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < M; ++i) sum[i] = _mm256_add_epi32(sum[i], _mm256_madd_epi16(pairs[i], _mm256_set1_epi16(1)));
+  }
+#endif
+}
+
+// Groups [g0, g1) of a panel of M rows of x by turned rows of W, chain by chain. `sums` is that of the panel.
+template <class Bytes, int M>
+[[gnu::noinline]] STEER_INT8 void tile_of_turned(const BytePanel& panel, std::int64_t g0, std::int64_t g1,
+                                                 const TurnedRows& w, float* sums) {
+  constexpr int kHalves = kOfHalves<Bytes> ? 2 : 1, kWords = 8 / kHalves;
+  for (std::int64_t first = g0; first < g0 + 8 && first < g1; ++first) {
+    F sum[kHalves][M];
+    const auto chain = [first](int half) { return kOfHalves<Bytes> ? chain_of_half(first, half) : first % 8; };
+    const auto sum_at = [&](int half, int i) { return sums + (i * kChains<Bytes> + chain(half)) * kWidth; };
+#pragma GCC unroll 2
+    for (int half = 0; half < kHalves; ++half) {
+#pragma GCC unroll 4
+      for (int i = 0; i < M; ++i) sum[half][i] = g0 == 0 ? zero() : load(sum_at(half, i));
+    }
+    for (std::int64_t g = first; g < g1; g += 8) {
+      const std::uint8_t* bytes = w.bytes + (g - g0) * kGroup * kWidth;
+      const std::int8_t* x = panel.bytes + g * M * kGroup;
+      const float* of_x = panel.scales + g / 8 * M * kScalesOf8;
+#pragma GCC unroll 2
+      for (int half = 0; half < kHalves; ++half) {
+        I dot[M];
+#pragma GCC unroll 4
+        for (int i = 0; i < M; ++i) dot[i] = set1_i(0);
+        add_words<Bytes, M, kWords>(bytes + half * kWords * 4 * kWidth, x + half * kWords * 4, dot);
+        const std::int64_t at = ((g - g0) / 8 * kChains<Bytes> + chain(half)) * kWidth;
+        const F scale = load(w.scales + at);
+        F offset = zero();
+        if constexpr (kOfHalves<Bytes>)
+          offset = mul(scale, set1(-32));
+        else if constexpr (kHasOffset<Bytes>)
+          offset = load(w.offsets + at);
+        const std::int64_t sum_of_x = chain(half) + (kOfHalves<Bytes> ? 16 : 8);
+#pragma GCC unroll 4
+        for (int i = 0; i < M; ++i) {
+          const float* of_row = of_x + i * kScalesOf8;
+          if constexpr (kHasOffset<Bytes>) sum[half][i] = fma(offset, set1(of_row[sum_of_x]), sum[half][i]);
+          sum[half][i] = fma(to_float(dot[i]), mul(scale, set1(of_row[g % 8])), sum[half][i]);
+        }
+      }
+    }
+#pragma GCC unroll 2
+    for (int half = 0; half < kHalves; ++half) {
+#pragma GCC unroll 4
+      for (int i = 0; i < M; ++i) store(sum_at(half, i), sum[half][i]);
+    }
+  }
+}
+
+// A row of x by kWidth rows of W: the chains' sums, added as tiles_int8 adds its lanes.
+template <class Bytes>
+[[gnu::always_inline]] inline void add_chains(const float* sums, std::int64_t chains, const float* bias, float* y) {
+  F sum[8];
+  for (int c = 0; c < 8; ++c) {
+    sum[c] = c < chains ? load(sums + c * kWidth) : zero();
+    if constexpr (kOfHalves<Bytes>) sum[c] = add(sum[c], load(sums + (8 + c) * kWidth));
+  }
+  for (int half = 4; half > 0; half /= 2) {
+    for (int c = 0; c < half; ++c) sum[c] = add(sum[c], sum[c + half]);
+  }
+  store(y, add(sum[0], bias ? load(bias) : zero()));
+}
+
+// Rows [m0, m1) of x by rows [n, n + kWidth) of W.
+template <class Bytes>
+void strip_int8(const ProductArgs& a, std::int64_t n, std::int64_t m0, std::int64_t m1, float* scratch) {
+  const TurnedRows w(scratch);
+  const std::int64_t groups = padded(a.weight.k) / kGroup;
+  const auto sums_of = [&](std::int64_t m) { return w.sums + (m - m0) * kChains<Bytes> * kWidth; };
+  for (std::int64_t g0 = 0; g0 < groups; g0 += kTurnedGroups) {
+    const std::int64_t g1 = groups - g0 < kTurnedGroups ? groups : g0 + kTurnedGroups;
+    turn_rows<Bytes>(a.weight, n, g0, g1, w);
+    each_panel(m0, m1, [&]<int M>(std::int64_t m) {
+      tile_of_turned<Bytes, M>(BytePanel(a, m, M, a.packed), g0, g1, w, sums_of(m));
+    });
+  }
+  for (std::int64_t m = m0; m < m1; ++m)
+    add_chains<Bytes>(sums_of(m), groups, a.bias ? a.bias + n : nullptr, a.y + m * a.ldy + n);
+}
+
+template <class Bytes>
+void product_int8(const ProductArgs& a, std::int64_t begin, std::int64_t end, float* scratch) {
   constexpr std::int64_t kRows = 24;  // of W, that stay near for a block of x
   for (std::int64_t m0 = 0; m0 < a.m; m0 += kBlockM) {
     const std::int64_t m1 = m0 + kBlockM < a.m ? m0 + kBlockM : a.m;
-    for (std::int64_t n0 = begin; n0 < end; n0 += kRows) {
-      const std::int64_t n1 = n0 + kRows < end ? n0 + kRows : end;
-      each_panel(m0, m1, [&]<int M>(std::int64_t m) { tiles_int8<Bytes, M>(a, m, n0, n1); });
+    std::int64_t n = begin;
+    if (m1 - m0 > kTileM)  // else turning rows of W costs more than it saves
+      for (; n + kWidth <= end; n += kWidth) strip_int8<Bytes>(a, n, m0, m1, scratch);
+    for (; n < end; n += kRows) {
+      const std::int64_t n1 = n + kRows < end ? n + kRows : end;
+      each_panel(m0, m1, [&]<int M>(std::int64_t m) { tiles_int8<Bytes, M>(a, m, n, n1); });
     }
   }
 }
 
 // Null for weights that there is none for.
-inline auto product_int8_for(WeightType type) -> void (*)(const ProductArgs&, std::int64_t, std::int64_t) {
+inline auto product_int8_for(WeightType type) -> void (*)(const ProductArgs&, std::int64_t, std::int64_t, float*) {
 #if defined(__AVX512F__)
   if (!__builtin_cpu_supports("avx512vnni")) return nullptr;
 #endif

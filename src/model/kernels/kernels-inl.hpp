@@ -86,7 +86,7 @@ bool rounds([[maybe_unused]] WeightType type, [[maybe_unused]] Rounding rounding
 
 void product(const ProductArgs& a, std::int64_t begin, std::int64_t end, float* scratch) {
 #ifdef STEER_KERNEL_X86
-  if (a.rounding == Rounding::int8) return product_int8_for(a.weight.type)(a, begin, end);
+  if (a.rounding == Rounding::int8) return product_int8_for(a.weight.type)(a, begin, end, scratch);
 #endif
 #ifdef STEER_KERNEL_BF16
   if (a.rounding == Rounding::bf16) return product_bf16_for(a.weight.type)(a, begin, end, scratch);

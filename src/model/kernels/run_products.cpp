@@ -36,13 +36,13 @@ float* thread_packed(std::int64_t count) {
 
 // Rows of W a thread takes at once: few enough that the threads end together even when one of them shares its core, and
 // many, because a thread has the rows behind its own fetched, which another takes. A multiple of every instruction
-// set's tile, and of the kernels' blocks.
+// set's tiles, and of the kernels' blocks.
 std::int64_t piece_rows(const ProductArgs& a, std::int64_t all_rows) {
-  constexpr std::int64_t kBlockRows = 24, kBytes = 384 << 10, kPieces = 8;
-  const std::int64_t least = a.m <= 4 ? kBlockRows : 2 * kBlockRows;
+  constexpr std::int64_t kBytes = 384 << 10, kPieces = 8;
+  const std::int64_t block = a.m <= 4 ? 24 : 48;
   const std::int64_t rows =
       std::min(kBytes / std::max<std::int64_t>(1, a.weight.row_bytes), all_rows / (kPieces * threads()));
-  return std::max(least, rows / kBlockRows * kBlockRows);
+  return std::max(block, rows / block * block);
 }
 
 void run(std::span<const ProductArgs> products) {

@@ -48,7 +48,7 @@ struct ProductArgs {
 };
 
 /// Floats of working memory that `KernelTable::product` wants.
-inline constexpr std::int64_t kScratchFloats = 6 * 16 * 64 + 6 * 1024;
+inline constexpr std::int64_t kScratchFloats = 28 << 10;
 /// k is padded to a multiple of this in packed rows.
 inline constexpr std::int64_t kPackedGroup = 32;
 
