@@ -5,6 +5,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/tensor.h>
@@ -251,6 +252,37 @@ TEST(KernelProduct, RoundedActivationsGiveTheProductOfTheRoundedNumbers) {
         if (rounds && rounding == Rounding::bf16) weight = weight.to(at::kBFloat16).to(at::kFloat);
         EXPECT_LT(product_error(weight, rounds ? rounded(x, k, rounding) : x, m, nullptr, y), 3e-6)
             << m << "x" << n << "x" << k << " of type " << static_cast<int>(linear.type());
+      }
+  });
+}
+
+/// The largest bytes that W and x can have, all of one sign: sums in 16 bits must hold them.
+TEST(KernelProduct, RoundedTo8BitsHoldsTheLargestNumbers) {
+  struct Type {
+    const char* name;
+    std::int64_t values, bytes;
+    std::vector<std::int64_t> halves;  // where f16 lie
+  };
+  const Type types[] = {{"Q4_0", 32, 18, {0}},      {"Q4_1", 32, 20, {0, 2}}, {"Q5_0", 32, 22, {0}},
+                        {"Q5_1", 32, 24, {0, 2}},   {"Q8_0", 32, 34, {0}},    {"Q4_K", 256, 144, {0, 2}},
+                        {"Q5_K", 256, 176, {0, 2}}, {"Q6_K", 256, 210, {208}}};
+  for_each_isa([&] {
+    for (const Type& type : types)
+      for (const int fill : {0xff, 0x80, 0x7f}) {
+        const std::int64_t n = 17, k = 512;
+        at::Tensor bytes = at::full({n * k / type.values, type.bytes}, fill, at::kByte);
+        for (std::int64_t at : type.halves)
+          bytes.slice(1, at, at + 1).fill_(0), bytes.slice(1, at + 1, at + 2).fill_(0x3c);
+        if (type.name == std::string_view("Q6_K")) bytes.slice(1, 192, 208).fill_(1);
+        const Linear linear = Linear::blocks(bytes.flatten(), type.name, n, k);
+        for (const std::int64_t m : {1, 3, 8})
+          for (const float value : {1.0f, -1.0f}) {
+            const std::vector<float> x(static_cast<std::size_t>(m * k), value);
+            std::vector<float> y(m * n);
+            linear.apply(x.data(), m, y.data(), Rounding::int8);
+            EXPECT_LT(product_error(linear.to_f32(), x, m, nullptr, y), 3e-6)
+                << type.name << " of bytes " << fill << ", " << m << " rows of " << value;
+          }
       }
   });
 }
