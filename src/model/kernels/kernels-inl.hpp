@@ -24,6 +24,8 @@ namespace {
 #ifdef STEER_KERNEL_X86
 //
 #include "model/kernels/int8-inl.hpp"
+//
+#include "model/kernels/int8_strips-inl.hpp"
 #endif
 #ifdef STEER_KERNEL_BF16
 //
