@@ -2,11 +2,11 @@
 #include <set>
 
 #include <steer/core/error.hpp>
-#include <steer/features/strength.hpp>
 #include <steer/model/session.hpp>
 
 #include "core/format_text.hpp"
 #include "eval/run/runner.hpp"
+#include "features/effect_meter.hpp"
 
 namespace steer::eval::detail {
 
@@ -57,8 +57,11 @@ PlaceboMatch Runner::match(const Arm& arm, const Behaviour& behaviour) const {
   const Steering given = as_found.scaled(arm.strength);
   const auto texts = neutral_texts(model_, given);
   try {
-    const double effect = steering_effect(model_, given, texts).quantile;
-    const auto matched = calibrate_strength(model_, arm.apply(as_found, behaviour), effect, {.texts = texts});
+    const StrengthOptions how;
+    features::detail::EffectMeter meter(model_, texts, how.quantile);
+    const double effect = meter.of(given).quantile;
+    const auto matched =
+        features::detail::calibrate_strengths(meter, arm.apply(as_found, behaviour), {&effect, 1}, how).front();
     if (matched.reached) return {matched.factor, format_text("brought to the same KL, {:.2g} nats", effect)};
   } catch (const Error& error) {
     // Conditions on the next-token entropy, or an edit that does not act on texts: there is no effect to match.
