@@ -23,6 +23,9 @@ done
 if grep -qw avx2 /proc/cpuinfo; then
   pairs --isa avx2 --only batch --out "$out/pairs-avx2.json" | tee "$out/pairs-avx2.txt"
 fi
+if "$python" -c 'import xllamacpp' 2> /dev/null; then
+  pairs "$@" --llama-cpp xllamacpp --compute f32 bf16 int8 --only gguf --repeats 4 --out "$out/pairs-gguf.json" | tee "$out/pairs-gguf.txt"
+fi
 "$bench/kernels" --benchmark_repetitions=5 --benchmark_report_aggregates_only=true > "$out/kernels.txt"
 for model in "$@"; do
   cat "$here"/docs/*.md | "$bench/compute" "$model" stored 2000 | tee -a "$out/compute.txt"

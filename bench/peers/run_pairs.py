@@ -29,7 +29,7 @@ def hold(isa):
     OURS["STEER_ISA"] = isa
     for environment in (OURS, PEER):
         environment.update(ATEN_CPU_CAPABILITY={"portable": "default"}.get(isa, isa),
-                           ONEDNN_MAX_CPU_ISA={"portable": "SSE41", "avx2": "AVX2", "avx512": "AVX512_CORE"}[isa],
+                           ONEDNN_MAX_CPU_ISA={"portable": "SSE41", "avx2": "AVX2", "avx512": "AVX512_CORE_BF16"}[isa],
                            MKL_ENABLE_INSTRUCTIONS={"portable": "SSE4_2", "avx2": "AVX2", "avx512": "AVX512"}[isa])
 
 
@@ -141,8 +141,8 @@ def main():
     if args.isa:
         hold(args.isa)
 
-    def steer(path, weights="stored", compute="f32", cache="f32"):
-        return Program([args.steer, path, weights, args.threads, compute, cache], OURS)
+    def steer(path, weights="stored", compute="f32", cache="f32", isa=None):
+        return Program([args.steer, path, weights, args.threads, compute, cache], dict(OURS, STEER_ISA=isa) if isa else OURS)
 
     def wanted(name):
         return args.only in name
@@ -197,6 +197,11 @@ def main():
                     Program(peer + ["transformers-bf16", args.llama, args.threads]) as theirs:
                 for work, must, aim in works:
                     record(f"bf16 {work} / transformers bf16", alternate(rounded, theirs, work, work, args.repeats), must, aim)
+        works = [w for w in ("decode 1 16", "decode 16 16", "prefill 256") if wanted(f"tiles {w}")]
+        if works and ours.about["isa"] == "amx":
+            with steer(args.llama, "bf16", "bf16") as tiles, steer(args.llama, "bf16", "bf16", isa="avx512") as without:
+                for work in works:
+                    record(f"tiles {work} / AVX-512", alternate(tiles, without, work, work, args.repeats))
         for cache in ("f32", "bf16"):
             works = [w for w in ("prefill 1024", "decode 1 16 1024") if wanted(f"long {w} cache {cache}")]
             if works:

@@ -1,28 +1,38 @@
 #include "core/isa.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <iterator>
 #include <string_view>
 
 #include <steer/core/error.hpp>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #endif
 
 namespace steer::core::detail {
 namespace {
 
+constexpr std::string_view kNames[] = {"portable", "avx2", "avx512", "amx"};
+
 Isa best() {
   const char* value = std::getenv("STEER_ISA");
   if (value && *value) {
-    const std::string_view name(value);
-    const Isa isa = name == "avx512" ? Isa::avx512 : name == "avx2" ? Isa::avx2 : Isa::portable;
-    require((isa != Isa::portable || name == "portable") && isa_available(isa), ErrorCode::argument, "STEER_ISA",
-            "expected portable, avx2 or avx512, and this machine to have it, but got \"{}\"", name);
+    const auto* known = std::ranges::find(kNames, std::string_view(value));
+    const auto isa = static_cast<Isa>(known - std::begin(kNames));
+    require(known != std::end(kNames) && isa_available(isa), ErrorCode::argument, "STEER_ISA",
+            "expected portable, avx2, avx512 or amx, and this machine to have it, but got \"{}\"", value);
     return isa;
   }
-  return isa_available(Isa::avx512) ? Isa::avx512 : isa_available(Isa::avx2) ? Isa::avx2 : Isa::portable;
+  for (const Isa isa : {Isa::amx, Isa::avx512, Isa::avx2})
+    if (isa_available(isa)) return isa;
+  return Isa::portable;
 }
 
 #if defined(__x86_64__)
@@ -30,6 +40,22 @@ Isa best() {
 bool has_f16c() noexcept {
   unsigned a = 0, b = 0, c = 0, d = 0;
   return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
+/// Whether there are tiles with products of bf16, and the kernel lets this process use them: their state is large, so
+/// Linux saves it only for those that ask (Documentation/arch/x86/xstate.rst).
+bool may_use_tiles() noexcept {
+#if defined(__linux__)
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & kBf16) == 0 || (d & kTile) == 0) return false;
+  constexpr long kGetPermission = 0x1022, kAskPermission = 0x1023, kTileData = 18;
+  std::uint64_t permitted = 0;
+  return syscall(SYS_arch_prctl, kAskPermission, kTileData) == 0 &&
+         syscall(SYS_arch_prctl, kGetPermission, &permitted) == 0 && (permitted >> kTileData & 1) == 1;
+#else
+  return false;
+#endif
 }
 #endif
 
@@ -44,9 +70,12 @@ bool isa_available(Isa isa) noexcept {
 #if defined(__x86_64__)
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
   if (isa == Isa::avx2) return avx2;
-  if (isa == Isa::avx512) {
-    return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  if (isa == Isa::avx512) return avx512;
+  if (isa == Isa::amx) {
+    static const bool tiles = avx512 && __builtin_cpu_supports("avx512bf16") && may_use_tiles();
+    return tiles;
   }
 #endif
   return isa == Isa::portable;

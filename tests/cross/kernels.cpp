@@ -8,6 +8,10 @@
 #include <random>
 #include <vector>
 
+#ifdef STEER_SLOW_TILES
+#include "slow_tiles.hpp"
+#define STEER_TILES steer::test::SlowTiles
+#endif
 #define STEER_ISA under_test
 #include "model/kernels/kernels-inl.hpp"
 
@@ -98,28 +102,46 @@ Weight make(const Kind& kind, std::int64_t n, std::int64_t k, std::mt19937& rand
   return w;
 }
 
-std::vector<float> multiply(const WeightView& w, const std::vector<float>& x, std::int64_t m) {
+#ifdef STEER_WITH_TILES
+const KernelTable& table = kernels_with_tiles_under_test;
+#else
+const KernelTable& table = kernels_under_test;
+#endif
+
+std::vector<float> multiply(const WeightView& w, const std::vector<float>& x, std::int64_t m, Rounding rounding) {
   static std::vector<float> scratch(kScratchFloats + 16);
   float* aligned = scratch.data() + -reinterpret_cast<std::uintptr_t>(scratch.data()) % 64 / 4;
   const std::int64_t padded = (w.k + kPackedGroup - 1) / kPackedGroup * kPackedGroup;
   std::vector<float> packed(static_cast<std::size_t>(m * padded)), y(static_cast<std::size_t>(m * w.n));
-  ProductArgs a{.weight = w, .x = x.data(), .ldx = w.k, .m = m, .y = y.data(), .ldy = w.n};
-  kernels_under_test.pack_rows(a, 0, w.k, packed.data());
+  ProductArgs a{.weight = w, .x = x.data(), .ldx = w.k, .m = m, .y = y.data(), .ldy = w.n, .rounding = rounding};
+  table.pack_rows(a, 0, w.k, packed.data());
   a.packed = packed.data();
-  kernels_under_test.product(a, 0, w.n / 2, aligned);
-  kernels_under_test.product(a, w.n / 2, w.n, aligned);
+  table.product(a, 0, w.n / 2, aligned);
+  table.product(a, w.n / 2, w.n, aligned);
   return y;
 }
 
-int check(const Kind& kind, std::int64_t m, std::int64_t n, std::int64_t k, std::mt19937& random) {
+/// To the nearest bf16, ties to even; numbers here are far from its ends.
+float to_bf16(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
+std::uint64_t all_bits = 14695981039346656037u;  // FNV-1a of every product, to compare one machine's with another's
+
+int check(const Kind& kind, Rounding rounding, std::int64_t m, std::int64_t n, std::int64_t k, std::mt19937& random) {
   int failed = 0;
   const Weight w = make(kind, n, k, random);
   std::vector<float> x(static_cast<std::size_t>(m * k)), row(static_cast<std::size_t>(k));
   std::normal_distribution<float> normal;
   for (float& v : x) v = normal(random);
-  const auto y = multiply(w.view, x, m);
+  const auto y = multiply(w.view, x, m, rounding);
+  const auto as_taken = [&](float v) { return rounding == Rounding::bf16 ? to_bf16(v) : v; };
   for (std::int64_t j = 0; j < n; ++j) {
-    kernels_under_test.decode_row(w.view, j, row.data());
+    table.decode_row(w.view, j, row.data());
     if (kind.bytes > 4 && kind.type != WeightType::int8)
       for (std::int64_t i = 0; i < k; ++i) {
         const std::uint8_t* block = w.bytes.data() + j * w.view.row_bytes + i / kind.values * kind.bytes;
@@ -129,19 +151,27 @@ int check(const Kind& kind, std::int64_t m, std::int64_t n, std::int64_t k, std:
     for (std::int64_t r = 0; r < m; ++r) {
       double sum = 0, size = 1e-30;
       for (std::int64_t i = 0; i < k; ++i) {
-        const double term =
-            static_cast<double>(x[static_cast<std::size_t>(r * k + i)]) * row[static_cast<std::size_t>(i)];
+        const double term = static_cast<double>(as_taken(x[static_cast<std::size_t>(r * k + i)])) *
+                            as_taken(row[static_cast<std::size_t>(i)]);
         sum += term;
         size += std::abs(term);
       }
-      failed += !(std::abs(y[static_cast<std::size_t>(r * n + j)] - sum) < 1e-6 * size);
+      failed +=
+          !(std::abs(y[static_cast<std::size_t>(r * n + j)] - sum) < (rounding == Rounding::bf16 ? 3e-6 : 1e-6) * size);
     }
   }
   for (std::int64_t r = 0; r < m; ++r) {  // the same bits alone
-    const auto alone = multiply(w.view, {x.begin() + r * k, x.begin() + (r + 1) * k}, 1);
+    const auto alone = multiply(w.view, {x.begin() + r * k, x.begin() + (r + 1) * k}, 1, rounding);
     failed += std::memcmp(alone.data(), y.data() + r * n, static_cast<std::size_t>(n) * sizeof(float)) != 0;
   }
-  if (failed) std::printf("%s, %d rows by [%d, %d]: %d wrong\n", kind.name, int(m), int(n), int(k), failed);
+  for (const float v : y) {
+    std::uint32_t bits;
+    std::memcpy(&bits, &v, 4);
+    for (int byte = 0; byte < 4; ++byte) all_bits = (all_bits ^ (bits >> 8 * byte & 255)) * 1099511628211u;
+  }
+  if (failed)
+    std::printf("%s%s, %d rows by [%d, %d]: %d wrong\n", kind.name, rounding == Rounding::bf16 ? " as bf16" : "",
+                int(m), int(n), int(k), failed);
   return failed;
 }
 
@@ -150,15 +180,29 @@ int check(const Kind& kind, std::int64_t m, std::int64_t n, std::int64_t k, std:
 int main() {
   std::mt19937 random(1);
   int cases = 0, failed = 0;
-  for (const Kind& kind : kKinds)
-    for (std::int64_t m : {1, 3, 4, 9, 18, 70})
-      for (std::int64_t k : {256, 1280}) {
-        ++cases;
-        failed += check(kind, m, 17, k, random) != 0;
-        if (kind.values > 32 || kind.bytes > 4) continue;
-        ++cases;
-        failed += check(kind, m, 13, k + 13, random) != 0;  // a last group that is not whole
-      }
+  const auto count = [&](const Kind& kind, Rounding rounding, std::int64_t m, std::int64_t n, std::int64_t k) {
+    if (rounding != Rounding::none && !table.rounds(kind.type, rounding)) return;
+    ++cases;
+    failed += check(kind, rounding, m, n, k, random) != 0;
+  };
+#ifdef STEER_WITH_TILES  // all else is the same table's as without
+  constexpr Rounding kRoundings[] = {Rounding::bf16};
+#else
+  constexpr Rounding kRoundings[] = {Rounding::none, Rounding::bf16};
+#endif
+  for (const Rounding rounding : kRoundings)
+    for (const Kind& kind : kKinds)
+      for (std::int64_t m : {1, 3, 4, 9, 18, 70})
+        for (std::int64_t k : {256, 1280}) {
+          count(kind, rounding, m, 17, k);
+          if (kind.values > 32 || kind.bytes > 4) continue;
+          count(kind, rounding, m, 13, k + 13);  // a last group that is not whole
+        }
+#ifdef STEER_WITH_TILES
+  for (std::int64_t n : {96, 103})  // pairs of strips of W, and blocks of rows of x
+    for (std::int64_t m : {32, 33, 300}) count(kKinds[2], Rounding::bf16, m, n, 544);
+#endif
+  std::printf("all products' bits: %016llx\n", static_cast<unsigned long long>(all_bits));
   std::printf("cross: %d cases passed, %d failed\n", cases - failed, failed);
   return failed != 0;
 }

@@ -125,7 +125,7 @@ template <class Format, int M, int N>
 // Numbers [k0, k1) of N rows as [group][N][kGroup] bf16, zeros behind the last; k0 is a multiple of a block.
 template <class Format, int N>
 [[gnu::noinline]] STEER_BF16 void decode_rows_as_bf16(const typename Format::Row* rows, std::int64_t k0,
-                                                      std::int64_t k1, std::uint16_t* out) {
+                                                      std::int64_t k1, std::uint16_t* out, Fetch& fetch) {
   const std::int64_t groups = k1 / kGroup;
   const auto put = [](std::uint16_t * to, const F* w) STEER_BF16 __attribute__((always_inline)) {
     _mm512_storeu_si512(to, reinterpret_cast<__m512i>(in_bf16(w)));
@@ -136,6 +136,7 @@ template <class Format, int N>
       const auto block = Format::block(rows[n], g);
       std::uint16_t* to = out + n * kGroup;
       for (int s = 0; s < Format::kBlock / Format::kStep; ++s) {
+        fetch.one();
         F w[Format::kStep * kVectors];
         Format::step(
             block, s, [&](int v, F decoded) __attribute__((always_inline)) { w[v] = decoded; });
@@ -182,7 +183,8 @@ void rows_bf16(const ProductArgs& a, std::int64_t n, std::int64_t m0, std::int64
     typename Format::Row rows[N];
     for (int i = 0; i < N; ++i) rows[i] = Format::row(a.weight, n + i);
     each_part<Format, N>(a, n, m0, [&](const Part& part, Fetch& fetch) {
-      decode_rows_as_bf16<Format, N>(rows, part.k0, part.k1, decoded);
+      Fetch later;  // between the additions
+      decode_rows_as_bf16<Format, N>(rows, part.k0, part.k1, decoded, later);
       each_panel(m0, m1, [&]<int M>(std::int64_t m) {
         const auto* x = reinterpret_cast<const std::uint16_t*>(a.packed + m * padded(a.weight.k)) + part.k0 * M;
         part_of_tile_bf16<M, N>(decoded, part, x, a, m, n, scratch + (m - m0) * N * kWidth, fetch);

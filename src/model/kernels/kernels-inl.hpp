@@ -30,6 +30,8 @@ namespace {
 #ifdef STEER_KERNEL_BF16
 //
 #include "model/kernels/bf16-inl.hpp"
+//
+#include "model/kernels/amx-inl.hpp"
 #endif
 
 #define STEER_FOR_TYPE(type, call) \
@@ -73,6 +75,9 @@ inline auto decode_for(WeightType type) -> void (*)(const WeightView&, std::int6
 inline auto product_bf16_for(WeightType type) -> void (*)(const ProductArgs&, std::int64_t, std::int64_t, float*) {
   STEER_FOR_TYPE(type, product_bf16);
 }
+inline auto product_amx_for(WeightType type) -> void (*)(const ProductArgs&, std::int64_t, std::int64_t, float*) {
+  STEER_FOR_TYPE(type, product_amx);
+}
 #endif
 #undef STEER_FOR_TYPE
 
@@ -108,8 +113,21 @@ void pack(const ProductArgs& a, std::int64_t begin, std::int64_t end, float* pac
 
 void decode_row(const WeightView& w, std::int64_t row, float* out) { decode_for(w.type)(w, row, out); }
 
+#ifdef STEER_KERNEL_BF16
+void product_with_tiles(const ProductArgs& a, std::int64_t begin, std::int64_t end, float* scratch) {
+  (a.rounding == Rounding::bf16 ? product_amx_for(a.weight.type) : product)(a, begin, end, scratch);
+}
+
+void pack_with_tiles(const ProductArgs& a, std::int64_t begin, std::int64_t end, float* packed) {
+  (a.rounding == Rounding::bf16 ? pack_tiles : pack)(a, begin, end, packed);
+}
+#endif
+
 }  // namespace
 
 STEER_ISA_TABLE(KernelTable, kernels) = {STEER_QUOTE(STEER_ISA), product, decode_row, rounds, pack};
+#ifdef STEER_KERNEL_BF16
+STEER_ISA_TABLE(KernelTable, kernels_with_tiles) = {"amx", product_with_tiles, decode_row, rounds, pack_with_tiles};
+#endif
 
 }  // namespace steer::model::detail
