@@ -10,11 +10,13 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/randn.h>
 
+#include <fmt/ranges.h>
 #include <CLI/CLI.hpp>
 #include <cctype>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <set>
 #include <steer/core/error.hpp>
@@ -39,7 +41,7 @@ using steer::Steering;
 struct Settings {
   std::string model = "examples/data/demo", sae = "examples/data/demo/sae.safetensors",
               questions = "examples/data/demo/questions_dev.jsonl", mmlu, point, compute = "f32", out;
-  std::vector<std::string> behaviours = {"funny", "technical", "emotional"}, others;
+  std::vector<std::string> behaviours = {"funny", "technical", "emotional"}, others, methods;
   std::vector<double> effects = {0.1, 0.3, 1, 3};
   double shown = 0.5;
   std::int64_t fit = 32, test = 48, max_tokens = 96, train_steps = 120;
@@ -85,6 +87,7 @@ class Comparison {
       for (const auto& behaviour : steer::study_behaviours()) others_.push_back(behaviour.name);
     for (const auto& name : s.behaviours)
       if (std::ranges::find(others_, name) == others_.end()) others_.push_back(name);
+    methods_ = chosen_methods();
   }
 
   void run() {
@@ -184,49 +187,88 @@ class Comparison {
     return row;
   }
 
-  std::vector<std::pair<std::string, Steering>> methods(const std::string& behaviour) {
+  /// A way of steering towards a behaviour. Made when its turn comes, since a trained vector takes long; without edits
+  /// where nothing was found.
+  struct Method {
+    std::string name;
+    std::function<Steering(const std::string& behaviour)> make;
+  };
+
+  std::vector<Method> methods() {
     const steer::EditOptions generated{.scope = {.where = steer::Where::generated}},
         onset{.scope = {.where = steer::Where::onset, .count = 8}};
-    const auto after_plain = texts(asked_.at(behaviour), ""), after_asked = texts(asked_.at(behaviour), behaviour);
-    const at::Tensor difference = rows_.at(behaviour).mean(0) - plain_rows_.mean(0);
-    std::vector<at::Tensor> other_rows;
-    for (const auto& [name, rows] : rows_)
-      if (name != behaviour) other_rows.push_back(rows);
-    std::vector<std::pair<std::string, Steering>> all;
-    const auto add = [&](const std::string& name, const at::Tensor& v) {
-      all.emplace_back(name, Steering().add(v, point_, 1, generated));
+    const auto difference = [this](const std::string& b) { return rows_.at(b).mean(0) - plain_rows_.mean(0); };
+    const auto after_plain = [this](const std::string& b) { return texts(asked_.at(b), ""); };
+    const auto add = [=, this](const at::Tensor& v) { return Steering().add(v, point_, 1, generated); };
+    std::vector<Method> all = {
+        {"random direction",
+         [=, this](const auto& b) {
+           at::manual_seed(s_.seed);
+           return add(at::randn({difference(b).size(0)}));
+         }},
+        {"mean difference", [=](const auto& b) { return add(difference(b)); }},
+        {"mean difference, onset",
+         [=, this](const auto& b) { return Steering().add(difference(b), point_, 1, onset); }},
+        {"centred",
+         [=, this](const auto& b) {
+           std::vector<at::Tensor> others;
+           for (const auto& [name, rows] : rows_)
+             if (name != b) others.push_back(rows);
+           return others.empty() ? Steering() : add(steer::centred_difference(rows_.at(b), others));
+         }},
+        {"least collateral", [=, this](const auto& b) { return add(steer::least_collateral(difference(b), metric_)); }},
+        {"prompt replacement",
+         [=, this](const auto& b) {
+           const auto fit = steer::fit_prompt_replacement(tokens(after_plain(b)), tokens(texts(asked_.at(b), b)));
+           return Steering().gated_add(fit.w, fit.b, fit.z, point_, 1, generated);
+         }},
+        {"trained",
+         [=, this](const auto& b) {
+           return add(steer::train_vector(session_, point_, after_plain(b), neutral_,
+                                          {.max_kl = 0.5, .steps = s_.train_steps, .seed = s_.seed})
+                          .vector);
+         }},
     };
-    at::manual_seed(s_.seed);
-    add("random direction", at::randn({difference.size(0)}));
-    add("mean difference", difference);
-    all.emplace_back("mean difference, onset", Steering().add(difference, point_, 1, onset));
-    if (!other_rows.empty()) add("centred", steer::centred_difference(rows_.at(behaviour), other_rows));
-    add("least collateral", steer::least_collateral(difference, metric_));
-    const auto fit = steer::fit_prompt_replacement(tokens(after_plain), tokens(after_asked));
-    all.emplace_back("prompt replacement", Steering().gated_add(fit.w, fit.b, fit.z, point_, 1, generated));
-    const auto trained = steer::train_vector(session_, point_, after_plain, neutral_,
-                                             {.max_kl = 0.5, .steps = s_.train_steps, .seed = s_.seed});
-    add("trained", trained.vector);
     if (!sae_) return all;
-    const auto contrasts = steer::contrast_features(steer::pooled_features(session_, *sae_, after_plain),
-                                                    steer::pooled_features(session_, *sae_, texts(plain_, "")),
-                                                    {.limit = 24, .bootstrap = 0});
-    std::vector<steer::FeatureValue> candidates;
-    for (const auto& found : contrasts)
-      if (found.standardised > 0 && !found.always_on) candidates.push_back({found.feature, 10 * found.mean_positive});
-    const auto nudge = [&](const std::string& name, std::span<const steer::FeatureValue> features,
-                           const steer::EditOptions& where) {
+    const auto nudge = [this](std::span<const steer::FeatureValue> features, const steer::EditOptions& where) {
       Steering steering;
       for (const auto& [feature, value] : features.first(std::min<std::size_t>(3, features.size())))
         steering.nudge(*sae_, feature, value, where);
-      if (!steering.empty()) all.emplace_back(name, steering);
+      return steering;
     };
-    nudge("SAE, by contrast", candidates, {});  // on every token, as the hosted service does
-    nudge("SAE, by contrast, onset", candidates, onset);
-    nudge("SAE, random features", random_features(behaviour), {});
-    std::vector<std::vector<std::int64_t>> prompts;
-    for (std::size_t i = 0; i < 4; ++i) prompts.push_back(prompt_of(fit_[i], ""));
-    nudge("SAE, by output score", steer::filter_by_output_score(session_, *sae_, candidates, prompts, 3), generated);
+    const auto by_contrast = [=, this](const std::string& b) {
+      const auto contrasts = steer::contrast_features(steer::pooled_features(session_, *sae_, after_plain(b)),
+                                                      steer::pooled_features(session_, *sae_, texts(plain_, "")),
+                                                      {.limit = 24, .bootstrap = 0});
+      std::vector<steer::FeatureValue> candidates;
+      for (const auto& found : contrasts)
+        if (found.standardised > 0 && !found.always_on) candidates.push_back({found.feature, 10 * found.mean_positive});
+      return candidates;
+    };
+    // On every token, as the hosted service did.
+    all.push_back({"SAE, by contrast", [=](const auto& b) { return nudge(by_contrast(b), {}); }});
+    all.push_back({"SAE, by contrast, onset", [=](const auto& b) { return nudge(by_contrast(b), onset); }});
+    all.push_back({"SAE, random features", [=, this](const auto& b) { return nudge(random_features(b), {}); }});
+    all.push_back({"SAE, by output score", [=, this](const auto& b) {
+                     std::vector<std::vector<std::int64_t>> prompts;
+                     for (std::size_t i = 0; i < 4; ++i) prompts.push_back(prompt_of(fit_[i], ""));
+                     return nudge(steer::filter_by_output_score(session_, *sae_, by_contrast(b), prompts, 3),
+                                  generated);
+                   }});
+    return all;
+  }
+
+  /// Those asked for, in the order of `methods`.
+  std::vector<Method> chosen_methods() {
+    auto all = methods();
+    std::vector<std::string> known;
+    for (const auto& method : all) known.push_back(method.name);
+    for (const auto& name : s_.methods)
+      steer::require(std::ranges::find(known, name) != known.end(), steer::ErrorCode::argument, "compare_methods",
+                     "expected --methods among \"{}\" but got \"{}\"{}", fmt::join(known, "\", \""), name,
+                     sae_ ? "" : "; those of an SAE need --sae");
+    if (!s_.methods.empty())
+      std::erase_if(all, [&](const auto& m) { return std::ranges::find(s_.methods, m.name) == s_.methods.end(); });
     return all;
   }
 
@@ -252,7 +294,12 @@ class Comparison {
     print("unsteered", "0", measure(behaviour, "", {}));
     print("prompt", "-", measure(behaviour, behaviour, {}));
     std::string matched;
-    for (const auto& [name, steering] : methods(behaviour)) {
+    for (const auto& [name, make] : methods_) {
+      const Steering steering = make(behaviour);
+      if (steering.empty()) {
+        fmt::print("{:<24} found nothing\n", name);
+        continue;
+      }
       std::vector<Row> rows;
       const auto ladder = steer::calibrate_strengths(model_, steering, s_.effects, {.texts = neutral_});
       for (const auto& step : ladder) {
@@ -304,6 +351,7 @@ class Comparison {
   steer::HookPoint point_;
   std::vector<steer::Question> fit_, test_;
   std::vector<std::string> others_;
+  std::vector<Method> methods_;
   std::vector<steer::GenerateResult> plain_;
   std::map<std::string, std::vector<steer::GenerateResult>> asked_;
   std::map<std::string, at::Tensor> rows_;
@@ -328,6 +376,7 @@ int main(int argc, char** argv) {
   app.add_option("--mmlu", s.mmlu, "MMLU folder in its original layout, in place of --questions: its dev rows");
   app.add_option("--behaviours", s.behaviours, "to compare on")->delimiter(',')->capture_default_str();
   app.add_option("--others", s.others, "to centre by and to tell apart; default: the study's 14")->delimiter(',');
+  app.add_option("--methods", s.methods, "names as the table prints them, each an argument; default: all");
   app.add_option("--effects", s.effects, "95th percentiles of next-token KL to bring methods to, rising")
       ->delimiter(',')
       ->capture_default_str();

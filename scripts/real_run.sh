@@ -27,6 +27,7 @@ export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 
 methods=(mean_difference prompt_replacement trained)
 questions=300 tokens=384 draws=3 certify=171 prompts=24 checks=64 off_target=20 batch=32
+ways=()  # of steering that are compared: all
 features=4096 sae_tokens=1500000 keep=150000 pieces=600 fit=32 test=16 effects=0.1,0.3 train=60 texts=60 calibrate=200
 plan=0
 for argument in "$@"; do
@@ -35,7 +36,8 @@ for argument in "$@"; do
     --evening)
       questions=60 tokens=160 draws=1 certify=48 prompts=8 checks=16 off_target=0 batch=48
       behaviours=funny,concise rules=exclaiming arms=control,prompt,published,safe,random pairs=none
-      fit=16 test=8 effects=0.1 train=30 texts=20 methods=(mean_difference)
+      fit=16 test=8 effects=0.1 texts=20 methods=(mean_difference)
+      ways=(--methods "random direction" "mean difference" centred "SAE, by contrast" "SAE, by output score")
       out=${STEER_REAL_OUT:-build/real-evening}
       ;;
     --tiny)
@@ -113,7 +115,7 @@ split
 stage sae train "$out/sae.safetensors" "$features" "$sae_tokens" "$keep" "$pieces"
 stage methods "$programs/compare_methods" --model "$model" --sae "$out/sae.safetensors" --mmlu "$mmlu" --behaviours \
   "$behaviours" --others "$behaviours" --effects "$effects" --fit "$fit" --test "$test" --max-tokens "$tokens" \
-  --train-steps "$train" --compute "$compute" --out "$out/methods"
+  --train-steps "$train" --compute "$compute" "${ways[@]}" --out "$out/methods"
 if [[ -n ${STEER_PAPER_RESULTS:-} ]]; then
   stage calibrate "$programs/calibrate_judge" --judge logits --model "$([[ $pairs == self ]] && echo "$model" || echo "$pairs")" \
     --mmlu "$mmlu" --limit "$calibrate" --out "$out/calibration.json"
