@@ -21,7 +21,7 @@ enable_language(CUDA)
 find_package(CUDAToolkit REQUIRED)
 
 # Device code sees no header of libtorch and none of its flags.
-file(GLOB _kernels CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/model/cuda/*.cu")
+file(GLOB _kernels CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/*/cuda/*.cu")
 add_library(steer_cuda_kernels OBJECT ${_kernels})
 target_include_directories(steer_cuda_kernels PRIVATE "${PROJECT_SOURCE_DIR}/src")
 target_compile_features(steer_cuda_kernels PRIVATE cuda_std_20)

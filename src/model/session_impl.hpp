@@ -109,6 +109,7 @@ struct Session::Impl {
   std::map<CompiledIntervention*, std::int64_t> users;  ///< open sequences of each program
   std::map<HookPoint, std::pair<bool, std::shared_ptr<HookHandle::Registration>>> wired;  ///< edits?, the hook
   std::vector<Group> groups;                                                              ///< of the pass that runs
+  std::vector<IntervenedGroup> together;  ///< those at the hook point that runs
 
   std::shared_ptr<CompiledIntervention> program_of(const InterventionPtr& intervention);  ///< any thread
   std::shared_ptr<CompiledIntervention> known_program(const std::string& name, const Intervention& intervention);

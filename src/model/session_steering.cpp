@@ -82,14 +82,18 @@ void Session::Impl::group(std::span<const TokenRun> runs, std::span<SequenceCach
 }
 
 void Session::Impl::intervene(HookContext& at) {
+  together.clear();
   for (const Group& group : groups) {
     const auto& points = group.program->points();
-    if (std::find(points.begin(), points.end(), at.point) == points.end()) continue;
-    if (at.point.site != Site::attn_pattern) {
-      group.program->run(at, group.runs);
-      continue;
-    }
-    // One call a run, over a view of its own.
+    if (std::find(points.begin(), points.end(), at.point) != points.end())
+      together.push_back({group.program, group.runs});
+  }
+  if (at.point.site != Site::attn_pattern) {
+    if (!together.empty()) together.front().program->run_all(at, together);
+    return;
+  }
+  // One call a run, over a view of its own.
+  for (const IntervenedGroup& group : together)
     for (const IntervenedRun& own : group.runs)
       if (const TokenRun& here = at.batch.runs[0]; own.run->sequence == here.sequence &&
                                                    here.position >= own.run->position &&
@@ -97,7 +101,6 @@ void Session::Impl::intervene(HookContext& at) {
         const IntervenedRun alone{&here, own.memory};
         group.program->run(at, {&alone, 1});
       }
-  }
 }
 
 SequenceId Session::Impl::open(const InterventionPtr& intervention) {

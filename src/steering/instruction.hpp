@@ -12,6 +12,12 @@
 #include <cstdint>
 #include <limits>
 
+#if defined(__CUDACC__)
+#define STEER_HOST_DEVICE __host__ __device__
+#else
+#define STEER_HOST_DEVICE
+#endif
+
 namespace steer::steering::detail {
 
 /// Where a register's value comes from.
@@ -51,16 +57,16 @@ template <class T>
 struct Math;
 template <>
 struct Math<float> {
-  static float larger(float a, float b) { return a > b ? a : b; }
-  static float smaller(float a, float b) { return a < b ? a : b; }
-  static float where(bool c, float a, float b) { return c ? a : b; }
+  STEER_HOST_DEVICE static float larger(float a, float b) { return a > b ? a : b; }
+  STEER_HOST_DEVICE static float smaller(float a, float b) { return a < b ? a : b; }
+  STEER_HOST_DEVICE static float where(bool c, float a, float b) { return c ? a : b; }
 };
 
 /// A register's value from the dot product of its row with the raw token, whose normalised form (an SAE's) is
 /// x~ = (h - shift) / in. With y = x~ . read + offset, a feature is max(gain y + bias, 0) where y + gate_bias exceeds
 /// the threshold, else 0: relu, jumprelu and gated SAEs alike, and gates.
 template <class T>
-T value_of(const Register& r, const T& dot, const T& shift, const T& in) {
+STEER_HOST_DEVICE T value_of(const Register& r, const T& dot, const T& shift, const T& in) {
   if (r.reading == Reading::dot) return dot + r.offset;
   const T y = (dot - shift * r.read_sum) / in + r.offset;
   return Math<T>::where(y + r.gate_bias > r.threshold, Math<T>::larger(r.gain * y + r.bias, 0.f), 0.f);
@@ -68,7 +74,7 @@ T value_of(const Register& r, const T& dot, const T& shift, const T& in) {
 
 /// The change of register `first + i`, given the values x of the registers from `first` on.
 template <class T>
-T change_of(const Change& c, int i, const T* x, const T& unit) {
+STEER_HOST_DEVICE T change_of(const Change& c, int i, const T* x, const T& unit) {
   T d = c.gain[i][0] * x[0];
   if (c.pair) d = d + c.gain[i][1] * x[1];
   if (c.constant != 0) d = d + c.constant * unit;

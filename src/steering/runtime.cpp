@@ -77,7 +77,8 @@ CompiledSteering::CompiledSteering(const ModelConfig& config, const std::optiona
                                    const Steering& steering, const CompileOptions& options)
     : program_(compile_program(config, tokenizer.has_value(), steering)),
       batch_invariant_(options.batch_invariant),
-      device_tables_(program_.places.size()) {
+      device_tables_(program_.places.size()),
+      card_programs_(program_.places.size()) {
   if (!program_.tags.empty()) tokenizer_ = tokenizer;
 }
 
@@ -86,13 +87,31 @@ bool CompiledSteering::edits(const HookPoint& place) const {
   return point && !point->instructions.empty();
 }
 
-void CompiledSteering::run(HookContext& at, std::span<const IntervenedRun> runs) {
+CardRunner card_runner_for_testing = nullptr;
+
+namespace {
+
+bool is_plain_f32(const at::Tensor& value) {
+  const bool records = at::GradMode::is_enabled() && value.requires_grad();
+  return !records && value.scalar_type() == at::kFloat && value.stride(-1) == 1;
+}
+
+bool runs_by_token(const HookContext& at) { return at.value.is_cpu() && is_plain_f32(at.value); }
+
+/// Null where no card's kernels are for these activations.
+CardRunner card_runner([[maybe_unused]] const HookContext& at) {
+  if (card_runner_for_testing) return is_plain_f32(at.value) ? card_runner_for_testing : nullptr;
+#ifdef STEER_CUDA
+  if (at.value.is_cuda() && is_plain_f32(at.value)) return run_card;
+#endif
+  return nullptr;
+}
+
+}  // namespace
+
+const PointProgram* CompiledSteering::begin(HookContext& at, std::span<const IntervenedRun> runs) {
   const PointProgram* const point = program_.at(at.point);
-  if (!point) return;
-  if (at.point.site == Site::attn_pattern) {
-    items_.assign(1, {static_cast<SteeringMemory*>(runs.front().memory), runs.front().run});
-    return run_pattern(at, *point);
-  }
+  if (!point) return nullptr;
   const std::int64_t width = point->table.width;
   if (at.value.dim() != 2 || at.value.size(0) != at.batch.size() || at.value.size(1) != width)
     fail(ErrorCode::shape, "Steering", "expected [{}, {}] at {} but got [{}]", at.batch.size(), width, at.point.name(),
@@ -100,11 +119,44 @@ void CompiledSteering::run(HookContext& at, std::span<const IntervenedRun> runs)
   items_.clear();
   for (const IntervenedRun& own : runs)
     if (own.run->begin < own.run->end) items_.push_back({static_cast<SteeringMemory*>(own.memory), own.run});
-  if (items_.empty()) return;
-  const bool records = at::GradMode::is_enabled() && at.value.requires_grad();
-  const bool fast = !records && at.value.is_cpu() && at.value.scalar_type() == at::kFloat && at.value.stride(1) == 1;
-  if (!point->nodes.empty()) resolve(at, *point, fast);
-  if (!point->instructions.empty()) fast ? run_cpu(at, *point) : run_aten(at, *point);
+  if (items_.empty()) return nullptr;
+  if (!point->nodes.empty()) resolve(at, *point, runs_by_token(at));
+  return point->instructions.empty() ? nullptr : point;
+}
+
+void CompiledSteering::run(HookContext& at, std::span<const IntervenedRun> runs) {
+  if (at.point.site == Site::attn_pattern) {
+    const PointProgram* const point = program_.at(at.point);
+    if (!point) return;
+    items_.assign(1, {static_cast<SteeringMemory*>(runs.front().memory), runs.front().run});
+    return run_pattern(at, *point);
+  }
+  if (card_runner(at)) {
+    const IntervenedGroup own{this, runs};
+    return run_all(at, {&own, 1});
+  }
+  if (const PointProgram* point = begin(at, runs)) runs_by_token(at) ? run_cpu(at, *point) : run_aten(at, *point);
+}
+
+void CompiledSteering::run_all(HookContext& at, std::span<const IntervenedGroup> groups) {
+  const CardRunner runner = card_runner(at);
+  if (!runner) return CompiledIntervention::run_all(at, groups);
+  std::vector<CardJob> jobs;
+  for (const IntervenedGroup& group : groups) {
+    auto* const own = dynamic_cast<CompiledSteering*>(group.program);
+    if (!own) {
+      group.program->run(at, group.runs);
+      continue;
+    }
+    const PointProgram* const point = own->begin(at, group.runs);
+    if (!point) continue;
+    if (std::ranges::any_of(point->instructions, &Instruction::bulk))
+      own->run_aten(at, *point);
+    else
+      jobs.push_back(
+          {point, own->items_, &own->card_programs_[static_cast<std::size_t>(point - own->program_.points.data())]});
+  }
+  if (!jobs.empty()) runner(at, jobs);
 }
 
 void CompiledSteering::run_pattern(HookContext& at, const PointProgram& point) {

@@ -117,6 +117,22 @@ struct TokenWork {
 bool selects(const Selection& selection, const SteeringMemory& memory, const TokenRun& run, std::int64_t position,
              std::int64_t id);
 
+struct CardProgram;
+
+/// A steering's tokens at a hook point, for a card.
+struct CardJob {
+  const PointProgram* point = nullptr;
+  std::span<const Item> items;
+  std::shared_ptr<CardProgram>* program = nullptr;  ///< where its lists on the card are kept; null at first
+};
+
+/// Runs the instructions of all jobs, none of which is `bulk`, in one launch.
+using CardRunner = void (*)(HookContext& at, std::span<const CardJob> jobs);
+/// cuda/run_card.cpp, in builds with a card's kernels.
+void run_card(HookContext& at, std::span<const CardJob> jobs);
+/// If set, runs whatever would run on a card, on activations of any device.
+extern CardRunner card_runner_for_testing;
+
 class CompiledSteering final : public CompiledIntervention {
  public:
   /// @throws Error(argument | shape | config | unsupported) that names the edit: a point the model does not have, a
@@ -134,10 +150,14 @@ class CompiledSteering final : public CompiledIntervention {
     return std::make_unique<SteeringMemory>(program_, tokenizer_);
   }
   void run(HookContext& at, std::span<const IntervenedRun> runs) override;
+  void run_all(HookContext& at, std::span<const IntervenedGroup> groups) override;
 
   const Program& program() const { return program_; }
 
  private:
+  /// Takes up the runs that have tokens and decides the conditions read here. @return what is to be done; null:
+  /// nothing.
+  const PointProgram* begin(HookContext& at, std::span<const IntervenedRun> runs);
   /// Decides the conditions read at this point, and what watches them.
   void resolve(HookContext& at, const PointProgram& point, bool fast);
   /// What a feature or a probe reads at a run's tokens.
@@ -155,8 +175,9 @@ class CompiledSteering final : public CompiledIntervention {
   Program program_;
   std::optional<Tokenizer> tokenizer_;
   bool batch_invariant_;
-  std::vector<at::Tensor> device_tables_;  ///< by point: copies where the activations are
-  std::vector<Item> items_;                ///< kept between steps so that a step allocates nothing
+  std::vector<at::Tensor> device_tables_;                    ///< by point: copies where the activations are
+  std::vector<std::shared_ptr<CardProgram>> card_programs_;  ///< by point
+  std::vector<Item> items_;                                  ///< kept between steps so that a step allocates nothing
 };
 
 }  // namespace steer::steering::detail

@@ -16,6 +16,7 @@
 #include <map>
 
 #include "core/format_text.hpp"
+#include "steering/on_card.hpp"
 #include "steering/reference.hpp"
 #include "support.hpp"
 
@@ -260,18 +261,23 @@ std::string wrong(const EditAudit& got, const test::ReferenceAudit& wanted, std:
   return "";
 }
 
-/// Every kind, first alone or among others, on both paths: values and audits.
-TEST(Edits, EveryKindMatchesTheReferenceOnBothPathsAudited) {
+enum class Path { by_token, tensors, card };
+
+/// Every kind, first alone or among others, on every path: values and audits.
+TEST(Edits, EveryKindMatchesTheReferenceOnEveryPathAudited) {
+  constexpr std::uint64_t kOnCard = 20;  // a card's threads one by one take long
   test::CaseCounter cases("edits");
   for (const steering::detail::Factory* factory : steering::detail::kinds())
     for (std::uint64_t seed = 0; seed < 150; ++seed) {
       const Case c = random_case(derive_seed(9, factory->kind, seed), factory->kind);
       std::vector<std::vector<test::ReferenceAudit>> audits;
       const at::Tensor wanted = test::reference(c.rows, kPoint, c.step, c.h, &audits);
-      for (const bool tensors : {false, true}) {
+      for (const Path path : {Path::by_token, Path::tensors, Path::card}) {
+        if (path == Path::card && seed >= kOnCard) continue;
         auto rows = rows_of(c);
         // Recording gradients takes the operators' path.
-        at::Tensor value = tensors ? c.h.clone().requires_grad_(true) * 1 : c.h.clone();
+        at::Tensor value = path == Path::tensors ? c.h.clone().requires_grad_(true) * 1 : c.h.clone();
+        const test::OnEmulatedCard card(path == Path::card);
         rows.run(kPoint, c.step, value);
         std::string errors = words(c, value.detach(), wanted);
         for (std::size_t r = 0; r < c.rows.size(); ++r) {
@@ -286,7 +292,7 @@ TEST(Edits, EveryKindMatchesTheReferenceOnBothPathsAudited) {
           }
         }
         cases.count(errors.empty());
-        EXPECT_EQ(errors, "") << factory->kind << " seed " << seed << (tensors ? ", tensors" : "");
+        EXPECT_EQ(errors, "") << factory->kind << " seed " << seed << " path " << static_cast<int>(path);
       }
     }
 }

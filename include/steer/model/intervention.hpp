@@ -41,6 +41,14 @@ struct IntervenedRun {
   InterventionMemory* memory = nullptr;  ///< made by the same CompiledIntervention
 };
 
+class CompiledIntervention;
+
+/// An intervention and its runs of a pass.
+struct IntervenedGroup {
+  CompiledIntervention* program = nullptr;
+  std::span<const IntervenedRun> runs;
+};
+
 /// An intervention made ready for one model. One of them serves all sequences of a session that have equal ones.
 class CompiledIntervention {
  public:
@@ -58,6 +66,11 @@ class CompiledIntervention {
   /// One pass at one of the points, over those of the step's runs that have this intervention. Hooks of order 0 and
   /// above come after it.
   virtual void run(HookContext& at, std::span<const IntervenedRun> runs) = 0;
+  /// The same of all interventions that want the point, the first of which is asked; no two share a token. To be
+  /// overridden where several cost less together; by default each runs on its own.
+  virtual void run_all(HookContext& at, std::span<const IntervenedGroup> groups) {
+    for (const IntervenedGroup& group : groups) group.program->run(at, group.runs);
+  }
 };
 
 /// How a session compiles.

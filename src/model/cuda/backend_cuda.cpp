@@ -3,10 +3,10 @@
 #include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 
-#include <cstring>
 #include <span>
 
 #include "model/cuda/runtime.hpp"
+#include "model/cuda/tables.hpp"
 
 namespace steer::model::detail {
 namespace {
@@ -40,33 +40,6 @@ cuda::CacheType cache_type(CacheFormat format) {
          : format == CacheFormat::bf16 ? cuda::CacheType::bf16
                                        : cuda::CacheType::f16;
 }
-
-/// Small tables for a kernel, one after the other in one copy to the device that nobody waits for.
-class Tables {
- public:
-  template <class T>
-  std::size_t add(std::span<const T> items) {
-    static_assert(alignof(T) <= 8 && sizeof(T) % 8 == 0);
-    const std::size_t at = bytes_.size();
-    bytes_.resize(at + items.size_bytes());
-    if (!items.empty()) std::memcpy(bytes_.data() + at, items.data(), items.size_bytes());
-    return at;
-  }
-  void send(at::Device device) {
-    at::Tensor host = at::empty({static_cast<std::int64_t>(bytes_.size())},
-                                at::TensorOptions().dtype(at::kByte).pinned_memory(device.is_cuda()));
-    if (!bytes_.empty()) std::memcpy(host.data_ptr(), bytes_.data(), bytes_.size());
-    sent_ = host.to(device, /*non_blocking=*/true);
-  }
-  template <class T>
-  const T* at(std::size_t offset) const {
-    return reinterpret_cast<const T*>(static_cast<const std::byte*>(sent_.const_data_ptr()) + offset);
-  }
-
- private:
-  std::vector<std::byte> bytes_;
-  at::Tensor sent_;
-};
 
 void norm_rows(at::Tensor& out, const at::Tensor& x, const Norm& norm, bool with_gain, std::int64_t width) {
   cuda::norm(cuda::current_stream(), mutable_data(out), data(x), with_gain ? data(norm.gain) : nullptr,
@@ -112,7 +85,7 @@ void CudaBackend::store(std::int64_t layer, const at::Tensor& k, const at::Tenso
       slots.push_back({{block.k, block.v}, p % cuda::kBlock});
     }
   }
-  Tables tables;
+  cuda::Tables tables;
   const std::size_t at = tables.add(std::span<const cuda::CacheSlot>(slots));
   tables.send(k.device());
   cuda::store(cuda::current_stream(), tables.at<cuda::CacheSlot>(at), data(k), data(v), k.size(0),
@@ -138,7 +111,7 @@ at::Tensor CudaBackend::attend(std::int64_t layer, const at::Tensor& q, const Ro
     longest = std::max(longest, keys);
   }
   at::Tensor z = at::empty_like(q);
-  Tables tables;
+  cuda::Tables tables;
   const std::size_t at_blocks = tables.add(std::span<const cuda::CacheBlock>(blocks)),
                     at_runs = tables.add(std::span<const cuda::AttentionRun>(runs)),
                     at_tiles = tables.add(std::span<const cuda::AttentionTile>(tiles));

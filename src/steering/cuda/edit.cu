@@ -1,0 +1,153 @@
+// A token's instructions by one block: its warps read registers side by side, one thread says by how much they change,
+// all write.
+
+#include "steering/cuda/edit.hpp"
+
+#include "model/cuda/language.hpp"
+
+namespace steer::steering::detail::card {
+namespace {
+
+using model::detail::cuda::kWarp;
+using model::detail::cuda::warp_sum;
+
+constexpr int kThreads = 256;
+constexpr float kNobody = -1;  // kOutOfScope of runtime.hpp
+
+/// The sum of f(i) over i < n, in all threads of the block.
+template <class F>
+__device__ float block_sum(std::int64_t n, const F& f) {
+  __shared__ float parts[kThreads / kWarp];
+  float sum = 0;
+  for (std::int64_t i = threadIdx.x; i < n; i += kThreads) sum += f(i);
+  sum = warp_sum(sum);
+  if (threadIdx.x % kWarp == 0) parts[threadIdx.x / kWarp] = sum;
+  __syncthreads();
+  sum = 0;
+  for (int i = 0; i < kThreads / kWarp; ++i) sum += parts[i];
+  __syncthreads();  // `parts` is used again
+  return sum;
+}
+
+/// x~ = (h - shift) / in, undone by * out.
+struct TokenNorm {
+  float shift = 0, in = 1, out = 1;
+};
+
+__device__ TokenNorm measure(const float* h, std::int64_t width, Normalization kind) {
+  const auto n = static_cast<float>(width);
+  TokenNorm norm;
+  if (kind == Normalization::constant_norm_rescale) {
+    const float length = sqrtf(block_sum(width, [=](std::int64_t i) { return h[i] * h[i]; }));
+    norm.in = norm.out = (length > 0 ? length : 1) / sqrtf(n);
+  } else if (kind == Normalization::layer_norm) {
+    const float mean = block_sum(width, [=](std::int64_t i) { return h[i]; }) / n;
+    const float squares = block_sum(width, [=](std::int64_t i) { return (h[i] - mean) * (h[i] - mean); });
+    norm.shift = mean;
+    norm.out = sqrtf(squares / (n - 1));
+    norm.in = norm.out + 1e-5f;
+  }
+  return norm;
+}
+
+__device__ float relative(float change, float arrival) {
+  return arrival > 0 ? change / arrival : change > 0 ? 1.f : 0.f;
+}
+
+/// A warp a register.
+__device__ void read(const Work& w, const Step& step, const TokenNorm& norm, float* values, float* moved) {
+  const unsigned lane = threadIdx.x % kWarp;
+  for (int k = static_cast<int>(threadIdx.x / kWarp); k < step.registers; k += kThreads / kWarp) {
+    const Register& r = w.program.registers[step.first_register + k];
+    float sum = 0;
+    if (r.reading == Reading::norm)
+      for (std::int64_t i = lane; i < w.program.width; i += kWarp) sum += w.h[i] * w.h[i];
+    else if (r.reading != Reading::nothing)
+      for (std::int64_t i = lane; i < w.program.width; i += kWarp)
+        sum += w.h[i] * w.program.table[r.read * w.program.width + i];
+    sum = warp_sum(sum);
+    if (lane != 0) continue;
+    moved[k] = 0;
+    values[k] = r.reading == Reading::norm      ? sqrtf(sum)
+                : r.reading == Reading::nothing ? 0.f
+                                                : value_of(r, sum, norm.shift, norm.in);
+  }
+}
+
+/// By how much the members change the registers, one after the other. One thread.
+__device__ void change(const Work& w, const Step& step, const TokenNorm& norm, float arrival, const float* values,
+                       float* moved) {
+  for (int k = 0; k < step.members; ++k) {
+    if (!w.selected[step.first_member + k]) continue;
+    const Member& m = w.program.members[step.first_member + k];
+    const Change& c = m.change;
+    const float reach = w.program.registers[step.first_register + c.first].write_norm * norm.out;
+    const float unit = !c.by_norm ? 1.f : reach > 0 ? arrival / reach : 0.f;
+    const float x[2] = {values[c.first] + moved[c.first], c.pair ? values[c.first + 1] + moved[c.first + 1] : 0.f};
+    const float d[2] = {change_of(c, 0, x, unit), c.pair ? change_of(c, 1, x, unit) : 0.f};
+    moved[c.first] += d[0];
+    if (c.pair) moved[c.first + 1] += d[1];
+    w.changes[m.line] = relative((c.pair ? sqrtf(d[0] * d[0] + d[1] * d[1]) : fabsf(d[0])) * reach, arrival);
+  }
+}
+
+/// What moves nothing leaves every bit.
+__device__ void write(const Work& w, const Step& step, const TokenNorm& norm, const float* values, const float* moved) {
+  const Register* registers = w.program.registers + step.first_register;
+  for (std::int64_t i = threadIdx.x; i < w.program.width; i += kThreads) {
+    float x = w.h[i];
+    for (int k = 0; k < step.registers; ++k)
+      if (registers[k].reading == Reading::norm && moved[k] != 0 && values[k] > 0) x *= 1 + moved[k] / values[k];
+    for (int k = 0; k < step.registers; ++k)
+      if (registers[k].reading != Reading::norm && moved[k] != 0)
+        x = __fmaf_rn(moved[k] * norm.out, w.program.table[registers[k].write * w.program.width + i], x);
+    w.h[i] = x;
+  }
+}
+
+__device__ void add_constant(const Work& w, const Step& step, float arrival) {
+  const Member* members = w.program.members + step.first_member;
+  const bool by_norm = members[0].change.by_norm;
+  const float unit = by_norm ? arrival : 1;
+  const float* row = w.program.table + w.program.registers[step.first_register].write * w.program.width;
+  for (std::int64_t i = threadIdx.x; i < w.program.width; i += kThreads) w.h[i] = __fmaf_rn(unit, row[i], w.h[i]);
+  if (threadIdx.x == 0)
+    for (int k = 0; k < step.members; ++k)
+      w.changes[members[k].line] = by_norm ? (arrival > 0 ? members[k].size : 0) : relative(members[k].size, arrival);
+}
+
+__global__ void __launch_bounds__(kThreads) edit_token(const Work* work) {
+  const Work w = work[blockIdx.x];
+  const Program& p = w.program;
+  float *values = w.registers, *moved = w.registers + p.most_registers;
+  if (threadIdx.x == 0)
+    for (int line = 0; line < p.lines; ++line) w.changes[line] = kNobody;
+  float arrival = -1;
+  for (int s = 0; s < p.step_count; ++s) {
+    const Step step = p.steps[s];
+    bool any = false;
+    for (int k = 0; k < step.members; ++k) any |= w.selected[step.first_member + k] != 0;
+    if (!any) continue;  // all threads alike
+    if (arrival < 0) arrival = sqrtf(block_sum(p.width, [&](std::int64_t i) { return w.h[i] * w.h[i]; }));
+    if (step.constant) {
+      add_constant(w, step, arrival);
+    } else {
+      const TokenNorm norm = measure(w.h, p.width, step.normalization);
+      read(w, step, norm, values, moved);
+      __syncthreads();
+      if (threadIdx.x == 0) change(w, step, norm, arrival, values, moved);
+      __syncthreads();
+      write(w, step, norm, values, moved);
+    }
+    __syncthreads();
+  }
+}
+
+}  // namespace
+
+void edit(void* stream, const Work* work, std::int64_t tokens) {
+  if (tokens == 0) return;
+  STEER_LAUNCH(edit_token, static_cast<unsigned>(tokens), kThreads, stream, work);
+}
+
+}  // namespace steer::steering::detail::card

@@ -1,0 +1,51 @@
+#pragma once
+// The steering instruction on a card: all instructions of a hook point for all tokens of a step, whatever steering each
+// has, in one launch. Raw pointers on the device and plain data, as in model/cuda/kernels.hpp.
+
+#include <cstdint>
+
+#include "steering/instruction.hpp"
+
+namespace steer::steering::detail::card {
+
+/// An SAE's input normalisation: none; to a norm of sqrt(width); to mean 0 and deviation 1.
+enum class Normalization : std::uint8_t { none, constant_norm_rescale, layer_norm };
+
+/// An edit of an instruction.
+struct Member {
+  int line = 0;    ///< of the token's changes
+  float size = 0;  ///< of a constant instruction: the length of what it adds
+  Change change;
+};
+
+/// An instruction: its registers and members stand in the program's lists.
+struct Step {
+  int first_register = 0, registers = 0, first_member = 0, members = 0;
+  Normalization normalization = Normalization::none;
+  bool constant = false;  ///< the first register's row is added, nothing is read
+};
+
+/// What a steering does at a hook point. Its lists lie on the device.
+struct Program {
+  const float* table = nullptr;  ///< rows of `width`
+  const Step* steps = nullptr;
+  const Register* registers = nullptr;
+  const Member* members = nullptr;
+  std::int64_t width = 0;
+  int step_count = 0, member_count = 0, lines = 0;
+  int most_registers = 0;  ///< of a step
+};
+
+/// One token's work.
+struct Work {
+  Program program;
+  float* h = nullptr;                      ///< [width], changed in place
+  const std::uint8_t* selected = nullptr;  ///< [member_count]: whether the member's scope and condition hold
+  float* changes = nullptr;                ///< [lines]: kOutOfScope, or |change| / |h on arrival|
+  float* registers = nullptr;              ///< [2, most_registers], to work in
+};
+
+/// One block a token: its bits do not depend on the others.
+void edit(void* stream, const Work* work, std::int64_t tokens);
+
+}  // namespace steer::steering::detail::card
