@@ -32,12 +32,14 @@ cmake -S . -B "$scratch/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DSTEER_CUDA=
   -DCMAKE_CUDA_ARCHITECTURES=native -DSTEER_BUILD_EXAMPLES=OFF -DSTEER_BUILD_DOCS=OFF \
   -DCMAKE_CXX_FLAGS="-isystem $prefix/include" >"$out/configure.txt" 2>&1 || { log "configure failed"; tail -30 "$out/configure.txt"; exit 1; }
 log configured
-ninja -C "$scratch/build" test_model bench/card >"$out/build.txt" 2>&1 || { log "build failed"; grep -E 'error' "$out/build.txt" | head -40; exit 1; }
+ninja -C "$scratch/build" test_model test_steering bench/card >"$out/build.txt" 2>&1 || { log "build failed"; grep -E 'error' "$out/build.txt" | head -40; exit 1; }
 log built
 
 export STEER_GOLDEN_DIR=$PWD/$pack/golden STEER_TEST_DEVICE=$device
-"$scratch/build/tests/test_model" --gtest_brief=1 --gtest_filter='Golden*:Compare*:CudaBackend*' >"$out/golden.txt" 2>&1
+"$scratch/build/tests/test_model" --gtest_brief=1 --gtest_filter='Golden*:Compare*' >"$out/golden.txt" 2>&1
 log "golden and comparison: rc $?; $(grep -E 'cases passed|PASSED|FAILED' "$out/golden.txt" | tr '\n' ';')"
+timeout 120 "$scratch/build/tests/test_steering" --gtest_brief=1 --gtest_filter='Edits.*:Golden*' >"$out/steering.txt" 2>&1
+log "steering: rc $?; $(grep -E 'cases passed|PASSED|FAILED' "$out/steering.txt" | tr '\n' ';')"
 timeout 120 python3 tests/together.py 2 "$scratch/build/tests/test_model" --gtest_brief=1 \
   --gtest_filter='GoldenModels.*:GoldenFamilies.*' >"$out/golden-two-processes.txt" 2>&1
 log "golden models in two processes: rc $?; $(grep -E 'cases passed|PASSED|FAILED' "$out/golden-two-processes.txt" | tr '\n' ';')"

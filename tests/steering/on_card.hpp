@@ -1,8 +1,20 @@
 #pragma once
 
+#include <c10/core/Device.h>
+
+#include <cstdlib>
+#include <string>
+
 #include "steering/runtime.hpp"
 
 namespace steer::test {
+
+/// Where the card's kernels are tested: STEER_TEST_DEVICE, "cuda:0" with bench/gpu/run.sh; else on the CPU, by
+/// emulation.
+inline at::Device card_device() {
+  const char* device = std::getenv("STEER_TEST_DEVICE");
+  return at::Device(device && *device ? std::string(device) : "cpu");
+}
 
 /// While it lives, steerings run by the card's kernels, thread by thread on the CPU.
 class OnEmulatedCard {

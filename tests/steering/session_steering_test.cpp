@@ -11,17 +11,10 @@
 
 #include <steer/model/session.hpp>
 
-#include "model/cuda/runtime.hpp"
-#include "steering/on_card.hpp"
 #include "steering/reference.hpp"
 #include "support.hpp"
 
 namespace steer {
-
-namespace model::detail::cuda {
-Stream current_stream() { return nullptr; }
-}  // namespace model::detail::cuda
-
 namespace {
 
 using Ids = std::vector<std::int64_t>;
@@ -132,54 +125,6 @@ TEST_F(SessionSteering, RowsJoinAndLeaveAtAnyStep) {
     });
   }
   EXPECT_EQ(finished, 8);
-}
-
-/// What run_card was called with.
-std::vector<std::size_t>& jobs_run() {
-  static std::vector<std::size_t> counts;
-  return counts;
-}
-
-TEST_F(SessionSteering, RowsWithSteeringsOfTheirOwnAreOneLaunchOnACard) {
-  std::vector<Steering> steerings;
-  for (int r = 0; r < 5; ++r)
-    steerings.push_back(Steering().add(vector(20 + static_cast<std::uint64_t>(r)), kPoint, 1 + r % 3));
-  steerings.push_back(
-      Steering().custom([](const CustomContext& at) { return at.h * 2; }, kPoint));  // not by the kernel
-  steerings.push_back(Steering());
-  const auto run = [&] {
-    Session session(*model_, {.batch_invariant = true});
-    std::vector<StepInput> inputs;
-    for (const Steering& s : steerings) inputs.push_back({session.open({.steering = s}), prompt(), Phase::prompt});
-    at::Tensor logits = session.step(inputs);
-    for (std::size_t r = 0; r < 6; ++r) EXPECT_EQ(session.audit(inputs[r].sequence).edits[0].edited, 6) << r;
-    return logits;
-  };
-  const at::Tensor wanted = run();
-  jobs_run().clear();
-  steering::detail::card_runner_for_testing = [](HookContext& at, std::span<const steering::detail::CardJob> jobs) {
-    jobs_run().push_back(jobs.size());
-    steering::detail::run_card(at, jobs);
-  };
-  const at::Tensor got = run();
-  steering::detail::card_runner_for_testing = nullptr;
-  EXPECT_THAT(jobs_run(), testing::ElementsAre(5));
-  EXPECT_LT(far(got, wanted), 1e-4);
-}
-
-TEST_F(SessionSteering, ARowsBitsOnACardDoNotDependOnItsBatchMates) {
-  const test::OnEmulatedCard card;
-  const auto steering = [](int r) {
-    return Steering().add(vector(30 + static_cast<std::uint64_t>(r)), kPoint, 1 + r % 3).keep_norm(kPoint);
-  };
-  const auto run = [&](std::vector<int> rows) {
-    Session session(*model_, {.batch_invariant = true});
-    std::vector<StepInput> inputs;
-    for (const int r : rows) inputs.push_back({session.open({.steering = steering(r)}), prompt(), Phase::prompt});
-    return session.step(inputs);
-  };
-  const at::Tensor together = run({0, 1, 2});
-  for (const int r : {0, 1, 2}) EXPECT_TRUE(at::equal(together[r], run({r})[0])) << r;
 }
 
 TEST_F(SessionSteering, ConditionsAndScopesFollowTheSequence) {
