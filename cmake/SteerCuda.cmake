@@ -14,9 +14,14 @@ if(NOT CMAKE_CUDA_COMPILER)
   message(FATAL_ERROR "STEER_CUDA=ON needs nvcc, but CMake found none; put it on the PATH, name it with "
                       "CMAKE_CUDA_COMPILER, or leave STEER_CUDA off")
 endif()
-if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
-  set(CMAKE_CUDA_ARCHITECTURES 80 86 89 90 100)  # Ampere, Ada, Hopper, Blackwell
+# libtorch's configuration turns CMAKE_CUDA_ARCHITECTURES off and puts architectures of its own into the flags, among
+# them some that newer compilers no longer know. What the user said stands in the cache.
+set(_architectures "$CACHE{CMAKE_CUDA_ARCHITECTURES}")
+if(NOT _architectures)
+  set(_architectures 80 86 89 90 100)  # Ampere, Ada, Hopper, Blackwell
 endif()
+set(CMAKE_CUDA_ARCHITECTURES ${_architectures})
+string(REGEX REPLACE " *-gencode[ =]arch=[^ ]+" "" CMAKE_CUDA_FLAGS "${CMAKE_CUDA_FLAGS}")
 enable_language(CUDA)
 find_package(CUDAToolkit REQUIRED)
 

@@ -163,7 +163,7 @@ void CompiledSteering::run_pattern(HookContext& at, const PointProgram& point) {
   const TokenRun& run = *items_.front().run;
   SteeringMemory& memory = *items_.front().memory;
   const std::int64_t queries = at.value.size(1), lines = static_cast<std::int64_t>(point.slots.size());
-  const at::Tensor arrived = at::norm(at.value.detach().to(at::kFloat), 2, {0, 2});
+  const at::Tensor arrived = at::norm(at.value.detach().to(at::kFloat), 2, at::IntArrayRef({0, 2}));
   at::Tensor changes = at::full({queries, lines}, kOutOfScope, arrived.options());
   at::Tensor h = at.value.to(at::kFloat);
   for (const Instruction& i : point.instructions) {
@@ -183,7 +183,7 @@ void CompiledSteering::run_pattern(HookContext& at, const PointProgram& point) {
             fmt::join(h.sizes(), ", "), f.defined() ? f.dim() : 0);
     const at::Tensor changed = h + m.change.strength * (f.to(h.options()) - h);
     const at::Tensor next = at::where(mask.view({1, queries, 1}), changed, h);
-    const at::Tensor moved = at::norm(next.detach() - h.detach(), 2, {0, 2});
+    const at::Tensor moved = at::norm(next.detach() - h.detach(), 2, at::IntArrayRef({0, 2}));
     changes.select(1, m.line).copy_(at::where(mask, moved / arrived, static_cast<double>(kOutOfScope)));
     h = next;
   }

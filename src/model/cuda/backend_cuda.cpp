@@ -1,7 +1,10 @@
 #include "model/cuda/backend_cuda.hpp"
 
-#include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
 
 #include <span>
 
@@ -18,8 +21,8 @@ constexpr std::int64_t kFewRows = 8;
 /// Blocks of threads that keep a large card busy; with fewer, attention spreads each query's keys over several.
 constexpr std::int64_t kEnoughBlocks = 512;
 
-const float* data(const at::Tensor& t) { return t.defined() ? t.const_data_ptr<float>() : nullptr; }
-float* mutable_data(at::Tensor& t) { return static_cast<float*>(t.data_ptr()); }
+const float* floats(const at::Tensor& t) { return t.defined() ? t.const_data_ptr<float>() : nullptr; }
+float* floats_to_write(at::Tensor& t) { return static_cast<float*>(t.data_ptr()); }
 
 cuda::Activation activation(ActivationKind kind) {
   switch (kind) {
@@ -42,8 +45,8 @@ cuda::CacheType cache_type(CacheFormat format) {
 }
 
 void norm_rows(at::Tensor& out, const at::Tensor& x, const Norm& norm, bool with_gain, std::int64_t width) {
-  cuda::norm(cuda::current_stream(), mutable_data(out), data(x), with_gain ? data(norm.gain) : nullptr,
-             with_gain ? data(norm.bias) : nullptr, x.numel() / width, width, static_cast<float>(norm.eps),
+  cuda::norm(cuda::current_stream(), floats_to_write(out), floats(x), with_gain ? floats(norm.gain) : nullptr,
+             with_gain ? floats(norm.bias) : nullptr, x.numel() / width, width, static_cast<float>(norm.eps),
              norm.kind == NormKind::layer_norm);
 }
 
@@ -61,7 +64,7 @@ at::Tensor CudaBackend::norm(const at::Tensor& x, const Norm& norm, bool with_ga
 }
 
 void CudaBackend::gain(at::Tensor& x, const Norm& norm) {
-  cuda::multiply_add_rows(cuda::current_stream(), mutable_data(x), data(norm.gain), data(norm.bias), x.size(0),
+  cuda::multiply_add_rows(cuda::current_stream(), floats_to_write(x), floats(norm.gain), floats(norm.bias), x.size(0),
                           x.size(1));
 }
 
@@ -69,8 +72,8 @@ void CudaBackend::norm_heads(at::Tensor& x, const Norm& norm) { norm_rows(x, x, 
 
 void CudaBackend::rotate(at::Tensor& x, const RopeTables::Rows& rope) {
   const std::int64_t d = model_.part.d_head;
-  cuda::rotate(cuda::current_stream(), mutable_data(x), data(rope.cos), data(rope.sin), x.size(0), x.size(1) / d, d,
-               rope.cos.size(1));
+  cuda::rotate(cuda::current_stream(), floats_to_write(x), floats(rope.cos), floats(rope.sin), x.size(0), x.size(1) / d,
+               d, rope.cos.size(1));
 }
 
 void CudaBackend::store(std::int64_t layer, const at::Tensor& k, const at::Tensor& v, const Rows& rows) {
@@ -88,7 +91,7 @@ void CudaBackend::store(std::int64_t layer, const at::Tensor& k, const at::Tenso
   cuda::Tables tables;
   const std::size_t at = tables.add(std::span<const cuda::CacheSlot>(slots));
   tables.send(k.device());
-  cuda::store(cuda::current_stream(), tables.at<cuda::CacheSlot>(at), data(k), data(v), k.size(0),
+  cuda::store(cuda::current_stream(), tables.at<cuda::CacheSlot>(at), floats(k), floats(v), k.size(0),
               model_.part.n_kv_heads, model_.part.d_head, cache_type(cache_.format()));
 }
 
@@ -116,8 +119,8 @@ at::Tensor CudaBackend::attend(std::int64_t layer, const at::Tensor& q, const Ro
                     at_runs = tables.add(std::span<const cuda::AttentionRun>(runs)),
                     at_tiles = tables.add(std::span<const cuda::AttentionTile>(tiles));
   tables.send(q.device());
-  cuda::Attention a{.q = data(q),
-                    .z = mutable_data(z),
+  cuda::Attention a{.q = floats(q),
+                    .z = floats_to_write(z),
                     .blocks = tables.at<cuda::CacheBlock>(at_blocks),
                     .runs = tables.at<cuda::AttentionRun>(at_runs),
                     .tiles = tables.at<cuda::AttentionTile>(at_tiles),
@@ -130,39 +133,40 @@ at::Tensor CudaBackend::attend(std::int64_t layer, const at::Tensor& q, const Ro
                     .window = c.layers[static_cast<std::size_t>(layer)].window,
                     .scale = static_cast<float>(c.attn_scale),
                     .soft_cap = static_cast<float>(c.attn_soft_cap),
-                    .sinks = data(model_.layers[static_cast<std::size_t>(layer)].sinks),
+                    .sinks = floats(model_.layers[static_cast<std::size_t>(layer)].sinks),
                     .format = cache_type(cache_.format())};
   at::Tensor partial;
   if (a.splits > 1 && a.tile_count * a.kv_heads < kEnoughBlocks) {
     partial = at::empty({a.rows * a.heads * a.splits * (a.d_head + 2)}, q.options());
-    a.partial = mutable_data(partial);
+    a.partial = floats_to_write(partial);
   }
   cuda::attend(cuda::current_stream(), a);
   return z;
 }
 
 void CudaBackend::activate(at::Tensor& gate, const at::Tensor& up) {
-  cuda::activate(cuda::current_stream(), mutable_data(gate), data(up), gate.numel(), activation(model_.part.activation),
-                 static_cast<float>(model_.part.glu_limit));
+  cuda::activate(cuda::current_stream(), floats_to_write(gate), floats(up), gate.numel(),
+                 activation(model_.part.activation), static_cast<float>(model_.part.glu_limit));
 }
 
 void CudaBackend::gate(at::Tensor& x, const at::Tensor& by) {
-  cuda::gate(cuda::current_stream(), mutable_data(x), data(by), x.numel());
+  cuda::gate(cuda::current_stream(), floats_to_write(x), floats(by), x.numel());
 }
 
 void CudaBackend::scale_rows(at::Tensor& x, const at::Tensor& factors) {
-  cuda::scale_rows(cuda::current_stream(), mutable_data(x), data(factors), x.size(0), x.size(1));
+  cuda::scale_rows(cuda::current_stream(), floats_to_write(x), floats(factors), x.size(0), x.size(1));
 }
 
 void CudaBackend::add(at::Tensor& x, const at::Tensor& y) {
-  cuda::add(cuda::current_stream(), mutable_data(x), data(y), x.numel());
+  cuda::add(cuda::current_stream(), floats_to_write(x), floats(y), x.numel());
 }
 
 at::Tensor CudaBackend::product(const at::Tensor& x, const Linear& weight, const Rows&) const {
   if (x.size(0) > kFewRows && !batch_invariant_ && x.is_cuda()) return matrix_product(x, weight);
   const at::Tensor rows = x.contiguous();
   at::Tensor y = at::empty({x.size(0), weight.out_features()}, x.options());
-  cuda::multiply(cuda::current_stream(), weight.view(), data(weight.bias()), data(rows), x.size(0), mutable_data(y));
+  cuda::multiply(cuda::current_stream(), weight.view(), floats(weight.bias()), floats(rows), x.size(0),
+                 floats_to_write(y));
   return y;
 }
 
