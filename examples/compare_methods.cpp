@@ -236,13 +236,15 @@ class Comparison {
         steering.nudge(*sae_, feature, value, where);
       return steering;
     };
-    const auto by_contrast = [=, this](const std::string& b) {
+    const auto by_contrast = [=, this](const std::string& b) -> const std::vector<steer::FeatureValue>& {
+      const auto [found, is_new] = candidates_.try_emplace(b);
+      auto& candidates = found->second;
+      if (!is_new) return candidates;
       const auto contrasts = steer::contrast_features(steer::pooled_features(session_, *sae_, after_plain(b)),
                                                       steer::pooled_features(session_, *sae_, texts(plain_, "")),
                                                       {.limit = 24, .bootstrap = 0});
-      std::vector<steer::FeatureValue> candidates;
-      for (const auto& found : contrasts)
-        if (found.standardised > 0 && !found.always_on) candidates.push_back({found.feature, 10 * found.mean_positive});
+      for (const auto& c : contrasts)
+        if (c.standardised > 0 && !c.always_on) candidates.push_back({c.feature, 10 * c.mean_positive});
       return candidates;
     };
     // On every token, as the hosted service did.
@@ -355,6 +357,7 @@ class Comparison {
   std::vector<steer::GenerateResult> plain_;
   std::map<std::string, std::vector<steer::GenerateResult>> asked_;
   std::map<std::string, at::Tensor> rows_;
+  std::map<std::string, std::vector<steer::FeatureValue>> candidates_;  ///< of the SAE, by behaviour, once asked for
   std::vector<steer::TokenizedText> neutral_;
   at::Tensor plain_rows_;
   steer::EstimatedMetric metric_;

@@ -7,7 +7,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 
-pack=${1:-build/gpu-pack}
+pack=$(realpath -m "${1:-build/gpu-pack}")
 out=${OUT:-build/gpu-out}
 scratch=${SCRATCH:-/tmp/steer-gpu}
 device=cuda:0 cuda=ON architectures=native
@@ -38,7 +38,6 @@ log configured
 ninja -C "$scratch/build" test_model test_steering bench/card >"$out/build.txt" 2>&1 || { log "build failed"; grep -E 'error' "$out/build.txt" | head -40; exit 1; }
 log built
 
-[[ $pack == /* ]] || pack=$PWD/$pack
 export STEER_GOLDEN_DIR=$pack/golden STEER_TEST_DEVICE=$device
 "$scratch/build/tests/test_model" --gtest_brief=1 --gtest_filter='Golden*:Compare*' >"$out/golden.txt" 2>&1
 log "golden and comparison: rc $?; $(grep -E 'cases passed|PASSED|FAILED' "$out/golden.txt" | tr '\n' ';')"

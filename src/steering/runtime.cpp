@@ -99,12 +99,12 @@ bool is_plain_f32(const at::Tensor& value) {
 bool runs_by_token(const HookContext& at) { return at.value.is_cpu() && is_plain_f32(at.value); }
 
 /// Null where no card's kernels are for these activations.
-CardRunner card_runner([[maybe_unused]] const HookContext& at) {
-  if (card_runner_for_testing) return is_plain_f32(at.value) ? card_runner_for_testing : nullptr;
+CardRunner card_runner(const HookContext& at) {
+  CardRunner runner = card_runner_for_testing;
 #ifdef STEER_CUDA
-  if (at.value.is_cuda() && is_plain_f32(at.value)) return run_card;
+  if (!runner && at.value.is_cuda()) runner = run_card;
 #endif
-  return nullptr;
+  return runner && is_plain_f32(at.value) ? runner : nullptr;
 }
 
 }  // namespace
@@ -154,7 +154,7 @@ void CompiledSteering::run_all(HookContext& at, std::span<const IntervenedGroup>
       own->run_aten(at, *point);
     else
       jobs.push_back(
-          {point, own->items_, &own->card_programs_[static_cast<std::size_t>(point - own->program_.points.data())]});
+          {point, own->items_, &own->table_on(*point, at.value.device()), &own->card_programs_[own->index_of(*point)]});
   }
   if (!jobs.empty()) runner(at, jobs);
 }
@@ -242,7 +242,7 @@ at::Tensor CompiledSteering::encode(const Sae& sae, const at::Tensor& h, std::sp
 
 const at::Tensor& CompiledSteering::table_on(const PointProgram& point, at::Device device) {
   if (device.is_cpu()) return point.table.rows;
-  at::Tensor& copy = device_tables_[static_cast<std::size_t>(&point - program_.points.data())];
+  at::Tensor& copy = device_tables_[index_of(point)];
   if (!copy.defined() || copy.device() != device) copy = point.table.rows.to(device);
   return copy;
 }

@@ -123,6 +123,7 @@ struct CardProgram;
 struct CardJob {
   const PointProgram* point = nullptr;
   std::span<const Item> items;
+  const at::Tensor* table = nullptr;                ///< the point's constants on the card
   std::shared_ptr<CardProgram>* program = nullptr;  ///< where its lists on the card are kept; null at first
 };
 
@@ -169,6 +170,9 @@ class CompiledSteering final : public CompiledIntervention {
   void run_pattern(HookContext& at, const PointProgram& point);
   void run_cpu(HookContext& at, const PointProgram& point);
   void run_aten(HookContext& at, const PointProgram& point);
+  std::size_t index_of(const PointProgram& point) const {
+    return static_cast<std::size_t>(&point - program_.points.data());
+  }
   /// The point's constants [rows, width] on a device.
   const at::Tensor& table_on(const PointProgram& point, at::Device device);
 

@@ -29,6 +29,14 @@ __device__ float block_sum(std::int64_t n, const F& f) {
   return sum;
 }
 
+/// A block's token.
+struct Token {
+  Program program;
+  float* h;
+  const std::uint8_t* selected;
+  float *changes, *values, *moved;  ///< values and what members moved them by: of a step's registers
+};
+
 /// x~ = (h - shift) / in, undone by * out.
 struct TokenNorm {
   float shift = 0, in = 1, out = 1;
@@ -55,89 +63,96 @@ __device__ float relative(float change, float arrival) {
 }
 
 /// A warp a register.
-__device__ void read(const Work& w, const Step& step, const TokenNorm& norm, float* values, float* moved) {
+__device__ void read(const Token& t, const Step& step, const TokenNorm& norm) {
   const unsigned lane = threadIdx.x % kWarp;
   for (int k = static_cast<int>(threadIdx.x / kWarp); k < step.registers; k += kThreads / kWarp) {
-    const Register& r = w.program.registers[step.first_register + k];
+    const Register& r = t.program.registers[step.first_register + k];
     float sum = 0;
     if (r.reading == Reading::norm)
-      for (std::int64_t i = lane; i < w.program.width; i += kWarp) sum += w.h[i] * w.h[i];
+      for (std::int64_t i = lane; i < t.program.width; i += kWarp) sum += t.h[i] * t.h[i];
     else if (r.reading != Reading::nothing)
-      for (std::int64_t i = lane; i < w.program.width; i += kWarp)
-        sum += w.h[i] * w.program.table[r.read * w.program.width + i];
+      for (std::int64_t i = lane; i < t.program.width; i += kWarp)
+        sum += t.h[i] * t.program.table[r.read * t.program.width + i];
     sum = warp_sum(sum);
     if (lane != 0) continue;
-    moved[k] = 0;
-    values[k] = r.reading == Reading::norm      ? sqrtf(sum)
-                : r.reading == Reading::nothing ? 0.f
-                                                : value_of(r, sum, norm.shift, norm.in);
+    t.moved[k] = 0;
+    t.values[k] = r.reading == Reading::norm      ? sqrtf(sum)
+                  : r.reading == Reading::nothing ? 0.f
+                                                  : value_of(r, sum, norm.shift, norm.in);
   }
 }
 
 /// By how much the members change the registers, one after the other. One thread.
-__device__ void change(const Work& w, const Step& step, const TokenNorm& norm, float arrival, const float* values,
-                       float* moved) {
+__device__ void change(const Token& t, const Step& step, const TokenNorm& norm, float arrival) {
   for (int k = 0; k < step.members; ++k) {
-    if (!w.selected[step.first_member + k]) continue;
-    const Member& m = w.program.members[step.first_member + k];
+    if (!t.selected[step.first_member + k]) continue;
+    const Member& m = t.program.members[step.first_member + k];
     const Change& c = m.change;
-    const float reach = w.program.registers[step.first_register + c.first].write_norm * norm.out;
+    const float reach = t.program.registers[step.first_register + c.first].write_norm * norm.out;
     const float unit = !c.by_norm ? 1.f : reach > 0 ? arrival / reach : 0.f;
-    const float x[2] = {values[c.first] + moved[c.first], c.pair ? values[c.first + 1] + moved[c.first + 1] : 0.f};
+    const float x[2] = {t.values[c.first] + t.moved[c.first],
+                        c.pair ? t.values[c.first + 1] + t.moved[c.first + 1] : 0.f};
     const float d[2] = {change_of(c, 0, x, unit), c.pair ? change_of(c, 1, x, unit) : 0.f};
-    moved[c.first] += d[0];
-    if (c.pair) moved[c.first + 1] += d[1];
-    w.changes[m.line] = relative((c.pair ? sqrtf(d[0] * d[0] + d[1] * d[1]) : fabsf(d[0])) * reach, arrival);
+    t.moved[c.first] += d[0];
+    if (c.pair) t.moved[c.first + 1] += d[1];
+    t.changes[m.line] = relative((c.pair ? sqrtf(d[0] * d[0] + d[1] * d[1]) : fabsf(d[0])) * reach, arrival);
   }
 }
 
 /// What moves nothing leaves every bit.
-__device__ void write(const Work& w, const Step& step, const TokenNorm& norm, const float* values, const float* moved) {
-  const Register* registers = w.program.registers + step.first_register;
-  for (std::int64_t i = threadIdx.x; i < w.program.width; i += kThreads) {
-    float x = w.h[i];
+__device__ void write(const Token& t, const Step& step, const TokenNorm& norm) {
+  const Register* registers = t.program.registers + step.first_register;
+  for (std::int64_t i = threadIdx.x; i < t.program.width; i += kThreads) {
+    float x = t.h[i];
     for (int k = 0; k < step.registers; ++k)
-      if (registers[k].reading == Reading::norm && moved[k] != 0 && values[k] > 0) x *= 1 + moved[k] / values[k];
+      if (registers[k].reading == Reading::norm && t.moved[k] != 0 && t.values[k] > 0)
+        x *= 1 + t.moved[k] / t.values[k];
     for (int k = 0; k < step.registers; ++k)
-      if (registers[k].reading != Reading::norm && moved[k] != 0)
-        x = __fmaf_rn(moved[k] * norm.out, w.program.table[registers[k].write * w.program.width + i], x);
-    w.h[i] = x;
+      if (registers[k].reading != Reading::norm && t.moved[k] != 0)
+        x = __fmaf_rn(t.moved[k] * norm.out, t.program.table[registers[k].write * t.program.width + i], x);
+    t.h[i] = x;
   }
 }
 
-__device__ void add_constant(const Work& w, const Step& step, float arrival) {
-  const Member* members = w.program.members + step.first_member;
+__device__ void add_constant(const Token& t, const Step& step, float arrival) {
+  const Member* members = t.program.members + step.first_member;
   const bool by_norm = members[0].change.by_norm;
   const float unit = by_norm ? arrival : 1;
-  const float* row = w.program.table + w.program.registers[step.first_register].write * w.program.width;
-  for (std::int64_t i = threadIdx.x; i < w.program.width; i += kThreads) w.h[i] = __fmaf_rn(unit, row[i], w.h[i]);
+  const float* row = t.program.table + t.program.registers[step.first_register].write * t.program.width;
+  for (std::int64_t i = threadIdx.x; i < t.program.width; i += kThreads) t.h[i] = __fmaf_rn(unit, row[i], t.h[i]);
   if (threadIdx.x == 0)
     for (int k = 0; k < step.members; ++k)
-      w.changes[members[k].line] = by_norm ? (arrival > 0 ? members[k].size : 0) : relative(members[k].size, arrival);
+      t.changes[members[k].line] = by_norm ? (arrival > 0 ? members[k].size : 0) : relative(members[k].size, arrival);
 }
 
-__global__ void __launch_bounds__(kThreads) edit_token(const Work* work) {
-  const Work w = work[blockIdx.x];
-  const Program& p = w.program;
-  float *values = w.registers, *moved = w.registers + p.most_registers;
+__global__ void __launch_bounds__(kThreads) edit_token(Launch launch) {
+  const Work work = launch.work[blockIdx.x];
+  const Program& p = work.program;
+  float* const registers = launch.registers + work.registers;
+  const Token t{p,
+                work.h,
+                launch.selected + work.selected,
+                launch.changes + work.changes,
+                registers,
+                registers + p.most_registers};
   if (threadIdx.x == 0)
-    for (int line = 0; line < p.lines; ++line) w.changes[line] = kNobody;
+    for (int line = 0; line < p.lines; ++line) t.changes[line] = kNobody;
   float arrival = -1;
   for (int s = 0; s < p.step_count; ++s) {
     const Step step = p.steps[s];
     bool any = false;
-    for (int k = 0; k < step.members; ++k) any |= w.selected[step.first_member + k] != 0;
+    for (int k = 0; k < step.members; ++k) any |= t.selected[step.first_member + k] != 0;
     if (!any) continue;  // all threads alike
-    if (arrival < 0) arrival = sqrtf(block_sum(p.width, [&](std::int64_t i) { return w.h[i] * w.h[i]; }));
+    if (arrival < 0) arrival = sqrtf(block_sum(p.width, [&](std::int64_t i) { return t.h[i] * t.h[i]; }));
     if (step.constant) {
-      add_constant(w, step, arrival);
+      add_constant(t, step, arrival);
     } else {
-      const TokenNorm norm = measure(w.h, p.width, step.normalization);
-      read(w, step, norm, values, moved);
+      const TokenNorm norm = measure(t.h, p.width, step.normalization);
+      read(t, step, norm);
       __syncthreads();
-      if (threadIdx.x == 0) change(w, step, norm, arrival, values, moved);
+      if (threadIdx.x == 0) change(t, step, norm, arrival);
       __syncthreads();
-      write(w, step, norm, values, moved);
+      write(t, step, norm);
     }
     __syncthreads();
   }
@@ -145,9 +160,9 @@ __global__ void __launch_bounds__(kThreads) edit_token(const Work* work) {
 
 }  // namespace
 
-void edit(void* stream, const Work* work, std::int64_t tokens) {
-  if (tokens == 0) return;
-  STEER_LAUNCH(edit_token, static_cast<unsigned>(tokens), kThreads, stream, work);
+void edit(void* stream, const Launch& launch) {
+  if (launch.tokens == 0) return;
+  STEER_LAUNCH(edit_token, static_cast<unsigned>(launch.tokens), kThreads, stream, launch);
 }
 
 }  // namespace steer::steering::detail::card

@@ -36,16 +36,25 @@ struct Program {
   int most_registers = 0;  ///< of a step
 };
 
-/// One token's work.
+/// One token's work, and where its parts of a launch's arrays begin.
 struct Work {
   Program program;
-  float* h = nullptr;                      ///< [width], changed in place
-  const std::uint8_t* selected = nullptr;  ///< [member_count]: whether the member's scope and condition hold
-  float* changes = nullptr;                ///< [lines]: kOutOfScope, or |change| / |h on arrival|
-  float* registers = nullptr;              ///< [2, most_registers], to work in
+  float* h = nullptr;          ///< [width], changed in place
+  std::int64_t selected = 0;   ///< [member_count]
+  std::int64_t changes = 0;    ///< [lines]
+  std::int64_t registers = 0;  ///< [2, most_registers]
+};
+
+/// Tokens and their arrays, on the device.
+struct Launch {
+  const Work* work = nullptr;
+  std::int64_t tokens = 0;
+  const std::uint8_t* selected = nullptr;  ///< whether a member's scope and condition hold
+  float* changes = nullptr;                ///< kOutOfScope, or |change| / |h on arrival|
+  float* registers = nullptr;              ///< to work in
 };
 
 /// One block a token: its bits do not depend on the others.
-void edit(void* stream, const Work* work, std::int64_t tokens);
+void edit(void* stream, const Launch& launch);
 
 }  // namespace steer::steering::detail::card

@@ -19,7 +19,6 @@ using model::detail::cuda::Tables;
 
 /// A point's program where the card reads it.
 struct CardProgram {
-  at::Tensor table;
   Tables lists;
   card::Program program;
 };
@@ -39,7 +38,7 @@ card::Normalization normalization(SaeNormalization kind) {
   }
 }
 
-std::shared_ptr<CardProgram> send(const PointProgram& point, at::Device device) {
+std::shared_ptr<CardProgram> send(const PointProgram& point, const at::Tensor& table) {
   std::vector<card::Step> steps;
   std::vector<Register> registers;
   std::vector<card::Member> members;
@@ -60,9 +59,8 @@ std::shared_ptr<CardProgram> send(const PointProgram& point, at::Device device) 
   const std::size_t at_steps = sent->lists.add(std::span<const card::Step>(steps)),
                     at_registers = sent->lists.add(std::span<const Register>(registers)),
                     at_members = sent->lists.add(std::span<const card::Member>(members));
-  sent->lists.send(device);
-  sent->table = point.table.rows.to(device).contiguous();
-  p.table = sent->table.const_data_ptr<float>();
+  sent->lists.send(table.device());
+  p.table = table.const_data_ptr<float>();
   p.steps = sent->lists.at<card::Step>(at_steps);
   p.registers = sent->lists.at<Register>(at_registers);
   p.members = sent->lists.at<card::Member>(at_members);
@@ -82,11 +80,15 @@ void run_card(HookContext& at, std::span<const CardJob> jobs) {
   std::vector<std::uint8_t> selected;
   for (const CardJob& job : jobs) {
     auto& kept = *job.program;
-    if (!kept || kept->table.device() != device) kept = send(*job.point, device);
+    if (!kept || kept->program.table != job.table->const_data_ptr<float>()) kept = send(*job.point, *job.table);
     const card::Program& program = kept->program;
     for (const Item& item : job.items)
       for (std::int64_t t = item.run->begin; t < item.run->end; ++t) {
-        work.push_back({.program = program, .h = at.value.data_ptr<float>() + t * at.value.stride(0)});
+        work.push_back({.program = program,
+                        .h = at.value.data_ptr<float>() + t * at.value.stride(0),
+                        .selected = std::ssize(selected),
+                        .changes = changes_wanted,
+                        .registers = registers_wanted});
         for (const Instruction& i : job.point->instructions)
           for (const Member& m : i.members)
             selected.push_back(selects(m.selection, *item.memory, *item.run, item.run->position + t - item.run->begin,
@@ -95,25 +97,17 @@ void run_card(HookContext& at, std::span<const CardJob> jobs) {
         registers_wanted += 2 * program.most_registers;
       }
   }
+  Tables tables;
+  const std::size_t at_work = tables.add(std::span<const card::Work>(work)),
+                    at_selected = tables.add(std::span<const std::uint8_t>(selected));
+  tables.send(device);
   const auto floats = at::TensorOptions().device(device).dtype(at::kFloat);
   at::Tensor changes = at::empty({changes_wanted}, floats), registers = at::empty({registers_wanted}, floats);
-  // Two copies: the work holds the address that the selection has on the card.
-  Tables chosen, tokens;
-  const std::size_t at_selected = chosen.add(std::span<const std::uint8_t>(selected));
-  chosen.send(device);
-  const std::uint8_t* next_selected = chosen.at<std::uint8_t>(at_selected);
-  float *next_changes = changes.data_ptr<float>(), *next_registers = registers.data_ptr<float>();
-  for (card::Work& w : work) {
-    w.selected = next_selected;
-    w.changes = next_changes;
-    w.registers = next_registers;
-    next_selected += w.program.member_count;
-    next_changes += w.program.lines;
-    next_registers += 2 * w.program.most_registers;
-  }
-  const std::size_t at_work = tokens.add(std::span<const card::Work>(work));
-  tokens.send(device);
-  card::edit(model::detail::cuda::current_stream(), tokens.at<card::Work>(at_work), std::ssize(work));
+  card::edit(model::detail::cuda::current_stream(), {.work = tables.at<card::Work>(at_work),
+                                                     .tokens = std::ssize(work),
+                                                     .selected = tables.at<std::uint8_t>(at_selected),
+                                                     .changes = changes.data_ptr<float>(),
+                                                     .registers = registers.data_ptr<float>()});
   std::int64_t begin = 0;
   for (const CardJob& job : jobs)
     for (const Item& item : job.items) {
