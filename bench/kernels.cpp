@@ -3,7 +3,7 @@
 //
 //   OMP_WAIT_POLICY=passive bench/kernels --benchmark_filter='Product/q4_k.*' --benchmark_repetitions=5
 //
-// STEER_ISA = portable | avx2 | avx512 | amx runs the kernels of that instruction set.
+// STEER_ISA = portable | avx2 | avxvnni | avx512 | amx runs the kernels of that instruction set.
 
 #include <ATen/ops/linear.h>
 #include <ATen/ops/randint.h>

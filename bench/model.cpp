@@ -4,7 +4,7 @@
 //   bench/model PATH [stored|f32|bf16|int8] [THREADS] [f32|bf16|int8] [f32|bf16|f16]
 //
 // PATH: a Hugging Face folder or a GGUF file; then how weights are kept, how activations are rounded, how keys and
-// values are kept. STEER_ISA = portable | avx2 | avx512 holds products to that instruction set. It
+// values are kept. STEER_ISA = portable | avx2 | avxvnni | avx512 holds products to that instruction set. It
 //
 // writes one JSON line when the model is loaded, then reads lines and answers each with one JSON line:
 //   decode ROWS TOKENS [CONTEXT]  greedy steps of ROWS sequences after a prompt of CONTEXT (8) tokens: seconds, tokens

@@ -28,9 +28,10 @@ def hold(isa):
     """Both sides' environment for an instruction set."""
     OURS["STEER_ISA"] = isa
     for environment in (OURS, PEER):
-        environment.update(ATEN_CPU_CAPABILITY={"portable": "default"}.get(isa, isa),
-                           ONEDNN_MAX_CPU_ISA={"portable": "SSE41", "avx2": "AVX2", "avx512": "AVX512_CORE_BF16"}[isa],
-                           MKL_ENABLE_INSTRUCTIONS={"portable": "SSE4_2", "avx2": "AVX2", "avx512": "AVX512"}[isa])
+        environment.update(ATEN_CPU_CAPABILITY={"portable": "default", "avxvnni": "avx2"}.get(isa, isa),
+                           ONEDNN_MAX_CPU_ISA={"portable": "SSE41", "avx2": "AVX2", "avxvnni": "AVX2_VNNI",
+                                               "avx512": "AVX512_CORE_BF16"}[isa],
+                           MKL_ENABLE_INSTRUCTIONS={"portable": "SSE4_2", "avx512": "AVX512"}.get(isa, "AVX2"))
 
 
 def machine(program):
@@ -132,7 +133,7 @@ def main():
                         help="how ours rounds activations in the gguf rows")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--isa", choices=["portable", "avx2", "avx512"], help="hold both sides to it")
+    parser.add_argument("--isa", choices=["portable", "avx2", "avxvnni", "avx512"], help="hold both sides to it")
     parser.add_argument("--only", default="", help="run only work whose name contains this")
     parser.add_argument("--out")
     args = parser.parse_args()

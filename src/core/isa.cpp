@@ -19,7 +19,7 @@
 namespace steer::core::detail {
 namespace {
 
-constexpr std::string_view kNames[] = {"portable", "avx2", "avx512", "amx"};
+constexpr std::string_view kNames[] = {"portable", "avx2", "avxvnni", "avx512", "amx"};
 
 Isa best() {
   const char* value = std::getenv("STEER_ISA");
@@ -27,10 +27,10 @@ Isa best() {
     const auto* known = std::ranges::find(kNames, std::string_view(value));
     const auto isa = static_cast<Isa>(known - std::begin(kNames));
     require(known != std::end(kNames) && isa_available(isa), ErrorCode::argument, "STEER_ISA",
-            "expected portable, avx2, avx512 or amx, and this machine to have it, but got \"{}\"", value);
+            "expected portable, avx2, avxvnni, avx512 or amx, and this machine to have it, but got \"{}\"", value);
     return isa;
   }
-  for (const Isa isa : {Isa::amx, Isa::avx512, Isa::avx2})
+  for (const Isa isa : {Isa::amx, Isa::avx512, Isa::avxvnni, Isa::avx2})
     if (isa_available(isa)) return isa;
   return Isa::portable;
 }
@@ -40,6 +40,12 @@ Isa best() {
 bool has_f16c() noexcept {
   unsigned a = 0, b = 0, c = 0, d = 0;
   return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
+/// AVX-VNNI (clang's __builtin_cpu_supports does not know it).
+bool has_avxvnni() noexcept {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1) == 1;
 }
 
 /// Whether there are tiles with products of bf16, and the kernel lets this process use them: their state is large, so
@@ -70,6 +76,7 @@ bool isa_available(Isa isa) noexcept {
 #if defined(__x86_64__)
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
   if (isa == Isa::avx2) return avx2;
+  if (isa == Isa::avxvnni) return avx2 && has_avxvnni();
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   if (isa == Isa::avx512) return avx512;

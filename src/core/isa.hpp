@@ -13,8 +13,9 @@
 
 namespace steer::core::detail {
 
-/// portable: SSE2, NEON, whatever the compiler has; amx: AVX-512, and AMX's tiles of bf16 for products.
-enum class Isa : std::uint8_t { portable, avx2, avx512, amx };
+/// portable: SSE2, NEON, whatever the compiler has; avxvnni: AVX2, and AVX-VNNI's products of bytes; amx: AVX-512, and
+/// AMX's tiles of bf16 for products.
+enum class Isa : std::uint8_t { portable, avx2, avxvnni, avx512, amx };
 
 /// Whether this machine and this build can run it.
 bool isa_available(Isa isa) noexcept;
@@ -37,17 +38,17 @@ void set_isa_for_testing(Isa isa);
   const Type STEER_JOIN(name, STEER_ISA)
 
 #if defined(__x86_64__)
-#define STEER_TABLE_IN_USE(Type, name) STEER_TABLE_IN_USE_WITH_AMX(Type, name, name##_avx512)
-/// For loops that have a table of their own where there is AMX.
-#define STEER_TABLE_IN_USE_WITH_AMX(Type, name, amx)                                            \
-  extern const Type name##_portable, name##_avx2, name##_avx512, amx;                           \
-  const Type& name() {                                                                          \
-    static const Type* const tables[] = {&name##_portable, &name##_avx2, &name##_avx512, &amx}; \
-    return *tables[static_cast<int>(core::detail::isa_in_use())];                               \
+#define STEER_TABLE_IN_USE(Type, name) STEER_TABLES_IN_USE(Type, name, name##_avx2, name##_avx512)
+/// For loops that have tables of their own where there is AVX-VNNI or AMX.
+#define STEER_TABLES_IN_USE(Type, name, avxvnni, amx)                                                     \
+  extern const Type name##_portable, name##_avx2, avxvnni, name##_avx512, amx;                            \
+  const Type& name() {                                                                                    \
+    static const Type* const tables[] = {&name##_portable, &name##_avx2, &avxvnni, &name##_avx512, &amx}; \
+    return *tables[static_cast<int>(core::detail::isa_in_use())];                                         \
   }
 #else
 #define STEER_TABLE_IN_USE(Type, name) \
   extern const Type name##_portable;   \
   const Type& name() { return name##_portable; }
-#define STEER_TABLE_IN_USE_WITH_AMX(Type, name, amx) STEER_TABLE_IN_USE(Type, name)
+#define STEER_TABLES_IN_USE(Type, name, avxvnni, amx) STEER_TABLE_IN_USE(Type, name)
 #endif

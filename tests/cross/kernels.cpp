@@ -2,6 +2,7 @@
 // ggml's formulas written out, products against a loop in double precision, and a row's bits in batches of any size.
 // Compiled with the source of one instruction set; tests/cross/run.py does it.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -11,6 +12,10 @@
 #ifdef STEER_SLOW_TILES
 #include "slow_tiles.hpp"
 #define STEER_TILES steer::test::SlowTiles
+#endif
+#ifdef STEER_WITH_VNNI
+#include "slow_vnni.hpp"
+#define STEER_DPBUSD steer::test::slow_dpbusd
 #endif
 #define STEER_ISA under_test
 #include "model/kernels/kernels-inl.hpp"
@@ -104,6 +109,8 @@ Weight make(const Kind& kind, std::int64_t n, std::int64_t k, std::mt19937& rand
 
 #ifdef STEER_WITH_TILES
 const KernelTable& table = kernels_with_tiles_under_test;
+#elif defined(STEER_WITH_VNNI)
+const KernelTable& table = kernels_with_vnni_under_test;
 #else
 const KernelTable& table = kernels_under_test;
 #endif
@@ -130,6 +137,15 @@ float to_bf16(float value) {
   return value;
 }
 
+/// Of `group` numbers of x the one at i in 8 bits, times the group's scale.
+double to_8_bits(const float* group, std::int64_t count, std::int64_t i) {
+  float most = 0;
+  for (std::int64_t j = 0; j < count; ++j) most = std::max(most, std::abs(group[j]));
+  return most > 0 ? std::nearbyint(group[i] * (127 / most)) * static_cast<double>(most / 127) : 0;
+}
+
+constexpr const char* kAs[] = {"", " by x in bf16", " by x in 8 bits"};
+
 std::uint64_t all_bits = 14695981039346656037u;  // FNV-1a of every product, to compare one machine's with another's
 
 int check(const Kind& kind, Rounding rounding, std::int64_t m, std::int64_t n, std::int64_t k, std::mt19937& random) {
@@ -139,7 +155,16 @@ int check(const Kind& kind, Rounding rounding, std::int64_t m, std::int64_t n, s
   std::normal_distribution<float> normal;
   for (float& v : x) v = normal(random);
   const auto y = multiply(w.view, x, m, rounding);
-  const auto as_taken = [&](float v) { return rounding == Rounding::bf16 ? to_bf16(v) : v; };
+  const auto x_as_taken = [&](std::int64_t r, std::int64_t i) -> double {
+    const float* of_row = x.data() + r * k;
+    if (rounding == Rounding::int8)
+      return to_8_bits(of_row + i / 32 * 32, std::min(k - i / 32 * 32, std::int64_t{32}), i % 32);
+    return rounding == Rounding::bf16 ? to_bf16(of_row[i]) : of_row[i];
+  };
+  const double tolerance = rounding == Rounding::none ? 1e-6 : 3e-6;
+  std::vector<double> taken(x.size());
+  for (std::int64_t r = 0; r < m; ++r)
+    for (std::int64_t i = 0; i < k; ++i) taken[static_cast<std::size_t>(r * k + i)] = x_as_taken(r, i);
   for (std::int64_t j = 0; j < n; ++j) {
     table.decode_row(w.view, j, row.data());
     if (kind.bytes > 4 && kind.type != WeightType::int8)
@@ -151,13 +176,13 @@ int check(const Kind& kind, Rounding rounding, std::int64_t m, std::int64_t n, s
     for (std::int64_t r = 0; r < m; ++r) {
       double sum = 0, size = 1e-30;
       for (std::int64_t i = 0; i < k; ++i) {
-        const double term = static_cast<double>(as_taken(x[static_cast<std::size_t>(r * k + i)])) *
-                            as_taken(row[static_cast<std::size_t>(i)]);
+        const float weight = row[static_cast<std::size_t>(i)];
+        const double term =
+            taken[static_cast<std::size_t>(r * k + i)] * (rounding == Rounding::bf16 ? to_bf16(weight) : weight);
         sum += term;
         size += std::abs(term);
       }
-      failed +=
-          !(std::abs(y[static_cast<std::size_t>(r * n + j)] - sum) < (rounding == Rounding::bf16 ? 3e-6 : 1e-6) * size);
+      failed += !(std::abs(y[static_cast<std::size_t>(r * n + j)] - sum) < tolerance * size);
     }
   }
   for (std::int64_t r = 0; r < m; ++r) {  // the same bits alone
@@ -170,8 +195,8 @@ int check(const Kind& kind, Rounding rounding, std::int64_t m, std::int64_t n, s
     for (int byte = 0; byte < 4; ++byte) all_bits = (all_bits ^ (bits >> 8 * byte & 255)) * 1099511628211u;
   }
   if (failed)
-    std::printf("%s%s, %d rows by [%d, %d]: %d wrong\n", kind.name, rounding == Rounding::bf16 ? " as bf16" : "",
-                int(m), int(n), int(k), failed);
+    std::printf("%s%s, %d rows by [%d, %d]: %d wrong\n", kind.name, kAs[static_cast<int>(rounding)], int(m), int(n),
+                int(k), failed);
   return failed;
 }
 
@@ -187,8 +212,10 @@ int main() {
   };
 #ifdef STEER_WITH_TILES  // all else is the same table's as without
   constexpr Rounding kRoundings[] = {Rounding::bf16};
+#elif defined(STEER_WITH_VNNI)
+  constexpr Rounding kRoundings[] = {Rounding::int8};
 #else
-  constexpr Rounding kRoundings[] = {Rounding::none, Rounding::bf16};
+  constexpr Rounding kRoundings[] = {Rounding::none, Rounding::bf16, Rounding::int8};
 #endif
   for (const Rounding rounding : kRoundings)
     for (const Kind& kind : kKinds)

@@ -1,6 +1,6 @@
 """Compiles the CPU kernels for an instruction set and runs their test, under emulation where the machine has to.
 
-usage: run.py ROOT (native|avx2|tiles|aarch64)      exits with 77 where the compiler or the emulator is missing
+usage: run.py ROOT (native|avx2|vnni|tiles|aarch64)      exits with 77 where the compiler or the emulator is missing
 """
 import pathlib
 import shutil
@@ -24,12 +24,14 @@ def main():
         flags = ["-static"]
     else:
         compiler = first("c++", "g++", "clang++")
-        needs = {"avx2": ["avx2"], "tiles": ["avx512bw", "avx512_bf16"]}.get(target, [])
+        needs = {"avx2": ["avx2"], "vnni": ["avx2"], "tiles": ["avx512bw", "avx512_bf16"]}.get(target, [])
         here = pathlib.Path("/proc/cpuinfo").read_text().split()
         if missing := [name for name in needs if name not in here]:
             print(f"skipped: this processor has no {' and no '.join(missing)}")
             return 77
         flags = ["-mavx2", "-mfma", "-mf16c"] if needs else []
+        if target == "vnni":
+            flags.append("-DSTEER_WITH_VNNI")
         if target == "tiles":
             flags += ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-DSTEER_WITH_TILES", "-DSTEER_SLOW_TILES",
                       "-Wno-uninitialized", "-Wno-maybe-uninitialized"]

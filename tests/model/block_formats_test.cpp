@@ -131,7 +131,7 @@ using core::detail::Isa;
 using core::detail::isa_available;
 using core::detail::set_isa_for_testing;
 
-constexpr Isa kIsas[] = {Isa::portable, Isa::avx2, Isa::avx512, Isa::amx};
+constexpr Isa kIsas[] = {Isa::portable, Isa::avx2, Isa::avxvnni, Isa::avx512, Isa::amx};
 
 TEST(KernelBlocks, EveryFormatDequantisesToItsDefinition) {
   for (Isa isa : kIsas) {

@@ -29,7 +29,7 @@ using core::detail::Isa;
 using core::detail::isa_available;
 using core::detail::set_isa_for_testing;
 
-constexpr Isa kIsas[] = {Isa::portable, Isa::avx2, Isa::avx512, Isa::amx};
+constexpr Isa kIsas[] = {Isa::portable, Isa::avx2, Isa::avxvnni, Isa::avx512, Isa::amx};
 
 /// Runs `body` once for each instruction set available, then goes back to the best.
 template <class Body>

@@ -1,5 +1,5 @@
-// Products with x rounded to 8 bits, by AVX2 or, where they are, AVX-512's instructions for bytes (VNNI). Included by
-// kernels-inl.hpp only, inside that file's namespace.
+// Products with x rounded to 8 bits, by VNNI's instruction for bytes (AVX-512 or AVX-VNNI) or by AVX2's older ones.
+// Included by kernels-inl.hpp only, inside that file's namespace: twice beside AVX2, the second time with STEER_VNNI.
 //
 // Groups of 32 of W as bytes, w = scale q + offset, and of x as signed ones times a scale; their products are added in
 // whole numbers, exactly. So W is never widened to floats: blocks of 4 to 8 bits are bound by memory again. What groups
@@ -7,69 +7,26 @@
 // the chains in a fixed order. That is an element's order of additions whichever of two loops computes it: for few rows
 // of x the lanes of a vector are chains, for many they are rows of W.
 
+#undef STEER_INT8
+#ifdef STEER_VNNI  // the name of a target that has it
+#define STEER_INT8 __attribute__((target(STEER_VNNI)))
+// Adds to each of eight sums four bytes of W, below 256, by four signed ones of x.
+[[gnu::always_inline]] STEER_INT8 inline __m256i add_dots(__m256i sum, __m256i w, __m256i x) {
 #if defined(__AVX512F__)
-#define STEER_INT8 __attribute__((target("avx512vnni")))
+  return _mm256_dpbusd_epi32(sum, w, x);
+#elif defined(STEER_DPBUSD)
+  return STEER_DPBUSD(sum, w, x);
 #else
-#define STEER_INT8
+  return _mm256_dpbusd_avx_epi32(sum, w, x);
 #endif
-
-// A panel of `rows` rounded to 8 bits: [group][row][32] bytes; then, for each eight groups and row, their scales, scale
-// times sum of each, and of each half by chain.
-constexpr std::int64_t kScalesOf8 = 32;
-struct BytePanel {
-  std::int8_t* bytes;
-  float* scales;
-  BytePanel(const ProductArgs& a, std::int64_t first, std::int64_t rows, const float* packed) {
-    const std::int64_t length = padded(a.weight.k);
-    bytes = reinterpret_cast<std::int8_t*>(const_cast<float*>(packed) + first * length);
-    scales = reinterpret_cast<float*>(bytes + rows * length);
-  }
-};
-
-// Of sixteen chains that of half a group: four first halves, their second ones, and so on.
-constexpr int chain_of_half(std::int64_t g, int half) {
-  return static_cast<int>(g % 8 / 4) * 8 + half * 4 + static_cast<int>(g % 4);
 }
-
-inline void pack_int8(const ProductArgs& a, std::int64_t begin, std::int64_t end, float* packed) {
-  for (std::int64_t first = 0; first < a.m; first += kTileM) {
-    const std::int64_t rows = a.m - first < kTileM ? a.m - first : kTileM;
-    const BytePanel panel(a, first, rows, packed);
-    for (std::int64_t at = begin; at < end; at += kGroup) {
-      const std::int64_t g = at / kGroup;
-      for (std::int64_t r = 0; r < rows; ++r) {
-        F x[kVectors], largest = zero();
-        for (int v = 0; v < kVectors; ++v) {
-          const std::int64_t left = a.weight.k - at - v * kWidth;
-          const float* from = a.x + (first + r) * a.ldx + at + v * kWidth;
-          x[v] = load_up_to(from, left);
-          largest = max(largest, max(x[v], sub(zero(), x[v])));
-        }
-        const float most = reduce_max(largest);
-        const F inverse = set1(most > 0 ? 127.0f / most : 0.0f);
-        alignas(64) std::int32_t q[kGroup];
-        for (int v = 0; v < kVectors; ++v) store_i(q + v * kWidth, to_int(mul(x[v], inverse)));
-        std::int8_t* to = panel.bytes + (g * rows + r) * kGroup;
-        std::int32_t sums[2] = {};
-        for (int i = 0; i < kGroup; ++i) {
-          to[i] = static_cast<std::int8_t>(q[i]);
-          sums[i / (kGroup / 2)] += q[i];
-        }
-        float* scales = panel.scales + (g / 8 * rows + r) * kScalesOf8;
-        const float scale = most / 127.0f,
-                    halves[2] = {scale * static_cast<float>(sums[0]), scale * static_cast<float>(sums[1])};
-        scales[g % 8] = scale;
-        scales[8 + g % 8] = halves[0] + halves[1];
-        for (int half = 0; half < 2; ++half) scales[16 + chain_of_half(g, half)] = halves[half];
-      }
-    }
-  }
-}
-
 #if defined(__AVX512F__)
-// Bytes of W below 256 by signed ones of x: four products each in eight sums.
+[[gnu::always_inline]] STEER_INT8 inline __m512i add_dots(__m512i sum, __m512i w, __m512i x) {
+  return _mm512_dpbusd_epi32(sum, w, x);
+}
+#endif
 [[gnu::always_inline]] STEER_INT8 inline __m256i dot_unsigned(__m256i w, __m256i x) {
-  return _mm256_dpbusd_epi32(_mm256_setzero_si256(), w, x);
+  return add_dots(_mm256_setzero_si256(), w, x);
 }
 // There is no instruction for two signed factors: W is raised by kRaised.
 constexpr int kRaised = 128;
@@ -77,6 +34,7 @@ constexpr int kRaised = 128;
   return dot_unsigned(_mm256_xor_si256(w, _mm256_set1_epi8(-128)), x);
 }
 #else
+#define STEER_INT8
 // Two products are added in 16 bits first: W's bytes are below 64 here, or of seven bits and a sign.
 inline __m256i dot_unsigned(__m256i w, __m256i x) {
   return _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1));

@@ -1,6 +1,6 @@
 // Products with x rounded to 8 bits (int8-inl.hpp) of many rows of x: strips of W's rows turned into bytes side by
 // side, so that the lanes of a vector are rows of W, and 32 products cost eight instructions for all of them. And which
-// of the two loops computes what. Included by kernels-inl.hpp only, inside that file's namespace.
+// of the two loops computes what. Included after int8-inl.hpp, as often.
 
 // Groups of k that kWidth rows of W are turned at once, a multiple of 8. In scratch: [group][4 numbers of k][row of W]
 // bytes, then scales and offsets [eight groups][chain][row of W], then the chains' sums [row of x][chain][row of W].
@@ -17,29 +17,6 @@ struct TurnedRows {
         offsets(scales + kTurnedScales),
         sums(offsets + kTurnedScales) {}
 };
-
-// Eight rows of eight words each become columns, `stride` words apart.
-[[gnu::always_inline]] inline void turn_words(const __m256i (&r)[8], std::uint8_t* to, std::int64_t stride) {
-  __m256i a[8], b[8];
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    a[2 * i] = _mm256_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
-    a[2 * i + 1] = _mm256_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
-  }
-#pragma GCC unroll 2
-  for (int i = 0; i < 2; ++i) {
-    b[4 * i] = _mm256_unpacklo_epi64(a[4 * i], a[4 * i + 2]);
-    b[4 * i + 1] = _mm256_unpackhi_epi64(a[4 * i], a[4 * i + 2]);
-    b[4 * i + 2] = _mm256_unpacklo_epi64(a[4 * i + 1], a[4 * i + 3]);
-    b[4 * i + 3] = _mm256_unpackhi_epi64(a[4 * i + 1], a[4 * i + 3]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    const auto at = [&](int column) { return reinterpret_cast<__m256i*>(to + column * stride); };
-    _mm256_storeu_si256(at(i), _mm256_permute2x128_si256(b[i], b[i + 4], 0x20));
-    _mm256_storeu_si256(at(i + 4), _mm256_permute2x128_si256(b[i], b[i + 4], 0x31));
-  }
-}
 
 // Groups [g0, g1) of rows [n, n + kWidth) of W; g0 is a multiple of 8.
 template <class Bytes>
@@ -84,12 +61,13 @@ template <class Bytes, int M, int Words>
     __builtin_memcpy(&word, x + i * kGroup + 4 * j, sizeof word);
     return set1_i(word);
   };
-#if defined(__AVX512F__)
+#ifdef STEER_VNNI
 #pragma GCC unroll 8
   for (int j = 0; j < Words; ++j) {
-    const I wv = _mm512_loadu_si512(w + j * 4 * kWidth);
+    I wv;
+    __builtin_memcpy(&wv, w + j * 4 * kWidth, sizeof wv);
 #pragma GCC unroll 4
-    for (int i = 0; i < M; ++i) sum[i] = _mm512_dpbusd_epi32(sum[i], wv, of_x(i, j));
+    for (int i = 0; i < M; ++i) sum[i] = add_dots(sum[i], wv, of_x(i, j));
   }
 #else
   // So many products of W's largest byte and x's are added in 16 bits.

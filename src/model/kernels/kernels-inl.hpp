@@ -23,9 +23,27 @@ namespace {
 #include "model/kernels/product-inl.hpp"
 #ifdef STEER_KERNEL_X86
 //
+#include "model/kernels/int8_panels-inl.hpp"
+#if defined(__AVX512F__)
+#define STEER_VNNI "avx512vnni"
+#else
+#define STEER_KERNEL_AVXVNNI 1
+namespace with_avx2 {
 #include "model/kernels/int8-inl.hpp"
 //
 #include "model/kernels/int8_strips-inl.hpp"
+}  // namespace with_avx2
+using with_avx2::product_int8_for;
+#define STEER_VNNI "avxvnni"
+#endif
+namespace with_vnni {
+#include "model/kernels/int8-inl.hpp"
+//
+#include "model/kernels/int8_strips-inl.hpp"
+}  // namespace with_vnni
+#if defined(__AVX512F__)
+using with_vnni::product_int8_for;
+#endif
 #endif
 #ifdef STEER_KERNEL_BF16
 //
@@ -113,6 +131,12 @@ void pack(const ProductArgs& a, std::int64_t begin, std::int64_t end, float* pac
 
 void decode_row(const WeightView& w, std::int64_t row, float* out) { decode_for(w.type)(w, row, out); }
 
+#ifdef STEER_KERNEL_AVXVNNI
+void product_with_vnni(const ProductArgs& a, std::int64_t begin, std::int64_t end, float* scratch) {
+  (a.rounding == Rounding::int8 ? with_vnni::product_int8_for(a.weight.type) : product)(a, begin, end, scratch);
+}
+#endif
+
 #ifdef STEER_KERNEL_BF16
 void product_with_tiles(const ProductArgs& a, std::int64_t begin, std::int64_t end, float* scratch) {
   (a.rounding == Rounding::bf16 ? product_amx_for(a.weight.type) : product)(a, begin, end, scratch);
@@ -126,6 +150,9 @@ void pack_with_tiles(const ProductArgs& a, std::int64_t begin, std::int64_t end,
 }  // namespace
 
 STEER_ISA_TABLE(KernelTable, kernels) = {STEER_QUOTE(STEER_ISA), product, decode_row, rounds, pack};
+#ifdef STEER_KERNEL_AVXVNNI
+STEER_ISA_TABLE(KernelTable, kernels_with_vnni) = {"avxvnni", product_with_vnni, decode_row, rounds, pack};
+#endif
 #ifdef STEER_KERNEL_BF16
 STEER_ISA_TABLE(KernelTable, kernels_with_tiles) = {"amx", product_with_tiles, decode_row, rounds, pack_with_tiles};
 #endif

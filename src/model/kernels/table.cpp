@@ -4,6 +4,6 @@
 
 namespace steer::model::detail {
 
-STEER_TABLE_IN_USE_WITH_AMX(KernelTable, kernels, kernels_with_tiles_avx512)
+STEER_TABLES_IN_USE(KernelTable, kernels, kernels_with_vnni_avx2, kernels_with_tiles_avx512)
 
 }  // namespace steer::model::detail

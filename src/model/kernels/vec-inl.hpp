@@ -271,6 +271,28 @@ inline float reduce_max(F a) {
   s = _mm_max_ps(s, _mm_movehl_ps(s, s));
   return _mm_cvtss_f32(_mm_max_ss(s, _mm_shuffle_ps(s, s, 1)));
 }
+// Eight rows of eight words each become columns, `stride` words apart.
+[[gnu::always_inline]] inline void turn_words(const __m256i (&r)[8], std::uint8_t* to, std::int64_t stride) {
+  __m256i a[8], b[8];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    a[2 * i] = _mm256_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+    a[2 * i + 1] = _mm256_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    b[4 * i] = _mm256_unpacklo_epi64(a[4 * i], a[4 * i + 2]);
+    b[4 * i + 1] = _mm256_unpackhi_epi64(a[4 * i], a[4 * i + 2]);
+    b[4 * i + 2] = _mm256_unpacklo_epi64(a[4 * i + 1], a[4 * i + 3]);
+    b[4 * i + 3] = _mm256_unpackhi_epi64(a[4 * i + 1], a[4 * i + 3]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const auto at = [&](int column) { return reinterpret_cast<__m256i*>(to + column * stride); };
+    _mm256_storeu_si256(at(i), _mm256_permute2x128_si256(b[i], b[i + 4], 0x20));
+    _mm256_storeu_si256(at(i + 4), _mm256_permute2x128_si256(b[i], b[i + 4], 0x31));
+  }
+}
 #else
 inline float reduce_add(F a) { return (a[0] + a[2]) + (a[1] + a[3]); }
 inline float reduce_max(F a) {
