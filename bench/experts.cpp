@@ -97,7 +97,7 @@ int main(int argc, char** argv) {
       for (std::int64_t pair = -1; pair < pairs; ++pair) {
         const at::Tensor x = at::randn({tokens, width}), router = at::randn({tokens, model.config.experts.count}),
                          other = at::randn_like(x), other_router = at::randn_like(router);
-        backend.begin(tokens);
+        backend.begin(tokens, 0);
         const auto a = [&] { (void)backend.experts(x, router, each, {}); };
         const auto b = [&] { (void)one_after_another(other, other_router, each, model.config, backend); };
         double first = 0, second = 0;

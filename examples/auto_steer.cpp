@@ -45,7 +45,7 @@ int main(int argc, char** argv) {
     const auto found = steer::AutoSteer(model, sae, options).find(behaviour, how);
     fmt::print("{}\n", found.explain());
     if (!plot.empty()) std::ofstream(plot) << found.to_svg();
-    if (!out.empty()) found.steering.save(out, {.sae_paths = {{sae.hash(), sae_path}}});
+    if (!out.empty()) found.steering.save(out);
   } catch (const std::exception& error) {
     return fmt::print(stderr, "{}\n", error.what()), 1;
   }

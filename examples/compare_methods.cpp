@@ -326,9 +326,7 @@ class Comparison {
       if (!std::isalnum(static_cast<unsigned char>(c))) c = '_';
     const auto folder = std::filesystem::path(s_.out) / fmt::format("{}.{}", method, step);
     std::filesystem::create_directories(folder);
-    steering.save(
-        folder / (behaviour + ".json"),
-        sae_ ? steer::SteeringSaveOptions{.sae_paths = {{sae_->hash(), s_.sae}}} : steer::SteeringSaveOptions{});
+    steering.save(folder / (behaviour + ".json"));
   }
 
   /// What it takes to show the behaviour in the wanted share of answers.

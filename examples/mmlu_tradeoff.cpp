@@ -239,6 +239,7 @@ std::vector<steer::Arm> arms_of(const Settings& s, const std::optional<steer::Mo
     if (model) {
       options = steer::search_options(*model, search_questions_of(s, asked), s.max_tokens, s.seed,
                                       {s.search_prompts, s.search_checks, s.certify});
+      options.progress = steer::Progress("mmlu_tradeoff", 0).part("searches", 0);
     } else {  // a plan: there is no search, only its size
       options.prompts.resize(s.search_prompts);
       options.capability.prompts.resize(s.search_checks);
@@ -330,7 +331,8 @@ std::shared_ptr<steer::Judge> words_of(const Settings& s, const steer::Model& mo
        .max_tokens = s.max_tokens,
        .batch = s.batch,
        .journal = std::filesystem::path(s.out) / fmt::format("words{}.jsonl", steer::Workers::from_environment().rank),
-       .seed = s.seed});
+       .seed = s.seed,
+       .progress = steer::Progress("mmlu_tradeoff", 0).part("words judge", 0)});
 }
 
 /// @param model  none: only what needs no model.

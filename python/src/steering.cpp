@@ -280,7 +280,9 @@ void bind_steering(nb::module_& m) {
           [](const S& s, const std::filesystem::path& file,
              const std::map<std::string, std::filesystem::path>& sae_paths) { s.save(file, {.sae_paths = sae_paths}); },
           "file"_a, nb::kw_only(), "sae_paths"_a = std::map<std::string, std::filesystem::path>(),
-          "Writes JSON (docs/steering-schema.md), and vectors as safetensors beside it. sae_paths: by SAE.hash.")
+          "Writes JSON (docs/steering-schema.md), and vectors as safetensors beside it. sae_paths: by SAE.hash; by "
+          "default "
+          "where an SAE was loaded from.")
       .def_static(
           "load",
           [](const std::filesystem::path& file, const std::vector<Sae>& saes) {

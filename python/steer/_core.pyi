@@ -601,7 +601,7 @@ class Steering:
 
     def save(self, file: str | os.PathLike, *, sae_paths: Mapping[str, str | os.PathLike] = {}) -> None:
         """
-        Writes JSON (docs/steering-schema.md), and vectors as safetensors beside it. sae_paths: by SAE.hash.
+        Writes JSON (docs/steering-schema.md), and vectors as safetensors beside it. sae_paths: by SAE.hash; by default where an SAE was loaded from.
         """
 
     @staticmethod

@@ -14,6 +14,8 @@ namespace steer {
 namespace {
 using Clock = std::chrono::steady_clock;
 
+constexpr std::chrono::seconds kBetweenLines{5};
+
 std::string duration_text(double seconds) {
   const auto s = std::llround(seconds);
   if (s < 60) return format_text("{}s", s);
@@ -32,6 +34,7 @@ struct Progress::State {
   std::int64_t drawn_done = -1;  ///< `done` and `remark` as they were drawn last
   std::string drawn_remark;
   bool finished = false;
+  int depth = 0;  ///< 1: a part, 2: a part of a part
 
   ~State() { draw_last(); }
 
@@ -51,8 +54,13 @@ struct Progress::State {
   void draw(bool last) {
     if (style == ProgressStyle::silent) return;
     const auto now = Clock::now();
-    const auto pause = style == ProgressStyle::bar ? std::chrono::milliseconds(100) : std::chrono::milliseconds(5000);
+    const std::chrono::milliseconds pause =
+        style == ProgressStyle::bar ? std::chrono::milliseconds(100) : kBetweenLines;
     if (!last && now - drawn < pause) return;
+    if (depth > 1 && now - start < kBetweenLines) {
+      if (style == ProgressStyle::bar && last) write("\r\033[K");
+      if (style == ProgressStyle::lines || last) return;
+    }
     const bool shown = drawn_done == done && drawn_remark == remark;
     if (last && shown && style == ProgressStyle::lines) return;
     drawn = now;
@@ -100,7 +108,9 @@ Progress& Progress::operator=(const Progress&) = default;
 
 Progress Progress::part(std::string_view title, std::int64_t total) const {
   if (state_->style == ProgressStyle::silent) return {};
-  return Progress(title, total, state_->style, state_->stream);
+  Progress part(title, total, state_->style, state_->stream);
+  part.state_->depth = state_->depth + 1;
+  return part;
 }
 
 void Progress::advance(std::int64_t items) {

@@ -17,6 +17,8 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "model/send.hpp"
+
 namespace steer::generation::detail {
 
 bool draws_on_device_for_testing = false;
@@ -35,7 +37,7 @@ struct Changes {
 
 template <class T>
 at::Tensor on(const at::Device& device, const std::vector<T>& values) {
-  return at::tensor(at::ArrayRef<T>(values)).to(device);
+  return model::detail::send(at::tensor(at::ArrayRef<T>(values)), device);
 }
 
 /// The logits that rows are drawn from: `adjust` of sampler.cpp, in its order.

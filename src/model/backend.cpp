@@ -22,6 +22,20 @@ void Backend::reserve(std::int64_t layer, const Rows& rows) {
     cache_.reserve(cache_of(rows, i, layer), rows.runs[i].position, rows.runs[i].end - rows.runs[i].begin);
 }
 
+void Backend::rotate_and_store(std::int64_t layer, at::Tensor& q, at::Tensor& k, const at::Tensor& v,
+                               const RopeTables::Rows* rope, const Rows& rows) {
+  if (rope) {
+    rotate(q, *rope);
+    rotate(k, *rope);
+  }
+  store(layer, k, v, rows);
+}
+
+at::Tensor Backend::add_norm(at::Tensor& x, const at::Tensor& y, const Norm& by) {
+  add(x, y);
+  return norm(x, by, true);
+}
+
 at::Tensor Backend::delta_net(std::int64_t layer, const at::Tensor& qkv, const at::Tensor& beta,
                               const at::Tensor& alpha, const Rows& rows) {
   std::vector<DeltaNetRun> runs;

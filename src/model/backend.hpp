@@ -47,8 +47,8 @@ class Backend {
   Backend(const Backend&) = delete;
   Backend& operator=(const Backend&) = delete;
 
-  /// Before a pass of so many tokens.
-  virtual void begin(std::int64_t tokens) = 0;
+  /// Before a pass of so many tokens, through layers up to `last`.
+  virtual void begin(std::int64_t tokens, std::int64_t last) = 0;
   /// Forgets buffers: what was computed so far may be part of a gradient's graph.
   virtual void release() = 0;
 
@@ -63,6 +63,9 @@ class Backend {
   virtual void rotate(at::Tensor& x, const RopeTables::Rows& rope) = 0;
   /// Keys and values of all rows of a pass, after rotation, into the cache.
   virtual void store(std::int64_t layer, const at::Tensor& k, const at::Tensor& v, const Rows& rows) = 0;
+  /// `rotate` of q and k, where there is a rope, and `store`.
+  virtual void rotate_and_store(std::int64_t layer, at::Tensor& q, at::Tensor& k, const at::Tensor& v,
+                                const RopeTables::Rows* rope, const Rows& rows);
   /// Attention over what is stored: the heads' outputs side by side, [rows, heads * d_head].
   virtual at::Tensor attend(std::int64_t layer, const at::Tensor& q, const Rows& rows) = 0;
   /// The weights that `attend` gives the keys in one run, [heads, queries, keys].
@@ -80,6 +83,8 @@ class Backend {
   at::Tensor delta_net(std::int64_t layer, const at::Tensor& qkv, const at::Tensor& beta, const at::Tensor& alpha,
                        const Rows& rows);
   virtual void add(at::Tensor& x, const at::Tensor& y) = 0;
+  /// `add`, then `norm` of the sums with the gain.
+  virtual at::Tensor add_norm(at::Tensor& x, const at::Tensor& y, const Norm& norm);
   /// Logits [rows, vocab] of rows after the final norm; a new tensor.
   virtual at::Tensor unembed(const at::Tensor& x, const Rows& rows) = 0;
 
@@ -101,7 +106,7 @@ class Backend {
 class CpuBackend final : public Backend {
  public:
   using Backend::Backend;
-  void begin(std::int64_t tokens) override;
+  void begin(std::int64_t tokens, std::int64_t last) override;
   void release() override { buffers_.clear(); }
   at::Tensor norm(const at::Tensor& x, const Norm& norm, bool with_gain) override;
   void gain(at::Tensor& x, const Norm& norm) override;
@@ -135,7 +140,7 @@ class CpuBackend final : public Backend {
 class AtenBackend : public Backend {
  public:
   using Backend::Backend;
-  void begin(std::int64_t) override { stored_layer_ = -1; }
+  void begin(std::int64_t, std::int64_t) override { stored_layer_ = -1; }
   void release() override {}
   at::Tensor norm(const at::Tensor& x, const Norm& norm, bool with_gain) override;
   void gain(at::Tensor& x, const Norm& norm) override;
@@ -162,9 +167,8 @@ class AtenBackend : public Backend {
                    const at::Tensor& alpha, std::span<const DeltaNetRun> runs,
                    std::span<RecurrentState> after) override;
 
-  virtual at::Tensor product(const at::Tensor& x, const Linear& weight, const Rows& rows) const;
-
  private:
+  at::Tensor product(const at::Tensor& x, const Linear& weight, const Rows& rows);
   std::pair<at::Tensor, at::Tensor> keys_and_values(std::int64_t layer, const Rows& rows, std::size_t run) const;
 
   // Keys and values of this pass that a gradient hangs on; the cache has only their numbers.

@@ -54,18 +54,27 @@ void AtenBackend::norm_heads(at::Tensor& x, const Norm& norm) {
   x = (normalised(x.reshape({x.numel() / width, width}), norm) * norm.gain).reshape(x.sizes());
 }
 
+/// libtorch's products depend on the number of rows, so with `batch_invariant` each run gets one of its own.
 void AtenBackend::linear(const at::Tensor& x, std::span<const Product> products, const Rows& rows) {
-  for (const auto& p : products) *p.y = product(x, *p.weight, rows);
+  for (const auto& p : products) {
+    const at::Tensor weight = p.weight->to_f32();
+    const at::Tensor& bias = p.weight->bias();
+    if (!batch_invariant_ || rows.runs.size() < 2) {
+      *p.y = at::linear(x, weight, bias);
+      continue;
+    }
+    std::vector<at::Tensor> parts;
+    for (const auto& run : rows.runs)
+      parts.push_back(at::linear(x.narrow(0, run.begin, run.end - run.begin), weight, bias));
+    *p.y = at::cat(parts);
+  }
 }
 
-/// libtorch's products depend on the number of rows, so with `batch_invariant` each run gets one of its own.
-at::Tensor AtenBackend::product(const at::Tensor& x, const Linear& linear, const Rows& rows) const {
-  const at::Tensor weight = linear.to_f32();
-  if (!batch_invariant_ || rows.runs.size() < 2) return at::linear(x, weight, linear.bias());
-  std::vector<at::Tensor> parts;
-  for (const auto& run : rows.runs)
-    parts.push_back(at::linear(x.narrow(0, run.begin, run.end - run.begin), weight, linear.bias()));
-  return at::cat(parts);
+at::Tensor AtenBackend::product(const at::Tensor& x, const Linear& weight, const Rows& rows) {
+  at::Tensor y;
+  const Product one{&weight, &y};
+  linear(x, {&one, 1}, rows);
+  return y;
 }
 
 void AtenBackend::rotate(at::Tensor& x, const RopeTables::Rows& rope) {

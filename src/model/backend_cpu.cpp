@@ -39,7 +39,7 @@ void norm_rows(float* out, const float* x, const Norm& norm, bool with_gain, std
 
 }  // namespace
 
-void CpuBackend::begin(std::int64_t tokens) {
+void CpuBackend::begin(std::int64_t tokens, std::int64_t) {
   // Tensors made under InferenceMode cannot be edited outside of it.
   const bool usable = buffers_.empty() || buffers_[0].is_inference() == c10::InferenceMode::is_enabled();
   if (tokens != tokens_ || !usable) buffers_.clear();

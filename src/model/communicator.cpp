@@ -80,10 +80,11 @@ class StoreCommunicator : public Communicator {
   void give(std::span<const std::uint8_t> bytes) {
     for (std::int64_t i = 0; i < pieces(std::ssize(bytes)); ++i) {
       const auto piece = bytes.subspan(static_cast<std::size_t>(i * kPiece)).first(size_of(i, std::ssize(bytes)));
-      std::vector<std::uint8_t> value(i == 0 ? sizeof(std::int64_t) : 0);
       const std::int64_t total = std::ssize(bytes);
-      if (i == 0) std::memcpy(value.data(), &total, sizeof total);
-      value.insert(value.end(), piece.begin(), piece.end());
+      const std::size_t head = i == 0 ? sizeof total : 0;
+      std::vector<std::uint8_t> value(head + piece.size());
+      std::memcpy(value.data(), &total, head);
+      std::ranges::copy(piece, value.begin() + static_cast<std::ptrdiff_t>(head));
       store_->set(key(next_, workers_.rank, i), value);
     }
   }

@@ -14,6 +14,7 @@
 
 #include <steer/core/error.hpp>
 
+#include "model/send.hpp"
 #include "model/split.hpp"
 
 namespace steer::model::detail {
@@ -31,8 +32,8 @@ at::Tensor Forward::run(const BatchView& batch, std::span<SequenceCache* const> 
                         std::int64_t last, const at::Tensor& residual, const LogitRows& wanted) {
   if (model_.split) model_.split->agree(batch, first, last, hooks_on_parts(first, last));
   ops_ = kernels_ ? kernels_.get() : &aten_;
-  ops_->begin(batch.size());
-  if (ops_ != &aten_) aten_.begin(batch.size());
+  ops_->begin(batch.size(), last);
+  if (ops_ != &aten_) aten_.begin(batch.size(), last);
   batch_ = &batch;
   all_ = {batch.runs, sequences, ropes_.rows(batch.runs)};
   rows_ = &all_;
@@ -44,27 +45,36 @@ at::Tensor Forward::run(const BatchView& batch, std::span<SequenceCache* const> 
     follow_gradient(resid);
   }
   for (std::int64_t i = first; i < last; ++i) layer(i, resid, only_some_rows_matter(i, wanted) ? &wanted : nullptr);
+  settle(resid);
   return last == config_.n_layers ? logits(resid, wanted) : at::Tensor();
 }
 
 /// One layer. @param only  given: the rows that go on from its attention; of all others nothing but keys and values is
 ///                         ever used again. A row's bits are the same either way.
 void Forward::layer(std::int64_t layer, at::Tensor& resid, const LogitRows* only) {
-  hook(Site::resid_pre, layer, resid);
+  hook_resid(Site::resid_pre, layer, resid);
   const bool recurrent = config_.layers[static_cast<std::size_t>(layer)].mixer == MixerKind::delta_net;
   at::Tensor attn_out = recurrent ? delta_net(layer, resid, only) : attention(layer, resid, only);
   if (!config_.parallel_residual) {
-    ops_->add(resid, attn_out);
-    hook(Site::resid_mid, layer, resid);
+    pending_ = attn_out;
+    hook_resid(Site::resid_mid, layer, resid);
   }
-  const at::Tensor mlp_out = mlp(layer, resid);  // may change `ops_`
-  if (config_.parallel_residual) {
-    ops_->add(attn_out, mlp_out);
-    ops_->add(resid, attn_out);
-  } else {
-    ops_->add(resid, mlp_out);
-  }
-  hook(Site::resid_post, layer, resid);
+  at::Tensor mlp_out = mlp(layer, resid);  // may change `ops_`
+  if (config_.parallel_residual) ops_->add(mlp_out, attn_out);
+  pending_ = mlp_out;
+  hook_resid(Site::resid_post, layer, resid);
+}
+
+/// Adds what is still to be added to the stream.
+void Forward::settle(at::Tensor& resid) {
+  if (const at::Tensor out = std::exchange(pending_, {}); out.defined()) ops_->add(resid, out);
+}
+
+void Forward::hook_resid(Site site, std::int64_t layer, at::Tensor& resid) {
+  if (!hooks_.any(site, layer)) [[likely]]
+    return;
+  settle(resid);
+  fire(site, layer, resid, *batch_);
 }
 
 at::Tensor Forward::embed() {
@@ -99,12 +109,17 @@ at::Tensor Forward::attention(std::int64_t layer, at::Tensor& resid, const Logit
   hook(Site::attn_q, layer, q);
   hook(Site::attn_k, layer, k);
   hook(Site::attn_v, layer, v);
-  if (w.rope >= 0) {
-    ops_->rotate(q, rows_->ropes[static_cast<std::size_t>(w.rope)]);
-    ops_->rotate(k, all_.ropes[static_cast<std::size_t>(w.rope)]);
+  const auto rope = static_cast<std::size_t>(w.rope);
+  if (rows_ == &all_) {
+    ops_->rotate_and_store(layer, q, k, v, w.rope >= 0 ? &all_.ropes[rope] : nullptr, all_);
+  } else {
+    if (w.rope >= 0) {
+      ops_->rotate(q, rows_->ropes[rope]);
+      ops_->rotate(k, all_.ropes[rope]);
+    }
+    ops_->store(layer, k, v, all_);
   }
   if (config_.query_growth != 0) ops_->scale_rows(q, query_growth());
-  ops_->store(layer, k, v, all_);
   at::Tensor z = attend(layer, q);
   if (gate.defined()) ops_->gate(z, gate);
   hook(Site::attn_z, layer, z);
@@ -140,7 +155,7 @@ at::Tensor Forward::query_growth() const {
       factor[row] = static_cast<float>(
           1 + config_.query_growth * std::log(1 + static_cast<double>(position / config_.query_growth_period)));
     }
-  return out.to(model_.device);
+  return send(out, model_.device);
 }
 
 /// A layer that keeps a state instead of keys and values. All rows go through it: each leaves a trace.
@@ -180,7 +195,7 @@ at::Tensor Forward::attend(std::int64_t layer, const at::Tensor& q) {
   return edited ? at::cat(parts) : ops_->attend(layer, q, *rows_);
 }
 
-at::Tensor Forward::mlp(std::int64_t layer, const at::Tensor& resid) {
+at::Tensor Forward::mlp(std::int64_t layer, at::Tensor& resid) {
   const LayerWeights& w = model_.layers[static_cast<std::size_t>(layer)];
   const at::Tensor normed = norm(resid, w.ln2, Site::ln2, layer);
   if (config_.layers[static_cast<std::size_t>(layer)].experts)
@@ -219,14 +234,19 @@ at::Tensor Forward::logits(const at::Tensor& resid, const LogitRows& wanted) {
   const bool hooked = hooks_.any(Site::ln_final, 0), none = !wanted.all && wanted.rows.empty();
   if (none && !hooked) return {};
   narrow_to(wanted);
-  const at::Tensor normed = norm(hooked ? resid : narrow(resid), model_.final_norm, Site::ln_final, 0);
+  at::Tensor last = hooked ? resid : narrow(resid);
+  const at::Tensor normed = norm(last, model_.final_norm, Site::ln_final, 0);
   return none ? at::Tensor() : ops_->unembed(narrow(normed), *rows_);
 }
 
-at::Tensor Forward::norm(const at::Tensor& x, const Norm& norm, Site site, std::int64_t layer) {
+/// x is the stream: what is still to be added to it is added on the way.
+at::Tensor Forward::norm(at::Tensor& x, const Norm& norm, Site site, std::int64_t layer) {
+  const bool hooked = hooks_.any(site, layer);
+  if (norm && !hooked && pending_.defined()) [[likely]]
+    return ops_->add_norm(x, std::exchange(pending_, {}), norm);
+  settle(x);
   if (!norm) return x;  // a family without norms here
-  if (!hooks_.any(site, layer)) [[likely]]
-    return ops_->norm(x, norm, true);
+  if (!hooked) return ops_->norm(x, norm, true);
   at::Tensor out = ops_->norm(x, norm, false);
   fire(site, layer, out, *batch_);
   ops_->gain(out, norm);
@@ -263,7 +283,7 @@ void Forward::narrow_to(const LogitRows& wanted) {
     some_runs_.push_back(run);
     some_sequences_.push_back(all_.sequences[i]);
   }
-  some_index_ = at::tensor(wanted.rows, at::kLong).to(model_.device);
+  some_index_ = send(at::tensor(wanted.rows, at::kLong), model_.device);
   some_ = {some_runs_, some_sequences_, {}};
   rows_ = &some_;
   for (const auto& rope : all_.ropes) some_.ropes.push_back({narrow(rope.cos), narrow(rope.sin)});

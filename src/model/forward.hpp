@@ -42,12 +42,14 @@ class Forward {
   at::Tensor dense(const at::Tensor& x, const MlpWeights& weights);
   at::Tensor finished(at::Tensor out, const Norm& post, Site site, std::int64_t layer);
   at::Tensor query_growth() const;
-  at::Tensor mlp(std::int64_t layer, const at::Tensor& resid);
+  at::Tensor mlp(std::int64_t layer, at::Tensor& resid);
   at::Tensor logits(const at::Tensor& resid, const LogitRows& wanted);
   at::Tensor summed(const at::Tensor& part) const;
   void norm_heads(at::Tensor& x, const Norm& norm, Site site);
   std::int64_t hooks_on_parts(std::int64_t first, std::int64_t last) const;
-  at::Tensor norm(const at::Tensor& x, const Norm& norm, Site site, std::int64_t layer);
+  at::Tensor norm(at::Tensor& x, const Norm& norm, Site site, std::int64_t layer);
+  void settle(at::Tensor& resid);
+  void hook_resid(Site site, std::int64_t layer, at::Tensor& resid);
   at::Tensor linear(const at::Tensor& x, const Linear& weight);
 
   bool only_some_rows_matter(std::int64_t layer, const LogitRows& wanted) const;
@@ -76,6 +78,7 @@ class Forward {
   std::vector<TokenRun> some_runs_;
   std::vector<SequenceCache*> some_sequences_;
   at::Tensor some_index_;  ///< of `some_` within `all_`
+  at::Tensor pending_;     ///< to be added to the stream: by the next norm, or before who looks at the stream earlier
 };
 
 }  // namespace steer::model::detail

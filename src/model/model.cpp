@@ -118,7 +118,7 @@ at::Tensor Model::unembed(const at::Tensor& h) const {
   const at::Tensor x = h.to(device(), at::kFloat).contiguous();
   KvCache nothing(config(), device(), CacheFormat::f32, 0);
   const auto run = [&](Backend&& backend) {
-    backend.begin(x.size(0));
+    backend.begin(x.size(0), 0);
     return backend.unembed(backend.norm(x, impl_->final_norm, /*with_gain=*/true), {});
   };
   const bool gradient = at::GradMode::is_enabled() && x.requires_grad();

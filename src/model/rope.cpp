@@ -6,6 +6,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "model/send.hpp"
 #include "model/transformer.hpp"
 
 namespace steer::model::detail {
@@ -133,7 +134,7 @@ std::vector<RopeTables::Rows> RopeTables::rows(std::span<const TokenRun> runs) {
       std::copy_n(tables_[rope].cos.data() + from, count, cos + run.begin * half);
       std::copy_n(tables_[rope].sin.data() + from, count, sin + run.begin * half);
     }
-    out.push_back({rows.cos.to(model_->device), rows.sin.to(model_->device)});
+    out.push_back({send(rows.cos, model_->device), send(rows.sin, model_->device)});
   }
   return out;
 }

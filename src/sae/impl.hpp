@@ -17,6 +17,7 @@ struct Sae::Impl {
   SaeConfig config;
   /// Vectors are f32 already; the matrices W_enc and W_dec keep their stored dtype and strides.
   SaeWeights weights;
+  std::filesystem::path path;
 
   const at::Tensor& W_enc() const { return in_f32(weights.W_enc, W_enc_once, W_enc_f32); }
   const at::Tensor& W_dec() const { return in_f32(weights.W_dec, W_dec_once, W_dec_f32); }

@@ -220,7 +220,9 @@ Sae Sae::load(const std::filesystem::path& path, const SaeLoadOptions& options) 
     if (!loaded) continue;
     apply_trained_stream(files, *loaded);
     try {
-      auto sae = from_weights(std::move(loaded->config), std::move(loaded->weights));
+      const bool files_say_all = !options.norm_scaling_factor && !options.k && !options.saelens_llama_scope;
+      auto sae = from_weights(std::move(loaded->config), std::move(loaded->weights),
+                              files_say_all ? std::filesystem::absolute(path) : std::filesystem::path());
       return sae.to(options.device);
     } catch (const Error& e) {
       // The same complaint, with the file's name.

@@ -123,9 +123,18 @@ const at::Tensor& Sae::Impl::in_f32(const at::Tensor& stored, std::once_flag& on
   return converted;
 }
 
-Sae Sae::from_weights(SaeConfig config, SaeWeights weights) { return Sae(make(std::move(config), std::move(weights))); }
+Sae Sae::from_weights(SaeConfig config, SaeWeights weights) {
+  return from_weights(std::move(config), std::move(weights), {});
+}
+
+Sae Sae::from_weights(SaeConfig config, SaeWeights weights, std::filesystem::path path) {
+  auto impl = make(std::move(config), std::move(weights));
+  impl->path = std::move(path);
+  return Sae(std::move(impl));
+}
 
 const SaeConfig& Sae::config() const { return impl_->config; }
+const std::filesystem::path& Sae::path() const { return impl_->path; }
 at::Device Sae::device() const { return impl_->weights.W_enc.device(); }
 const at::Tensor& Sae::W_enc() const { return impl_->W_enc(); }
 const at::Tensor& Sae::W_dec() const { return impl_->W_dec(); }
@@ -172,7 +181,7 @@ Sae Sae::to(at::Device device) const {
        {&SaeWeights::W_enc, &SaeWeights::b_enc, &SaeWeights::W_dec, &SaeWeights::b_dec, &SaeWeights::threshold,
         &SaeWeights::b_gate, &SaeWeights::r_mag, &SaeWeights::b_mag, &SaeWeights::W_skip, &SaeWeights::selection_scale})
     if ((w.*field).defined()) w.*field = (w.*field).to(device);
-  return from_weights(config(), std::move(w));
+  return from_weights(config(), std::move(w), path());
 }
 
 Sae Sae::fold_W_dec_norm() const {

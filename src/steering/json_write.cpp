@@ -61,6 +61,8 @@ class Writer {
     json reference = json::object();
     if (const auto it = options_.sae_paths.find(sae.hash()); it != options_.sae_paths.end())
       reference["path"] = it->second.generic_string();
+    else if (collect_ && !sae.path().empty())
+      reference["path"] = sae.path().generic_string();
     if (!sae.config().model_name.empty()) reference["model_name"] = sae.config().model_name;
     saes_[sae.hash()] = reference;
     return sae.hash();

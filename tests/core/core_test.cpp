@@ -120,6 +120,24 @@ TEST(Progress, ItsEndIsWrittenOnce) {
   EXPECT_EQ(written([](Progress progress) { progress.advance(), progress.note("loss 1.5"); }), 2) << "a later remark";
 }
 
+TEST(Progress, ShortPartsOfPartsLeaveNoTrace) {
+  test::TempDir dir;
+  for (const auto style : {ProgressStyle::lines, ProgressStyle::bar}) {
+    std::FILE* file = std::fopen((dir / "log").c_str(), "w");
+    {
+      const Progress whole("study", 0, style, file);
+      Progress part = whole.part("searches", 0).part("answers", 2);
+      part.advance(2);
+    }
+    std::fclose(file);
+    const std::string log = test::read_file(dir / "log");
+    EXPECT_EQ(std::count(log.begin(), log.end(), '\n'), 0) << log;
+    if (style == ProgressStyle::bar) {
+      EXPECT_TRUE(log.ends_with("\r\033[K")) << log;
+    }
+  }
+}
+
 TEST(Progress, AStreamThatTakesNothingDoesNotEndTheWork) {
   std::FILE* full = std::fopen("/dev/full", "w");
   if (!full) GTEST_SKIP() << "no /dev/full here";

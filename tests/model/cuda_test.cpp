@@ -17,6 +17,7 @@
 #include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 
 #include <steer/model/compare.hpp>
@@ -130,8 +131,10 @@ TEST(CudaKernels, ProductsOfEveryTypeAndARowsBitsAreItsOwn) {
     std::vector<float> alone;
     for (const std::int64_t rows : {1, 2, 3, 4, 7, 8, 15}) {
       at::Tensor y = at::empty({rows, n});
-      cuda::multiply(nullptr, weight.view(), weight.bias().defined() ? weight.bias().const_data_ptr<float>() : nullptr,
-                     x.const_data_ptr<float>(), rows, y.data_ptr<float>());
+      const cuda::Multiplied one{weight.view(),
+                                 weight.bias().defined() ? weight.bias().const_data_ptr<float>() : nullptr,
+                                 y.data_ptr<float>()};
+      cuda::multiply(nullptr, {&one, 1}, x.const_data_ptr<float>(), rows);
       EXPECT_LE((y - exact.narrow(0, 0, rows)).abs().max().item<double>(), 1e-6 * scale) << name << " " << rows;
       if (rows == 1) alone = values(y);
       EXPECT_EQ(values(y[0]), alone) << name << " with " << rows << " rows";
@@ -142,6 +145,108 @@ TEST(CudaKernels, ProductsOfEveryTypeAndARowsBitsAreItsOwn) {
     EXPECT_LE((wide - weight.to_f32()).abs().max().item<float>(), 1e-6) << name;
     EXPECT_TRUE(at::equal(narrow, wide.to(at::kBFloat16))) << name;
   }
+}
+
+/// Weights of one x in as few launches as there are types, whatever their sizes: the bits of each alone.
+TEST(CudaKernels, WeightsTogetherGiveTheBitsOfEachAlone) {
+  at::manual_seed(5);
+  constexpr std::int64_t k = 96, rows = 7;
+  const at::Tensor x = at::randn({rows, k});
+  std::vector<Linear> weights;
+  for (const std::int64_t n : {40, 3, 17, 1, 33})
+    weights.push_back(Linear::dense(at::randn({n, k}).to(at::kHalf), at::randn({n})));
+  for (const std::int64_t n : {5, 18}) weights.push_back(Linear::int8(at::randn({n, k})));
+  std::vector<at::Tensor> together;
+  std::vector<cuda::Multiplied> all;
+  for (const Linear& w : weights) {
+    together.push_back(at::full({rows, w.out_features()}, std::nan("")));
+    all.push_back(
+        {w.view(), w.bias().defined() ? w.bias().const_data_ptr<float>() : nullptr, together.back().data_ptr<float>()});
+  }
+  const std::int64_t before = Block::now().launches;
+  cuda::multiply(nullptr, all, x.const_data_ptr<float>(), rows);
+  EXPECT_EQ(Block::now().launches - before, 3 * 3) << "four weights, one, and two of another type; 4, 2 and 1 rows";
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    at::Tensor alone = at::empty_like(together[i]);
+    cuda::Multiplied one = all[i];
+    one.y = alone.data_ptr<float>();
+    cuda::multiply(nullptr, {&one, 1}, x.const_data_ptr<float>(), rows);
+    EXPECT_TRUE(at::equal(together[i], alone)) << i;
+  }
+}
+
+TEST(CudaKernels, ANormThatAddsGivesTheBitsOfBoth) {
+  at::manual_seed(6);
+  for (const std::int64_t width : {40, 300, 1030})
+    for (const bool centred : {false, true}) {
+      at::Tensor x = at::randn({3, width}), out = at::empty_like(x), want = at::empty_like(x);
+      const at::Tensor y = at::randn({3, width}), gain = at::randn({width});
+      at::Tensor sum = x.clone();
+      cuda::add(nullptr, sum.data_ptr<float>(), y.const_data_ptr<float>(), sum.numel());
+      cuda::norm(nullptr, want.data_ptr<float>(), sum.data_ptr<float>(), nullptr, gain.const_data_ptr<float>(), nullptr,
+                 3, width, 1e-5f, centred);
+      cuda::norm(nullptr, out.data_ptr<float>(), x.data_ptr<float>(), y.const_data_ptr<float>(),
+                 gain.const_data_ptr<float>(), nullptr, 3, width, 1e-5f, centred);
+      EXPECT_TRUE(at::equal(x, sum) && at::equal(out, want)) << width << " " << centred;
+    }
+}
+
+/// Keys that are turned on their way into the cache, and queries beside them, against turning first and storing then.
+TEST(CudaKernels, StoringTurnsAsRotateDoes) {
+  at::manual_seed(7);
+  constexpr std::int64_t rows = 3, heads = 4, kv_heads = 2, d = 10;
+  for (const std::int64_t half : {5, 3})  // all of a head, and a part
+    for (const auto& [format, type] : {std::pair{cuda::CacheType::f32, at::kFloat},
+                                       {cuda::CacheType::bf16, at::kBFloat16},
+                                       {cuda::CacheType::f16, at::kHalf}}) {
+      const at::Tensor q = at::randn({rows, heads * d}), k = at::randn({rows, kv_heads * d}),
+                       v = at::randn({rows, kv_heads * d}), cos = at::randn({rows, half}),
+                       sin = at::randn({rows, half});
+      const auto turned = [&](const at::Tensor& x, std::int64_t n) {
+        at::Tensor y = x.clone();
+        cuda::rotate(nullptr, y.data_ptr<float>(), cos.const_data_ptr<float>(), sin.const_data_ptr<float>(), rows, n, d,
+                     half);
+        return y;
+      };
+      const auto stored = [&](const at::Tensor& keys, const cuda::Rotation& rotation) {
+        at::Tensor block = at::zeros({2, kv_heads, d, cuda::kBlock}, type);
+        std::vector<cuda::CacheSlot> slots;
+        for (const std::int64_t slot : {31, 0, 7}) slots.push_back({{block[0].data_ptr(), block[1].data_ptr()}, slot});
+        cuda::store(nullptr, slots.data(), keys.const_data_ptr<float>(), v.const_data_ptr<float>(), rotation, rows,
+                    kv_heads, d, format);
+        return block;
+      };
+      at::Tensor query = q.clone();
+      const at::Tensor at_once =
+          stored(k, {cos.const_data_ptr<float>(), sin.const_data_ptr<float>(), query.data_ptr<float>(), heads, half});
+      EXPECT_TRUE(at::equal(at_once, stored(turned(k, kv_heads), {}))) << half;
+      EXPECT_TRUE(at::equal(query, turned(q, heads))) << half;
+      for (std::int64_t row = 0; row < rows; ++row)
+        for (std::int64_t h = 0; h < kv_heads; ++h) {
+          const std::int64_t slot = std::array{31, 0, 7}[static_cast<std::size_t>(row)];
+          EXPECT_TRUE(at::equal(at_once[0][h].select(1, slot), turned(k, kv_heads)[row].narrow(0, h * d, d).to(type)));
+          EXPECT_TRUE(at::equal(at_once[1][h].view({cuda::kBlock, d})[slot], v[row].narrow(0, h * d, d).to(type)));
+        }
+    }
+}
+
+/// What a card does for a token is what it is told to in launches: norms with the sums before them, q with k and v,
+/// rope with the cache, attention, o, norm, gate with up, their product, down.
+TEST(CudaBackend, ALayerOfADecodedTokenIsNineLaunches) {
+  const OnEmulatedCard card;
+  std::vector<std::int64_t> launches;
+  for (const std::int64_t layers : {1, 2, 4}) {
+    const Model model = test::tiny_model("llama", layers).load();
+    Session session(model);
+    const SequenceId s = session.open();
+    session.step({{s, some_ids(5)}}, Logits::last);
+    const std::vector<std::int64_t> next{9};
+    const std::int64_t before = Block::now().launches;
+    session.step({{s, next, Phase::generated}}, Logits::last);
+    launches.push_back(Block::now().launches - before);
+  }
+  EXPECT_EQ(launches[1] - launches[0], 9);
+  EXPECT_EQ(launches[2] - launches[1], 18);
 }
 
 TEST(CudaBackend, EqualsOperatorsInEveryFamilyAndCacheFormat) {

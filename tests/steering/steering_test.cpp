@@ -494,6 +494,11 @@ TEST(SteeringJson, RoundTrips) {
   t.save(folder / "s.json", {.sae_paths = {{saved.hash(), "sae"}}});
   EXPECT_TRUE(std::filesystem::exists(folder / "s.safetensors"));
   EXPECT_EQ(Steering::load(folder / "s.json"), t);
+  t.save(folder / "elsewhere.json");
+  EXPECT_EQ(Steering::load(folder / "elsewhere.json"), t) << "an SAE that was loaded is found again";
+  EXPECT_FALSE(t.to_json().at("saes").front().contains("path")) << "and what is compared does not say where";
+  s.save(folder / "memory.json");
+  EXPECT_STEER_ERROR(Steering::load(folder / "memory.json"), ErrorCode::config, "SteeringLoadOptions::saes");
 }
 
 TEST(SteeringJson, RefusesWhatItDoesNotKnow) {

@@ -42,7 +42,8 @@ class Progress {
   Progress(const Progress&);
   Progress& operator=(const Progress&);
 
-  /// A display of the same style on the same stream for a part of the work (silent if this one is).
+  /// A display of the same style on the same stream for a part of the work (silent if this one is). A part of a part
+  /// that is over within five seconds leaves no trace.
   Progress part(std::string_view title, std::int64_t total) const;
   /// Counts `items` more as done. @throws Error(argument) if negative.
   void advance(std::int64_t items = 1);

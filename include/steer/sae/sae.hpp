@@ -117,6 +117,9 @@ class Sae {
   at::Device device() const;
   /// The same SAE on another device.
   Sae to(at::Device device) const;
+  /// The absolute path that `load` alone makes this SAE of again; empty for one made otherwise, or with options that
+  /// say more than the files do. Not part of `hash`.
+  const std::filesystem::path& path() const;
   /// Identifies the weights and the configuration, for journals (hash of config, shapes, dtypes and a sample of each
   /// tensor's bytes).
   const std::string& hash() const;
@@ -171,6 +174,7 @@ class Sae {
   struct Impl;
 
  private:
+  static Sae from_weights(SaeConfig config, SaeWeights weights, std::filesystem::path path);
   explicit Sae(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
   std::shared_ptr<const Impl> impl_;
 };

@@ -52,7 +52,9 @@ struct Watch {
 
 /// How files refer to SAEs.
 struct SteeringSaveOptions {
-  std::map<std::string, std::filesystem::path> sae_paths{};  ///< by Sae::hash(); relative to the JSON file or absolute
+  /// By Sae::hash(); relative to the JSON file or absolute. For others `save` writes the path that they were loaded
+  /// from, `to_json` none: JSON that is compared must not depend on where files lie.
+  std::map<std::string, std::filesystem::path> sae_paths{};
 };
 struct SteeringLoadOptions {
   std::vector<Sae> saes{};  ///< used for references with the same hash; others are loaded from their path

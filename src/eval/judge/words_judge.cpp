@@ -51,11 +51,12 @@ class Answers {
                           .seed = derive_seed(derive_seed(options_.seed, "words judge"), keys[q])});
       missing.push_back(q);
     }
+    const std::string doing = "words judge: answers asked " + (label.empty() ? "nothing" : "to be " + label);
     const auto made = generate(model_, requests,
                                {.sampling = options_.sampling,
                                 .max_tokens = options_.max_tokens,
                                 .batch = options_.batch,
-                                .progress = options_.progress});
+                                .progress = options_.progress.part(doing, std::ssize(requests))});
     std::vector<JournalEntry> entries;
     for (std::size_t i = 0; i < missing.size(); ++i) {
       answers[missing[i]] = made[i].text;

@@ -138,6 +138,8 @@ __global__ void __launch_bounds__(kThreads) attend_tile(Attention a) {
                                 sums);
   };
   const auto is_written = [&](int p) { return tile.first_pair + warp * kPairs + p < all; };
+  if (!is_written(0))
+    return;  // a decoded token has fewer pairs than a tile: its other warps would read keys for nothing
 
   if (a.partial) {
     const std::int64_t s = blockIdx.z;

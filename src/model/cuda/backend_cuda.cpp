@@ -6,10 +6,7 @@
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
 
-#include <span>
-
 #include "model/cuda/runtime.hpp"
-#include "model/cuda/tables.hpp"
 
 namespace steer::model::detail {
 namespace {
@@ -44,22 +41,32 @@ cuda::CacheType cache_type(CacheFormat format) {
                                        : cuda::CacheType::f16;
 }
 
-void norm_rows(at::Tensor& out, const at::Tensor& x, const Norm& norm, bool with_gain, std::int64_t width) {
-  cuda::norm(cuda::current_stream(), floats_to_write(out), floats(x), with_gain ? floats(norm.gain) : nullptr,
-             with_gain ? floats(norm.bias) : nullptr, x.numel() / width, width, static_cast<float>(norm.eps),
-             norm.kind == NormKind::layer_norm);
+/// @param added  undefined, or what is first added to x.
+void norm_rows(at::Tensor& out, const at::Tensor& x, const at::Tensor& added, const Norm& norm, bool with_gain,
+               std::int64_t width) {
+  cuda::norm(cuda::current_stream(), floats_to_write(out), static_cast<float*>(x.data_ptr()), floats(added),
+             with_gain ? floats(norm.gain) : nullptr, with_gain ? floats(norm.bias) : nullptr, x.numel() / width, width,
+             static_cast<float>(norm.eps), norm.kind == NormKind::layer_norm);
 }
 
 }  // namespace
 
-void CudaBackend::begin(std::int64_t tokens) {
-  AtenBackend::begin(tokens);
+void CudaBackend::begin(std::int64_t tokens, std::int64_t last) {
+  AtenBackend::begin(tokens, last);
+  pass_ = {};
+  last_ = last;
   cuda::check_launch("Session::step");  // of the last pass: an error is late, not lost
 }
 
 at::Tensor CudaBackend::norm(const at::Tensor& x, const Norm& norm, bool with_gain) {
   at::Tensor out = at::empty_like(x);
-  norm_rows(out, x, norm, with_gain, x.size(1));
+  norm_rows(out, x, {}, norm, with_gain, x.size(1));
+  return out;
+}
+
+at::Tensor CudaBackend::add_norm(at::Tensor& x, const at::Tensor& y, const Norm& norm) {
+  at::Tensor out = at::empty_like(x);
+  norm_rows(out, x, y, norm, true, x.size(1));
   return out;
 }
 
@@ -68,7 +75,7 @@ void CudaBackend::gain(at::Tensor& x, const Norm& norm) {
                           x.size(1));
 }
 
-void CudaBackend::norm_heads(at::Tensor& x, const Norm& norm) { norm_rows(x, x, norm, true, norm.gain.size(0)); }
+void CudaBackend::norm_heads(at::Tensor& x, const Norm& norm) { norm_rows(x, x, {}, norm, true, norm.gain.size(0)); }
 
 void CudaBackend::rotate(at::Tensor& x, const RopeTables::Rows& rope) {
   const std::int64_t d = model_.part.d_head;
@@ -76,57 +83,87 @@ void CudaBackend::rotate(at::Tensor& x, const RopeTables::Rows& rope) {
                d, rope.cos.size(1));
 }
 
-void CudaBackend::store(std::int64_t layer, const at::Tensor& k, const at::Tensor& v, const Rows& rows) {
-  reserve(layer, rows);
-  std::vector<cuda::CacheSlot> slots;
-  slots.reserve(static_cast<std::size_t>(k.size(0)));
+/// What the kernels of layers [first, end) read of these rows' caches, in one copy to the card.
+CudaBackend::Tables CudaBackend::tables(std::int64_t first, std::int64_t end, const Rows& rows, bool with_slots) const {
+  const std::int64_t group = model_.part.n_heads / model_.part.n_kv_heads;
+  Tables out{.rows = rows.runs, .first = first};
+  std::vector<cuda::AttentionRun> runs;
+  std::vector<cuda::AttentionTile> tiles;
+  std::int64_t blocks = 0;
   for (std::size_t i = 0; i < rows.runs.size(); ++i) {
     const TokenRun& run = rows.runs[i];
-    const auto& views = cache_of(rows, i, layer).views;
-    for (std::int64_t p = run.position; p < run.position + run.end - run.begin; ++p) {
-      const cpu::BlockView& block = views[static_cast<std::size_t>(p / cuda::kBlock)];
-      slots.push_back({{block.k, block.v}, p % cuda::kBlock});
-    }
+    const std::int64_t queries = run.end - run.begin, keys = run.position + queries;
+    runs.push_back({run.begin, queries, run.position, blocks});
+    blocks += (keys + cuda::kBlock - 1) / cuda::kBlock;
+    for (std::int64_t pair = 0; pair < queries * group; pair += cuda::kTilePairs)
+      tiles.push_back({static_cast<std::int64_t>(i), pair});
+    out.longest = std::max(out.longest, keys);
   }
-  cuda::Tables tables;
-  const std::size_t at = tables.add(std::span<const cuda::CacheSlot>(slots));
-  tables.send(k.device());
-  cuda::store(cuda::current_stream(), tables.at<cuda::CacheSlot>(at), floats(k), floats(v), k.size(0),
+  out.tile_count = std::ssize(tiles);
+  out.runs = out.sent.add(std::span<const cuda::AttentionRun>(runs));
+  out.tiles = out.sent.add(std::span<const cuda::AttentionTile>(tiles));
+  std::vector<cuda::CacheBlock> of_layer;
+  std::vector<cuda::CacheSlot> slots;
+  for (std::int64_t layer = first; layer < end; ++layer) {
+    of_layer.clear();
+    slots.clear();
+    const bool attends = model_.part.layers[static_cast<std::size_t>(layer)].mixer == MixerKind::attention;
+    for (std::size_t i = 0; attends && i < rows.runs.size(); ++i) {
+      const TokenRun& run = rows.runs[i];
+      const auto& views = cache_of(rows, i, layer).views;
+      const std::int64_t keys = run.position + run.end - run.begin;
+      for (std::int64_t b = 0; b * cuda::kBlock < keys; ++b)
+        of_layer.push_back({views[static_cast<std::size_t>(b)].k, views[static_cast<std::size_t>(b)].v});
+      for (std::int64_t p = run.position; with_slots && p < keys; ++p) {
+        const cpu::BlockView& block = views[static_cast<std::size_t>(p / cuda::kBlock)];
+        slots.push_back({{block.k, block.v}, p % cuda::kBlock});
+      }
+    }
+    out.blocks.push_back(out.sent.add(std::span<const cuda::CacheBlock>(of_layer)));
+    out.slots.push_back(out.sent.add(std::span<const cuda::CacheSlot>(slots)));
+  }
+  out.sent.send(model_.device);
+  return out;
+}
+
+void CudaBackend::store_rotated(std::int64_t layer, const at::Tensor& k, const at::Tensor& v, cuda::Rotation rotation,
+                                const Rows& rows) {
+  // All layers of the pass at once, when the first of them stores.
+  if (!pass_.is_of(layer, rows)) {
+    for (std::int64_t l = layer; l < last_; ++l)
+      if (model_.part.layers[static_cast<std::size_t>(l)].mixer == MixerKind::attention) reserve(l, rows);
+    pass_ = tables(layer, last_, rows, /*with_slots=*/true);
+  }
+  cuda::store(cuda::current_stream(), pass_.slots_of(layer), floats(k), floats(v), rotation, k.size(0),
               model_.part.n_kv_heads, model_.part.d_head, cache_type(cache_.format()));
+}
+
+void CudaBackend::store(std::int64_t layer, const at::Tensor& k, const at::Tensor& v, const Rows& rows) {
+  store_rotated(layer, k, v, {}, rows);
+}
+
+void CudaBackend::rotate_and_store(std::int64_t layer, at::Tensor& q, at::Tensor& k, const at::Tensor& v,
+                                   const RopeTables::Rows* rope, const Rows& rows) {
+  cuda::Rotation rotation{};
+  if (rope)
+    rotation = {floats(rope->cos), floats(rope->sin), floats_to_write(q), model_.part.n_heads, rope->cos.size(1)};
+  store_rotated(layer, k, v, rotation, rows);
 }
 
 at::Tensor CudaBackend::attend(std::int64_t layer, const at::Tensor& q, const Rows& rows) {
   const ModelConfig& c = model_.part;
-  const std::int64_t group = c.n_heads / c.n_kv_heads;
-  std::vector<cuda::CacheBlock> blocks;
-  std::vector<cuda::AttentionRun> runs;
-  std::vector<cuda::AttentionTile> tiles;
-  std::int64_t longest = 0;
-  for (std::size_t i = 0; i < rows.runs.size(); ++i) {
-    const TokenRun& run = rows.runs[i];
-    const std::int64_t queries = run.end - run.begin, keys = run.position + queries;
-    const auto& views = cache_of(rows, i, layer).views;
-    const auto used = static_cast<std::size_t>((keys + cuda::kBlock - 1) / cuda::kBlock);
-    runs.push_back({run.begin, queries, run.position, std::ssize(blocks)});
-    for (std::size_t b = 0; b < used; ++b) blocks.push_back({views[b].k, views[b].v});
-    for (std::int64_t pair = 0; pair < queries * group; pair += cuda::kTilePairs)
-      tiles.push_back({static_cast<std::int64_t>(i), pair});
-    longest = std::max(longest, keys);
-  }
   at::Tensor z = at::empty_like(q);
-  cuda::Tables tables;
-  const std::size_t at_blocks = tables.add(std::span<const cuda::CacheBlock>(blocks)),
-                    at_runs = tables.add(std::span<const cuda::AttentionRun>(runs)),
-                    at_tiles = tables.add(std::span<const cuda::AttentionTile>(tiles));
-  tables.send(q.device());
+  const bool all = pass_.is_of(layer, rows);  // else some rows, which go on from the last layer
+  const Tables some = all ? Tables() : tables(layer, layer + 1, rows, /*with_slots=*/false);
+  const Tables& t = all ? pass_ : some;
   cuda::Attention a{.q = floats(q),
                     .z = floats_to_write(z),
-                    .blocks = tables.at<cuda::CacheBlock>(at_blocks),
-                    .runs = tables.at<cuda::AttentionRun>(at_runs),
-                    .tiles = tables.at<cuda::AttentionTile>(at_tiles),
-                    .tile_count = std::ssize(tiles),
+                    .blocks = t.blocks_of(layer),
+                    .runs = t.sent.at<cuda::AttentionRun>(t.runs),
+                    .tiles = t.sent.at<cuda::AttentionTile>(t.tiles),
+                    .tile_count = t.tile_count,
                     .rows = q.size(0),
-                    .splits = (longest + cuda::kSplitKeys - 1) / cuda::kSplitKeys,
+                    .splits = (t.longest + cuda::kSplitKeys - 1) / cuda::kSplitKeys,
                     .heads = c.n_heads,
                     .kv_heads = c.n_kv_heads,
                     .d_head = c.d_head,
@@ -161,29 +198,37 @@ void CudaBackend::add(at::Tensor& x, const at::Tensor& y) {
   cuda::add(cuda::current_stream(), floats_to_write(x), floats(y), x.numel());
 }
 
-at::Tensor CudaBackend::product(const at::Tensor& x, const Linear& weight, const Rows&) const {
-  if (x.size(0) > kFewRows && !batch_invariant_ && x.is_cuda()) return matrix_product(x, weight);
+void CudaBackend::linear(const at::Tensor& x, std::span<const Product> products, const Rows&) {
+  if (x.size(0) > kFewRows && !batch_invariant_ && x.is_cuda()) return matrix_products(x, products);
   const at::Tensor rows = x.contiguous();
-  at::Tensor y = at::empty({x.size(0), weight.out_features()}, x.options());
-  cuda::multiply(cuda::current_stream(), weight.view(), floats(weight.bias()), floats(rows), x.size(0),
-                 floats_to_write(y));
-  return y;
+  std::vector<cuda::Multiplied> weights;
+  for (const Product& p : products) {
+    *p.y = at::empty({x.size(0), p.weight->out_features()}, x.options());
+    weights.push_back({p.weight->view(), floats(p.weight->bias()), floats_to_write(*p.y)});
+  }
+  cuda::multiply(cuda::current_stream(), weights, floats(rows), x.size(0));
 }
 
-at::Tensor CudaBackend::matrix_product(const at::Tensor& x, const Linear& weight) const {
-  const WeightView& w = weight.view();
-  if (w.type == WeightType::f32) return at::linear(x, weight.to_f32(), weight.bias());
-  const auto type = w.type == WeightType::f16 ? at::kHalf : at::kBFloat16;
-  at::Tensor matrix;
-  if (w.type == WeightType::f16 || w.type == WeightType::bf16) {
-    matrix = weight.matrix();
-  } else {
-    matrix = at::empty({w.n, w.k}, x.options().dtype(type));
-    cuda::widen_to_bf16(cuda::current_stream(), w, static_cast<std::uint16_t*>(matrix.data_ptr()));
+void CudaBackend::matrix_products(const at::Tensor& x, std::span<const Product> products) const {
+  at::Tensor rounded;
+  for (const Product& p : products) {
+    const WeightView& w = p.weight->view();
+    if (w.type == WeightType::f32) {
+      *p.y = at::linear(x, p.weight->to_f32(), p.weight->bias());
+      continue;
+    }
+    const auto type = w.type == WeightType::f16 ? at::kHalf : at::kBFloat16;
+    at::Tensor matrix;
+    if (w.type == WeightType::f16 || w.type == WeightType::bf16) {
+      matrix = p.weight->matrix();
+    } else {
+      matrix = at::empty({w.n, w.k}, x.options().dtype(type));
+      cuda::widen_to_bf16(cuda::current_stream(), w, static_cast<std::uint16_t*>(matrix.data_ptr()));
+    }
+    if (!rounded.defined() || rounded.scalar_type() != type) rounded = x.to(type);
+    *p.y = at::mm(rounded, matrix.t(), at::kFloat);
+    if (p.weight->bias().defined()) *p.y += p.weight->bias();
   }
-  at::Tensor y = at::mm(x.to(type), matrix.t(), at::kFloat);
-  if (weight.bias().defined()) y += weight.bias();
-  return y;
 }
 
 }  // namespace steer::model::detail

@@ -1,6 +1,13 @@
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
 #include "model/backend.hpp"
+#include "model/cuda/kernels.hpp"
+#include "model/cuda/tables.hpp"
 
 namespace steer::model::detail {
 
@@ -13,23 +20,50 @@ namespace steer::model::detail {
 class CudaBackend final : public AtenBackend {
  public:
   using AtenBackend::AtenBackend;
-  void begin(std::int64_t tokens) override;
+  void begin(std::int64_t tokens, std::int64_t last) override;
   at::Tensor norm(const at::Tensor& x, const Norm& norm, bool with_gain) override;
   void gain(at::Tensor& x, const Norm& norm) override;
   void norm_heads(at::Tensor& x, const Norm& norm) override;
+  void linear(const at::Tensor& x, std::span<const Product> products, const Rows& rows) override;
   void rotate(at::Tensor& x, const RopeTables::Rows& rope) override;
   void store(std::int64_t layer, const at::Tensor& k, const at::Tensor& v, const Rows& rows) override;
+  void rotate_and_store(std::int64_t layer, at::Tensor& q, at::Tensor& k, const at::Tensor& v,
+                        const RopeTables::Rows* rope, const Rows& rows) override;
   at::Tensor attend(std::int64_t layer, const at::Tensor& q, const Rows& rows) override;
   void activate(at::Tensor& gate, const at::Tensor& up) override;
   void gate(at::Tensor& x, const at::Tensor& by) override;
   void scale_rows(at::Tensor& x, const at::Tensor& factors) override;
   void add(at::Tensor& x, const at::Tensor& y) override;
-
- protected:
-  at::Tensor product(const at::Tensor& x, const Linear& weight, const Rows& rows) const override;
+  at::Tensor add_norm(at::Tensor& x, const at::Tensor& y, const Norm& norm) override;
 
  private:
-  at::Tensor matrix_product(const at::Tensor& x, const Linear& weight) const;
+  /// On the card, of the layers from `first` on.
+  struct Tables {
+    std::span<const TokenRun> rows = {};
+    std::int64_t first = 0, longest = 0, tile_count = 0;
+    std::size_t runs = 0, tiles = 0;
+    std::vector<std::size_t> blocks = {}, slots = {};  ///< of each layer
+    cuda::Tables sent = {};
+
+    bool is_of(std::int64_t layer, const Rows& of) const {
+      return of.runs.data() == rows.data() && of.runs.size() == rows.size() && layer >= first &&
+             layer - first < std::ssize(blocks);
+    }
+    const cuda::CacheBlock* blocks_of(std::int64_t layer) const {
+      return sent.at<cuda::CacheBlock>(blocks[static_cast<std::size_t>(layer - first)]);
+    }
+    const cuda::CacheSlot* slots_of(std::int64_t layer) const {
+      return sent.at<cuda::CacheSlot>(slots[static_cast<std::size_t>(layer - first)]);
+    }
+  };
+
+  Tables tables(std::int64_t first, std::int64_t end, const Rows& rows, bool with_slots) const;
+  void store_rotated(std::int64_t layer, const at::Tensor& k, const at::Tensor& v, cuda::Rotation rotation,
+                     const Rows& rows);
+  void matrix_products(const at::Tensor& x, std::span<const Product> products) const;
+
+  Tables pass_;            ///< of all rows of the pass that runs
+  std::int64_t last_ = 0;  ///< its layers end here
 };
 
 }  // namespace steer::model::detail

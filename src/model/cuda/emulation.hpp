@@ -38,9 +38,11 @@ class Block {
   }
 
   dim3 grid, size, index;
-  dim3 thread;  ///< of the running fiber
+  dim3 thread;                ///< of the running fiber
+  std::int64_t launches = 0;  ///< so far
 
   void run(dim3 grid_size, dim3 block_size, const std::function<void()>& kernel) {
+    ++launches;
     grid = grid_size;
     size = block_size;
     kernel_ = &kernel;

@@ -5,7 +5,9 @@
 
 // No header of libtorch is seen by nvcc, so the enums here are the card's own.
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "model/kernels/table.hpp"
 
@@ -16,9 +18,9 @@ enum class Activation : std::uint8_t { silu, gelu, gelu_tanh, relu };
 enum class CacheType : std::uint8_t { f32, bf16, f16 };
 
 /// out = x / rms(x), or with `centred` (x - mean) / sqrt(var + eps), times gain when not null, plus bias when not null;
-/// may be in place.
-void norm(Stream stream, float* out, const float* x, const float* gain, const float* bias, std::int64_t rows,
-          std::int64_t width, float eps, bool centred);
+/// may be in place. With `added` not null, first x += added.
+void norm(Stream stream, float* out, float* x, const float* added, const float* gain, const float* bias,
+          std::int64_t rows, std::int64_t width, float eps, bool centred);
 /// x = x * gain + bias; bias may be null.
 void multiply_add_rows(Stream stream, float* x, const float* gain, const float* bias, std::int64_t rows,
                        std::int64_t width);
@@ -45,9 +47,15 @@ struct CacheSlot {
   CacheBlock block;
   std::int64_t slot;  ///< within the block
 };
-/// k, v [rows, kv_heads * d_head] into their slots.
-void store(Stream stream, const CacheSlot* slots, const float* k, const float* v, std::int64_t rows,
-           std::int64_t kv_heads, std::int64_t d_head, CacheType format);
+/// What `store` turns as `rotate` does.
+struct Rotation {
+  const float *cos, *sin;  ///< [rows, half]; null: nothing is turned
+  float* q;                ///< [rows, heads * d_head], in place; null: keys only
+  std::int64_t heads, half;
+};
+/// k, v [rows, kv_heads * d_head] into their slots, keys turned on the way.
+void store(Stream stream, const CacheSlot* slots, const float* k, const float* v, const Rotation& rotation,
+           std::int64_t rows, std::int64_t kv_heads, std::int64_t d_head, CacheType format);
 
 /// Consecutive queries of one sequence. Lies on the device.
 struct AttentionRun {
@@ -62,8 +70,8 @@ struct AttentionTile {
 };
 inline constexpr std::int64_t kTilePairs = 16;
 /// Keys that are summed apart and then joined in order, in one block of threads or in several: a fixed number, so that
-/// a row's bits do not depend on which.
-inline constexpr std::int64_t kSplitKeys = 512;
+/// a row's bits do not depend on which. So few that a decoded token of 2,000 keys and 8 key-value heads is 128 blocks.
+inline constexpr std::int64_t kSplitKeys = 128;
 
 struct Attention {
   const float* q = nullptr;            ///< [rows, heads * d_head], rotated
@@ -81,8 +89,16 @@ struct Attention {
 };
 void attend(Stream stream, const Attention& attention);
 
-/// y[i, j] = x[i, :] . W[j, :] + bias[j], weights widened in registers, activations not rounded. bias may be null.
-void multiply(Stream stream, const WeightView& weight, const float* bias, const float* x, std::int64_t rows, float* y);
+/// A weight [n, k] and where its product goes.
+struct Multiplied {
+  WeightView weight;
+  const float* bias;  ///< [n] or null
+  float* y;           ///< [rows, n]
+};
+/// Of one type, in one launch.
+inline constexpr std::size_t kMultipliedTogether = 4;
+/// y[i, j] = x[i, :] . W[j, :] + bias[j] for weights of one k, widened in registers, activations not rounded.
+void multiply(Stream stream, std::span<const Multiplied> weights, const float* x, std::int64_t rows);
 /// All of W [n, k] as bf16 or f32.
 void widen_to_bf16(Stream stream, const WeightView& weight, std::uint16_t* out);
 void widen_to_f32(Stream stream, const WeightView& weight, float* out);

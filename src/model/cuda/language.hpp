@@ -56,6 +56,21 @@ __device__ inline std::uint16_t to_bf16(float x) {
   return static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
 }
 
+template <int Bytes>
+__device__ inline bool aligned_to(const void* p) {
+  return reinterpret_cast<std::uintptr_t>(p) % Bytes == 0;
+}
+
+/// `Bytes` bytes in one load.
+template <int Bytes, class T>
+struct alignas(Bytes) Wide {
+  T at[Bytes / sizeof(T)];
+};
+template <int Bytes, class T>
+__device__ inline Wide<Bytes, T> read_aligned(const void* p) {
+  return *static_cast<const Wide<Bytes, T>*>(p);
+}
+
 /// The sum over a warp's lanes, in every lane, added in one fixed order.
 __device__ inline float warp_sum(float x) {
   for (int step = kWarp / 2; step > 0; step /= 2) x += __shfl_xor_sync(kAllLanes, x, step);

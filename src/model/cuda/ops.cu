@@ -20,11 +20,15 @@ __device__ float block_sum(float x) {
   return sum;
 }
 
-/// One block a row.
-__global__ void norm_row(float* out, const float* x, const float* gain, const float* bias, std::int64_t width,
-                         float eps, bool centred) {
+/// One block a row. A thread reads again only what it wrote itself.
+__global__ void norm_row(float* out, float* x, const float* added, const float* gain, const float* bias,
+                         std::int64_t width, float eps, bool centred) {
   x += blockIdx.x * width;
   out += blockIdx.x * width;
+  if (added) {
+    added += blockIdx.x * width;
+    for (std::int64_t i = threadIdx.x; i < width; i += blockDim.x) x[i] += added[i];
+  }
   float mean = 0;
   if (centred) {
     float sum = 0;
@@ -97,6 +101,10 @@ __global__ void scale_items(float* x, const float* factors, std::int64_t n, std:
   if (i < n) x[i] *= factors[i / width];
 }
 
+/// The pair a, b turned: its first number, or its second. In one way of rounding, wherever it is called.
+__device__ float turned_first(float a, float b, float c, float s) { return __fmaf_rn(a, c, -__fmul_rn(b, s)); }
+__device__ float turned_second(float a, float b, float c, float s) { return __fmaf_rn(b, c, __fmul_rn(a, s)); }
+
 /// One thread a pair.
 __global__ void rotate_pairs(float* x, const float* cos, const float* sin, std::int64_t n, std::int64_t heads,
                              std::int64_t d_head, std::int64_t half) {
@@ -105,8 +113,8 @@ __global__ void rotate_pairs(float* x, const float* cos, const float* sin, std::
   const std::int64_t pair = i % half, head = i / half, row = head / heads;
   float *a = x + head * d_head + pair, *b = a + half;
   const float c = cos[row * half + pair], s = sin[row * half + pair], was = *a;
-  *a = was * c - *b * s;
-  *b = *b * c + was * s;
+  *a = turned_first(was, *b, c, s);
+  *b = turned_second(was, *b, c, s);
 }
 
 template <class T>
@@ -129,26 +137,45 @@ struct Stored<F16> {
   __device__ static std::uint16_t from(float x) { return to_half(x); }
 };
 
+/// A thread for a number of k and v, and of each row's q for a pair.
 template <class T>
-__global__ void store_items(const CacheSlot* slots, const float* k, const float* v, std::int64_t n,
+__global__ void store_items(const CacheSlot* slots, const float* k, const float* v, Rotation rotation, std::int64_t n,
                             std::int64_t kv_heads, std::int64_t d_head) {
   using Type = typename Stored<T>::Type;
-  const std::int64_t i = item();
-  if (i >= n) return;
-  const std::int64_t width = kv_heads * d_head, row = i / width, head = i % width / d_head, d = i % d_head;
+  const std::int64_t width = kv_heads * d_head, pairs = rotation.q ? rotation.heads * rotation.half : 0,
+                     half = rotation.cos ? rotation.half : 0, i = item();
+  if (i >= n * (width + pairs)) return;
+  const std::int64_t row = i / (width + pairs), at = i % (width + pairs);
+  const auto turned = [&](const float* head, std::int64_t d) {
+    const std::int64_t pair = d % half;
+    const float c = rotation.cos[row * half + pair], s = rotation.sin[row * half + pair];
+    return d < half ? turned_first(head[pair], head[pair + half], c, s)
+                    : turned_second(head[pair], head[pair + half], c, s);
+  };
+  if (at >= width) {
+    const std::int64_t pair = (at - width) % half;
+    float* head = rotation.q + (row * rotation.heads + (at - width) / half) * d_head;
+    const float first = turned(head, pair);
+    head[pair + half] = turned(head, pair + half);
+    head[pair] = first;
+    return;
+  }
+  const std::int64_t head = at / d_head, d = at % d_head;
+  const float* key = k + row * width + head * d_head;
   const CacheSlot& to = slots[row];
-  static_cast<Type*>(to.block.k)[(head * d_head + d) * kBlock + to.slot] = Stored<T>::from(k[i]);
-  static_cast<Type*>(to.block.v)[(head * kBlock + to.slot) * d_head + d] = Stored<T>::from(v[i]);
+  static_cast<Type*>(to.block.k)[(head * d_head + d) * kBlock + to.slot] =
+      Stored<T>::from(d < 2 * half ? turned(key, d) : key[d]);
+  static_cast<Type*>(to.block.v)[(head * kBlock + to.slot) * d_head + d] = Stored<T>::from(v[row * width + at]);
 }
 
 }  // namespace
 
-void norm(Stream stream, float* out, const float* x, const float* gain, const float* bias, std::int64_t rows,
-          std::int64_t width, float eps, bool centred) {
+void norm(Stream stream, float* out, float* x, const float* added, const float* gain, const float* bias,
+          std::int64_t rows, std::int64_t width, float eps, bool centred) {
   if (rows == 0) return;
   // By the width alone: a row's order of additions must not depend on the batch.
   const int threads = width >= 1024 ? kThreads : width >= 256 ? 128 : kWarp;
-  STEER_LAUNCH(norm_row, static_cast<unsigned>(rows), threads, stream, out, x, gain, bias, width, eps, centred);
+  STEER_LAUNCH(norm_row, static_cast<unsigned>(rows), threads, stream, out, x, added, gain, bias, width, eps, centred);
 }
 
 void multiply_add_rows(Stream stream, float* x, const float* gain, const float* bias, std::int64_t rows,
@@ -180,12 +207,12 @@ void rotate(Stream stream, float* x, const float* cos, const float* sin, std::in
     STEER_LAUNCH(rotate_pairs, blocks_for(n, kThreads), kThreads, stream, x, cos, sin, n, heads, d_head, half);
 }
 
-void store(Stream stream, const CacheSlot* slots, const float* k, const float* v, std::int64_t rows,
-           std::int64_t kv_heads, std::int64_t d_head, CacheType format) {
-  const std::int64_t n = rows * kv_heads * d_head;
-  if (n == 0) return;
+void store(Stream stream, const CacheSlot* slots, const float* k, const float* v, const Rotation& rotation,
+           std::int64_t rows, std::int64_t kv_heads, std::int64_t d_head, CacheType format) {
+  if (rows == 0) return;
+  const std::int64_t items = rows * (kv_heads * d_head + (rotation.q ? rotation.heads * rotation.half : 0));
   const auto launch = [&](auto kernel) {
-    STEER_LAUNCH(kernel, blocks_for(n, kThreads), kThreads, stream, slots, k, v, n, kv_heads, d_head);
+    STEER_LAUNCH(kernel, blocks_for(items, kThreads), kThreads, stream, slots, k, v, rotation, rows, kv_heads, d_head);
   };
   if (format == CacheType::f32) return launch(store_items<float>);
   if (format == CacheType::bf16) return launch(store_items<Bf16>);

@@ -1,6 +1,6 @@
-// Products with few rows of x, where reading the weights is all the time: a warp takes two rows of W, a lane eight
-// weights at a time, widened in registers from the type they are kept in. Each row of x is summed in an order of its
-// own, so that its bits do not depend on the others.
+// Products with few rows of x, where reading the weights is all the time: a warp takes two or four rows of W, a lane
+// eight weights at a time, widened in registers from the type they are kept in. Each row of x is summed in an order of
+// its own, so that its bits do not depend on the others.
 
 #include "io/ggml_blocks.hpp"
 #include "model/cuda/kernels.hpp"
@@ -11,9 +11,11 @@ namespace {
 
 namespace ggml = io::detail::ggml;
 
-constexpr int kRun = 8;   // consecutive weights of a lane
-constexpr int kRows = 2;  // of W in a warp
+constexpr int kRun = 8;  // consecutive weights of a lane
 constexpr int kWarps = 4, kThreads = kWarps * kWarp;
+/// Rows of W in a warp: what is read of x serves them all, and of many rows of x that is more than W itself.
+template <int RowsOfX>
+constexpr int kRowsOfW = RowsOfX < 4 ? 2 : 4;
 using Byte = std::uint8_t;
 
 __device__ const Byte* row_of(const WeightView& w, std::int64_t n) {
@@ -22,6 +24,11 @@ __device__ const Byte* row_of(const WeightView& w, std::int64_t n) {
 
 /// Eight bytes at an even address.
 __device__ void read8(const Byte* p, Byte out[kRun]) {
+  if (aligned_to<8>(p)) {
+    const auto eight = read_aligned<8, Byte>(p);
+    for (int i = 0; i < kRun; ++i) out[i] = eight.at[i];
+    return;
+  }
   const auto* halves = reinterpret_cast<const std::uint16_t*>(p);
   for (int i = 0; i < kRun / 2; ++i) {
     const std::uint16_t two = halves[i];
@@ -58,17 +65,12 @@ struct Sixteen {
   }
   __device__ static void run(const WeightView& w, std::int64_t n, std::int64_t k, float out[kRun]) {
     const Byte* p = row_of(w, n) + 2 * k;
-    std::uint16_t bits[kRun];
-    if (reinterpret_cast<std::uintptr_t>(p) % 16 == 0) {
-      struct alignas(16) Wide {
-        std::uint16_t bits[kRun];
-      };
-      const Wide wide = *reinterpret_cast<const Wide*>(p);
-      for (int i = 0; i < kRun; ++i) bits[i] = wide.bits[i];
+    if (aligned_to<16>(p)) {
+      const auto eight = read_aligned<16, std::uint16_t>(p);
+      for (int i = 0; i < kRun; ++i) out[i] = widen(eight.at[i]);
     } else {
-      for (int i = 0; i < kRun; ++i) bits[i] = reinterpret_cast<const std::uint16_t*>(p)[i];
+      for (int i = 0; i < kRun; ++i) out[i] = widen(reinterpret_cast<const std::uint16_t*>(p)[i]);
     }
-    for (int i = 0; i < kRun; ++i) out[i] = widen(bits[i]);
   }
 };
 
@@ -187,15 +189,38 @@ struct MxFp4 {
   }
 };
 
+/// Weights of one launch; `first_block[i]` is the first block of threads that computes the i-th.
+struct Together {
+  Multiplied each[kMultipliedTogether];
+  unsigned first_block[kMultipliedTogether];
+  int count;
+};
+
+/// Eight numbers of a row of x, of which `count` are there: zeros behind them. `aligned`: to 16 bytes.
+__device__ void read_x(const float* x, int count, bool aligned, float out[kRun]) {
+  if (count == kRun && aligned) {
+    const auto low = read_aligned<16, float>(x), high = read_aligned<16, float>(x + 4);
+    for (int i = 0; i < 4; ++i) out[i] = low.at[i], out[4 + i] = high.at[i];
+    return;
+  }
+  for (int i = 0; i < kRun; ++i) out[i] = i < count ? x[i] : 0;
+}
+
 template <class Format, int kX>
-__global__ void __launch_bounds__(kThreads)
-    few_rows(WeightView w, const float* bias, const float* x, float* y, std::int64_t ldy) {
+__global__ void __launch_bounds__(kThreads) few_rows(Together all, const float* x, std::int64_t done) {
+  constexpr int kRows = kRowsOfW<kX>;
+  int which = 0;
+  while (which + 1 < all.count && blockIdx.x >= all.first_block[which + 1]) ++which;
+  const Multiplied& mine = all.each[which];
+  const WeightView& w = mine.weight;
   const int lane = threadIdx.x % kWarp;
-  const std::int64_t first = (static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp) * kRows;
+  const std::int64_t block = blockIdx.x - all.first_block[which],
+                     first = (block * kWarps + threadIdx.x / kWarp) * kRows;
   if (first >= w.n) return;
   std::int64_t row[kRows];
   for (int r = 0; r < kRows; ++r) row[r] = first + r < w.n ? first + r : w.n - 1;
   float sum[kRows][kX] = {};
+  const bool aligned = w.k % 4 == 0 && aligned_to<16>(x);
   const std::int64_t whole = Format::kWholeRuns ? w.k : w.k / kRun * kRun;
   for (std::int64_t k = lane * kRun; k < whole; k += kWarp * kRun) {
     float weights[kRows][kRun];
@@ -203,7 +228,7 @@ __global__ void __launch_bounds__(kThreads)
     const int count = w.k - k < kRun ? static_cast<int>(w.k - k) : kRun;  // int8 rows are padded
     for (int m = 0; m < kX; ++m) {
       float in[kRun];
-      for (int i = 0; i < kRun; ++i) in[i] = i < count ? x[m * w.k + k + i] : 0;
+      read_x(x + m * w.k + k, count, aligned, in);
       for (int r = 0; r < kRows; ++r)
         for (int i = 0; i < kRun; ++i) sum[r][m] = __fmaf_rn(weights[r][i], in[i], sum[r][m]);
     }
@@ -214,8 +239,9 @@ __global__ void __launch_bounds__(kThreads)
         for (int m = 0; m < kX; ++m) sum[r][m] = __fmaf_rn(Format::one(w, row[r], k), x[m * w.k + k], sum[r][m]);
   for (int r = 0; r < kRows; ++r)
     for (int m = 0; m < kX; ++m) {
-      const float all = warp_sum(sum[r][m]);
-      if (lane == 0 && first + r < w.n) y[m * ldy + row[r]] = bias ? all + bias[row[r]] : all;
+      const float total = warp_sum(sum[r][m]);
+      if (lane == 0 && first + r < w.n)
+        mine.y[(done + m) * w.n + row[r]] = mine.bias ? total + mine.bias[row[r]] : total;
     }
 }
 
@@ -271,10 +297,20 @@ void with_format(WeightType type, const F& f) {
   }
 }
 
+/// The next kX rows of x by weights of one format.
 template <class Format, int kX>
-void launch(Stream stream, const WeightView& w, const float* bias, const float* x, float* y) {
+void launch(Stream stream, std::span<const Multiplied> weights, const float*& x, std::int64_t& done) {
+  Together all{};
+  unsigned blocks = 0;
+  for (const Multiplied& each : weights) {
+    all.each[all.count] = each;
+    all.first_block[all.count++] = blocks;
+    blocks += blocks_for(each.weight.n, kWarps * kRowsOfW<kX>);
+  }
   const auto kernel = few_rows<Format, kX>;
-  STEER_LAUNCH(kernel, blocks_for(w.n, kWarps * kRows), kThreads, stream, w, bias, x, y, w.n);
+  if (blocks > 0) STEER_LAUNCH(kernel, blocks, kThreads, stream, all, x, done);
+  x += kX * weights.front().weight.k;
+  done += kX;
 }
 
 template <class Out>
@@ -289,21 +325,28 @@ void widen(Stream stream, const WeightView& w, Out* out) {
 
 }  // namespace
 
-void multiply(Stream stream, const WeightView& w, const float* bias, const float* x, std::int64_t rows, float* y) {
-  if (w.n == 0) return;
-  with_format(w.type, [&](auto format) {
-    using Format = decltype(format);
-    for (std::int64_t left = rows; left > 0;) {
-      if (left >= 8)
-        launch<Format, 8>(stream, w, bias, x, y), left -= 8, x += 8 * w.k, y += 8 * w.n;
-      else if (left >= 4)
-        launch<Format, 4>(stream, w, bias, x, y), left -= 4, x += 4 * w.k, y += 4 * w.n;
-      else if (left >= 2)
-        launch<Format, 2>(stream, w, bias, x, y), left -= 2, x += 2 * w.k, y += 2 * w.n;
-      else
-        launch<Format, 1>(stream, w, bias, x, y), left -= 1;
-    }
-  });
+void multiply(Stream stream, std::span<const Multiplied> weights, const float* x, std::int64_t rows) {
+  while (!weights.empty()) {
+    const WeightType type = weights.front().weight.type;
+    std::size_t alike = 1;
+    while (alike < weights.size() && alike < kMultipliedTogether && weights[alike].weight.type == type) ++alike;
+    with_format(type, [&](auto format) {
+      using Format = decltype(format);
+      const float* from = x;
+      for (std::int64_t done = 0; done < rows;) {
+        const auto some = weights.first(alike);
+        if (rows - done >= 8)
+          launch<Format, 8>(stream, some, from, done);
+        else if (rows - done >= 4)
+          launch<Format, 4>(stream, some, from, done);
+        else if (rows - done >= 2)
+          launch<Format, 2>(stream, some, from, done);
+        else
+          launch<Format, 1>(stream, some, from, done);
+      }
+    });
+    weights = weights.subspan(alike);
+  }
 }
 
 void widen_to_bf16(Stream stream, const WeightView& weight, std::uint16_t* out) { widen(stream, weight, out); }

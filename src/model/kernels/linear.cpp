@@ -19,6 +19,7 @@
 
 #include "core/crew.hpp"
 #include "model/kernels/run_products.hpp"
+#include "model/send.hpp"
 
 namespace steer::model::detail {
 namespace {
@@ -231,14 +232,14 @@ at::Tensor Linear::gather(std::span<const std::int64_t> ids) const {
   }
   if (is_blocks() && !data_.is_cpu()) {
     Linear rows = *this;
-    const at::Tensor index = at::tensor(at::ArrayRef(ids.data(), ids.size()), at::kLong).to(data_.device());
+    const at::Tensor index = send(at::tensor(at::ArrayRef(ids.data(), ids.size()), at::kLong), data_.device());
     rows.data_ = data_.view({view_.n, view_.row_bytes}).index_select(0, index).cpu();
     rows.view_.data = rows.data_.const_data_ptr();
     rows.view_.n = count;
     return rows.to_f32().to(data_.device());
   }
   if (!data_.is_cpu()) {
-    const at::Tensor index = at::tensor(at::ArrayRef(ids.data(), ids.size()), at::kLong).to(data_.device());
+    const at::Tensor index = send(at::tensor(at::ArrayRef(ids.data(), ids.size()), at::kLong), data_.device());
     at::Tensor rows = data_.index_select(0, index).to(at::kFloat);
     if (view_.type != WeightType::int8) return rows;
     const at::Tensor scales = scales_.index_select(0, index);
