@@ -196,9 +196,10 @@ TEST(CudaKernels, StoringTurnsAsRotateDoes) {
   at::manual_seed(7);
   constexpr std::int64_t rows = 3, heads = 4, kv_heads = 2, d = 10;
   for (const std::int64_t half : {5, 3})  // all of a head, and a part
-    for (const auto& [format, type] : {std::pair{cuda::CacheType::f32, at::kFloat},
-                                       {cuda::CacheType::bf16, at::kBFloat16},
-                                       {cuda::CacheType::f16, at::kHalf}}) {
+    for (const auto& kind : {std::pair{cuda::CacheType::f32, at::kFloat},
+                             {cuda::CacheType::bf16, at::kBFloat16},
+                             {cuda::CacheType::f16, at::kHalf}}) {
+      const auto type = kind.second;
       const at::Tensor q = at::randn({rows, heads * d}), k = at::randn({rows, kv_heads * d}),
                        v = at::randn({rows, kv_heads * d}), cos = at::randn({rows, half}),
                        sin = at::randn({rows, half});
@@ -213,7 +214,7 @@ TEST(CudaKernels, StoringTurnsAsRotateDoes) {
         std::vector<cuda::CacheSlot> slots;
         for (const std::int64_t slot : {31, 0, 7}) slots.push_back({{block[0].data_ptr(), block[1].data_ptr()}, slot});
         cuda::store(nullptr, slots.data(), keys.const_data_ptr<float>(), v.const_data_ptr<float>(), rotation, rows,
-                    kv_heads, d, format);
+                    kv_heads, d, kind.first);
         return block;
       };
       at::Tensor query = q.clone();
