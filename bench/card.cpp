@@ -219,7 +219,8 @@ int main(int argc, char** argv) {
     run(argv[1], argc > 2 ? steer::parse_enum<steer::WeightFormat>(argv[2], "bench/card") : steer::WeightFormat::stored,
         at::Device(argc > 3 ? argv[3] : "cuda:0"));
   } catch (const std::exception& error) {
-    fmt::print(stderr, "{}\n", error.what());
+    const std::string what = error.what();
+    fmt::print(stderr, "{}\n", what.substr(0, what.find('\n')));  // libtorch's go on with the stack
     return 1;
   }
   return 0;

@@ -21,6 +21,12 @@ endfunction()
 function(_steer_import_torch)
   if(NOT TARGET steer::dep_torch)
     add_library(steer::dep_torch INTERFACE IMPORTED GLOBAL)
+    # libtorch's wheels carry parts of an older libstdc++ and give them away under their own names: with libtorch for CUDA
+    # std::filesystem::remove_all of a program that finds those first calls a null pointer. So the compiler's own is found
+    # first.
+    if(UNIX AND NOT APPLE)
+      target_link_libraries(steer::dep_torch INTERFACE stdc++)
+    endif()
     target_link_libraries(steer::dep_torch INTERFACE ${TORCH_LIBRARIES})
   endif()
 endfunction()
