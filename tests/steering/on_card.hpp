@@ -16,6 +16,13 @@ inline at::Device card_device() {
   return at::Device(device && *device ? std::string(device) : "cpu");
 }
 
+/// A build for a card has the kernels for that card alone.
+#ifdef STEER_CUDA
+inline constexpr bool kEmulatesCard = false;
+#else
+inline constexpr bool kEmulatesCard = true;
+#endif
+
 /// While it lives, steerings run by the card's kernels, thread by thread on the CPU.
 class OnEmulatedCard {
  public:
