@@ -47,7 +47,7 @@ class Backend {
   Backend(const Backend&) = delete;
   Backend& operator=(const Backend&) = delete;
 
-  /// Before a pass of so many tokens, through layers up to `last`.
+  /// Before a pass of so many tokens, through layers before `last`.
   virtual void begin(std::int64_t tokens, std::int64_t last) = 0;
   /// Forgets buffers: what was computed so far may be part of a gradient's graph.
   virtual void release() = 0;

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <charconv>
+#include <system_error>
 #include <vector>
 
 #include "core/ascii.hpp"
@@ -221,8 +222,9 @@ Sae Sae::load(const std::filesystem::path& path, const SaeLoadOptions& options) 
     apply_trained_stream(files, *loaded);
     try {
       const bool files_say_all = !options.norm_scaling_factor && !options.k && !options.saelens_llama_scope;
+      std::error_code nowhere;  // a folder that is gone: an empty path, no reason not to load
       auto sae = from_weights(std::move(loaded->config), std::move(loaded->weights),
-                              files_say_all ? std::filesystem::absolute(path) : std::filesystem::path());
+                              files_say_all ? std::filesystem::absolute(path, nowhere) : std::filesystem::path());
       return sae.to(options.device);
     } catch (const Error& e) {
       // The same complaint, with the file's name.

@@ -121,6 +121,11 @@ std::vector<std::pair<std::string, Linear>> weights_of_every_type(std::int64_t n
   return out;
 }
 
+cuda::Multiplied into(const Linear& weight, at::Tensor& y) {
+  return {weight.view(), weight.bias().defined() ? weight.bias().const_data_ptr<float>() : nullptr,
+          y.data_ptr<float>()};
+}
+
 TEST(CudaKernels, ProductsOfEveryTypeAndARowsBitsAreItsOwn) {
   constexpr std::int64_t n = 11, most = 15;
   for (const auto& [name, weight] : weights_of_every_type(n)) {
@@ -131,9 +136,7 @@ TEST(CudaKernels, ProductsOfEveryTypeAndARowsBitsAreItsOwn) {
     std::vector<float> alone;
     for (const std::int64_t rows : {1, 2, 3, 4, 7, 8, 15}) {
       at::Tensor y = at::empty({rows, n});
-      const cuda::Multiplied one{weight.view(),
-                                 weight.bias().defined() ? weight.bias().const_data_ptr<float>() : nullptr,
-                                 y.data_ptr<float>()};
+      const cuda::Multiplied one = into(weight, y);
       cuda::multiply(nullptr, {&one, 1}, x.const_data_ptr<float>(), rows);
       EXPECT_LE((y - exact.narrow(0, 0, rows)).abs().max().item<double>(), 1e-6 * scale) << name << " " << rows;
       if (rows == 1) alone = values(y);
@@ -160,16 +163,14 @@ TEST(CudaKernels, WeightsTogetherGiveTheBitsOfEachAlone) {
   std::vector<cuda::Multiplied> all;
   for (const Linear& w : weights) {
     together.push_back(at::full({rows, w.out_features()}, std::nan("")));
-    all.push_back(
-        {w.view(), w.bias().defined() ? w.bias().const_data_ptr<float>() : nullptr, together.back().data_ptr<float>()});
+    all.push_back(into(w, together.back()));
   }
   const std::int64_t before = Block::now().launches;
   cuda::multiply(nullptr, all, x.const_data_ptr<float>(), rows);
   EXPECT_EQ(Block::now().launches - before, 3 * 3) << "four weights, one, and two of another type; 4, 2 and 1 rows";
   for (std::size_t i = 0; i < weights.size(); ++i) {
     at::Tensor alone = at::empty_like(together[i]);
-    cuda::Multiplied one = all[i];
-    one.y = alone.data_ptr<float>();
+    const cuda::Multiplied one = into(weights[i], alone);
     cuda::multiply(nullptr, {&one, 1}, x.const_data_ptr<float>(), rows);
     EXPECT_TRUE(at::equal(together[i], alone)) << i;
   }
