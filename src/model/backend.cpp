@@ -17,6 +17,20 @@ std::unique_ptr<Backend> make_kernel_backend(const Transformer& model, KvCache& 
   return nullptr;
 }
 
+at::Tensor Backend::replay(const BatchView&, std::span<SequenceCache* const>, RopeTables&, PassEdits*,
+                           const WholePass&) {
+  return {};
+}
+
+at::Tensor Backend::embed(const BatchView& batch) {
+  at::Tensor x = model_.embed.gather(batch.ids);
+  if (model_.config.embed_scale != 1) x.mul_(model_.config.embed_scale);
+  if (model_.positions.defined())
+    for (const auto& run : batch.runs)
+      x.narrow(0, run.begin, run.end - run.begin).add_(model_.positions.narrow(0, run.position, run.end - run.begin));
+  return x;
+}
+
 void Backend::reserve(std::int64_t layer, const Rows& rows) {
   for (std::size_t i = 0; i < rows.runs.size(); ++i)
     cache_.reserve(cache_of(rows, i, layer), rows.runs[i].position, rows.runs[i].end - rows.runs[i].begin);

@@ -11,6 +11,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -19,6 +20,7 @@
 
 #include "model/delta_net.hpp"
 #include "model/kv_cache.hpp"
+#include "model/recorded_pass.hpp"
 #include "model/rope.hpp"
 #include "model/transformer.hpp"
 
@@ -37,6 +39,9 @@ struct Product {
   at::Tensor* y;  ///< is assigned [rows, out]
 };
 
+/// A pass through all layers over a batch, each token of it to its logits.
+using WholePass = std::function<at::Tensor(const BatchView& batch, const Rows& rows)>;
+
 /// Tensors are f32 and [rows, width], on the model's device. An argument `at::Tensor&` is written to or replaced. With
 /// `batch_invariant` a row's result depends on nothing but that row, and in attention on its own sequence.
 class Backend {
@@ -51,6 +56,14 @@ class Backend {
   virtual void begin(std::int64_t tokens, std::int64_t last) = 0;
   /// Forgets buffers: what was computed so far may be part of a gradient's graph.
   virtual void release() = 0;
+  /// Does a pass of single tokens from a recording, if this backend makes them of such passes. `begin` comes before.
+  /// @param pass  what is recorded. The batch it is given may have rows behind the step's own, which nobody asked for.
+  /// @return logits [tokens, vocab], a new tensor; undefined: nothing was done.
+  virtual at::Tensor replay(const BatchView& batch, std::span<SequenceCache* const> sequences, RopeTables& ropes,
+                            PassEdits* edits, const WholePass& pass);
+
+  /// Token embeddings, scaled, and learned positions.
+  virtual at::Tensor embed(const BatchView& batch);
 
   /// The normalised rows, times the gain and plus the bias when `with_gain`.
   virtual at::Tensor norm(const at::Tensor& x, const Norm& norm, bool with_gain) = 0;
@@ -72,6 +85,7 @@ class Backend {
   virtual at::Tensor pattern(std::int64_t layer, const at::Tensor& q, const Rows& rows, std::size_t run) = 0;
   /// gate = act(gate), times `up` when that is defined.
   virtual void activate(at::Tensor& gate, const at::Tensor& up) = 0;
+  virtual void scale(at::Tensor& x, double factor) { x = x * factor; }
   /// x *= sigmoid(by).
   virtual void gate(at::Tensor& x, const at::Tensor& by) = 0;
   /// Row r of x *= factors[r].

@@ -29,17 +29,25 @@ Forward::Forward(const Transformer& model, HookTable& hooks, KvCache& cache, con
                                                          : nullptr) {}
 
 at::Tensor Forward::run(const BatchView& batch, std::span<SequenceCache* const> sequences, std::int64_t first,
-                        std::int64_t last, const at::Tensor& residual, const LogitRows& wanted) {
+                        std::int64_t last, const at::Tensor& residual, const LogitRows& wanted, const Replay& replay) {
   if (model_.split) model_.split->agree(batch, first, last, hooks_on_parts(first, last));
   ops_ = kernels_ ? kernels_.get() : &aten_;
   ops_->begin(batch.size(), last);
   if (ops_ != &aten_) aten_.begin(batch.size(), last);
+  if (replay.allowed && wanted.all && first == 0 && last == config_.n_layers && std::ssize(batch.runs) == batch.size())
+    if (at::Tensor out = replayed(batch, sequences, replay); out.defined()) return out;
+  return layers(batch, {batch.runs, sequences, ropes_.rows(batch.runs)}, first, last, residual, wanted);
+}
+
+at::Tensor Forward::layers(const BatchView& batch, const Rows& rows, std::int64_t first, std::int64_t last,
+                           const at::Tensor& residual, const LogitRows& wanted) {
   batch_ = &batch;
-  all_ = {batch.runs, sequences, ropes_.rows(batch.runs)};
+  all_ = rows;
   rows_ = &all_;
   at::Tensor resid;
   if (first == 0) {
-    resid = embed();
+    resid = ops_->embed(batch);
+    hook(Site::embed, 0, resid);
   } else {
     resid = residual.clone(at::MemoryFormat::Contiguous);  // layers add in place
     follow_gradient(resid);
@@ -47,6 +55,19 @@ at::Tensor Forward::run(const BatchView& batch, std::span<SequenceCache* const> 
   for (std::int64_t i = first; i < last; ++i) layer(i, resid, only_some_rows_matter(i, wanted) ? &wanted : nullptr);
   settle(resid);
   return last == config_.n_layers ? logits(resid, wanted) : at::Tensor();
+}
+
+/// Undefined where the backend records nothing of the kind.
+at::Tensor Forward::replayed(const BatchView& batch, std::span<SequenceCache* const> sequences, const Replay& replay) {
+  if (replay.edits) replay.edits->begin(batch, replay.groups);
+  replay_ = &replay;
+  const auto end = [](Forward* self) { self->replay_ = nullptr; };
+  const std::unique_ptr<Forward, decltype(end)> ending(this, end);
+  at::Tensor out = ops_->replay(batch, sequences, ropes_, replay.edits, [&](const BatchView& all, const Rows& rows) {
+    return layers(all, rows, 0, config_.n_layers, {}, {.all = true});
+  });
+  if (out.defined() && replay.edits) replay.edits->count();
+  return out;
 }
 
 /// One layer. @param only  given: the rows that go on from its attention; of all others nothing but keys and values is
@@ -75,17 +96,6 @@ void Forward::hook_resid(Site site, std::int64_t layer, at::Tensor& resid) {
     return;
   settle(resid);
   fire(site, layer, resid, *batch_);
-}
-
-at::Tensor Forward::embed() {
-  at::Tensor resid = model_.embed.gather(batch_->ids);
-  if (config_.embed_scale != 1) resid.mul_(config_.embed_scale);
-  if (model_.positions.defined())
-    for (const auto& run : batch_->runs)
-      resid.narrow(0, run.begin, run.end - run.begin)
-          .add_(model_.positions.narrow(0, run.position, run.end - run.begin));
-  hook(Site::embed, 0, resid);
-  return resid;
 }
 
 /// Leaves the rows of `only` in `resid` and in `rows_`.
@@ -140,7 +150,7 @@ void Forward::norm_heads(at::Tensor& x, const Norm& norm, Site site) {
 /// What attention or an MLP adds to the stream.
 at::Tensor Forward::finished(at::Tensor out, const Norm& post, Site site, std::int64_t layer) {
   if (post) out = ops_->norm(out, post, true);
-  if (config_.residual_scale != 1) out = out * config_.residual_scale;
+  if (config_.residual_scale != 1) ops_->scale(out, config_.residual_scale);
   hook(site, layer, out);
   return out;
 }
@@ -305,6 +315,10 @@ std::int64_t Forward::hooks_on_parts(std::int64_t first, std::int64_t last) cons
 }
 
 void Forward::fire(Site site, std::int64_t layer, at::Tensor& value, const BatchView& batch) {
+  if (replay_) {
+    if (replay_->edits) replay_->edits->launch({site, layer}, value);
+    return;
+  }
   const bool divided = model_.split && model_.split->divides(site);
   if (divided) value = model_.split->whole(site, value);
   const at::Tensor own = value;

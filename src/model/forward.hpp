@@ -30,11 +30,13 @@ class Forward {
   /// @param residual   input of layer `first` if that is not 0. The caller's tensor is not written to.
   /// @return logits [rows, vocab], or undefined without rows or when `last` is not the model's last layer.
   at::Tensor run(const BatchView& batch, std::span<SequenceCache* const> sequences, std::int64_t first,
-                 std::int64_t last, const at::Tensor& residual, const LogitRows& wanted);
+                 std::int64_t last, const at::Tensor& residual, const LogitRows& wanted, const Replay& replay);
 
  private:
+  at::Tensor layers(const BatchView& batch, const Rows& rows, std::int64_t first, std::int64_t last,
+                    const at::Tensor& residual, const LogitRows& wanted);
+  at::Tensor replayed(const BatchView& batch, std::span<SequenceCache* const> sequences, const Replay& replay);
   void layer(std::int64_t layer, at::Tensor& resid, const LogitRows* only);
-  at::Tensor embed();
   at::Tensor attention(std::int64_t layer, at::Tensor& resid, const LogitRows* only);
   at::Tensor attend(std::int64_t layer, const at::Tensor& q);
   at::Tensor delta_net(std::int64_t layer, at::Tensor& resid, const LogitRows* only);
@@ -77,8 +79,9 @@ class Forward {
   const Rows* rows_ = nullptr;  ///< one of them: what goes on
   std::vector<TokenRun> some_runs_;
   std::vector<SequenceCache*> some_sequences_;
-  at::Tensor some_index_;  ///< of `some_` within `all_`
-  at::Tensor pending_;     ///< to be added to the stream: by the next norm, or before who looks at the stream earlier
+  at::Tensor some_index_;           ///< of `some_` within `all_`
+  const Replay* replay_ = nullptr;  ///< not null: the pass is recorded
+  at::Tensor pending_;  ///< to be added to the stream: by the next norm, or before who looks at the stream earlier
 };
 
 }  // namespace steer::model::detail

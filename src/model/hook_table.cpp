@@ -146,6 +146,11 @@ std::int64_t HookTable::count_editing() const {
     count += std::ranges::count_if(list, [](const auto& r) { return !r->options.read_only; });
   return count;
 }
+std::size_t HookTable::size() const {
+  std::size_t count = 0;
+  for (const List& list : lists_) count += list.size();
+  return count;
+}
 bool HookTable::any_editing(Site site, std::int64_t layer) const { return edits(at(site, layer)); }
 bool HookTable::edits(const List& list) {
   return std::ranges::any_of(list, [](const auto& r) { return !r->options.read_only; });

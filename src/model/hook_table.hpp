@@ -46,6 +46,8 @@ class HookTable : public std::enable_shared_from_this<HookTable> {
   std::vector<HookPoint> points() const;
 
   bool any(Site site, std::int64_t layer) const { return !at(site, layer).empty(); }
+  /// How many hooks there are.
+  std::size_t size() const;
   /// Calls the hooks of a point. @return whether `value` may have changed.
   void fire(const HookPoint& point, at::Tensor& value, const BatchView& batch);
 

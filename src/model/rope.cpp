@@ -66,7 +66,7 @@ at::Tensor rope_frequencies(const RopeConfig& rope, std::int64_t rotary_dims, st
 
 namespace {
 
-void fill(const float* freq, std::int64_t half, std::int64_t position, double scale, float* cos, float* sin) {
+void turn(const float* freq, std::int64_t half, std::int64_t position, double scale, float* cos, float* sin) {
   for (std::int64_t i = 0; i < half; ++i) {
     const float angle = static_cast<float>(position) * freq[i];  // rounded to f32 as the reference implementations do
     cos[i] = std::cos(angle) * static_cast<float>(scale);
@@ -93,7 +93,7 @@ void RopeTables::grow(std::size_t rope, std::int64_t positions) {
   table.cos.resize(static_cast<std::size_t>(to * half));
   table.sin.resize(table.cos.size());
   for (std::int64_t p = table.positions; p < to; ++p)
-    fill(inv_freq.const_data_ptr<float>(), half, p, model_->ropes[rope].scale, table.cos.data() + p * half,
+    turn(inv_freq.const_data_ptr<float>(), half, p, model_->ropes[rope].scale, table.cos.data() + p * half,
          table.sin.data() + p * half);
   table.positions = to;
 }
@@ -108,32 +108,33 @@ void RopeTables::by_length(std::size_t rope, const TokenRun& run, float* cos, fl
     if (length != of) freq = rope_frequencies(config, model_->config.rotary_dims, length);
     of = length;
     const std::int64_t half = freq.size(0);
-    fill(freq.const_data_ptr<float>(), half, position, config.scale, cos + row * half, sin + row * half);
+    turn(freq.const_data_ptr<float>(), half, position, config.scale, cos + row * half, sin + row * half);
+  }
+}
+
+std::int64_t RopeTables::pairs(std::size_t rope) const { return model_->inv_freq[rope].size(0); }
+
+void RopeTables::fill(std::size_t rope, std::span<const TokenRun> runs, float* cos, float* sin) {
+  const bool lengths = model_->ropes[rope].by_length();
+  const std::int64_t half = pairs(rope);
+  for (const auto& run : runs) {
+    if (lengths) {
+      by_length(rope, run, cos, sin);
+      continue;
+    }
+    grow(rope, run.position + run.end - run.begin);
+    const auto from = run.position * half, count = (run.end - run.begin) * half;
+    std::copy_n(tables_[rope].cos.data() + from, count, cos + run.begin * half);
+    std::copy_n(tables_[rope].sin.data() + from, count, sin + run.begin * half);
   }
 }
 
 std::vector<RopeTables::Rows> RopeTables::rows(std::span<const TokenRun> runs) {
-  std::int64_t tokens = 0, positions = 0;
-  for (const auto& run : runs) {
-    tokens = run.end;
-    positions = std::max(positions, run.position + run.end - run.begin);
-  }
+  const std::int64_t tokens = runs.empty() ? 0 : runs.back().end;
   std::vector<Rows> out;
-  for (std::size_t rope = 0; rope < tables_.size(); ++rope) {
-    const bool lengths = model_->ropes[rope].by_length();
-    if (!lengths) grow(rope, positions);
-    const std::int64_t half = model_->inv_freq[rope].size(0);
-    Rows rows{at::empty({tokens, half}, at::kFloat), at::empty({tokens, half}, at::kFloat)};
-    auto *cos = rows.cos.data_ptr<float>(), *sin = rows.sin.data_ptr<float>();
-    for (const auto& run : runs) {
-      if (lengths) {
-        by_length(rope, run, cos, sin);
-        continue;
-      }
-      const auto from = run.position * half, count = (run.end - run.begin) * half;
-      std::copy_n(tables_[rope].cos.data() + from, count, cos + run.begin * half);
-      std::copy_n(tables_[rope].sin.data() + from, count, sin + run.begin * half);
-    }
+  for (std::size_t rope = 0; rope < size(); ++rope) {
+    const Rows rows{at::empty({tokens, pairs(rope)}, at::kFloat), at::empty({tokens, pairs(rope)}, at::kFloat)};
+    fill(rope, runs, rows.cos.data_ptr<float>(), rows.sin.data_ptr<float>());
     out.push_back({send(rows.cos, model_->device), send(rows.sin, model_->device)});
   }
   return out;

@@ -33,6 +33,10 @@ class RopeTables {
   };
   /// The rows of the runs' positions, one entry for each rope.
   std::vector<Rows> rows(std::span<const TokenRun> runs);
+  /// Those of one rope, into memory of the host, [tokens, rotary_dims / 2] each.
+  void fill(std::size_t rope, std::span<const TokenRun> runs, float* cos, float* sin);
+  std::size_t size() const { return tables_.size(); }
+  std::int64_t pairs(std::size_t rope) const;
 
  private:
   struct Table {

@@ -16,6 +16,7 @@
 #include "model/forward.hpp"
 #include "model/hook_table.hpp"
 #include "model/kv_cache.hpp"
+#include "model/recorded_pass.hpp"
 
 namespace steer {
 
@@ -109,7 +110,8 @@ struct Session::Impl {
   std::map<CompiledIntervention*, std::int64_t> users;  ///< open sequences of each program
   std::map<HookPoint, std::pair<bool, std::shared_ptr<HookHandle::Registration>>> wired;  ///< edits?, the hook
   std::vector<Group> groups;                                                              ///< of the pass that runs
-  std::vector<IntervenedGroup> together;  ///< those at the hook point that runs
+  std::vector<IntervenedGroup> together;                     ///< those at the hook point that runs
+  std::unique_ptr<model::detail::PassEdits> recorded_edits;  ///< made when a recorded pass first has interventions
 
   std::shared_ptr<CompiledIntervention> program_of(const InterventionPtr& intervention);  ///< any thread
   std::shared_ptr<CompiledIntervention> known_program(const std::string& name, const Intervention& intervention);
@@ -117,6 +119,7 @@ struct Session::Impl {
   void count_user(CompiledIntervention* program, int by);
   void intervene(HookContext& at);
   void group(std::span<const TokenRun> runs, std::span<model::detail::SequenceCache* const> states);
+  model::detail::Replay replay();
   void close(SequenceId sequence);
   SequenceId open(const InterventionPtr& intervention);
   Plan plan(std::span<const StepInput> inputs, const LayerRange& layers);

@@ -81,6 +81,20 @@ void Session::Impl::group(std::span<const TokenRun> runs, std::span<SequenceCach
   }
 }
 
+/// Whether the pass of `groups` may be recorded.
+model::detail::Replay Session::Impl::replay() {
+  if (!options.graphs || hooks->size() > wired.size()) return {};
+  together.clear();
+  for (const Group& group : groups) {
+    const auto* const recordable = dynamic_cast<const model::detail::Recordable*>(group.program);
+    if (!recordable || !recordable->settled()) return {};
+    if (!recorded_edits) recorded_edits = recordable->pass_edits(model.device());
+    if (!recorded_edits) return {};
+    together.push_back({group.program, group.runs});
+  }
+  return {true, groups.empty() ? nullptr : recorded_edits.get(), together};
+}
+
 void Session::Impl::intervene(HookContext& at) {
   together.clear();
   for (const Group& group : groups) {

@@ -77,9 +77,13 @@ CompiledSteering::CompiledSteering(const ModelConfig& config, const std::optiona
                                    const Steering& steering, const CompileOptions& options)
     : program_(compile_program(config, tokenizer.has_value(), steering)),
       batch_invariant_(options.batch_invariant),
+      settled_(false),
       device_tables_(program_.places.size()),
       card_programs_(program_.places.size()) {
   if (!program_.tags.empty()) tokenizer_ = tokenizer;
+  settled_ = program_.nodes.empty() && std::ranges::none_of(program_.points, [](const PointProgram& point) {
+               return std::ranges::any_of(point.instructions, &Instruction::bulk);
+             });
 }
 
 bool CompiledSteering::edits(const HookPoint& place) const {
@@ -88,6 +92,15 @@ bool CompiledSteering::edits(const HookPoint& place) const {
 }
 
 CardRunner card_runner_for_testing = nullptr;
+decltype(&card_pass_edits) pass_edits_for_testing = nullptr;
+
+std::unique_ptr<model::detail::PassEdits> CompiledSteering::pass_edits(at::Device device) const {
+  if (pass_edits_for_testing) return pass_edits_for_testing(device);
+#ifdef STEER_CUDA
+  if (device.is_cuda()) return card_pass_edits(device);
+#endif
+  return nullptr;
+}
 
 namespace {
 
@@ -109,6 +122,13 @@ CardRunner card_runner(const HookContext& at) {
 
 }  // namespace
 
+bool CompiledSteering::take_up(std::span<const IntervenedRun> runs) {
+  items_.clear();
+  for (const IntervenedRun& own : runs)
+    if (own.run->begin < own.run->end) items_.push_back({static_cast<SteeringMemory*>(own.memory), own.run});
+  return !items_.empty();
+}
+
 const PointProgram* CompiledSteering::begin(HookContext& at, std::span<const IntervenedRun> runs) {
   const PointProgram* const point = program_.at(at.point);
   if (!point) return nullptr;
@@ -116,10 +136,7 @@ const PointProgram* CompiledSteering::begin(HookContext& at, std::span<const Int
   if (at.value.dim() != 2 || at.value.size(0) != at.batch.size() || at.value.size(1) != width)
     fail(ErrorCode::shape, "Steering", "expected [{}, {}] at {} but got [{}]", at.batch.size(), width, at.point.name(),
          fmt::join(at.value.sizes(), ", "));
-  items_.clear();
-  for (const IntervenedRun& own : runs)
-    if (own.run->begin < own.run->end) items_.push_back({static_cast<SteeringMemory*>(own.memory), own.run});
-  if (items_.empty()) return nullptr;
+  if (!take_up(runs)) return nullptr;
   if (!point->nodes.empty()) resolve(at, *point, runs_by_token(at));
   return point->instructions.empty() ? nullptr : point;
 }
@@ -153,8 +170,7 @@ void CompiledSteering::run_all(HookContext& at, std::span<const IntervenedGroup>
     if (std::ranges::any_of(point->instructions, &Instruction::bulk))
       own->run_aten(at, *point);
     else
-      jobs.push_back(
-          {point, own->items_, &own->table_on(*point, at.value.device()), &own->card_programs_[own->index_of(*point)]});
+      jobs.push_back(own->job(*point, at.value.device()));
   }
   if (!jobs.empty()) runner(at, jobs);
 }

@@ -16,6 +16,7 @@
 #include <steer/steering/steering.hpp>
 #include <steer/text/tokenizer.hpp>
 
+#include "model/recorded_pass.hpp"
 #include "steering/program.hpp"
 
 namespace steer::steering::detail {
@@ -133,8 +134,12 @@ using CardRunner = void (*)(HookContext& at, std::span<const CardJob> jobs);
 void run_card(HookContext& at, std::span<const CardJob> jobs);
 /// If set, runs whatever would run on a card, on activations of any device.
 extern CardRunner card_runner_for_testing;
+/// cuda/pass_edits.cpp, in builds with a card's kernels: the edits of recorded passes.
+std::unique_ptr<model::detail::PassEdits> card_pass_edits(at::Device device);
+/// If set, makes them for models on any device.
+extern decltype(&card_pass_edits) pass_edits_for_testing;
 
-class CompiledSteering final : public CompiledIntervention {
+class CompiledSteering final : public CompiledIntervention, public model::detail::Recordable {
  public:
   /// @throws Error(argument | shape | config | unsupported) that names the edit: a point the model does not have, a
   /// vector
@@ -152,8 +157,16 @@ class CompiledSteering final : public CompiledIntervention {
   }
   void run(HookContext& at, std::span<const IntervenedRun> runs) override;
   void run_all(HookContext& at, std::span<const IntervenedGroup> groups) override;
+  bool settled() const override { return settled_; }
+  std::unique_ptr<model::detail::PassEdits> pass_edits(at::Device device) const override;
 
   const Program& program() const { return program_; }
+  /// What there is to do at a point, if that is something, for the runs taken up last.
+  CardJob job(const PointProgram& point, at::Device device) {
+    return {&point, items_, &table_on(point, device), &card_programs_[index_of(point)]};
+  }
+  /// Takes up the runs that have tokens. @return whether there are some.
+  bool take_up(std::span<const IntervenedRun> runs);
 
  private:
   /// Takes up the runs that have tokens and decides the conditions read here. @return what is to be done; null:
@@ -178,7 +191,7 @@ class CompiledSteering final : public CompiledIntervention {
 
   Program program_;
   std::optional<Tokenizer> tokenizer_;
-  bool batch_invariant_;
+  bool batch_invariant_, settled_;
   std::vector<at::Tensor> device_tables_;                    ///< by point: copies where the activations are
   std::vector<std::shared_ptr<CardProgram>> card_programs_;  ///< by point
   std::vector<Item> items_;                                  ///< kept between steps so that a step allocates nothing

@@ -19,23 +19,18 @@
 
 #include <array>
 #include <cmath>
+#include <tuple>
 
 #include <steer/model/compare.hpp>
 
 #include "core/format_text.hpp"
 #include "model/cuda/backend_cuda.hpp"
-#include "model/cuda/emulation.hpp"
 #include "model/cuda/kernels.hpp"
-#include "model/cuda/runtime.hpp"
+#include "model/emulated_card.hpp"
 #include "model/tiny_models.hpp"
 #include "support.hpp"
 
 namespace steer::model::detail {
-
-namespace cuda {
-Stream current_stream() { return nullptr; }
-void check_launch(const char*) {}
-}  // namespace cuda
 
 namespace {
 
@@ -249,6 +244,49 @@ TEST(CudaBackend, ALayerOfADecodedTokenIsNineLaunches) {
   }
   EXPECT_EQ(launches[1] - launches[0], 9);
   EXPECT_EQ(launches[2] - launches[1], 18);
+}
+
+/// Sequences of several lengths that grow over blocks' ends, come and go: the logits of every step.
+std::vector<at::Tensor> steps_of(Session& session) {
+  std::vector<SequenceId> open;
+  const auto begin = [&](std::int64_t prompt, int seed) {
+    open.push_back(session.open());
+    return session.step({{open.back(), some_ids(prompt, static_cast<std::uint64_t>(seed))}});
+  };
+  std::vector<at::Tensor> logits{begin(29, 1), begin(1, 2), begin(4, 3)};
+  for (std::int64_t step = 0; step < 13; ++step) {
+    if (step == 6) {
+      session.close(open[1]);
+      open.erase(open.begin() + 1);
+    }
+    if (step == 9)
+      for (int i = 0; i < 2; ++i) logits.push_back(begin(2 + i, 4 + i));
+    std::vector<std::vector<std::int64_t>> ids;
+    for (const SequenceId s : open) ids.push_back({(7 * step + s) % 60});
+    std::vector<StepInput> inputs;
+    for (std::size_t i = 0; i < open.size(); ++i) inputs.push_back({open[i], ids[i], Phase::generated});
+    logits.push_back(session.step(inputs));
+  }
+  return logits;
+}
+
+TEST(CudaBackend, AStepFromARecordingHasTheBitsOfOneWithout) {
+  const OnEmulatedCard card;
+  const std::tuple<const char*, std::int64_t, bool> models[] = {
+      {"llama", 2, false}, {"gemma2", 2, true}, {"gpt2", 1, false}, {"gpt_neox", 1, true}};
+  for (const auto& [family, layers, invariant] : models) {
+    const Model model = test::tiny_model(family, layers).load();
+    Session plain(model, {.batch_invariant = invariant, .graphs = false}),
+        tested(model, {.batch_invariant = invariant});
+    const auto wanted = steps_of(plain);
+    const std::int64_t made = cuda::recordings, done = cuda::replays;
+    const auto got = steps_of(tested);
+    ASSERT_EQ(got.size(), wanted.size());
+    for (std::size_t i = 0; i < got.size(); ++i) EXPECT_TRUE(at::equal(got[i], wanted[i])) << family << ", step " << i;
+    // Places for 4 rows of one block and of two, then for 2 rows of two: met, recorded, done again. Then 4 again.
+    EXPECT_EQ(cuda::recordings - made, 3) << family;
+    EXPECT_EQ(cuda::replays - done, 1 + 1 + 1 + 4) << family;
+  }
 }
 
 TEST(CudaBackend, EqualsOperatorsInEveryFamilyAndCacheFormat) {

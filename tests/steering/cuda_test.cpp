@@ -1,5 +1,5 @@
-// Steering by a card's kernel on the CPU, thread by thread: that a step's rows are one launch, and that a row's bits do
-// not depend on the others. What it computes plan_property_test.cpp tells.
+// Steering by a card's kernel on the CPU, thread by thread: that a step's rows are one launch, that a row's bits do not
+// depend on the others, and that recorded steps steer as others do. What it computes plan_property_test.cpp tells.
 #include <ATen/ops/equal.h>
 
 #include <gmock/gmock.h>
@@ -7,17 +7,14 @@
 
 #include <steer/model/session.hpp>
 
-#include "model/cuda/runtime.hpp"
+#include "model/cuda/backend_cuda.hpp"
+#include "model/emulated_card.hpp"
+#include "model/tiny_models.hpp"
 #include "steering/on_card.hpp"
 #include "steering/reference.hpp"
 #include "support.hpp"
 
 namespace steer {
-
-namespace model::detail::cuda {
-Stream current_stream() { return nullptr; }
-}  // namespace model::detail::cuda
-
 namespace {
 
 const HookPoint kPoint{Site::resid_post, 1};
@@ -78,6 +75,121 @@ TEST(SteeringOnACard, ARowsBitsOnACardDoNotDependOnItsBatchMates) {
   };
   const at::Tensor together = run({0, 1, 2});
   for (const int r : {0, 1, 2}) EXPECT_TRUE(at::equal(together[r], run({r})[0])) << r;
+}
+
+/// While it lives, sessions compute and steer by the card's kernels.
+class WholeSessionsOnEmulatedCard : test::OnEmulatedCard {
+ public:
+  WholeSessionsOnEmulatedCard() {
+    model::detail::kernel_backend_for_testing = [](const auto& model, auto& cache, bool invariant) {
+      return std::unique_ptr<model::detail::Backend>(new model::detail::CudaBackend(model, cache, invariant));
+    };
+    steering::detail::pass_edits_for_testing = steering::detail::card_pass_edits;
+  }
+  ~WholeSessionsOnEmulatedCard() {
+    model::detail::kernel_backend_for_testing = nullptr;
+    steering::detail::pass_edits_for_testing = nullptr;
+  }
+};
+
+/// Sequences with steerings of their own that come and go, some of which change with the position.
+class RecordedSteps {
+ public:
+  RecordedSteps(const Model& model, bool graphs) : session_(model, {.batch_invariant = true, .graphs = graphs}) {
+    Rng rng(11);
+    const std::int64_t d = model.config().d_model;
+    const Sae sae = test::random_sae(rng, d, 24, SaeActivation::relu, SaeNormalization::layer_norm);
+    const at::Tensor v = test::random_tensor(rng, {d}), w = test::random_tensor(rng, {d});
+    const HookPoint first{Site::resid_post, 0}, normed{Site::ln2, 1};
+    steerings_ = {
+        Steering().nudge(sae, 3, 2).pin(sae, 7, 1).add(v, normed, 2),
+        Steering().project_out(v, first).keep_norm(first).cap(sae, 5, 0.1),
+        Steering().add(w, first, 3, {.scope = {.where = Where::onset, .count = 4}}).rotate(v, w, kPoint, 0.4),
+        Steering(),
+        Steering().add(v, first, 2,
+                       {.when = Condition::probe_above(v, 0, {.point = first})}),  // must be looked at in the pass
+    };
+  }
+
+  void open(std::size_t steering) {
+    rows_.push_back({session_.open({.steering = steerings_[steering]}), 3});
+    const auto ids = test::some_ids(3, static_cast<std::int64_t>(steering));
+    logits.push_back(session_.step({{rows_.back().first, ids}}));
+  }
+  void close(std::size_t row) {
+    audits.push_back(session_.audit(rows_[row].first));
+    session_.close(rows_[row].first);
+    rows_.erase(rows_.begin() + static_cast<std::ptrdiff_t>(row));
+  }
+  void step(int count) {
+    for (int i = 0; i < count; ++i) {
+      std::vector<std::vector<std::int64_t>> ids;
+      for (auto& [sequence, length] : rows_) ids.push_back({(length++ * 5 + sequence) % 60});
+      std::vector<StepInput> inputs;
+      for (std::size_t r = 0; r < rows_.size(); ++r) inputs.push_back({rows_[r].first, ids[r], Phase::generated});
+      logits.push_back(session_.step(inputs));
+    }
+  }
+  Session& session() { return session_; }
+
+  std::vector<at::Tensor> logits;
+  std::vector<SteeringAudit> audits;
+
+ private:
+  Session session_;
+  std::vector<Steering> steerings_;
+  std::vector<std::pair<SequenceId, std::int64_t>> rows_;
+};
+
+TEST(SteeringOnACard, RecordedStepsSteerAsOthersDo) {
+  namespace cuda = model::detail::cuda;
+  const WholeSessionsOnEmulatedCard card;
+  const Model model = test::tiny_model("llama", 2).load();
+  std::vector<std::int64_t> replays, recordings;
+  const auto run = [&](bool graphs) {
+    RecordedSteps all(model, graphs);
+    const auto note = [&] {
+      replays.push_back(std::exchange(cuda::replays, 0));
+      recordings.push_back(std::exchange(cuda::recordings, 0));
+    };
+    note();
+    for (const std::size_t s : {0, 1, 3}) all.open(s);
+    all.step(4);  // met, recorded, twice done again
+    note();
+    all.close(1);
+    all.open(2);  // at points that others have; and the scope of its first edit ends in the middle
+    all.step(6);
+    note();
+    all.open(4);
+    all.step(2);
+    note();
+    all.close(3);
+    {
+      const auto hook = all.session().hook(kPoint, [](HookContext&) {});
+      all.step(1);
+    }
+    all.step(1);
+    note();
+    for (int i = 0; i < 3; ++i) all.close(0);
+    return std::pair(all.logits, all.audits);
+  };
+  const auto [wanted, wanted_audits] = run(false);
+  EXPECT_THAT(replays, testing::Each(0));
+  replays.clear(), recordings.clear();
+  const auto [got, audits] = run(true);
+  // Another steering at points that have edits is the same recording; what is conditional or hooked has none, and once
+  // that is gone the recording serves again.
+  EXPECT_THAT(recordings, testing::ElementsAre(0, 1, 0, 0, 0));
+  EXPECT_THAT(replays, testing::ElementsAre(0, 2, 6, 0, 1));
+  ASSERT_EQ(got.size(), wanted.size());
+  for (std::size_t i = 0; i < got.size(); ++i) EXPECT_TRUE(at::equal(got[i], wanted[i])) << "step " << i;
+  ASSERT_EQ(audits.size(), wanted_audits.size());
+  for (std::size_t i = 0; i < audits.size(); ++i)
+    for (std::size_t e = 0; e < audits[i].edits.size(); ++e) {
+      const EditAudit &a = audits[i].edits[e], &b = wanted_audits[i].edits[e];
+      EXPECT_EQ(std::tuple(a.seen, a.in_scope, a.edited), std::tuple(b.seen, b.in_scope, b.edited)) << i << " " << e;
+      EXPECT_EQ(std::pair(a.mean_change, a.max_change), std::pair(b.mean_change, b.max_change)) << i << " " << e;
+    }
 }
 
 }  // namespace

@@ -106,6 +106,9 @@ struct SessionOptions {
   CacheFormat cache = CacheFormat::f32;  ///< 16 bits halve it and round each key and value once, by up to 2^-9 (bf16)
                                          ///< or 2^-12 (f16; beyond +-65504 clamped) of its size
   BackendKind backend = BackendKind::automatic;
+  /// On a card, steps of single tokens are recorded and done again (CUDA graphs), with their steerings, where nothing
+  /// has to be looked at meanwhile: no hook of your own, condition on activations or function. The bits are the same.
+  bool graphs = true;
   OnWarning on_warning = OnWarning::keep;
 };
 

@@ -2,9 +2,11 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
+
+#include <algorithm>
+#include <bit>
 
 #include "model/cuda/runtime.hpp"
 
@@ -17,6 +19,10 @@ static_assert(cuda::kBlock == cpu::kBlock && sizeof(cuda::CacheBlock) == sizeof(
 constexpr std::int64_t kFewRows = 8;
 /// Blocks of threads that keep a large card busy; with fewer, attention spreads each query's keys over several.
 constexpr std::int64_t kEnoughBlocks = 512;
+/// Rows of a recorded pass, at most: with more, launches cost little beside what they do.
+constexpr std::int64_t kMostRecorded = 64;
+/// Recordings that are kept, at most.
+constexpr std::size_t kRecordings = 64;
 
 const float* floats(const at::Tensor& t) { return t.defined() ? t.const_data_ptr<float>() : nullptr; }
 float* floats_to_write(at::Tensor& t) { return static_cast<float*>(t.data_ptr()); }
@@ -49,6 +55,14 @@ void norm_rows(at::Tensor& out, const at::Tensor& x, const at::Tensor& added, co
              static_cast<float>(norm.eps), norm.kind == NormKind::layer_norm);
 }
 
+std::size_t add_tokens(cuda::Tables& tables, const BatchView& batch) {
+  std::vector<cuda::Embedded> tokens;
+  for (const TokenRun& run : batch.runs)
+    for (std::int64_t t = run.begin; t < run.end; ++t)
+      tokens.push_back({batch.ids[static_cast<std::size_t>(t)], run.position + t - run.begin});
+  return tables.add(std::span<const cuda::Embedded>(tokens));
+}
+
 }  // namespace
 
 void CudaBackend::begin(std::int64_t tokens, std::int64_t last) {
@@ -58,14 +72,54 @@ void CudaBackend::begin(std::int64_t tokens, std::int64_t last) {
   cuda::check_launch("Session::step");  // of the last pass: an error is late, not lost
 }
 
+/// Memory for a result. A recording's must stay what it is.
+at::Tensor CudaBackend::fresh(std::int64_t rows, std::int64_t width) {
+  const auto make = [&] {
+    return at::empty({rows, width}, at::TensorOptions().device(model_.device).dtype(at::kFloat));
+  };
+  if (!recording_) return make();
+  for (const at::Tensor& kept : buffers_)
+    if (kept.use_count() == 1 && kept.size(0) == rows && kept.size(1) == width) return kept;
+  return buffers_.emplace_back(make());
+}
+
+at::Tensor CudaBackend::embed(const BatchView& batch) {
+  const Linear& weight = model_.embed;
+  at::Tensor out = fresh(batch.size(), weight.in_features());
+  Tables own;
+  if (!recording_) {
+    own.tokens = add_tokens(own.sent, batch);
+    own.sent.send(model_.device);
+  }
+  const Tables& t = recording_ ? pass_ : own;
+  cuda::embed(cuda::current_stream(), weight.view(), t.sent.at<cuda::Embedded>(t.tokens), batch.size(),
+              static_cast<float>(model_.config.embed_scale), floats(model_.positions), floats_to_write(out));
+  return out;
+}
+
+void CudaBackend::scale(at::Tensor& x, double factor) {
+  cuda::scale(cuda::current_stream(), floats_to_write(x), x.numel(), static_cast<float>(factor), 0);
+}
+
+at::Tensor CudaBackend::unembed(const at::Tensor& x, const Rows& rows) {
+  at::Tensor y;
+  const Product product{&model_.unembed, &y};
+  linear(x, {&product, 1}, rows);
+  const double factor = model_.part.logit_scale, cap = model_.part.logit_soft_cap;
+  if (factor != 1 || cap > 0)
+    cuda::scale(cuda::current_stream(), floats_to_write(y), y.numel(), static_cast<float>(factor),
+                static_cast<float>(cap));
+  return y;
+}
+
 at::Tensor CudaBackend::norm(const at::Tensor& x, const Norm& norm, bool with_gain) {
-  at::Tensor out = at::empty_like(x);
+  at::Tensor out = fresh(x.size(0), x.size(1));
   norm_rows(out, x, {}, norm, with_gain, x.size(1));
   return out;
 }
 
 at::Tensor CudaBackend::add_norm(at::Tensor& x, const at::Tensor& y, const Norm& norm) {
-  at::Tensor out = at::empty_like(x);
+  at::Tensor out = fresh(x.size(0), x.size(1));
   norm_rows(out, x, y, norm, true, x.size(1));
   return out;
 }
@@ -84,9 +138,19 @@ void CudaBackend::rotate(at::Tensor& x, const RopeTables::Rows& rope) {
 }
 
 /// What the kernels of layers [first, end) read of these rows' caches, in one copy to the card.
-CudaBackend::Tables CudaBackend::tables(std::int64_t first, std::int64_t end, const Rows& rows, bool with_slots) const {
+CudaBackend::Tables CudaBackend::tables(std::int64_t first, std::int64_t end, const Rows& rows, bool with_slots) {
+  Tables out;
+  lay_out(out, first, end, rows, with_slots, 0);
+  out.sent.send(model_.device);
+  return out;
+}
+
+/// Adds them. @param room  blocks that each run has a place for; 0: as many as it has.
+void CudaBackend::lay_out(Tables& out, std::int64_t first, std::int64_t end, const Rows& rows, bool with_slots,
+                          std::int64_t room) {
   const std::int64_t group = model_.part.n_heads / model_.part.n_kv_heads;
-  Tables out{.rows = rows.runs, .first = first};
+  out.rows = rows.runs;
+  out.first = first;
   std::vector<cuda::AttentionRun> runs;
   std::vector<cuda::AttentionTile> tiles;
   std::int64_t blocks = 0;
@@ -94,11 +158,12 @@ CudaBackend::Tables CudaBackend::tables(std::int64_t first, std::int64_t end, co
     const TokenRun& run = rows.runs[i];
     const std::int64_t queries = run.end - run.begin, keys = run.position + queries;
     runs.push_back({run.begin, queries, run.position, blocks});
-    blocks += (keys + cuda::kBlock - 1) / cuda::kBlock;
+    blocks += room > 0 ? room : (keys + cuda::kBlock - 1) / cuda::kBlock;
     for (std::int64_t pair = 0; pair < queries * group; pair += cuda::kTilePairs)
       tiles.push_back({static_cast<std::int64_t>(i), pair});
     out.longest = std::max(out.longest, keys);
   }
+  if (room > 0) out.longest = room * cuda::kBlock;
   out.tile_count = std::ssize(tiles);
   out.runs = out.sent.add(std::span<const cuda::AttentionRun>(runs));
   out.tiles = out.sent.add(std::span<const cuda::AttentionTile>(tiles));
@@ -110,20 +175,103 @@ CudaBackend::Tables CudaBackend::tables(std::int64_t first, std::int64_t end, co
     const bool attends = model_.part.layers[static_cast<std::size_t>(layer)].mixer == MixerKind::attention;
     for (std::size_t i = 0; attends && i < rows.runs.size(); ++i) {
       const TokenRun& run = rows.runs[i];
-      const auto& views = cache_of(rows, i, layer).views;
+      const bool nobodys = rows.sequences[i] == nullptr;
+      const auto block = [&](std::int64_t b) -> const cpu::BlockView& {
+        return nobodys ? nobodys_block() : cache_of(rows, i, layer).views[static_cast<std::size_t>(b)];
+      };
       const std::int64_t keys = run.position + run.end - run.begin;
-      for (std::int64_t b = 0; b * cuda::kBlock < keys; ++b)
-        of_layer.push_back({views[static_cast<std::size_t>(b)].k, views[static_cast<std::size_t>(b)].v});
+      for (std::int64_t b = 0; b * cuda::kBlock < keys; ++b) of_layer.push_back({block(b).k, block(b).v});
+      if (room > 0) of_layer.resize((i + 1) * static_cast<std::size_t>(room));
       for (std::int64_t p = run.position; with_slots && p < keys; ++p) {
-        const cpu::BlockView& block = views[static_cast<std::size_t>(p / cuda::kBlock)];
-        slots.push_back({{block.k, block.v}, p % cuda::kBlock});
+        const cpu::BlockView& to = block(p / cuda::kBlock);
+        slots.push_back({{to.k, to.v}, p % cuda::kBlock});
       }
     }
     out.blocks.push_back(out.sent.add(std::span<const cuda::CacheBlock>(of_layer)));
     out.slots.push_back(out.sent.add(std::span<const cuda::CacheSlot>(slots)));
   }
-  out.sent.send(model_.device);
-  return out;
+}
+
+const cpu::BlockView& CudaBackend::nobodys_block() {
+  if (!nobodys_.defined()) {
+    nobodys_ = at::empty({2, model_.part.n_kv_heads * model_.part.d_head * cuda::kBlock},
+                         at::TensorOptions().device(model_.device).dtype(at::kFloat));  // room for any format
+    auto* memory = static_cast<float*>(nobodys_.data_ptr());
+    nobodys_view_ = {memory, memory + nobodys_.size(1)};
+  }
+  return nobodys_view_;
+}
+
+bool CudaBackend::records(std::int64_t tokens) const {
+  const bool plain = std::ranges::all_of(
+      model_.config.layers, [](const LayerConfig& l) { return l.mixer == MixerKind::attention && !l.experts; });
+  return plain && !model_.split && model_.config.query_growth == 0 &&
+         tokens <= (batch_invariant_ ? kMostRecorded : kFewRows);
+}
+
+at::Tensor CudaBackend::replay(const BatchView& batch, std::span<SequenceCache* const> sequences, RopeTables& ropes,
+                               PassEdits* edits, const WholePass& pass) {
+  const std::int64_t tokens = batch.size();
+  if (!records(tokens)) return {};
+  std::int64_t keys = 0;
+  for (const TokenRun& run : batch.runs) keys = std::max(keys, run.position + 1);
+  Shape shape{.places = tokens <= 8 ? static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(tokens)))
+                                    : (tokens + 7) / 8 * 8,
+              .blocks = static_cast<std::int64_t>(
+                  std::bit_ceil(static_cast<std::uint64_t>((keys + cuda::kBlock - 1) / cuda::kBlock)))};
+  if (edits) shape.edits = edits->shape();
+  if (recorded_.size() >= kRecordings && !recorded_.contains(shape)) recorded_.clear();
+  const auto [place, is_new] = recorded_.try_emplace(shape);
+  if (is_new) return {};  // what comes once is not worth a recording
+  Recorded& kept = place->second;
+  recording_ = true;
+  const auto end = [](CudaBackend* self) { self->recording_ = false; };
+  const std::unique_ptr<CudaBackend, decltype(end)> ending(this, end);
+  const Rows rows = stage(kept, shape, batch, sequences, ropes, edits);
+  const BatchView all{kept.ids, kept.runs};
+  if (!kept.recording) {
+    // Once as it is, which loads the kernels and makes all buffers; then again, to be recorded.
+    const at::Tensor logits = pass(all, rows).narrow(0, 0, tokens).clone();
+    kept.recording.emplace([&] { kept.logits = pass(all, rows); });
+    return logits;
+  }
+  kept.recording->launch(cuda::current_stream());
+  return kept.logits.narrow(0, 0, tokens).clone();
+}
+
+/// Puts what the recorded launches read where they read it.
+Rows CudaBackend::stage(Recorded& kept, const Shape& shape, const BatchView& batch,
+                        std::span<SequenceCache* const> sequences, RopeTables& ropes, PassEdits* edits) {
+  const std::int64_t layers = model_.config.n_layers, tokens = batch.size();
+  for (std::int64_t layer = 0; layer < layers; ++layer) reserve(layer, {batch.runs, sequences, {}});
+  kept.ids.assign(batch.ids.begin(), batch.ids.end());
+  kept.runs.assign(batch.runs.begin(), batch.runs.end());
+  kept.sequences.assign(sequences.begin(), sequences.end());
+  for (std::int64_t row = tokens; row < shape.places; ++row) {
+    kept.ids.push_back(0);
+    kept.runs.push_back({.begin = row, .end = row + 1, .prompt_length = 1});
+    kept.sequences.push_back(nullptr);
+  }
+  Rows rows{kept.runs, kept.sequences, {}};
+  pass_ = {};
+  pass_.tokens = add_tokens(pass_.sent, {kept.ids, kept.runs});
+  std::vector<std::pair<std::size_t, std::size_t>> turns;
+  std::vector<float> cos, sin;
+  for (std::size_t rope = 0; rope < ropes.size(); ++rope) {
+    cos.resize(static_cast<std::size_t>(shape.places * ropes.pairs(rope)));
+    sin.resize(cos.size());
+    ropes.fill(rope, kept.runs, cos.data(), sin.data());
+    turns.emplace_back(pass_.sent.add(std::span<const float>(cos)), pass_.sent.add(std::span<const float>(sin)));
+  }
+  lay_out(pass_, 0, layers, rows, /*with_slots=*/true, shape.blocks);
+  if (edits) edits->stage(shape.places, pass_.sent);
+  if (!kept.memory.defined())
+    kept.memory = at::empty({pass_.sent.bytes()}, at::TensorOptions().device(model_.device).dtype(at::kByte));
+  pass_.sent.send(model_.device, kept.memory);
+  for (std::size_t rope = 0; rope < ropes.size(); ++rope)
+    rows.ropes.push_back({pass_.sent.floats(turns[rope].first, shape.places, ropes.pairs(rope)),
+                          pass_.sent.floats(turns[rope].second, shape.places, ropes.pairs(rope))});
+  return rows;
 }
 
 void CudaBackend::store_rotated(std::int64_t layer, const at::Tensor& k, const at::Tensor& v, cuda::Rotation rotation,
@@ -152,7 +300,7 @@ void CudaBackend::rotate_and_store(std::int64_t layer, at::Tensor& q, at::Tensor
 
 at::Tensor CudaBackend::attend(std::int64_t layer, const at::Tensor& q, const Rows& rows) {
   const ModelConfig& c = model_.part;
-  at::Tensor z = at::empty_like(q);
+  at::Tensor z = fresh(q.size(0), q.size(1));
   const bool all = pass_.is_of(layer, rows);  // else some rows, which go on from the last layer
   const Tables some = all ? Tables() : tables(layer, layer + 1, rows, /*with_slots=*/false);
   const Tables& t = all ? pass_ : some;
@@ -174,7 +322,7 @@ at::Tensor CudaBackend::attend(std::int64_t layer, const at::Tensor& q, const Ro
                     .format = cache_type(cache_.format())};
   at::Tensor partial;
   if (a.splits > 1 && a.tile_count * a.kv_heads < kEnoughBlocks) {
-    partial = at::empty({a.rows * a.heads * a.splits * (a.d_head + 2)}, q.options());
+    partial = fresh(a.rows, a.heads * a.splits * (a.d_head + 2));
     a.partial = floats_to_write(partial);
   }
   cuda::attend(cuda::current_stream(), a);
@@ -203,7 +351,7 @@ void CudaBackend::linear(const at::Tensor& x, std::span<const Product> products,
   const at::Tensor rows = x.contiguous();
   std::vector<cuda::Multiplied> weights;
   for (const Product& p : products) {
-    *p.y = at::empty({x.size(0), p.weight->out_features()}, x.options());
+    *p.y = fresh(x.size(0), p.weight->out_features());
     weights.push_back({p.weight->view(), floats(p.weight->bias()), floats_to_write(*p.y)});
   }
   cuda::multiply(cuda::current_stream(), weights, floats(rows), x.size(0));

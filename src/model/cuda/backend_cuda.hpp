@@ -2,11 +2,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "model/backend.hpp"
 #include "model/cuda/kernels.hpp"
+#include "model/cuda/recording.hpp"
 #include "model/cuda/tables.hpp"
 
 namespace steer::model::detail {
@@ -21,6 +24,10 @@ class CudaBackend final : public AtenBackend {
  public:
   using AtenBackend::AtenBackend;
   void begin(std::int64_t tokens, std::int64_t last) override;
+  at::Tensor replay(const BatchView& batch, std::span<SequenceCache* const> sequences, RopeTables& ropes,
+                    PassEdits* edits, const WholePass& pass) override;
+  at::Tensor embed(const BatchView& batch) override;
+  void scale(at::Tensor& x, double factor) override;
   at::Tensor norm(const at::Tensor& x, const Norm& norm, bool with_gain) override;
   void gain(at::Tensor& x, const Norm& norm) override;
   void norm_heads(at::Tensor& x, const Norm& norm) override;
@@ -35,13 +42,14 @@ class CudaBackend final : public AtenBackend {
   void scale_rows(at::Tensor& x, const at::Tensor& factors) override;
   void add(at::Tensor& x, const at::Tensor& y) override;
   at::Tensor add_norm(at::Tensor& x, const at::Tensor& y, const Norm& norm) override;
+  at::Tensor unembed(const at::Tensor& x, const Rows& rows) override;
 
  private:
   /// On the card, of the layers from `first` on.
   struct Tables {
     std::span<const TokenRun> rows = {};
     std::int64_t first = 0, longest = 0, tile_count = 0;
-    std::size_t runs = 0, tiles = 0;
+    std::size_t tokens = 0, runs = 0, tiles = 0;
     std::vector<std::size_t> blocks = {}, slots = {};  ///< of each layer
     cuda::Tables sent = {};
 
@@ -57,13 +65,41 @@ class CudaBackend final : public AtenBackend {
     }
   };
 
-  Tables tables(std::int64_t first, std::int64_t end, const Rows& rows, bool with_slots) const;
+  /// What a recorded pass depends on: steps of equal shapes share one.
+  struct Shape {
+    std::int64_t places = 0;  ///< rows, those behind the step's own included
+    std::int64_t blocks = 0;  ///< of the cache, for each row
+    std::vector<std::int64_t> edits = {};
+    friend auto operator<=>(const Shape&, const Shape&) = default;
+  };
+  struct Recorded {
+    std::vector<std::int64_t> ids;
+    std::vector<TokenRun> runs;
+    std::vector<SequenceCache*> sequences;  ///< null: nobody's
+    at::Tensor memory;                      ///< where the tables lie
+    at::Tensor logits;                      ///< [places, vocab], what the recording writes
+    std::optional<cuda::Recording> recording;
+  };
+
+  Tables tables(std::int64_t first, std::int64_t end, const Rows& rows, bool with_slots);
+  void lay_out(Tables& out, std::int64_t first, std::int64_t end, const Rows& rows, bool with_slots, std::int64_t room);
+  bool records(std::int64_t tokens) const;
+  Rows stage(Recorded& kept, const Shape& shape, const BatchView& batch, std::span<SequenceCache* const> sequences,
+             RopeTables& ropes, PassEdits* edits);
+  const cpu::BlockView& nobodys_block();
+  at::Tensor fresh(std::int64_t rows, std::int64_t width);
   void store_rotated(std::int64_t layer, const at::Tensor& k, const at::Tensor& v, cuda::Rotation rotation,
                      const Rows& rows);
   void matrix_products(const at::Tensor& x, std::span<const Product> products) const;
 
   Tables pass_;            ///< of all rows of the pass that runs
   std::int64_t last_ = 0;  ///< its layers end here
+
+  std::map<Shape, Recorded> recorded_;
+  std::vector<at::Tensor> buffers_;  ///< of all recordings: no two run at once. Each free while nobody else holds it
+  bool recording_ = false;           ///< the pass that runs takes its memory from there
+  at::Tensor nobodys_;               ///< keys and values of rows that are nobody's
+  cpu::BlockView nobodys_view_{};
 };
 
 }  // namespace steer::model::detail

@@ -41,7 +41,17 @@ class Block {
   dim3 thread;                ///< of the running fiber
   std::int64_t launches = 0;  ///< so far
 
+  struct Launch {
+    dim3 grid, size;
+    std::function<void()> kernel;
+  };
+  std::vector<Launch>* kept = nullptr;  ///< not null: launches are kept there and not done
+
   void run(dim3 grid_size, dim3 block_size, const std::function<void()>& kernel) {
+    if (kept) {
+      kept->push_back({grid_size, block_size, kernel});
+      return;
+    }
     ++launches;
     grid = grid_size;
     size = block_size;
@@ -158,4 +168,4 @@ inline float __fmul_rn(float a, float b) { return a * b; }
 
 #define STEER_LAUNCH(kernel, grid, block, stream, ...) \
   (static_cast<void>(stream),                          \
-   ::steer::model::detail::cuda::emulation::Block::now().run(grid, block, [&] { kernel(__VA_ARGS__); }))
+   ::steer::model::detail::cuda::emulation::Block::now().run(grid, block, [=] { kernel(__VA_ARGS__); }))

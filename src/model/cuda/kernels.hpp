@@ -24,6 +24,8 @@ void norm(Stream stream, float* out, float* x, const float* added, const float* 
 /// x = x * gain + bias; bias may be null.
 void multiply_add_rows(Stream stream, float* x, const float* gain, const float* bias, std::int64_t rows,
                        std::int64_t width);
+/// x *= factor, then with cap > 0 cap * tanh(x / cap).
+void scale(Stream stream, float* x, std::int64_t n, float factor, float cap);
 /// x += y.
 void add(Stream stream, float* x, const float* y, std::int64_t n);
 /// gate = act(gate) * up; up may be null. With limit > 0 the clamped gate of gpt-oss.
@@ -99,6 +101,13 @@ struct Multiplied {
 inline constexpr std::size_t kMultipliedTogether = 4;
 /// y[i, j] = x[i, :] . W[j, :] + bias[j] for weights of one k, widened in registers, activations not rounded.
 void multiply(Stream stream, std::span<const Multiplied> weights, const float* x, std::int64_t rows);
+/// A token on its way into a model. Lies on the device.
+struct Embedded {
+  std::int64_t id, position;
+};
+/// Row r of out = row `tokens[r].id` of W, times `factor`, plus row `tokens[r].position` of `learned` when not null.
+void embed(Stream stream, const WeightView& weight, const Embedded* tokens, std::int64_t rows, float factor,
+           const float* learned, float* out);
 /// All of W [n, k] as bf16 or f32.
 void widen_to_bf16(Stream stream, const WeightView& weight, std::uint16_t* out);
 void widen_to_f32(Stream stream, const WeightView& weight, float* out);

@@ -58,6 +58,13 @@ __global__ void multiply_add_items(float* x, const float* gain, const float* bia
   x[i] = bias ? y + bias[i % width] : y;
 }
 
+__global__ void scale_and_cap(float* x, std::int64_t n, float factor, float cap) {
+  const std::int64_t i = item();
+  if (i >= n) return;
+  const float y = x[i] * factor;
+  x[i] = cap > 0 ? tanhf(y / cap) * cap : y;
+}
+
 __global__ void add_items(float* x, const float* y, std::int64_t n) {
   const std::int64_t i = item();
   if (i < n) x[i] += y[i];
@@ -182,6 +189,10 @@ void multiply_add_rows(Stream stream, float* x, const float* gain, const float* 
                        std::int64_t width) {
   if (const std::int64_t n = rows * width; n > 0)
     STEER_LAUNCH(multiply_add_items, blocks_for(n, kThreads), kThreads, stream, x, gain, bias, n, width);
+}
+
+void scale(Stream stream, float* x, std::int64_t n, float factor, float cap) {
+  if (n > 0) STEER_LAUNCH(scale_and_cap, blocks_for(n, kThreads), kThreads, stream, x, n, factor, cap);
 }
 
 void add(Stream stream, float* x, const float* y, std::int64_t n) {

@@ -264,6 +264,27 @@ __global__ void widen_runs(WeightView w, Out* out, std::int64_t runs_a_row) {
   }
 }
 
+/// One thread for eight numbers of a row of `out`.
+template <class Format>
+__global__ void embed_runs(WeightView w, const Embedded* tokens, std::int64_t rows, std::int64_t runs_a_row,
+                           float factor, const float* learned, float* out) {
+  const std::int64_t at = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (at >= rows * runs_a_row) return;
+  const std::int64_t row = at / runs_a_row, k = at % runs_a_row * kRun;
+  const int count = w.k - k < kRun ? static_cast<int>(w.k - k) : kRun;
+  const Embedded token = tokens[row];
+  float weights[kRun];
+  if constexpr (Format::kWholeRuns) {
+    Format::run(w, token.id, k, weights);
+  } else {
+    for (int i = 0; i < count; ++i) weights[i] = Format::one(w, token.id, k + i);
+  }
+  for (int i = 0; i < count; ++i) {
+    const float x = __fmul_rn(weights[i], factor);
+    out[row * w.k + k + i] = learned ? x + learned[token.position * w.k + k + i] : x;
+  }
+}
+
 /// Calls f(Format()) for a type's format.
 template <class F>
 void with_format(WeightType type, const F& f) {
@@ -347,6 +368,17 @@ void multiply(Stream stream, std::span<const Multiplied> weights, const float* x
     });
     weights = weights.subspan(alike);
   }
+}
+
+void embed(Stream stream, const WeightView& w, const Embedded* tokens, std::int64_t rows, float factor,
+           const float* learned, float* out) {
+  const std::int64_t runs = (w.k + kRun - 1) / kRun;
+  if (rows * runs == 0) return;
+  with_format(w.type, [&](auto format) {
+    const auto kernel = embed_runs<decltype(format)>;
+    STEER_LAUNCH(kernel, blocks_for(rows * runs, kThreads), kThreads, stream, w, tokens, rows, runs, factor, learned,
+                 out);
+  });
 }
 
 void widen_to_bf16(Stream stream, const WeightView& weight, std::uint16_t* out) { widen(stream, weight, out); }

@@ -21,15 +21,22 @@ class Tables {
     if (!items.empty()) std::memcpy(bytes_.data() + at, items.data(), items.size_bytes());
     return at;
   }
-  void send(at::Device device) {
+  /// @param place  where they go, as many bytes; undefined: to new memory.
+  void send(at::Device device, at::Tensor place = {}) {
     at::Tensor host = at::empty({static_cast<std::int64_t>(bytes_.size())},
                                 at::TensorOptions().dtype(at::kByte).pinned_memory(device.is_cuda()));
     if (!bytes_.empty()) std::memcpy(host.data_ptr(), bytes_.data(), bytes_.size());
-    sent_ = host.to(device, /*non_blocking=*/true);
+    sent_ = place.defined() ? place.copy_(host, /*non_blocking=*/true) : host.to(device, /*non_blocking=*/true);
   }
+  std::int64_t bytes() const { return static_cast<std::int64_t>(bytes_.size()); }
   template <class T>
   const T* at(std::size_t offset) const {
     return reinterpret_cast<const T*>(static_cast<const std::byte*>(sent_.const_data_ptr()) + offset);
+  }
+  /// Floats that were added at `offset`, [rows, width].
+  at::Tensor floats(std::size_t offset, std::int64_t rows, std::int64_t width) const {
+    const auto bytes = rows * width * static_cast<std::int64_t>(sizeof(float));
+    return sent_.narrow(0, static_cast<std::int64_t>(offset), bytes).view(at::kFloat).view({rows, width});
   }
 
  private:

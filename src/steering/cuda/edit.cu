@@ -129,12 +129,9 @@ __global__ void __launch_bounds__(kThreads) edit_token(Launch launch) {
   const Work work = launch.work[blockIdx.x];
   const Program& p = work.program;
   float* const registers = launch.registers + work.registers;
-  const Token t{p,
-                work.h,
-                launch.selected + work.selected,
-                launch.changes + work.changes,
-                registers,
-                registers + p.most_registers};
+  const Token t{
+      p,         launch.h + work.row * launch.stride, launch.selected + work.selected, launch.changes + work.changes,
+      registers, registers + p.most_registers};
   if (threadIdx.x == 0)
     for (int line = 0; line < p.lines; ++line) t.changes[line] = kNobody;
   float arrival = -1;

@@ -39,7 +39,7 @@ struct Program {
 /// One token's work, and where its parts of a launch's arrays begin.
 struct Work {
   Program program;
-  float* h = nullptr;          ///< [width], changed in place
+  std::int64_t row = 0;        ///< of the activations
   std::int64_t selected = 0;   ///< [member_count]
   std::int64_t changes = 0;    ///< [lines]
   std::int64_t registers = 0;  ///< [2, most_registers]
@@ -49,6 +49,8 @@ struct Work {
 struct Launch {
   const Work* work = nullptr;
   std::int64_t tokens = 0;
+  float* h = nullptr;                      ///< activations, changed in place
+  std::int64_t stride = 0;                 ///< between their rows
   const std::uint8_t* selected = nullptr;  ///< whether a member's scope and condition hold
   float* changes = nullptr;                ///< kOutOfScope, or |change| / |h on arrival|
   float* registers = nullptr;              ///< to work in

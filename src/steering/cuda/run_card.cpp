@@ -5,23 +5,10 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 
-#include <algorithm>
-#include <vector>
-
 #include "model/cuda/runtime.hpp"
-#include "model/cuda/tables.hpp"
-#include "steering/cuda/edit.hpp"
-#include "steering/runtime.hpp"
+#include "steering/cuda/card_work.hpp"
 
 namespace steer::steering::detail {
-
-using model::detail::cuda::Tables;
-
-/// A point's program where the card reads it.
-struct CardProgram {
-  Tables lists;
-  card::Program program;
-};
 
 namespace {
 
@@ -73,48 +60,50 @@ std::shared_ptr<CardProgram> send(const PointProgram& point, const at::Tensor& t
 
 }  // namespace
 
+void CardWork::add(const CardJob& job, const BatchView& batch) {
+  auto& kept = *job.program;
+  if (!kept || kept->program.table != job.table->const_data_ptr<float>()) kept = send(*job.point, *job.table);
+  const card::Program& program = kept->program;
+  for (const Item& item : job.items) {
+    counted.push_back({item.memory, job.point, item.run->end - item.run->begin, changes});
+    for (std::int64_t t = item.run->begin; t < item.run->end; ++t) {
+      work.push_back(
+          {.program = program, .row = t, .selected = std::ssize(selected), .changes = changes, .registers = registers});
+      for (const Instruction& i : job.point->instructions)
+        for (const Member& m : i.members)
+          selected.push_back(selects(m.selection, *item.memory, *item.run, item.run->position + t - item.run->begin,
+                                     batch.ids[static_cast<std::size_t>(t)]));
+      changes += program.lines;
+      registers += 2 * program.most_registers;
+    }
+  }
+}
+
+void CardWork::count(const at::Tensor& made) const {
+  for (const Counted& c : counted) {
+    const std::int64_t lines = std::ssize(c.point->slots);
+    c.memory->count_later(*c.point, made.narrow(0, c.first, c.tokens * lines).view({c.tokens, lines}));
+  }
+}
+
 void run_card(HookContext& at, std::span<const CardJob> jobs) {
   const at::Device device = at.value.device();
-  std::int64_t changes_wanted = 0, registers_wanted = 0;
-  std::vector<card::Work> work;
-  std::vector<std::uint8_t> selected;
-  for (const CardJob& job : jobs) {
-    auto& kept = *job.program;
-    if (!kept || kept->program.table != job.table->const_data_ptr<float>()) kept = send(*job.point, *job.table);
-    const card::Program& program = kept->program;
-    for (const Item& item : job.items)
-      for (std::int64_t t = item.run->begin; t < item.run->end; ++t) {
-        work.push_back({.program = program,
-                        .h = at.value.data_ptr<float>() + t * at.value.stride(0),
-                        .selected = std::ssize(selected),
-                        .changes = changes_wanted,
-                        .registers = registers_wanted});
-        for (const Instruction& i : job.point->instructions)
-          for (const Member& m : i.members)
-            selected.push_back(selects(m.selection, *item.memory, *item.run, item.run->position + t - item.run->begin,
-                                       at.batch.ids[static_cast<std::size_t>(t)]));
-        changes_wanted += program.lines;
-        registers_wanted += 2 * program.most_registers;
-      }
-  }
+  CardWork all;
+  for (const CardJob& job : jobs) all.add(job, at.batch);
   Tables tables;
-  const std::size_t at_work = tables.add(std::span<const card::Work>(work)),
-                    at_selected = tables.add(std::span<const std::uint8_t>(selected));
+  const std::size_t at_work = tables.add(std::span<const card::Work>(all.work)),
+                    at_selected = tables.add(std::span<const std::uint8_t>(all.selected));
   tables.send(device);
   const auto floats = at::TensorOptions().device(device).dtype(at::kFloat);
-  at::Tensor changes = at::empty({changes_wanted}, floats), registers = at::empty({registers_wanted}, floats);
+  at::Tensor changes = at::empty({all.changes}, floats), registers = at::empty({all.registers}, floats);
   card::edit(model::detail::cuda::current_stream(), {.work = tables.at<card::Work>(at_work),
-                                                     .tokens = std::ssize(work),
+                                                     .tokens = std::ssize(all.work),
+                                                     .h = at.value.data_ptr<float>(),
+                                                     .stride = at.value.stride(0),
                                                      .selected = tables.at<std::uint8_t>(at_selected),
                                                      .changes = changes.data_ptr<float>(),
                                                      .registers = registers.data_ptr<float>()});
-  std::int64_t begin = 0;
-  for (const CardJob& job : jobs)
-    for (const Item& item : job.items) {
-      const std::int64_t count = item.run->end - item.run->begin, lines = std::ssize(job.point->slots);
-      item.memory->count_later(*job.point, changes.narrow(0, begin, count * lines).view({count, lines}));
-      begin += count * lines;
-    }
+  all.count(changes);
 }
 
 }  // namespace steer::steering::detail
