@@ -104,7 +104,10 @@ class RecordedSteps {
     steerings_ = {
         Steering().nudge(sae, 3, 2).pin(sae, 7, 1).add(v, normed, 2),
         Steering().project_out(v, first).keep_norm(first).cap(sae, 5, 0.1),
-        Steering().add(w, first, 3, {.scope = {.where = Where::onset, .count = 4}}).rotate(v, w, kPoint, 0.4),
+        Steering()
+            .add(w, first, 3, {.scope = {.where = Where::onset, .count = 4}})
+            .rotate(v, w, HookPoint{Site::attn_out, 0}, 0.4),
+        Steering().pin(sae, 2, 3).add(w, first, 1),
         Steering(),
         Steering().add(v, first, 2,
                        {.when = Condition::probe_above(v, 0, {.point = first})}),  // must be looked at in the pass
@@ -153,14 +156,18 @@ TEST(SteeringOnACard, RecordedStepsSteerAsOthersDo) {
       recordings.push_back(std::exchange(cuda::recordings, 0));
     };
     note();
-    for (const std::size_t s : {0, 1, 3}) all.open(s);
+    for (const std::size_t s : {0, 1, 4}) all.open(s);
     all.step(4);  // met, recorded, twice done again
     note();
     all.close(1);
-    all.open(2);  // at points that others have; and the scope of its first edit ends in the middle
+    all.open(3);  // at points that the one before had
+    all.step(3);
+    note();
+    all.close(2);
+    all.open(2);  // at another point too; and the scope of its first edit ends in the middle
     all.step(6);
     note();
-    all.open(4);
+    all.open(5);
     all.step(2);
     note();
     all.close(3);
@@ -177,10 +184,10 @@ TEST(SteeringOnACard, RecordedStepsSteerAsOthersDo) {
   EXPECT_THAT(replays, testing::Each(0));
   replays.clear(), recordings.clear();
   const auto [got, audits] = run(true);
-  // Another steering at points that have edits is the same recording; what is conditional or hooked has none, and once
-  // that is gone the recording serves again.
-  EXPECT_THAT(recordings, testing::ElementsAre(0, 1, 0, 0, 0));
-  EXPECT_THAT(replays, testing::ElementsAre(0, 2, 6, 0, 1));
+  // Another steering at the same points needs no recording of its own; one at others does; what is conditional or
+  // hooked has none, and once that is gone there is one again.
+  EXPECT_THAT(recordings, testing::ElementsAre(0, 1, 0, 1, 0, 0));
+  EXPECT_THAT(replays, testing::ElementsAre(0, 2, 3, 4, 0, 1));
   ASSERT_EQ(got.size(), wanted.size());
   for (std::size_t i = 0; i < got.size(); ++i) EXPECT_TRUE(at::equal(got[i], wanted[i])) << "step " << i;
   ASSERT_EQ(audits.size(), wanted_audits.size());
