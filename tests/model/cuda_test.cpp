@@ -145,6 +145,36 @@ TEST(CudaKernels, ProductsOfEveryTypeAndARowsBitsAreItsOwn) {
   }
 }
 
+TEST(CudaKernels, EmbeddingsOfEveryTypeAndLearnedPositions) {
+  at::manual_seed(4);
+  const std::vector<std::int64_t> ids{10, 0, 3, 3}, positions{2, 0, 5, 1};
+  std::vector<cuda::Embedded> tokens;
+  for (std::size_t i = 0; i < ids.size(); ++i) tokens.push_back({ids[i], positions[i]});
+  for (const auto& [name, weight] : weights_of_every_type(11)) {
+    const std::int64_t width = weight.in_features();
+    const at::Tensor learned = at::randn({6, width}), rows = weight.gather(ids) * 1.5f;
+    at::Tensor out = at::full({4, width}, std::nan(""));
+    const auto embed = [&](const float* positions_of) {
+      cuda::embed(nullptr, weight.view(), tokens.data(), 4, 1.5f, positions_of, out.data_ptr<float>());
+    };
+    embed(nullptr);
+    EXPECT_LE((out - rows).abs().max().item<float>(), 1e-6) << name;
+    embed(learned.const_data_ptr<float>());
+    for (std::int64_t r = 0; r < 4; ++r)
+      EXPECT_LE((out[r] - rows[r] - learned[positions[static_cast<std::size_t>(r)]]).abs().max().item<float>(), 2e-6)
+          << name;
+  }
+}
+
+TEST(CudaKernels, NumbersAreScaledAndCapped) {
+  const at::Tensor x = at::randn({3, 150}) * 4;
+  at::Tensor scaled = x.clone(), capped = x.clone();
+  cuda::scale(nullptr, scaled.data_ptr<float>(), x.numel(), 0.25f, 0);
+  cuda::scale(nullptr, capped.data_ptr<float>(), x.numel(), 2, 3);
+  EXPECT_TRUE(at::equal(scaled, x * 0.25));
+  EXPECT_LE((capped - at::tanh(x * 2 / 3) * 3).abs().max().item<float>(), 1e-6);
+}
+
 /// Weights of one x in as few launches as there are types, whatever their sizes: the bits of each alone.
 TEST(CudaKernels, WeightsTogetherGiveTheBitsOfEachAlone) {
   at::manual_seed(5);

@@ -48,9 +48,9 @@ class CardPassEdits final : public model::detail::PassEdits {
     places_ = places;
     tables_ = &tables;
     for (auto& [at, point] : points_) {
-      std::vector<card::Work> rows(static_cast<std::size_t>(places));
-      for (std::size_t i = point.first; i < point.first + point.count; ++i)
-        rows[static_cast<std::size_t>(work_.work[i].row)] = work_.work[i];
+      const auto begin = work_.work.begin() + static_cast<std::ptrdiff_t>(point.first);
+      std::vector<card::Work> rows(begin, begin + static_cast<std::ptrdiff_t>(point.count));
+      rows.resize(static_cast<std::size_t>(places));  // with work that is none
       point.at_work = tables.add(std::span<const card::Work>(rows));
     }
     work_.selected.resize(static_cast<std::size_t>(shape_[0]));
