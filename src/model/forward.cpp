@@ -59,14 +59,14 @@ at::Tensor Forward::layers(const BatchView& batch, const Rows& rows, std::int64_
 
 /// Undefined where the backend records nothing of the kind.
 at::Tensor Forward::replayed(const BatchView& batch, std::span<SequenceCache* const> sequences, const Replay& replay) {
-  if (replay.edits) replay.edits->begin(batch, replay.groups);
+  if (replay.edits && !replay.edits->begin(batch, replay.groups)) return {};
   replay_ = &replay;
   const auto end = [](Forward* self) { self->replay_ = nullptr; };
   const std::unique_ptr<Forward, decltype(end)> ending(this, end);
   at::Tensor out = ops_->replay(batch, sequences, ropes_, replay.edits, [&](const BatchView& all, const Rows& rows) {
     return layers(all, rows, 0, config_.n_layers, {}, {.all = true});
   });
-  if (out.defined() && replay.edits) replay.edits->count();
+  if (out.defined() && replay.edits) replay.edits->note();
   return out;
 }
 

@@ -53,6 +53,20 @@ struct Change {
   float strength = 1;
 };
 
+/// The values at which a condition holds: above < x <= at_most, once it held `release` more on both sides; `sticky`:
+/// for good.
+struct Band {
+  double above = -std::numeric_limits<double>::infinity(), at_most = std::numeric_limits<double>::infinity();
+  double release = 0;
+  bool sticky = false;
+
+  /// @param before  whether it held at the token before.
+  STEER_HOST_DEVICE bool holds(double x, bool before) const {
+    if (before && (sticky || (x > above - release && x <= at_most + release))) return true;
+    return x > above && x <= at_most;
+  }
+};
+
 template <class T>
 struct Math;
 template <>

@@ -51,6 +51,7 @@ void SteeringMemory::see(std::int64_t position, std::span<const std::int64_t> id
 
 void SteeringMemory::truncate(std::int64_t length) {
   const auto n = static_cast<std::size_t>(length);
+  recall();
   for (auto& history : on_)
     if (history.size() > n) history.resize(n);
   // What was observed says how the token at `length` was drawn: that is known.
@@ -72,6 +73,7 @@ void SteeringMemory::observe(SequenceId sequence, std::int64_t position, const a
   const double entropy = -at::where(at::isfinite(log_p), log_p.exp() * log_p, 0.0).sum().item<double>();
   entropy_.resize(static_cast<std::size_t>(position) + 1, std::numeric_limits<double>::quiet_NaN());
   entropy_.back() = entropy;
+  recall();
   for (int node : program_->entropy_nodes) decide(node, position, entropy);
   for (std::size_t i = 0; i < program_->entropy_watches.size(); ++i) {
     const CompiledWatch& watch = program_->entropy_watches[i];
@@ -94,20 +96,31 @@ void SteeringMemory::notify(SequenceId sequence, const CompiledWatch& watch, std
 void SteeringMemory::decide(int node, std::int64_t position, double value) {
   const Node& n = program_->nodes[static_cast<std::size_t>(node)];
   const bool before = holds(node, position - 1);
+  const auto part = [&](int p) { return holds(p, position); };
   bool now = false;
-  if (n.source == ConditionSource::all_of || n.source == ConditionSource::any_of) {
-    const auto part = [&](int p) { return holds(p, position); };
-    now = n.source == ConditionSource::all_of ? std::all_of(n.parts.begin(), n.parts.end(), part)
-                                              : std::any_of(n.parts.begin(), n.parts.end(), part);
-  } else {
-    now = value > n.above && value <= n.at_most;
-    if (before) now |= value > n.above - n.release && value <= n.at_most + n.release;
-  }
-  if (n.sticky) now |= before;
+  if (n.source == ConditionSource::all_of)
+    now = std::ranges::all_of(n.parts, part) || (n.band.sticky && before);
+  else if (n.source == ConditionSource::any_of)
+    now = std::ranges::any_of(n.parts, part) || (n.band.sticky && before);
+  else
+    now = n.band.holds(value, before);
+  remember(node, position, now);
+}
+
+void SteeringMemory::remember(int node, std::int64_t position, bool now) {
   auto& history = on_[static_cast<std::size_t>(node)];
   const auto place = static_cast<std::size_t>(position);
   if (history.size() <= place) history.resize(place + 1, 0);
   history[place] = now;
+}
+
+void SteeringMemory::recall() {
+  for (const auto& [position, decided] : told_) {
+    const std::uint8_t* const states = decided();
+    for (std::size_t node = 0; node < on_.size(); ++node)
+      remember(static_cast<int>(node), position, (states[node] & kHolds) != 0);
+  }
+  told_.clear();
 }
 
 void SteeringMemory::count(const PointProgram& point, std::int64_t tokens, const float* changes) {

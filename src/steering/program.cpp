@@ -107,10 +107,7 @@ class Compiler {
       if (*known == condition) return index;
     Node node;
     node.source = condition.source;
-    node.above = condition.above;
-    node.at_most = condition.at_most;
-    node.release = condition.release;
-    node.sticky = condition.sticky;
+    node.band = {condition.above, condition.at_most, condition.release, condition.sticky};
     for (const Condition& part : condition.parts) node.parts.push_back(this->node(part));
     switch (condition.source) {
       case ConditionSource::feature: {

@@ -41,8 +41,7 @@ struct ConstantTable {
 /// A compiled condition; its value at a token is kept by position.
 struct Node {
   ConditionSource source = ConditionSource::feature;
-  double above = 0, at_most = 0, release = 0;
-  bool sticky = false;
+  Band band;  ///< of the value; of parts only whether it is sticky
   std::vector<int> parts;
   Register read;           ///< feature, probe
   std::optional<Sae> sae;  ///< feature

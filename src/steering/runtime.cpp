@@ -66,11 +66,16 @@ bool covers(const Scope& scope, const int*& tag, const SteeringMemory& memory, c
 
 }  // namespace
 
-bool selects(const Selection& s, const SteeringMemory& memory, const TokenRun& run, std::int64_t position,
-             std::int64_t id) {
+bool in_scope(const Selection& s, const SteeringMemory& memory, const TokenRun& run, std::int64_t position,
+              std::int64_t id) {
   if (position == 0 && !s.scope.include_bos) return false;
   const int* tag = s.tags.data();
-  return covers(s.scope, tag, memory, run, position, id) && (s.node < 0 || memory.holds(s.node, position));
+  return covers(s.scope, tag, memory, run, position, id);
+}
+
+bool selects(const Selection& s, const SteeringMemory& memory, const TokenRun& run, std::int64_t position,
+             std::int64_t id) {
+  return in_scope(s, memory, run, position, id) && (s.node < 0 || memory.holds(s.node, position));
 }
 
 CompiledSteering::CompiledSteering(const ModelConfig& config, const std::optional<Tokenizer>& tokenizer,
@@ -81,9 +86,12 @@ CompiledSteering::CompiledSteering(const ModelConfig& config, const std::optiona
       device_tables_(program_.places.size()),
       card_programs_(program_.places.size()) {
   if (!program_.tags.empty()) tokenizer_ = tokenizer;
-  settled_ = program_.nodes.empty() && std::ranges::none_of(program_.points, [](const PointProgram& point) {
-               return std::ranges::any_of(point.instructions, &Instruction::bulk);
-             });
+  settled_ = std::ranges::none_of(program_.points,
+                                  [](const PointProgram& point) {
+                                    return !point.watches.empty() ||
+                                           std::ranges::any_of(point.instructions, &Instruction::bulk);
+                                  }) &&
+             std::ranges::none_of(program_.nodes, [](const Node& n) { return n.read.reading == Reading::encode; });
 }
 
 bool CompiledSteering::edits(const HookPoint& place) const {
@@ -126,6 +134,7 @@ bool CompiledSteering::take_up(std::span<const IntervenedRun> runs) {
   items_.clear();
   for (const IntervenedRun& own : runs)
     if (own.run->begin < own.run->end) items_.push_back({static_cast<SteeringMemory*>(own.memory), own.run});
+  for (const Item& item : items_) item.memory->recall();
   return !items_.empty();
 }
 

@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -41,6 +42,8 @@ struct EditCounters {
 
 /// Marks of a token's change list, besides the relative change itself.
 inline constexpr float kOutOfScope = -1;
+/// A condition's state at a token: it holds, and it held at the token before.
+inline constexpr std::uint8_t kHolds = 1, kHeld = 2;
 
 class SteeringMemory final : public InterventionMemory {
  public:
@@ -54,7 +57,7 @@ class SteeringMemory final : public InterventionMemory {
   SteeringAudit audit() const override;
 
   const Program& program() const { return *program_; }
-  /// Whether a condition held at a position.
+  /// Whether a condition held at a position. After `recall` only.
   bool holds(int node, std::int64_t position) const {
     const auto& history = on_[static_cast<std::size_t>(node)];
     return position >= 0 && position < static_cast<std::int64_t>(history.size()) &&
@@ -70,6 +73,13 @@ class SteeringMemory final : public InterventionMemory {
   }
   /// Decides a condition at a position. @param value  what a feature, a probe or the entropy reads there.
   void decide(int node, std::int64_t position, double value);
+  /// What conditions were decided elsewhere, all of the program at a position: looked at by `recall`.
+  /// @param decided  gives a byte a condition (`kHolds`), and may wait for it.
+  void decided_later(std::int64_t position, std::function<const std::uint8_t*()> decided) {
+    told_.emplace_back(position, std::move(decided));
+  }
+  /// Takes up what was decided elsewhere.
+  void recall();
   /// Does what a watch asks for.
   void notify(SequenceId sequence, const CompiledWatch& watch, std::int64_t position);
   /// Counts a run's changes: [tokens, lines], kOutOfScope, 0, or |change| / |h on arrival|.
@@ -79,6 +89,7 @@ class SteeringMemory final : public InterventionMemory {
 
  private:
   void settle();
+  void remember(int node, std::int64_t position, bool now);
 
   const Program* program_;
   std::optional<Tokenizer> tokenizer_;         ///< where there are tags
@@ -95,6 +106,7 @@ class SteeringMemory final : public InterventionMemory {
   };
   std::vector<EditCounters> counters_;  ///< by edit
   std::vector<Pending> pending_;
+  std::vector<std::pair<std::int64_t, std::function<const std::uint8_t*()>>> told_;
 };
 
 /// One run of a step with what its sequence remembers.
@@ -114,7 +126,10 @@ struct TokenWork {
   std::size_t next = 0;  ///< instruction
 };
 
-/// Whether the scope and condition select the token `id` at `position`.
+/// Whether the scope selects the token `id` at `position`.
+bool in_scope(const Selection& selection, const SteeringMemory& memory, const TokenRun& run, std::int64_t position,
+              std::int64_t id);
+/// Whether the condition does too.
 bool selects(const Selection& selection, const SteeringMemory& memory, const TokenRun& run, std::int64_t position,
              std::int64_t id);
 
@@ -122,6 +137,7 @@ struct CardProgram;
 
 /// A steering's tokens at a hook point, for a card.
 struct CardJob {
+  const Program* whole = nullptr;
   const PointProgram* point = nullptr;
   std::span<const Item> items;
   const at::Tensor* table = nullptr;                ///< the point's constants on the card
@@ -163,7 +179,7 @@ class CompiledSteering final : public CompiledIntervention, public model::detail
   const Program& program() const { return program_; }
   /// What there is to do at a point, if that is something, for the runs taken up last.
   CardJob job(const PointProgram& point, at::Device device) {
-    return {&point, items_, &table_on(point, device), &card_programs_[index_of(point)]};
+    return {&program_, &point, items_, &table_on(point, device), &card_programs_[index_of(point)]};
   }
   /// Takes up the runs that have tokens. @return whether there are some.
   bool take_up(std::span<const IntervenedRun> runs);

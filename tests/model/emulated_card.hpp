@@ -1,6 +1,8 @@
 #pragma once
 // What stands for the card's runtime where its kernels run on the CPU. For one file of a program.
 
+#include <ATen/TensorOperators.h>
+
 #include <vector>
 
 #include "model/cuda/emulation.hpp"
@@ -29,5 +31,9 @@ void Recording::launch(Stream) const {
   for (const auto& each : *static_cast<const std::vector<emulation::Block::Launch>*>(graph_))
     emulation::Block::now().run(each.grid, each.size, each.kernel);
 }
+
+Fetched::Fetched(const at::Tensor& bytes) : host_(bytes.clone()) {}
+Fetched::~Fetched() = default;
+const std::uint8_t* Fetched::wait() const { return host_.const_data_ptr<std::uint8_t>(); }
 
 }  // namespace steer::model::detail::cuda

@@ -109,8 +109,7 @@ class RecordedSteps {
             .rotate(v, w, HookPoint{Site::attn_out, 0}, 0.4),
         Steering().pin(sae, 2, 3).add(w, first, 1),
         Steering(),
-        Steering().add(v, first, 2,
-                       {.when = Condition::probe_above(v, 0, {.point = first})}),  // must be looked at in the pass
+        Steering().custom([](const CustomContext& at) { return at.h * 2; }, first),  // called in the pass
     };
   }
 
@@ -184,7 +183,7 @@ TEST(SteeringOnACard, RecordedStepsSteerAsOthersDo) {
   EXPECT_THAT(replays, testing::Each(0));
   replays.clear(), recordings.clear();
   const auto [got, audits] = run(true);
-  // Another steering at the same points needs no recording of its own; one at others does; what is conditional or
+  // Another steering at the same points needs no recording of its own; one at others does; what calls a function or is
   // hooked has none, and once that is gone there is one again.
   EXPECT_THAT(recordings, testing::ElementsAre(0, 1, 0, 1, 0, 0));
   EXPECT_THAT(replays, testing::ElementsAre(0, 2, 3, 4, 0, 1));
@@ -196,6 +195,70 @@ TEST(SteeringOnACard, RecordedStepsSteerAsOthersDo) {
       const EditAudit &a = audits[i].edits[e], &b = wanted_audits[i].edits[e];
       EXPECT_EQ(std::tuple(a.seen, a.in_scope, a.edited), std::tuple(b.seen, b.in_scope, b.edited)) << i << " " << e;
       EXPECT_EQ(std::pair(a.mean_change, a.max_change), std::pair(b.mean_change, b.max_change)) << i << " " << e;
+    }
+}
+
+/// Conditions that depend on others, on the entropy, and on what they were before.
+TEST(SteeringOnACard, ConditionsOfRecordedStepsAreDecidedThere) {
+  namespace cuda = model::detail::cuda;
+  const WholeSessionsOnEmulatedCard card;
+  const Model model = test::tiny_model("llama", 2).load();
+  const std::int64_t d = model.config().d_model;
+  Rng rng(12);
+  const Sae sae = test::random_sae(rng, d, 24, SaeActivation::jumprelu, SaeNormalization::layer_norm);
+  const at::Tensor v = test::random_tensor(rng, {d}), w = test::random_tensor(rng, {d}),
+                   u = test::random_tensor(rng, {d});
+  const HookPoint first{Site::resid_post, 0}, normed{Site::ln2, 1};
+  const auto probe = [&](const at::Tensor& x, double b, double release = 0, bool sticky = false) {
+    return Condition::probe_above(x, b, {.point = first, .release = release, .sticky = sticky});
+  };
+  const auto feature = [&](std::int64_t i, double above) {
+    return Condition::feature_above(sae, i, above, {.point = first});
+  };
+  const Steering steerings[] = {
+      Steering().add(w, kPoint, 2, {.when = probe(v, -1, 2)}).add(u, kPoint, 1, {.when = probe(w, -2, 0, true)}),
+      Steering().add(u, first, 3, {.when = feature(3, 0.1)}).project_out(v, normed, {.when = feature(9, 0.2)}),
+      Steering()
+          .add(v, kPoint, 2, {.when = Condition::all_of({probe(u, 0), Condition::entropy_between(0, 3.9)})})
+          .cap_norm(normed, 0.5, {.when = Condition::any_of({feature(5, 0.3), probe(v, -2)})}),
+      Steering().add(v, first, 2, {.scope = {.where = Where::onset, .count = 6}, .when = probe(w, 0)}),
+  };
+  const auto run = [&](bool graphs) {
+    Session session(model, {.batch_invariant = true, .graphs = graphs});
+    std::vector<SequenceId> rows;
+    std::vector<at::Tensor> logits;
+    for (const Steering& s : steerings) {
+      rows.push_back(session.open({.steering = s}));
+      logits.push_back(session.step({{rows.back(), test::some_ids(4, std::ssize(rows))}}));
+    }
+    const auto step = [&](std::int64_t i) {
+      std::vector<std::vector<std::int64_t>> ids;
+      for (const SequenceId row : rows) ids.push_back({(11 * i + 7 * row) % 60});
+      std::vector<StepInput> inputs;
+      for (std::size_t r = 0; r < rows.size(); ++r) inputs.push_back({rows[r], ids[r], Phase::generated});
+      logits.push_back(session.step(inputs));
+    };
+    for (std::int64_t i = 0; i < 8; ++i) step(i);
+    for (SequenceId& row : rows) {  // back to what was decided three tokens ago
+      const SequenceId fork = session.fork(row, {.length = 9});
+      session.close(std::exchange(row, fork));
+    }
+    for (std::int64_t i = 8; i < 12; ++i) step(i);
+    std::vector<SteeringAudit> audits;
+    for (const SequenceId row : rows) audits.push_back(session.audit(row));
+    return std::pair(logits, audits);
+  };
+  const auto [wanted, wanted_audits] = run(false);
+  cuda::replays = 0;
+  const auto [got, audits] = run(true);
+  EXPECT_EQ(cuda::replays, 6 + 4);
+  for (std::size_t i = 0; i < got.size(); ++i) EXPECT_TRUE(at::equal(got[i], wanted[i])) << "step " << i;
+  for (std::size_t i = 0; i < audits.size(); ++i)
+    for (std::size_t e = 0; e < audits[i].edits.size(); ++e) {
+      const EditAudit &a = audits[i].edits[e], &b = wanted_audits[i].edits[e];
+      EXPECT_EQ(std::tuple(a.seen, a.in_scope, a.edited), std::tuple(b.seen, b.in_scope, b.edited)) << i << " " << e;
+      EXPECT_GT(a.in_scope, 0) << i << " " << e;
+      EXPECT_LT(a.in_scope, a.seen) << i << " " << e;
     }
 }
 

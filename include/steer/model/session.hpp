@@ -107,7 +107,8 @@ struct SessionOptions {
                                          ///< or 2^-12 (f16; beyond +-65504 clamped) of its size
   BackendKind backend = BackendKind::automatic;
   /// On a card, steps of single tokens are recorded and done again (CUDA graphs), with their steerings, where nothing
-  /// has to be looked at meanwhile: no hook of your own, condition on activations or function. The bits are the same.
+  /// has to be looked at meanwhile: no hook or function of your own, no watch, no full encode. The bits are the same,
+  /// but that the card decides conditions itself, from readings that agree up to rounding.
   bool graphs = true;
   OnWarning on_warning = OnWarning::keep;
 };

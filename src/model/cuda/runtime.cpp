@@ -1,5 +1,7 @@
 #include "model/cuda/runtime.hpp"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
@@ -56,6 +58,22 @@ Recording::~Recording() { cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(grap
 
 void Recording::launch(Stream stream) const {
   check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph_), static_cast<cudaStream_t>(stream)));
+}
+
+Fetched::Fetched(const at::Tensor& bytes)
+    : host_(at::empty(bytes.sizes(), at::TensorOptions().dtype(at::kByte).pinned_memory(true))) {
+  host_.copy_(bytes, /*non_blocking=*/true);
+  cudaEvent_t there = nullptr;
+  check(cudaEventCreateWithFlags(&there, cudaEventDisableTiming));
+  there_ = there;
+  check(cudaEventRecord(there, static_cast<cudaStream_t>(current_stream())));
+}
+
+Fetched::~Fetched() { cudaEventDestroy(static_cast<cudaEvent_t>(there_)); }
+
+const std::uint8_t* Fetched::wait() const {
+  check(cudaEventSynchronize(static_cast<cudaEvent_t>(there_)));
+  return host_.const_data_ptr<std::uint8_t>();
 }
 
 }  // namespace steer::model::detail::cuda

@@ -33,10 +33,13 @@ class Tables {
   const T* at(std::size_t offset) const {
     return reinterpret_cast<const T*>(static_cast<const std::byte*>(sent_.const_data_ptr()) + offset);
   }
+  /// `count` bytes that were added at `offset`, where they were sent to.
+  at::Tensor bytes(std::size_t offset, std::int64_t count) const {
+    return sent_.narrow(0, static_cast<std::int64_t>(offset), count);
+  }
   /// Floats that were added at `offset`, [rows, width].
   at::Tensor floats(std::size_t offset, std::int64_t rows, std::int64_t width) const {
-    const auto bytes = rows * width * static_cast<std::int64_t>(sizeof(float));
-    return sent_.narrow(0, static_cast<std::int64_t>(offset), bytes).view(at::kFloat).view({rows, width});
+    return bytes(offset, rows * width * static_cast<std::int64_t>(sizeof(float))).view(at::kFloat).view({rows, width});
   }
 
  private:

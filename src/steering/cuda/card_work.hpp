@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <map>
 #include <vector>
 
 #include "model/cuda/tables.hpp"
@@ -30,8 +31,12 @@ struct CardWork {
     std::int64_t tokens, first;  ///< of the changes
   };
   std::vector<Counted> counted;
+  /// Where the card decides conditions: their states before it does, of one token a sequence, and where they begin.
+  std::vector<std::uint8_t> states;
+  std::map<SteeringMemory*, std::int64_t> states_of;
 
-  /// Decides what acts on each token of a job; sends its program where that is new.
+  /// Decides what acts on each token of a job, as far as that is not the card's to do; sends its program where that is
+  /// new.
   void add(const CardJob& job, const BatchView& batch);
   /// Has the changes counted. @param made  what the launches left there.
   void count(const at::Tensor& made) const;

@@ -12,7 +12,9 @@ using model::detail::cuda::kWarp;
 using model::detail::cuda::warp_sum;
 
 constexpr int kThreads = 256;
-constexpr float kNobody = -1;  // kOutOfScope of runtime.hpp
+// Of runtime.hpp: kOutOfScope, kHolds, kHeld.
+constexpr float kNobody = -1;
+constexpr std::uint8_t kNow = 1, kBefore = 2;
 
 /// The sum of f(i) over i < n, in all threads of the block.
 template <class F>
@@ -34,6 +36,7 @@ struct Token {
   Program program;
   float* h;
   const std::uint8_t* selected;
+  std::uint8_t* states;             ///< may be null
   float *changes, *values, *moved;  ///< values and what members moved them by: of a step's registers
 };
 
@@ -62,6 +65,37 @@ __device__ float relative(float change, float arrival) {
   return arrival > 0 ? change / arrival : change > 0 ? 1.f : 0.f;
 }
 
+/// Decides the conditions that are known here, in order.
+__device__ void decide(const Token& t) {
+  for (int k = 0; k < t.program.condition_count; ++k) {
+    const Condition& c = t.program.conditions[k];
+    float value = 0;
+    if (c.kind == Condition::Kind::reads) {
+      const TokenNorm norm = measure(t.h, t.program.width, c.normalization);
+      const float* row = t.program.table + c.read.read * t.program.width;
+      const float dot = block_sum(t.program.width, [&](std::int64_t i) { return t.h[i] * row[i]; });
+      value = value_of(c.read, dot, norm.shift, norm.in);
+    }
+    if (threadIdx.x == 0) {
+      const bool before = (t.states[c.number] & kBefore) != 0, all = c.kind == Condition::Kind::all_of;
+      bool now = all;
+      for (int p = 0; p < c.parts; ++p) {
+        const bool part = (t.states[t.program.parts[c.first_part + p]] & kNow) != 0;
+        now = all ? now && part : now || part;
+      }
+      now = c.kind == Condition::Kind::reads ? c.band.holds(static_cast<double>(value), before)
+                                             : now || (c.band.sticky && before);
+      t.states[c.number] = static_cast<std::uint8_t>((now ? kNow : 0) | (before ? kBefore : 0));
+    }
+    __syncthreads();  // all threads look at the states
+  }
+}
+
+__device__ bool acts(const Token& t, int member) {
+  const int condition = t.program.members[member].condition;
+  return t.selected[member] && (!t.states || condition < 0 || (t.states[condition] & kNow) != 0);
+}
+
 /// A warp a register.
 __device__ void read(const Token& t, const Step& step, const TokenNorm& norm) {
   const unsigned lane = threadIdx.x % kWarp;
@@ -85,7 +119,7 @@ __device__ void read(const Token& t, const Step& step, const TokenNorm& norm) {
 /// By how much the members change the registers, one after the other. One thread.
 __device__ void change(const Token& t, const Step& step, const TokenNorm& norm, float arrival) {
   for (int k = 0; k < step.members; ++k) {
-    if (!t.selected[step.first_member + k]) continue;
+    if (!acts(t, step.first_member + k)) continue;
     const Member& m = t.program.members[step.first_member + k];
     const Change& c = m.change;
     const float reach = t.program.registers[step.first_register + c.first].write_norm * norm.out;
@@ -129,16 +163,21 @@ __global__ void __launch_bounds__(kThreads) edit_token(Launch launch) {
   const Work work = launch.work[blockIdx.x];
   const Program& p = work.program;
   float* const registers = launch.registers + work.registers;
-  const Token t{
-      p,         launch.h + work.row * launch.stride, launch.selected + work.selected, launch.changes + work.changes,
-      registers, registers + p.most_registers};
+  const Token t{.program = p,
+                .h = launch.h + work.row * launch.stride,
+                .selected = launch.selected + work.selected,
+                .states = launch.states ? launch.states + work.states : nullptr,
+                .changes = launch.changes + work.changes,
+                .values = registers,
+                .moved = registers + p.most_registers};
   if (threadIdx.x == 0)
     for (int line = 0; line < p.lines; ++line) t.changes[line] = kNobody;
+  if (t.states) decide(t);
   float arrival = -1;
   for (int s = 0; s < p.step_count; ++s) {
     const Step step = p.steps[s];
     bool any = false;
-    for (int k = 0; k < step.members; ++k) any |= t.selected[step.first_member + k] != 0;
+    for (int k = 0; k < step.members; ++k) any |= acts(t, step.first_member + k);
     if (!any) continue;  // all threads alike
     if (arrival < 0) arrival = sqrtf(block_sum(p.width, [&](std::int64_t i) { return t.h[i] * t.h[i]; }));
     if (step.constant) {

@@ -13,9 +13,22 @@ enum class Normalization : std::uint8_t { none, constant_norm_rescale, layer_nor
 
 /// An edit of an instruction.
 struct Member {
-  int line = 0;    ///< of the token's changes
-  float size = 0;  ///< of a constant instruction: the length of what it adds
+  int line = 0;        ///< of the token's changes
+  int condition = -1;  ///< its number; -1: none
+  float size = 0;      ///< of a constant instruction: the length of what it adds
   Change change;
+};
+
+/// A condition that is decided at this point: by what it reads, or by others, whose numbers stand in the program's
+/// list.
+struct Condition {
+  enum class Kind : std::uint8_t { reads, all_of, any_of };
+  Kind kind = Kind::reads;
+  Normalization normalization = Normalization::none;
+  int number = 0;  ///< of the token's states
+  int first_part = 0, parts = 0;
+  Register read;
+  Band band;
 };
 
 /// An instruction: its registers and members stand in the program's lists.
@@ -31,8 +44,10 @@ struct Program {
   const Step* steps = nullptr;
   const Register* registers = nullptr;
   const Member* members = nullptr;
+  const Condition* conditions = nullptr;
+  const int* parts = nullptr;
   std::int64_t width = 0;
-  int step_count = 0, member_count = 0, lines = 0;
+  int step_count = 0, member_count = 0, condition_count = 0, lines = 0;
   int most_registers = 0;  ///< of a step
 };
 
@@ -43,6 +58,7 @@ struct Work {
   std::int64_t selected = 0;   ///< [member_count]
   std::int64_t changes = 0;    ///< [lines]
   std::int64_t registers = 0;  ///< [2, most_registers]
+  std::int64_t states = 0;     ///< a byte a condition of the steering
 };
 
 /// Tokens and their arrays, on the device.
@@ -51,7 +67,8 @@ struct Launch {
   std::int64_t tokens = 0;
   float* h = nullptr;                      ///< activations, changed in place
   std::int64_t stride = 0;                 ///< between their rows
-  const std::uint8_t* selected = nullptr;  ///< whether a member's scope and condition hold
+  const std::uint8_t* selected = nullptr;  ///< whether a member's scope selects the token; without `states`, all
+  std::uint8_t* states = nullptr;          ///< bits of runtime.hpp; null: conditions were decided elsewhere
   float* changes = nullptr;                ///< kOutOfScope, or |change| / |h on arrival|
   float* registers = nullptr;              ///< to work in
 };

@@ -17,29 +17,32 @@ class CardPassEdits final : public model::detail::PassEdits {
  public:
   explicit CardPassEdits(at::Device device) : device_(device) {}
 
-  void begin(const BatchView& batch, std::span<const IntervenedGroup> groups) override {
+  bool begin(const BatchView& batch, std::span<const IntervenedGroup> groups) override {
     points_.clear();
+    positions_.clear();
     work_ = {};
     for (const IntervenedGroup& group : groups) {
       const Program& program = dynamic_cast<CompiledSteering&>(*group.program).program();
       for (std::size_t i = 0; i < program.places.size(); ++i)
-        if (!program.points[i].instructions.empty()) points_.try_emplace(program.places[i]);
+        if (has_work(program.points[i])) points_.try_emplace(program.places[i]);
+      if (!program.nodes.empty() && !take_states(program, group.runs)) return false;
     }
     for (auto& [at, point] : points_) {
       point.first = work_.work.size();
       for (const IntervenedGroup& group : groups) {
         auto& steering = dynamic_cast<CompiledSteering&>(*group.program);
         const PointProgram* const own = steering.program().at(at);
-        if (own && !own->instructions.empty() && steering.take_up(group.runs))
-          work_.add(steering.job(*own, device_), batch);
+        if (own && has_work(*own) && steering.take_up(group.runs)) work_.add(steering.job(*own, device_), batch);
       }
       point.count = work_.work.size() - point.first;
     }
-    shape_ = {room(std::ssize(work_.selected)), room(work_.changes), room(work_.registers)};
+    shape_ = {room(std::ssize(work_.selected)), room(work_.changes), room(work_.registers),
+              room(std::ssize(work_.states))};
     for (const auto& [at, point] : points_) {
       shape_.push_back(at.layer);
       shape_.push_back(static_cast<std::int64_t>(at.site));
     }
+    return true;
   }
 
   const std::vector<std::int64_t>& shape() const override { return shape_; }
@@ -55,6 +58,8 @@ class CardPassEdits final : public model::detail::PassEdits {
     }
     work_.selected.resize(static_cast<std::size_t>(shape_[0]));
     at_selected_ = tables.add(std::span<const std::uint8_t>(work_.selected));
+    work_.states.resize(static_cast<std::size_t>(shape_[3]));
+    at_states_ = tables.add(std::span<const std::uint8_t>(work_.states));
     // A recording writes where it was recorded: memory of a size is made once and stays.
     const auto make = [&](std::map<std::int64_t, at::Tensor>& kept, std::int64_t size) {
       at::Tensor& memory = kept[size];
@@ -73,17 +78,48 @@ class CardPassEdits final : public model::detail::PassEdits {
                                                        .h = value.data_ptr<float>(),
                                                        .stride = value.stride(0),
                                                        .selected = tables_->at<std::uint8_t>(at_selected_),
+                                                       .states = states().data_ptr<std::uint8_t>(),
                                                        .changes = changes_.data_ptr<float>(),
                                                        .registers = registers_.data_ptr<float>()});
   }
 
-  void count() override { work_.count(changes_.clone()); }
+  void note() override {
+    work_.count(changes_.clone());
+    if (work_.states_of.empty()) return;
+    const auto decided = std::make_shared<model::detail::cuda::Fetched>(states());
+    for (const auto& [memory, first] : work_.states_of)
+      memory->decided_later(positions_.at(memory), [decided, first] { return decided->wait() + first; });
+  }
 
  private:
   struct Point {
     std::size_t first = 0, count = 0;  ///< of the work
     std::size_t at_work = 0;           ///< of the tables
   };
+
+  static bool has_work(const PointProgram& point) { return !point.instructions.empty() || !point.nodes.empty(); }
+
+  /// What the conditions of these sequences are before the pass; those of the entropy alone are decided now.
+  /// @return false: a sequence comes twice, and its second token needs what the first one decides.
+  bool take_states(const Program& program, std::span<const IntervenedRun> runs) {
+    for (const IntervenedRun& own : runs) {
+      auto* const memory = static_cast<SteeringMemory*>(own.memory);
+      const std::int64_t position = own.run->position;
+      if (!work_.states_of.try_emplace(memory, std::ssize(work_.states)).second) return false;
+      positions_[memory] = position;
+      memory->recall();
+      for (std::size_t i = 0; i < program.nodes.size(); ++i) {
+        const int node = static_cast<int>(i);
+        const bool observed = std::ranges::find(program.entropy_nodes, node) != program.entropy_nodes.end();
+        if (program.nodes[i].entropy_only && !observed) memory->decide(node, position, memory->entropy_at(position));
+        work_.states.push_back(static_cast<std::uint8_t>((memory->holds(node, position) ? kHolds : 0) |
+                                                         (memory->holds(node, position - 1) ? kHeld : 0)));
+      }
+    }
+    return true;
+  }
+
+  at::Tensor states() const { return tables_->bytes(at_states_, shape_[3]); }
 
   /// For so many and somewhat more.
   static std::int64_t room(std::int64_t wanted) {
@@ -93,10 +129,11 @@ class CardPassEdits final : public model::detail::PassEdits {
   at::Device device_;
   std::map<HookPoint, Point> points_;
   CardWork work_;
-  std::vector<std::int64_t> shape_;  ///< room for what is selected, changes and registers; then the points
+  std::map<SteeringMemory*, std::int64_t> positions_;  ///< of `work_.states_of`
+  std::vector<std::int64_t> shape_;  ///< room for what is selected, changes, registers and states; then the points
   const Tables* tables_ = nullptr;
   std::int64_t places_ = 0;
-  std::size_t at_selected_ = 0;
+  std::size_t at_selected_ = 0, at_states_ = 0;
   at::Tensor changes_, registers_;
   std::map<std::int64_t, at::Tensor> changes_of_, registers_of_;
 };

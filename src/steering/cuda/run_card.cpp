@@ -12,7 +12,7 @@ namespace steer::steering::detail {
 
 namespace {
 
-static_assert(kOutOfScope == -1, "edit.cu says so too");
+static_assert(kOutOfScope == -1 && kHolds == 1 && kHeld == 2, "edit.cu says so too");
 
 card::Normalization normalization(SaeNormalization kind) {
   switch (kind) {
@@ -25,10 +25,28 @@ card::Normalization normalization(SaeNormalization kind) {
   }
 }
 
-std::shared_ptr<CardProgram> send(const PointProgram& point, const at::Tensor& table) {
+card::Condition condition(const Node& node, int number, std::vector<int>& parts) {
+  using Kind = card::Condition::Kind;
+  card::Condition out{.kind = node.source == ConditionSource::all_of   ? Kind::all_of
+                              : node.source == ConditionSource::any_of ? Kind::any_of
+                                                                       : Kind::reads,
+                      .normalization = normalization(node.normalization),
+                      .number = number,
+                      .first_part = static_cast<int>(parts.size()),
+                      .parts = static_cast<int>(node.parts.size()),
+                      .read = node.read,
+                      .band = node.band};
+  parts.insert(parts.end(), node.parts.begin(), node.parts.end());
+  return out;
+}
+
+std::shared_ptr<CardProgram> send(const CardJob& job) {
+  const PointProgram& point = *job.point;
   std::vector<card::Step> steps;
   std::vector<Register> registers;
   std::vector<card::Member> members;
+  std::vector<card::Condition> conditions;
+  std::vector<int> parts;
   auto sent = std::make_shared<CardProgram>();
   card::Program& p = sent->program;
   for (const Instruction& i : point.instructions) {
@@ -40,20 +58,29 @@ std::shared_ptr<CardProgram> send(const PointProgram& point, const at::Tensor& t
                      .constant = i.constant});
     registers.insert(registers.end(), i.registers.begin(), i.registers.end());
     for (std::size_t k = 0; k < i.members.size(); ++k)
-      members.push_back({i.members[k].line, i.constant ? i.sizes[k] : 0, i.members[k].change});
+      members.push_back(
+          {i.members[k].line, i.members[k].selection.node, i.constant ? i.sizes[k] : 0, i.members[k].change});
     p.most_registers = std::max(p.most_registers, steps.back().registers);
   }
+  for (const int number : point.nodes)
+    if (const Node& node = job.whole->nodes[static_cast<std::size_t>(number)]; !node.entropy_only)
+      conditions.push_back(condition(node, number, parts));
   const std::size_t at_steps = sent->lists.add(std::span<const card::Step>(steps)),
                     at_registers = sent->lists.add(std::span<const Register>(registers)),
-                    at_members = sent->lists.add(std::span<const card::Member>(members));
-  sent->lists.send(table.device());
-  p.table = table.const_data_ptr<float>();
+                    at_members = sent->lists.add(std::span<const card::Member>(members)),
+                    at_conditions = sent->lists.add(std::span<const card::Condition>(conditions)),
+                    at_parts = sent->lists.add(std::span<const int>(parts));
+  sent->lists.send(job.table->device());
+  p.table = job.table->const_data_ptr<float>();
   p.steps = sent->lists.at<card::Step>(at_steps);
   p.registers = sent->lists.at<Register>(at_registers);
   p.members = sent->lists.at<card::Member>(at_members);
+  p.conditions = sent->lists.at<card::Condition>(at_conditions);
+  p.parts = sent->lists.at<int>(at_parts);
   p.width = point.table.width;
   p.step_count = static_cast<int>(steps.size());
   p.member_count = static_cast<int>(members.size());
+  p.condition_count = static_cast<int>(conditions.size());
   p.lines = static_cast<int>(point.slots.size());
   return sent;
 }
@@ -62,17 +89,24 @@ std::shared_ptr<CardProgram> send(const PointProgram& point, const at::Tensor& t
 
 void CardWork::add(const CardJob& job, const BatchView& batch) {
   auto& kept = *job.program;
-  if (!kept || kept->program.table != job.table->const_data_ptr<float>()) kept = send(*job.point, *job.table);
+  if (!kept || kept->program.table != job.table->const_data_ptr<float>()) kept = send(job);
   const card::Program& program = kept->program;
   for (const Item& item : job.items) {
-    counted.push_back({item.memory, job.point, item.run->end - item.run->begin, changes});
+    const auto state = states_of.find(item.memory);
+    const bool decided = state == states_of.end();
+    if (program.lines > 0) counted.push_back({item.memory, job.point, item.run->end - item.run->begin, changes});
+    const auto acts = decided ? selects : in_scope;
     for (std::int64_t t = item.run->begin; t < item.run->end; ++t) {
-      work.push_back(
-          {.program = program, .row = t, .selected = std::ssize(selected), .changes = changes, .registers = registers});
+      work.push_back({.program = program,
+                      .row = t,
+                      .selected = std::ssize(selected),
+                      .changes = changes,
+                      .registers = registers,
+                      .states = decided ? 0 : state->second});
       for (const Instruction& i : job.point->instructions)
         for (const Member& m : i.members)
-          selected.push_back(selects(m.selection, *item.memory, *item.run, item.run->position + t - item.run->begin,
-                                     batch.ids[static_cast<std::size_t>(t)]));
+          selected.push_back(acts(m.selection, *item.memory, *item.run, item.run->position + t - item.run->begin,
+                                  batch.ids[static_cast<std::size_t>(t)]));
       changes += program.lines;
       registers += 2 * program.most_registers;
     }
