@@ -158,13 +158,17 @@ void row(const std::string& work, const std::string& unit, const std::function<d
   std::fflush(stdout);
 }
 
-/// Adds a vector at each of three layers.
-InterventionPtr three_vectors(const Model& model, std::int64_t seed) {
+/// Adds a vector at each of three layers. @param conditional  where a probe there says so.
+InterventionPtr three_vectors(const Model& model, std::int64_t seed, bool conditional = false) {
   const auto& c = model.config();
   Steering steering;
-  for (std::int64_t i = 0; i < 3; ++i)
-    steering.add(at::sin(at::arange(c.d_model, at::kFloat) + static_cast<double>(seed * 3 + i)),
-                 HookPoint{Site::resid_post, (i + 1) * c.n_layers / 4}, 0.1);
+  for (std::int64_t i = 0; i < 3; ++i) {
+    const HookPoint at{Site::resid_post, (i + 1) * c.n_layers / 4};
+    const at::Tensor v = at::sin(at::arange(c.d_model, at::kFloat) + static_cast<double>(seed * 3 + i));
+    EditOptions options;
+    if (conditional) options.when = Condition::probe_above(v, 0, {.point = at});
+    steering.add(v, at, 0.1, options);
+  }
   return steering;
 }
 
@@ -182,13 +186,19 @@ void run(const std::string& name, WeightFormat weights, at::Device device) {
              bytes / 1e9, load);
   const bool real = device.is_cuda();
   Session session(*model, {.cache = CacheFormat::bf16}),
-      invariant(*model, {.batch_invariant = true, .cache = CacheFormat::bf16});
+      invariant(*model, {.batch_invariant = true, .cache = CacheFormat::bf16}),
+      launched(*model, {.cache = CacheFormat::bf16, .graphs = false});
   const std::int64_t steps = real ? 32 : 2;
   for (const std::int64_t rows : {1, 8, 64})
     row(fmt::format("decode, {} rows", rows), "tokens/s",
         [&] { return static_cast<double>(rows) / step_seconds(session, rows, steps); });
   row("decode, 1 row: share of the copy's rate", "", [&] { return bytes / step_seconds(session, 1, steps) / copy; });
-  row("decode, 8 rows, batch_invariant", "tokens/s", [&] { return 8 / step_seconds(invariant, 8, steps); });
+  for (const std::int64_t rows : {8, 64})
+    row(fmt::format("decode, {} rows, batch_invariant", rows), "tokens/s",
+        [&] { return static_cast<double>(rows) / step_seconds(invariant, rows, steps); });
+  for (const std::int64_t rows : {1, 8})
+    row(fmt::format("decode, {} rows: time without graphs over with", rows), "",
+        [&] { return step_seconds(launched, rows, steps) / step_seconds(session, rows, steps); });
   const std::int64_t prompt = real ? 2048 : 48;
   const double work = 2 * static_cast<double>(prompt) *
                       static_cast<double>(shape.layers * shape.d *
@@ -206,6 +216,9 @@ void run(const std::string& name, WeightFormat weights, at::Device device) {
   for (std::int64_t i = 0; i < 64; ++i) many.push_back(three_vectors(*model, i));
   row("64 rows, 64 steerings: time over unsteered", "",
       [&] { return step_seconds(session, 64, steps, many) / step_seconds(session, 64, steps); });
+  const Steerings gated{three_vectors(*model, 1, /*conditional=*/true)};
+  row("three vectors under a condition, 8 rows: time over unsteered", "",
+      [&] { return step_seconds(session, 8, steps, gated) / step_seconds(session, 8, steps); });
 }
 
 }  // namespace

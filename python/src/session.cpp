@@ -24,13 +24,15 @@ Logits logits_of(std::string_view name, std::string_view where) {
 }
 
 SessionOptions session_options(bool batch_invariant, std::int64_t prompt_chunk, std::int64_t max_cache_bytes,
-                               const std::string& cache, const std::string& backend, const std::string& on_warning) {
+                               const std::string& cache, const std::string& backend, bool graphs,
+                               const std::string& on_warning) {
   constexpr auto kWhere = "Session";
   return {.batch_invariant = batch_invariant,
           .prompt_chunk = prompt_chunk,
           .max_cache_bytes = max_cache_bytes,
           .cache = parse_enum<CacheFormat>(cache, kWhere),
           .backend = parse_enum<BackendKind>(backend, kWhere),
+          .graphs = graphs,
           .on_warning = parse_enum<OnWarning>(on_warning, kWhere)};
 }
 
@@ -139,13 +141,13 @@ void bind_session(nb::module_& m) {
       .def(
           "__init__",
           [](Session* self, const Model& model, bool batch_invariant, std::int64_t prompt_chunk,
-             std::int64_t max_cache_bytes, const std::string& cache, const std::string& backend,
+             std::int64_t max_cache_bytes, const std::string& cache, const std::string& backend, bool graphs,
              const std::string& on_warning) {
-            new (self) Session(
-                model, session_options(batch_invariant, prompt_chunk, max_cache_bytes, cache, backend, on_warning));
+            new (self) Session(model, session_options(batch_invariant, prompt_chunk, max_cache_bytes, cache, backend,
+                                                      graphs, on_warning));
           },
           "model"_a, nb::kw_only(), "batch_invariant"_a = false, "prompt_chunk"_a = 512, "max_cache_bytes"_a = 0,
-          "cache"_a = "f32", "backend"_a = "automatic", "on_warning"_a = "keep")
+          "cache"_a = "f32", "backend"_a = "automatic", "graphs"_a = true, "on_warning"_a = "keep")
       .def_prop_ro("model", &Session::model, nb::rv_policy::copy, "What it runs.")
       .def(
           "hook",

@@ -748,7 +748,7 @@ class Session:
     Work on one model: sequences, each with its cache and its steering, and hooks. One thread at a time; any number of sessions share a model.
     """
 
-    def __init__(self, model: Model, *, batch_invariant: bool = False, prompt_chunk: int = 512, max_cache_bytes: int = 0, cache: str = 'f32', backend: str = 'automatic', on_warning: str = 'keep') -> None: ...
+    def __init__(self, model: Model, *, batch_invariant: bool = False, prompt_chunk: int = 512, max_cache_bytes: int = 0, cache: str = 'f32', backend: str = 'automatic', graphs: bool = True, on_warning: str = 'keep') -> None: ...
 
     @property
     def model(self) -> Model:

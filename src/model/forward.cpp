@@ -39,10 +39,10 @@ at::Tensor Forward::run(const BatchView& batch, std::span<SequenceCache* const> 
   return layers(batch, {batch.runs, sequences, ropes_.rows(batch.runs)}, first, last, residual, wanted);
 }
 
-at::Tensor Forward::layers(const BatchView& batch, const Rows& rows, std::int64_t first, std::int64_t last,
+at::Tensor Forward::layers(const BatchView& batch, Rows rows, std::int64_t first, std::int64_t last,
                            const at::Tensor& residual, const LogitRows& wanted) {
   batch_ = &batch;
-  all_ = rows;
+  all_ = std::move(rows);
   rows_ = &all_;
   at::Tensor resid;
   if (first == 0) {

@@ -33,7 +33,7 @@ class Forward {
                  std::int64_t last, const at::Tensor& residual, const LogitRows& wanted, const Replay& replay);
 
  private:
-  at::Tensor layers(const BatchView& batch, const Rows& rows, std::int64_t first, std::int64_t last,
+  at::Tensor layers(const BatchView& batch, Rows rows, std::int64_t first, std::int64_t last,
                     const at::Tensor& residual, const LogitRows& wanted);
   at::Tensor replayed(const BatchView& batch, std::span<SequenceCache* const> sequences, const Replay& replay);
   void layer(std::int64_t layer, at::Tensor& resid, const LogitRows* only);

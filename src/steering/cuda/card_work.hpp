@@ -31,9 +31,12 @@ struct CardWork {
     std::int64_t tokens, first;  ///< of the changes
   };
   std::vector<Counted> counted;
-  /// Where the card decides conditions: their states before it does, of one token a sequence, and where they begin.
+  /// Sequences, of one token each, whose conditions the card decides: their states before it does.
   std::vector<std::uint8_t> states;
-  std::map<SteeringMemory*, std::int64_t> states_of;
+  struct Undecided {
+    std::int64_t position, first;  ///< of the states
+  };
+  std::map<SteeringMemory*, Undecided> undecided;
 
   /// Decides what acts on each token of a job, as far as that is not the card's to do; sends its program where that is
   /// new.

@@ -19,13 +19,12 @@ class CardPassEdits final : public model::detail::PassEdits {
 
   bool begin(const BatchView& batch, std::span<const IntervenedGroup> groups) override {
     points_.clear();
-    positions_.clear();
     work_ = {};
     for (const IntervenedGroup& group : groups) {
       const Program& program = dynamic_cast<CompiledSteering&>(*group.program).program();
       for (std::size_t i = 0; i < program.places.size(); ++i)
         if (has_work(program.points[i])) points_.try_emplace(program.places[i]);
-      if (!program.nodes.empty() && !take_states(program, group.runs)) return false;
+      if (!program.nodes.empty() && !take_conditions(program, group.runs)) return false;
     }
     for (auto& [at, point] : points_) {
       point.first = work_.work.size();
@@ -85,10 +84,10 @@ class CardPassEdits final : public model::detail::PassEdits {
 
   void note() override {
     work_.count(changes_.clone());
-    if (work_.states_of.empty()) return;
+    if (work_.undecided.empty()) return;
     const auto decided = std::make_shared<model::detail::cuda::Fetched>(states());
-    for (const auto& [memory, first] : work_.states_of)
-      memory->decided_later(positions_.at(memory), [decided, first] { return decided->wait() + first; });
+    for (const auto& [memory, own] : work_.undecided)
+      memory->decided_later(own.position, [decided, first = own.first] { return decided->wait() + first; });
   }
 
  private:
@@ -99,14 +98,14 @@ class CardPassEdits final : public model::detail::PassEdits {
 
   static bool has_work(const PointProgram& point) { return !point.instructions.empty() || !point.nodes.empty(); }
 
-  /// What the conditions of these sequences are before the pass; those of the entropy alone are decided now.
+  /// Takes up the conditions of these sequences as they are before the pass; those of the entropy alone are decided
+  /// now.
   /// @return false: a sequence comes twice, and its second token needs what the first one decides.
-  bool take_states(const Program& program, std::span<const IntervenedRun> runs) {
+  bool take_conditions(const Program& program, std::span<const IntervenedRun> runs) {
     for (const IntervenedRun& own : runs) {
       auto* const memory = static_cast<SteeringMemory*>(own.memory);
       const std::int64_t position = own.run->position;
-      if (!work_.states_of.try_emplace(memory, std::ssize(work_.states)).second) return false;
-      positions_[memory] = position;
+      if (!work_.undecided.try_emplace(memory, position, std::ssize(work_.states)).second) return false;
       memory->recall();
       for (std::size_t i = 0; i < program.nodes.size(); ++i) {
         const int node = static_cast<int>(i);
@@ -129,7 +128,6 @@ class CardPassEdits final : public model::detail::PassEdits {
   at::Device device_;
   std::map<HookPoint, Point> points_;
   CardWork work_;
-  std::map<SteeringMemory*, std::int64_t> positions_;  ///< of `work_.states_of`
   std::vector<std::int64_t> shape_;  ///< room for what is selected, changes, registers and states; then the points
   const Tables* tables_ = nullptr;
   std::int64_t places_ = 0;

@@ -92,8 +92,8 @@ void CardWork::add(const CardJob& job, const BatchView& batch) {
   if (!kept || kept->program.table != job.table->const_data_ptr<float>()) kept = send(job);
   const card::Program& program = kept->program;
   for (const Item& item : job.items) {
-    const auto state = states_of.find(item.memory);
-    const bool decided = state == states_of.end();
+    const auto own = undecided.find(item.memory);
+    const bool decided = own == undecided.end();
     if (program.lines > 0) counted.push_back({item.memory, job.point, item.run->end - item.run->begin, changes});
     const auto acts = decided ? selects : in_scope;
     for (std::int64_t t = item.run->begin; t < item.run->end; ++t) {
@@ -102,7 +102,7 @@ void CardWork::add(const CardJob& job, const BatchView& batch) {
                       .selected = std::ssize(selected),
                       .changes = changes,
                       .registers = registers,
-                      .states = decided ? 0 : state->second});
+                      .states = decided ? 0 : own->second.first});
       for (const Instruction& i : job.point->instructions)
         for (const Member& m : i.members)
           selected.push_back(acts(m.selection, *item.memory, *item.run, item.run->position + t - item.run->begin,
