@@ -56,7 +56,9 @@ class Backend {
   virtual void begin(std::int64_t tokens, std::int64_t last) = 0;
   /// Forgets buffers: what was computed so far may be part of a gradient's graph.
   virtual void release() = 0;
-  /// Does a pass of single tokens from a recording, if this backend makes them of such passes. `begin` comes before.
+  /// Whether passes of single tokens are recorded and done again.
+  virtual bool records() const { return false; }
+  /// Does a pass of single tokens from a recording, where it `records` passes of so many. `begin` comes before.
   /// @param pass  what is recorded. The batch it is given may have rows behind the step's own, which nobody asked for.
   /// @return logits [tokens, vocab], a new tensor; undefined: nothing was done.
   virtual at::Tensor replay(const BatchView& batch, std::span<SequenceCache* const> sequences, RopeTables& ropes,

@@ -31,6 +31,8 @@ class Forward {
   /// @return logits [rows, vocab], or undefined without rows or when `last` is not the model's last layer.
   at::Tensor run(const BatchView& batch, std::span<SequenceCache* const> sequences, std::int64_t first,
                  std::int64_t last, const at::Tensor& residual, const LogitRows& wanted, const Replay& replay);
+  /// Whether passes of single tokens may be recorded.
+  bool records() const { return kernels_ && kernels_->records(); }
 
  private:
   at::Tensor layers(const BatchView& batch, Rows rows, std::int64_t first, std::int64_t last,

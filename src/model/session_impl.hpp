@@ -119,7 +119,8 @@ struct Session::Impl {
   void count_user(CompiledIntervention* program, int by);
   void intervene(HookContext& at);
   void group(std::span<const TokenRun> runs, std::span<model::detail::SequenceCache* const> states);
-  model::detail::Replay replay();
+  model::detail::Replay replay(const BatchView& batch);
+  void warn(std::string warning);
   void close(SequenceId sequence);
   SequenceId open(const InterventionPtr& intervention);
   Plan plan(std::span<const StepInput> inputs, const LayerRange& layers);

@@ -1,10 +1,12 @@
 // The interventions of a session: compiled once by value, one memory a sequence, run as hooks before all others.
 #include <algorithm>
 
+#include "core/format_text.hpp"
 #include "model/session_impl.hpp"
 
 namespace steer {
 
+using model::detail::Replay;
 using model::detail::SequenceCache;
 
 std::shared_ptr<CompiledIntervention> Session::Impl::program_of(const InterventionPtr& intervention) {
@@ -37,11 +39,14 @@ std::shared_ptr<CompiledIntervention> Session::Impl::known_program(const std::st
   return nullptr;
 }
 
+void Session::Impl::warn(std::string warning) {
+  if (std::find(warnings.begin(), warnings.end(), warning) == warnings.end()) warnings.push_back(std::move(warning));
+}
+
 void Session::Impl::begin(SequenceCache& state, const InterventionPtr& intervention) {
   state.program = program_of(intervention);
   if (state.program)
-    for (const std::string& warning : state.program->warnings())
-      if (std::find(warnings.begin(), warnings.end(), warning) == warnings.end()) warnings.push_back(warning);
+    for (const std::string& warning : state.program->warnings()) warn(warning);
   state.memory = state.program ? state.program->start() : nullptr;
   if (state.memory) state.memory->see(0, state.ids);
 }
@@ -81,13 +86,20 @@ void Session::Impl::group(std::span<const TokenRun> runs, std::span<SequenceCach
   }
 }
 
-/// Whether the pass of `groups` may be recorded.
-model::detail::Replay Session::Impl::replay() {
-  if (!options.graphs || hooks->size() > wired.size()) return {};
+/// Whether the pass of `groups` may be recorded. Says once what keeps decoded steps from it.
+Replay Session::Impl::replay(const BatchView& batch) {
+  if (!options.graphs || !forward.records() || std::ssize(batch.runs) != batch.size()) return {};
+  constexpr auto kSlow = "steps are launched kernel by kernel on the card instead of as one recording";
+  if (hooks->size() > wired.size())
+    return warn(format_text("{} while the session has hooks of your own", kSlow)), Replay{};
   together.clear();
   for (const Group& group : groups) {
     const auto* const recordable = dynamic_cast<const model::detail::Recordable*>(group.program);
-    if (!recordable || !recordable->settled()) return {};
+    if (!recordable || !recordable->settled())
+      return warn(format_text("{} while a sequence has a steering that calls a function, watches, or reads a feature "
+                              "that needs a full encode",
+                              kSlow)),
+             Replay{};
     if (!recorded_edits) recorded_edits = recordable->pass_edits(model.device());
     if (!recorded_edits) return {};
     together.push_back({group.program, group.runs});

@@ -183,7 +183,7 @@ at::Tensor Session::Impl::run_chunks(const Plan& plan, const LayerRange& layers,
                                batch.ids.subspan(static_cast<std::size_t>(runs[i].begin),
                                                  static_cast<std::size_t>(runs[i].end - runs[i].begin)));
     group(runs, states);
-    const at::Tensor out = forward.run(batch, states, plan.first, plan.last, residual, rows, replay());
+    const at::Tensor out = forward.run(batch, states, plan.first, plan.last, residual, rows, replay(batch));
     if (out.defined()) parts.push_back(out);
     for (std::size_t i = 0; i < runs.size(); ++i)
       for (std::int64_t layer = plan.first; layer < plan.last; ++layer)

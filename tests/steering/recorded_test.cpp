@@ -102,6 +102,7 @@ TEST(RecordedSteps, SteerAsOthersDo) {
   const OnACard card;
   const Model model = test::tiny_model("llama", 2).load({.device = test::card_device()});
   std::vector<std::int64_t> replays, recordings;
+  std::vector<std::string> warnings;
   const auto run = [&](bool graphs) {
     Steps all(model, graphs);
     const auto note = [&] {
@@ -131,10 +132,12 @@ TEST(RecordedSteps, SteerAsOthersDo) {
     all.step(1);
     note();
     for (int i = 0; i < 3; ++i) all.close(0);
+    warnings = all.session().warnings();
     return std::pair(all.logits, all.audits);
   };
   const auto [wanted, wanted_audits] = run(false);
   EXPECT_THAT(replays, testing::Each(0));
+  EXPECT_THAT(warnings, testing::IsEmpty());
   replays.clear(), recordings.clear();
   const auto [got, audits] = run(true);
   // Another steering at the same points needs no recording of its own; one at others does; what calls a function or is
@@ -142,6 +145,8 @@ TEST(RecordedSteps, SteerAsOthersDo) {
   if (test::kEmulatesCard) {
     EXPECT_THAT(recordings, testing::ElementsAre(0, 1, 0, 1, 0, 0));
     EXPECT_THAT(replays, testing::ElementsAre(0, 2, 3, 4, 0, 1));
+    EXPECT_THAT(warnings, testing::ElementsAre(testing::HasSubstr("calls a function"),
+                                               testing::HasSubstr("hooks of your own")));  // once each
   }
   ASSERT_EQ(got.size(), wanted.size());
   for (std::size_t i = 0; i < got.size(); ++i) EXPECT_TRUE(at::equal(got[i], wanted[i])) << "step " << i;

@@ -202,17 +202,17 @@ const cpu::BlockView& CudaBackend::nobodys_block() {
   return nobodys_view_;
 }
 
-bool CudaBackend::records(std::int64_t tokens) const {
+/// Where nothing of a layer is done by libtorch's operators, whose memory is not ours.
+bool CudaBackend::records() const {
   const bool plain = std::ranges::all_of(
       model_.config.layers, [](const LayerConfig& l) { return l.mixer == MixerKind::attention && !l.experts; });
-  return plain && !model_.split && model_.config.query_growth == 0 &&
-         tokens <= (batch_invariant_ ? kMostRecorded : kFewRows);
+  return plain && !model_.split && model_.config.query_growth == 0;
 }
 
 at::Tensor CudaBackend::replay(const BatchView& batch, std::span<SequenceCache* const> sequences, RopeTables& ropes,
                                PassEdits* edits, const WholePass& pass) {
   const std::int64_t tokens = batch.size();
-  if (!records(tokens)) return {};
+  if (!records() || tokens > (batch_invariant_ ? kMostRecorded : kFewRows)) return {};
   std::int64_t keys = 0;
   for (const TokenRun& run : batch.runs) keys = std::max(keys, run.position + 1);
   Shape shape{.places = tokens <= 8 ? static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(tokens)))

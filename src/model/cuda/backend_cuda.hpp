@@ -24,6 +24,7 @@ class CudaBackend final : public AtenBackend {
  public:
   using AtenBackend::AtenBackend;
   void begin(std::int64_t tokens, std::int64_t last) override;
+  bool records() const override;
   at::Tensor replay(const BatchView& batch, std::span<SequenceCache* const> sequences, RopeTables& ropes,
                     PassEdits* edits, const WholePass& pass) override;
   at::Tensor embed(const BatchView& batch) override;
@@ -83,7 +84,6 @@ class CudaBackend final : public AtenBackend {
 
   Tables tables(std::int64_t first, std::int64_t end, const Rows& rows, bool with_slots);
   void lay_out(Tables& out, std::int64_t first, std::int64_t end, const Rows& rows, bool with_slots, std::int64_t room);
-  bool records(std::int64_t tokens) const;
   Rows stage(Recorded& kept, const Shape& shape, const BatchView& batch, std::span<SequenceCache* const> sequences,
              RopeTables& ropes, PassEdits* edits);
   const cpu::BlockView& nobodys_block();
