@@ -46,12 +46,16 @@ log "steering: rc $?; $(grep -E 'cases passed|PASSED|FAILED' "$out/steering.txt"
 timeout 120 python3 tests/together.py 2 "$scratch/build/tests/test_model" --gtest_brief=1 \
   --gtest_filter='GoldenModels.*:GoldenFamilies.*' >"$out/golden-two-processes.txt" 2>&1
 log "golden models in two processes: rc $?; $(grep -E 'cases passed|PASSED|FAILED' "$out/golden-two-processes.txt" | tr '\n' ';')"
-for shape in tiny 1b 8b; do
-  [[ $device == cpu && $shape != tiny ]] && continue
-  timeout 120 "$scratch/build/bench/card" $shape stored $device >>"$out/card.md" 2>>"$out/log.txt"
-  log "card $shape stored: rc $?"
-done
-if [[ $device != cpu ]]; then
-  timeout 150 "$scratch/build/bench/card" 8b int8 $device >>"$out/card.md" 2>>"$out/log.txt"
-  log "card 8b int8: rc $?"
+card() {  # SHAPE WEIGHTS SECONDS
+  timeout "$3" "$scratch/build/bench/card" "$1" "$2" $device >>"$out/card.md" 2>>"$out/log.txt"
+  log "card $1 $2: rc $?"
+}
+card tiny BF16 60
+card tiny Q4_K 60
+if [[ $device != cpu ]]; then  # in the order of what one wants to know most
+  card 8b BF16 120
+  card 8b Q4_K 90
+  card 70b Q8_0 150
+  card 8b int8 120
+  card 1b BF16 60
 fi

@@ -150,7 +150,8 @@ TEST(CudaKernels, EmbeddingsOfEveryTypeAndLearnedPositions) {
   const std::vector<std::int64_t> ids{10, 0, 3, 3}, positions{2, 0, 5, 1};
   std::vector<cuda::Embedded> tokens;
   for (std::size_t i = 0; i < ids.size(); ++i) tokens.push_back({ids[i], positions[i]});
-  for (const auto& [name, weight] : weights_of_every_type(11)) {
+  for (const auto& [name, kept] : weights_of_every_type(11)) {
+    const Linear& weight = kept;  // no structured binding: clang with OpenMP captures none
     const std::int64_t width = weight.in_features();
     const at::Tensor learned = at::randn({6, width}), rows = weight.gather(ids) * 1.5f;
     at::Tensor out = at::full({4, width}, std::nan(""));

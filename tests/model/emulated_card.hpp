@@ -32,8 +32,8 @@ void Recording::launch(Stream) const {
     emulation::Block::now().run(each.grid, each.size, each.kernel);
 }
 
-Fetched::Fetched(const at::Tensor& bytes) : host_(bytes.clone()) {}
-Fetched::~Fetched() = default;
-const std::uint8_t* Fetched::wait() const { return host_.const_data_ptr<std::uint8_t>(); }
+std::function<const std::uint8_t*()> fetch(const at::Tensor& bytes) {
+  return [host = bytes.clone()] { return host.const_data_ptr<std::uint8_t>(); };
+}
 
 }  // namespace steer::model::detail::cuda

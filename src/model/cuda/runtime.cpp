@@ -6,6 +6,8 @@
 #include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
 
+#include <memory>
+
 #include <steer/core/error.hpp>
 
 #include "model/cuda/recording.hpp"
@@ -60,20 +62,17 @@ void Recording::launch(Stream stream) const {
   check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph_), static_cast<cudaStream_t>(stream)));
 }
 
-Fetched::Fetched(const at::Tensor& bytes)
-    : host_(at::empty(bytes.sizes(), at::TensorOptions().dtype(at::kByte).pinned_memory(true))) {
-  host_.copy_(bytes, /*non_blocking=*/true);
-  cudaEvent_t there = nullptr;
-  check(cudaEventCreateWithFlags(&there, cudaEventDisableTiming));
-  there_ = there;
-  check(cudaEventRecord(there, static_cast<cudaStream_t>(current_stream())));
-}
-
-Fetched::~Fetched() { cudaEventDestroy(static_cast<cudaEvent_t>(there_)); }
-
-const std::uint8_t* Fetched::wait() const {
-  check(cudaEventSynchronize(static_cast<cudaEvent_t>(there_)));
-  return host_.const_data_ptr<std::uint8_t>();
+std::function<const std::uint8_t*()> fetch(const at::Tensor& bytes) {
+  const at::Tensor host = at::empty(bytes.sizes(), at::TensorOptions().dtype(at::kByte).pinned_memory(true));
+  host.copy_(bytes, /*non_blocking=*/true);
+  cudaEvent_t event = nullptr;
+  check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+  const std::shared_ptr<CUevent_st> there(event, [](cudaEvent_t e) { cudaEventDestroy(e); });
+  check(cudaEventRecord(event, static_cast<cudaStream_t>(current_stream())));
+  return [host, there] {
+    check(cudaEventSynchronize(there.get()));
+    return host.const_data_ptr<std::uint8_t>();
+  };
 }
 
 }  // namespace steer::model::detail::cuda

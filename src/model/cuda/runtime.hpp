@@ -2,6 +2,9 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+#include <functional>
+
 #include "model/cuda/kernels.hpp"
 
 namespace steer::model::detail::cuda {
@@ -13,19 +16,7 @@ Stream current_stream();
 /// @throws Error(unsupported) with CUDA's words, on behalf of `where`, where a launch since the last call failed.
 void check_launch(const char* where);
 
-/// Bytes on their way from the card: as they are when all work given to it so far is done.
-class Fetched {
- public:
-  explicit Fetched(const at::Tensor& bytes);
-  ~Fetched();
-  Fetched(const Fetched&) = delete;
-  Fetched& operator=(const Fetched&) = delete;
-  /// Waits for them.
-  const std::uint8_t* wait() const;
-
- private:
-  at::Tensor host_;
-  void* there_ = nullptr;
-};
+/// Sends bytes to the host, as they are when all work given to the card so far is done. The function waits for them.
+std::function<const std::uint8_t*()> fetch(const at::Tensor& bytes);
 
 }  // namespace steer::model::detail::cuda

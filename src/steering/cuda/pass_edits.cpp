@@ -85,9 +85,9 @@ class CardPassEdits final : public model::detail::PassEdits {
   void note() override {
     work_.count(changes_.clone());
     if (work_.undecided.empty()) return;
-    const auto decided = std::make_shared<model::detail::cuda::Fetched>(states());
+    const auto decided = model::detail::cuda::fetch(states());
     for (const auto& [memory, own] : work_.undecided)
-      memory->decided_later(own.position, [decided, first = own.first] { return decided->wait() + first; });
+      memory->decided_later(own.position, [decided, first = own.first] { return decided() + first; });
   }
 
  private:
