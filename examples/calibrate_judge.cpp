@@ -17,7 +17,9 @@
 #include <cstdlib>
 #include <fstream>
 #include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
+#include <random>
 #include <steer/core/error.hpp>
 #include <steer/eval/http_judge.hpp>
 #include <steer/eval/judge_calibration.hpp>
@@ -27,7 +29,8 @@
 namespace {
 
 struct Settings {
-  std::string paper, mmlu, results, labels, judge = "logits", model, url = "https://api.openai.com/v1", out;
+  std::string paper, mmlu, results, labels, judge = "logits", model, compute = "f32", url = "https://api.openai.com/v1",
+                                            out;
   std::int64_t limit = 0;
 };
 
@@ -36,30 +39,43 @@ std::string from_environment(const char* name, const char* otherwise) {
   return value && *value ? value : otherwise;
 }
 
-/// Unpacks a file beside `folder`'s name for it, since tables are read plain.
-std::filesystem::path unpacked(const std::filesystem::path& packed, const std::filesystem::path& folder) {
-  gzFile file = gzopen(packed.c_str(), "rb");
-  steer::require(file, steer::ErrorCode::io, "calibrate_judge", "expected a readable file but got \"{}\"",
-                 packed.string());
-  const auto path = folder / packed.stem();
-  std::ofstream out(path, std::ios::binary);
-  char buffer[1 << 16];
-  for (int n; (n = gzread(file, buffer, sizeof buffer)) > 0;) out.write(buffer, n);
-  gzclose(file);
-  return path;
-}
+/// A packed table, unpacked for as long as this lives: tables are read plain.
+class Unpacked {
+ public:
+  explicit Unpacked(const std::filesystem::path& packed)
+      : path_(std::filesystem::temp_directory_path() /
+              fmt::format("steer-calibrate-{:08x}.csv", std::random_device()())) {
+    const std::unique_ptr<gzFile_s, decltype(&gzclose)> file(gzopen(packed.c_str(), "rb"), &gzclose);
+    steer::require(file != nullptr, steer::ErrorCode::io, "calibrate_judge", "expected a readable file but got \"{}\"",
+                   packed.string());
+    std::ofstream out(path_, std::ios::binary);
+    char buffer[1 << 16];
+    int n = 0;
+    while ((n = gzread(file.get(), buffer, sizeof buffer)) > 0) out.write(buffer, n);
+    int error = 0;  // also where the file ends too soon, which gzread lets pass
+    const std::string what = gzerror(file.get(), &error);
+    if (n == 0 && error == Z_OK && out.flush()) return;
+    std::filesystem::remove(path_);
+    steer::fail(steer::ErrorCode::io, "calibrate_judge", "expected all of \"{}\" but got: {}; fetch it again",
+                packed.string(), error == Z_OK ? "no room for it in " + path_.parent_path().string() : what);
+  }
+  ~Unpacked() { std::filesystem::remove(path_); }
+  Unpacked(const Unpacked&) = delete;
+  Unpacked& operator=(const Unpacked&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
 
 std::vector<steer::ResultRow> pilot_rows(const Settings& s) {
-  const auto folder = std::filesystem::temp_directory_path() / fmt::format("steer-calibrate-{}", std::rand());
-  std::filesystem::create_directories(folder);
   std::vector<steer::ResultRow> rows;
   for (const char* name : {"mmlu_pilot_8b.csv.gz", "mmlu_pilot_70b.csv.gz"}) {
     const auto some = steer::load_results_csv(
-        unpacked(std::filesystem::path(s.paper) / name, folder),
+        Unpacked(std::filesystem::path(s.paper) / name).path(),
         {{"qid", "question"}, {"behaviour_score", "score_behaviour"}, {"coherence", "score_coherence"}});
     rows.insert(rows.end(), some.begin(), some.end());
   }
-  std::filesystem::remove_all(folder);
   if (s.limit <= 0 || s.limit >= std::ssize(rows)) return rows;
   // Whole cells, so that arms stay comparable: every n-th question.
   std::map<std::string, std::int64_t> questions;
@@ -109,11 +125,7 @@ class StoredJudge : public steer::Judge {
 
 std::vector<steer::ResultRow> results_of(const Settings& s) {
   if (!s.results.ends_with(".gz")) return steer::load_results_csv(s.results);
-  const auto folder = std::filesystem::temp_directory_path() / fmt::format("steer-calibrate-{}", std::rand());
-  std::filesystem::create_directories(folder);
-  auto rows = steer::load_results_csv(unpacked(s.results, folder));
-  std::filesystem::remove_all(folder);
-  return rows;
+  return steer::load_results_csv(Unpacked(s.results).path());
 }
 
 /// The labelled ones among some results, with the labels as their scores.
@@ -136,7 +148,9 @@ std::vector<steer::ResultRow> labelled_rows(const Settings& s, const std::vector
 std::shared_ptr<steer::Judge> judge_of(const Settings& s, const std::vector<steer::ResultRow>& results) {
   if (s.judge == "stored") return std::make_shared<StoredJudge>(results);
   steer::require(!s.model.empty(), steer::ErrorCode::argument, "calibrate_judge", "expected a judge: --model");
-  if (s.judge == "logits") return steer::logit_judge(steer::Model::load(s.model));
+  if (s.judge == "logits")
+    return steer::logit_judge(steer::Model::load(
+        s.model, {.compute = steer::parse_enum<steer::ComputeFormat>(s.compute, "calibrate_judge")}));
   steer::HttpJudgeOptions options;
   options.url = s.url;
   options.model = s.model;
@@ -155,6 +169,9 @@ int main(int argc, char** argv) {
       ->capture_default_str()
       ->check(CLI::IsMember({"logits", "http", "stored"}));
   app.add_option("--model", s.model, "logits: a Hugging Face folder or a GGUF file; http: the name of the model");
+  app.add_option("--compute", s.compute, "logits: what activations are rounded to: f32 (not), bf16 or int8")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"f32", "bf16", "int8"}));
   app.add_option("--results", s.results, "answers of one's own, in place of the study's: results.csv, or .csv.gz")
       ->check(CLI::ExistingFile);
   app.add_option("--labels", s.labels, "of --results: arm, behaviour, question, label_behaviour, label_coherence")

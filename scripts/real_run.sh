@@ -118,7 +118,7 @@ stage methods "$programs/compare_methods" --model "$model" --sae "$out/sae.safet
   --train-steps "$train" --compute "$compute" "${ways[@]}" --out "$out/methods"
 if [[ -n ${STEER_PAPER_RESULTS:-} ]]; then
   stage calibrate "$programs/calibrate_judge" --judge logits --model "$([[ $pairs == self ]] && echo "$model" || echo "$pairs")" \
-    --mmlu "$mmlu" --limit "$calibrate" --out "$out/calibration.json"
+    --compute "$compute" --mmlu "$mmlu" --limit "$calibrate" --out "$out/calibration.json"
 fi
 given=()
 for method in "${methods[@]}"; do
