@@ -93,6 +93,15 @@ part_python() {
   ./scripts/python.sh
 }
 
+# What the figures and the kernels of this run are of.
+machine() {
+  local flag flags=""
+  for flag in avx2 avx_vnni avx512f avx512_vnni avx512_bf16 amx_bf16; do
+    if grep -qw "$flag" /proc/cpuinfo; then flags+=" $flag"; fi
+  done
+  echo "machine: $(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -1), $(nproc) cores;${flags:- no vectors known here}"
+}
+
 # part_NAME in the background with a time limit in seconds; 124 when it was ended.
 run_part() {
   local part=$1 limit=$2
@@ -159,12 +168,14 @@ for part in "${parts[@]}"; do
       verdict=FAILED
       failed=$((failed + 1))
       grep -E 'error|warning: .*\[-W|\*\*\*Failed|FAILED' "$logs/$part.log" | head -40
+      grep -E -A4 ': Failure$|^terminate called|runtime error:|ERROR: .*Sanitizer' "$logs/$part.log" | head -40
       tail -n 40 "$logs/$part.log"
       ;;
   esac
   table+=("$(printf '%-9s %-10s %5d s' "$part" "$verdict" $((SECONDS - start)))")
 done
 echo
+machine
 printf '%s\n' "${table[@]}"
 if [[ -n $in_turn ]]; then
   rest=()
