@@ -14,6 +14,7 @@
 #include <zlib.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <map>
@@ -21,6 +22,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 #include <steer/core/error.hpp>
+#include <steer/core/progress.hpp>
 #include <steer/eval/http_judge.hpp>
 #include <steer/eval/judge_calibration.hpp>
 #include <steer/eval/model_judge.hpp>
@@ -123,6 +125,30 @@ class StoredJudge : public steer::Judge {
   std::map<std::pair<std::string, std::string>, std::map<std::string, double>> scores_;
 };
 
+/// A judge in portions, with how far it is on stderr.
+class Shown : public steer::Judge {
+ public:
+  explicit Shown(std::shared_ptr<steer::Judge> judge) : judge_(std::move(judge)) {}
+  std::string identity() const override { return judge_->identity(); }
+  std::string caveat() const override { return judge_->caveat(); }
+  std::string unfit(steer::Rubric rubric) const override { return judge_->unfit(rubric); }
+  std::string measure(steer::Rubric rubric) const override { return judge_->measure(rubric); }
+  std::vector<steer::Judgement> judge(steer::Rubric rubric, std::span<const steer::JudgeRequest> requests) override {
+    constexpr std::size_t portion = 32;
+    steer::Progress progress("judging " + measure(rubric), std::ssize(requests));
+    std::vector<steer::Judgement> all;
+    for (; !requests.empty(); requests = requests.subspan(std::min(portion, requests.size()))) {
+      const auto some = judge_->judge(rubric, requests.first(std::min(portion, requests.size())));
+      all.insert(all.end(), some.begin(), some.end());
+      progress.advance(std::ssize(some));
+    }
+    return all;
+  }
+
+ private:
+  std::shared_ptr<steer::Judge> judge_;
+};
+
 std::vector<steer::ResultRow> results_of(const Settings& s) {
   if (!s.results.ends_with(".gz")) return steer::load_results_csv(s.results);
   return steer::load_results_csv(Unpacked(s.results).path());
@@ -196,7 +222,7 @@ int main(int argc, char** argv) {
       }
     if (s.judge == "stored")
       for (const auto& row : results) prompts.try_emplace(row.question);  // of stored scores nothing is asked
-    const auto judge = judge_of(s, results);
+    const auto judge = std::make_shared<Shown>(judge_of(s, results));
     const auto calibration = own ? steer::calibrate_judge(labelled_rows(s, results), prompts, steer::study_behaviours(),
                                                           *judge, "the labels of " + s.labels)
                                  : steer::calibrate_judge(pilot_rows(s), prompts, rubrics(s), *judge,
