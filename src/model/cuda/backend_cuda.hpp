@@ -14,8 +14,8 @@
 
 namespace steer::model::detail {
 
-/// Our kernels on the card. What they do not do (an attention pattern that is looked at, recurrent layers) libtorch's
-/// operators do there.
+/// Our kernels on the card; its recordings are in replay.cpp. What they do not do (an attention pattern that is looked
+/// at, recurrent layers) libtorch's operators do there.
 ///
 /// Products of up to eight rows take the weights as they are kept and round nothing. Products of more rows, unless
 /// `batch_invariant`, are matrix products of the card's own kind: 16-bit weights and blocks then meet activations
@@ -46,6 +46,9 @@ class CudaBackend final : public AtenBackend {
   at::Tensor unembed(const at::Tensor& x, const Rows& rows) override;
 
  private:
+  /// Rows of x up to which reading the weights is all the time, so that widening them in registers costs nothing.
+  static constexpr std::int64_t kFewRows = 8;
+
   /// On the card, of the layers from `first` on.
   struct Tables {
     std::span<const TokenRun> rows = {};
@@ -84,6 +87,7 @@ class CudaBackend final : public AtenBackend {
 
   Tables tables(std::int64_t first, std::int64_t end, const Rows& rows, bool with_slots);
   void lay_out(Tables& out, std::int64_t first, std::int64_t end, const Rows& rows, bool with_slots, std::int64_t room);
+  static std::size_t add_tokens(cuda::Tables& tables, const BatchView& batch);
   Rows stage(Recorded& kept, const Shape& shape, const BatchView& batch, std::span<SequenceCache* const> sequences,
              RopeTables& ropes, PassEdits* edits);
   const cpu::BlockView& nobodys_block();
