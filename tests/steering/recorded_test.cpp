@@ -99,7 +99,7 @@ class Steps {
 };
 
 TEST(RecordedSteps, SteerAsOthersDo) {
-  const OnACard card;
+  [[maybe_unused]] const OnACard card;
   const Model model = test::tiny_model("llama", 2).load({.device = test::card_device()});
   std::vector<std::int64_t> replays, recordings;
   std::vector<std::string> warnings;
@@ -161,7 +161,7 @@ TEST(RecordedSteps, SteerAsOthersDo) {
 
 /// Conditions that depend on others, on the entropy, and on what they were before.
 TEST(RecordedSteps, DecideConditionsOnTheCard) {
-  const OnACard card;
+  [[maybe_unused]] const OnACard card;
   const Model model = test::tiny_model("llama", 2).load({.device = test::card_device()});
   const std::int64_t d = model.config().d_model;
   Rng rng(12);
