@@ -1,7 +1,7 @@
 // A model of a true shape with random weights on a card: the rows of docs/performance-gpu.md. bench/gpu/run.sh runs it.
 //
 //   bench/card SHAPE [WEIGHTS] [DEVICE]     SHAPE: tiny, 1b, 8b, 70b (of Llama 3); DEVICE: cuda:0, or cpu to rehearse
-//   WEIGHTS: bf16; int8, which is made of it while loading; Q4_K or Q8_0, as a GGUF file has them
+//   WEIGHTS: BF16; int8, which is made of it while loading; Q4_K or Q8_0, as a GGUF file has them
 //
 // Every figure is the median of five repeats with their extremes, after one that is not counted.
 

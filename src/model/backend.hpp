@@ -58,7 +58,8 @@ class Backend {
   virtual void release() = 0;
   /// Whether passes of single tokens are recorded and done again.
   virtual bool records() const { return false; }
-  /// Does a pass of single tokens from a recording, where it `records` passes of so many. `begin` comes before.
+  /// Where it `records`: does a pass of single tokens from a recording, if it makes them of so many. `begin` comes
+  /// before.
   /// @param pass  what is recorded. The batch it is given may have rows behind the step's own, which nobody asked for.
   /// @return logits [tokens, vocab], a new tensor; undefined: nothing was done.
   virtual at::Tensor replay(const BatchView& batch, std::span<SequenceCache* const> sequences, RopeTables& ropes,
@@ -179,12 +180,12 @@ class AtenBackend : public Backend {
   at::Tensor mix(std::int64_t layer, const at::Tensor& pattern, const Rows& rows, std::size_t run);
 
  protected:
+  at::Tensor product(const at::Tensor& x, const Linear& weight, const Rows& rows);
   at::Tensor recur(const DeltaNetWeights& weights, const at::Tensor& qkv, const at::Tensor& beta,
                    const at::Tensor& alpha, std::span<const DeltaNetRun> runs,
                    std::span<RecurrentState> after) override;
 
  private:
-  at::Tensor product(const at::Tensor& x, const Linear& weight, const Rows& rows);
   std::pair<at::Tensor, at::Tensor> keys_and_values(std::int64_t layer, const Rows& rows, std::size_t run) const;
 
   // Keys and values of this pass that a gradient hangs on; the cache has only their numbers.

@@ -34,7 +34,7 @@ at::Tensor Forward::run(const BatchView& batch, std::span<SequenceCache* const> 
   ops_ = kernels_ ? kernels_.get() : &aten_;
   ops_->begin(batch.size(), last);
   if (ops_ != &aten_) aten_.begin(batch.size(), last);
-  if (replay.allowed && wanted.all && first == 0 && last == config_.n_layers && std::ssize(batch.runs) == batch.size())
+  if (replay.allowed && wanted.all && first == 0 && last == config_.n_layers)
     if (at::Tensor out = replayed(batch, sequences, replay); out.defined()) return out;
   return layers(batch, {batch.runs, sequences, ropes_.rows(batch.runs)}, first, last, residual, wanted);
 }

@@ -48,7 +48,7 @@ class Recordable {
 
 /// Whether a pass may be recorded, and with which interventions.
 struct Replay {
-  bool allowed = false;        ///< nobody but interventions looks at the pass
+  bool allowed = false;        ///< single tokens, a backend that records, and nobody but interventions looks
   PassEdits* edits = nullptr;  ///< of `groups`; null: there are none
   std::span<const IntervenedGroup> groups = {};
 };

@@ -16,6 +16,7 @@ static_assert(cuda::kBlock == cpu::kBlock && sizeof(cuda::CacheBlock) == sizeof(
 
 /// Blocks of threads that keep a large card busy; with fewer, attention spreads each query's keys over several.
 constexpr std::int64_t kEnoughBlocks = 512;
+
 const float* floats(const at::Tensor& t) { return t.defined() ? t.const_data_ptr<float>() : nullptr; }
 float* floats_to_write(at::Tensor& t) { return static_cast<float*>(t.data_ptr()); }
 
@@ -94,9 +95,7 @@ void CudaBackend::scale(at::Tensor& x, double factor) {
 }
 
 at::Tensor CudaBackend::unembed(const at::Tensor& x, const Rows& rows) {
-  at::Tensor y;
-  const Product product{&model_.unembed, &y};
-  linear(x, {&product, 1}, rows);
+  at::Tensor y = product(x, model_.unembed, rows);
   const double factor = model_.part.logit_scale, cap = model_.part.logit_soft_cap;
   if (factor != 1 || cap > 0)
     cuda::scale(cuda::current_stream(), floats_to_write(y), y.numel(), static_cast<float>(factor),

@@ -28,7 +28,7 @@ bool CudaBackend::records() const {
 at::Tensor CudaBackend::replay(const BatchView& batch, std::span<SequenceCache* const> sequences, RopeTables& ropes,
                                PassEdits* edits, const WholePass& pass) {
   const std::int64_t tokens = batch.size();
-  if (!records() || tokens > (batch_invariant_ ? kMostRecorded : kFewRows)) return {};
+  if (tokens > (batch_invariant_ ? kMostRecorded : kFewRows)) return {};
   std::int64_t keys = 0;
   for (const TokenRun& run : batch.runs) keys = std::max(keys, run.position + 1);
   Shape shape{.places = tokens <= 8 ? static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(tokens)))

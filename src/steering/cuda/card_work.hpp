@@ -1,7 +1,6 @@
 #pragma once
 // What a card is told of a step's tokens at hook points.
 
-#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <vector>

@@ -5,6 +5,8 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
+
 #include "model/cuda/runtime.hpp"
 #include "steering/cuda/card_work.hpp"
 
